@@ -1,0 +1,154 @@
+"""The nouns that travel along the path, frozen.
+
+waiting ──claim──▶ processing ──commit──▶ processed ──archive──▶ archived (──▶ deleted)
+   ▲                  │   │
+   └─release, expiry──┘   └──commit──▶ rejected ──archive──▶ in the rejects directory
+
+A file is its name; every noun here names files, never contents or inodes.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import NamedTuple
+
+
+class ListedFile(NamedTuple):
+    """One file of a listing: its name, which is its identity, and its size in bytes."""
+
+    name: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One answer to `Source.list`.
+
+    `files` are in arrival order as far as the source knows it. `cursor`, given to the next call,
+    says that these have been dealt with. `listed_at_seconds` is the caller's monotonic clock when
+    the listing began: names are not claimed from a listing that is too old. `ignored` counts the
+    directory entries that are not files by the pattern or by their type.
+    """
+
+    files: Sequence[ListedFile]
+    cursor: str
+    listed_at_seconds: float
+    ignored: int = 0
+
+
+class Unread(Enum):
+    """Why a file of a claim has no bytes."""
+
+    VANISHED = "vanished"  # gone, or no regular file any more: a stale listing, not an error
+    DENIED = "denied"  # permission or I/O error: it may be mended, so it is looked at again
+
+
+class FileRead(NamedTuple):
+    """One file as it was read.
+
+    `data` is all its bytes, or why there are none. `size_bytes` is its size when opened: larger
+    than `max_file_bytes` means that it was not read, and `data` is empty. `age_seconds` is the
+    time since its last change, by the clock of the machine that holds the directory.
+    """
+
+    name: str
+    data: bytes | Unread
+    size_bytes: int
+    age_seconds: float
+    detail: str = ""
+
+
+class RecordReject(NamedTuple):
+    """One record that cannot be sent: its index in the file, from 0, and the reason."""
+
+    index: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Selected:
+    """What is left of one file: encoded selections in record order, and what was left out.
+
+    `indexes` holds, parallel to `records`, the index each selection's record had in its file.
+    """
+
+    records: Sequence[bytes]
+    indexes: Sequence[int]
+    filtered: int
+    rejects: Sequence[RecordReject]
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """An ordered, frozen list of files held by one worker under a lease.
+
+    `attempt` is 1 for a new claim and grows with each takeover after an expiry. `journal` maps the
+    index of each confirmed message to its id, as written by this worker's predecessors.
+    """
+
+    id: str
+    token: str
+    names: tuple[str, ...]
+    attempt: int
+    journal: Mapping[int, str]
+
+    def __repr__(self) -> str:
+        """Leave the token out: it proves ownership, so it never reaches a log."""
+        return f"Claim(id={self.id!r}, files={len(self.names)}, attempt={self.attempt})"
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """The body of one SQS message and all that is derived from its claim.
+
+    `index` counts a claim's messages from 0. `id` is 64 hexadecimal digits of
+    SHA-256(fingerprint, ordered names, index, body): the same claim under the same settings gives
+    the same id. `first_file` and `last_file` index the claim's names: the files whose records it
+    holds. `first_record` counts the claim's selected records from 0, so that a message the queue
+    refuses can be traced to its records. `size_bytes` is what SQS counts: the body, and name, type
+    and value of each attribute.
+    """
+
+    index: int
+    id: str
+    body: bytes
+    records: int
+    first_file: int
+    last_file: int
+    first_record: int
+    attributes: Mapping[str, str]
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class MessageReject:
+    """A message the queue can never take, with SQS's own code and text as the reason."""
+
+    message: Message
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class QueueLimits:
+    """What the queue takes, in bytes as SQS counts them, read from the queue when it is opened."""
+
+    message_bytes_max: int
+    batch_bytes_max: int = 1_048_576
+    batch_entries_max: int = 10
+    fifo: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What became of the messages given to `Queue.send`; every one of them is in one place.
+
+    `confirmed` have SQS's receipt. `rejected` never will. `batches` counts the calls that SQS
+    answered, `possible_repeats` the messages sent again after an outcome that stayed unknown, and
+    `throttled` the calls that SQS asked to slow down.
+    """
+
+    confirmed: Sequence[Message]
+    rejected: Sequence[MessageReject]
+    batches: int
+    possible_repeats: int
+    throttled: int = 0

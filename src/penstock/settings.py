@@ -1,0 +1,315 @@
+"""Settings: the only reader of penstock.toml and of the PENSTOCK_… environment.
+
+Order of precedence: the command line, the environment (`PENSTOCK_QUEUE__URL` is `queue.url`), the
+file, the defaults. A wrong value raises Halt with one line per mistake: field, value, what is
+allowed.
+"""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, cast
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from penstock.errors import Halt
+
+CONFIG_DEFAULT = Path("penstock.toml")
+
+EMBEDDED = "embedded"
+"""The value of `ledger.url` and `queue.url` that makes Penstock start the real thing itself."""
+
+MESSAGE_FORMAT = "penstock/1"
+"""Changes when the same files and settings would give other message bodies than before."""
+
+_LIMIT_SQS_BYTES = 1_048_576  # one message, since August 2025; docs/sqs.md
+
+
+def _pattern(text: str) -> str:
+    try:
+        re.compile(text)
+    except re.error as error:
+        msg = f"a regular expression (this one fails: {error})"
+        raise ValueError(msg) from error
+    return text
+
+
+Pattern = Annotated[str, AfterValidator(_pattern)]
+# The environment has only text; `1` is the number there too.
+One = Annotated[Literal["many", 1], BeforeValidator(lambda value: 1 if value == "1" else value)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Source(_Section):
+    """Where the files come from."""
+
+    url: str = Field(default="", description="the spool: a directory, /path or file:///path")
+    pattern: Pattern = Field(
+        default=r".*\.json", description="what a file's whole name must match to be a file"
+    )
+    settle_seconds: float = Field(
+        default=2.0,
+        ge=0,
+        le=3600,
+        description="a file whose last change is younger than this may still be being written",
+    )
+
+
+class PreambleLiteral(_Section):
+    """A fixed text around the JSON."""
+
+    prefix: str = Field(min_length=1, description="stands before the JSON")
+    suffix: str = Field(default="", description="stands after it")
+
+
+class Decode(_Section):
+    """From a file's bytes to its records."""
+
+    records: str = Field(
+        default="", description="JMESPath to the records inside an envelope; empty: the document"
+    )
+    max_file_bytes: int = Field(
+        default=16_777_216, ge=1, le=1_073_741_824, description="a larger file is rejected unread"
+    )
+    preamble_lines: int = Field(
+        default=0,
+        ge=0,
+        le=1000,
+        description="so many first lines are preamble",
+    )
+    preamble_pattern: Pattern = Field(
+        default="", description="a regular expression, matched at the start, that is preamble too"
+    )
+    preamble_literals: tuple[PreambleLiteral, ...] = Field(
+        default=(), description="fixed texts before (and after) the JSON"
+    )
+
+
+class Select(_Section):
+    """Which part of which record is sent."""
+
+    fields: str = Field(default="@", min_length=1, description="JMESPath: the part that is sent")
+    where: str = Field(
+        default="", description="JMESPath: a record for which it is false is filtered out"
+    )
+
+
+class Queue(_Section):
+    """The SQS queue."""
+
+    url: str = Field(default="", description="the queue's URL, or 'embedded' for a local one")
+    endpoint_url: str = Field(
+        default="", description="another SQS-compatible server, http://host:port; empty: AWS"
+    )
+    region: str = Field(
+        default="", description="the queue's region; empty: from the URL or the AWS settings"
+    )
+    records_per_message: One = Field(
+        default="many", description="'many': a JSON array of records a message; 1: one record"
+    )
+    message_bytes: int | None = Field(
+        default=None,
+        ge=1024,
+        le=_LIMIT_SQS_BYTES,
+        description="the largest message to make; empty: the largest the queue takes",
+    )
+    connections: int = Field(
+        default=16, ge=1, le=256, description="SendMessageBatch calls in flight at once, a worker"
+    )
+    timeout_seconds: float = Field(
+        default=10.0, gt=0, le=60, description="how long one call may take before it is unknown"
+    )
+
+
+class Ledger(_Section):
+    """Redis, which knows who is processing what."""
+
+    url: str = Field(
+        default=EMBEDDED,
+        description="redis://, rediss:// or unix:// address; 'embedded': a redis-server of our own",
+    )
+    spool: str = Field(
+        default="",
+        pattern=r"^([A-Za-z0-9][A-Za-z0-9_.-]{0,62})?$",
+        description="this spool's name in Redis, the same for every worker on this directory",
+    )
+    lease_seconds: float = Field(
+        default=60.0,
+        ge=1,
+        le=240,
+        description="a claim not renewed for so long is taken over; SQS FIFO forgets after 300",
+    )
+
+
+class Archive(_Section):
+    """What becomes of processed files."""
+
+    action: Literal["move", "delete"] = Field(
+        default="move", description="'move' to the archive directory, or 'delete' at once"
+    )
+    directory: str = Field(
+        default="archive",
+        min_length=1,
+        description="where processed files go; a relative path lies beside the spool",
+    )
+    rejected_directory: str = Field(
+        default="rejected",
+        min_length=1,
+        description="where rejected files go, each with NAME.reason.json",
+    )
+    retention_days: float = Field(
+        default=30.0, ge=0, description="archived files older than this are deleted; 0: kept"
+    )
+
+
+class Worker(_Section):
+    """One run of sqs_loader."""
+
+    lanes: int = Field(default=4, ge=1, le=64, description="claims carried at the same time")
+    claim_files_max: int = Field(default=500, ge=1, le=500, description="files in one claim")
+    claim_bytes_max: int = Field(
+        default=16_777_216, ge=1, description="bytes of files held in memory at once, a lane"
+    )
+
+
+class Run(_Section):
+    """One box: `penstock run`."""
+
+    workers: int = Field(default=2, ge=1, le=64, description="loader processes")
+    state_directory: str = Field(
+        default=".penstock", min_length=1, description="where the embedded parts keep their data"
+    )
+    loader_interval_seconds: float = Field(
+        default=0.25, gt=0, le=3600, description="pause between two passes of a loader"
+    )
+    archiver_interval_seconds: float = Field(
+        default=5.0, gt=0, le=3600, description="pause between two passes of the archiver"
+    )
+    checker_interval_seconds: float = Field(
+        default=15.0, gt=0, le=3600, description="pause between two passes of the checker"
+    )
+
+
+class Settings(BaseSettings):
+    """All settings; the sections and keys of penstock.toml."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="PENSTOCK_", env_nested_delimiter="__", extra="forbid", frozen=True
+    )
+
+    source: Source = Source()
+    decode: Decode = Decode()
+    select: Select = Select()
+    queue: Queue = Queue()
+    ledger: Ledger = Ledger()
+    archive: Archive = Archive()
+    worker: Worker = Worker()
+    run: Run = Run()
+
+    @model_validator(mode="after")
+    def _spool_is_named(self) -> Self:
+        """Refuse a shared Redis without a name: two spools under one name would lose files."""
+        if self.ledger.url != EMBEDDED and not self.ledger.spool:
+            msg = (
+                "ledger.spool: missing; allowed: a name such as 'tweets', the same for every worker"
+                " on this directory and used for no other"
+            )
+            raise ValueError(msg)
+        return self
+
+    def fingerprint(self, message_bytes: int) -> str:
+        """Return 64 hexadecimal digits over everything that shapes messages.
+
+        `message_bytes` is the size that packing really uses, the queue's own limit included: the
+        same files under the same fingerprint give byte-identical messages.
+        """
+        shaping = {
+            "format": MESSAGE_FORMAT,
+            "decode": self.decode.model_dump(mode="json"),
+            "select": self.select.model_dump(mode="json"),
+            "records_per_message": self.queue.records_per_message,
+            "message_bytes": message_bytes,
+        }
+        text = json.dumps(shaping, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def load(
+    config: Path | None = None, overrides: Mapping[str, Mapping[str, Any]] | None = None
+) -> Settings:
+    """Read the settings: `overrides` over the environment over `config` over the defaults.
+
+    Without `config`, ./penstock.toml is read if it is there (or what PENSTOCK_CONFIG names).
+    Raises Halt with one line per wrong value.
+    """
+    path = config or Path(os.environ.get("PENSTOCK_CONFIG", CONFIG_DEFAULT))
+    if config is not None and not path.is_file():
+        raise Halt(f"{path}: no such file; give --config an existing penstock.toml")
+
+    class Sourced(Settings):
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003  fixed signature
+            file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003  the same
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            toml = TomlConfigSettingsSource(settings_cls, toml_file=path)
+            return (init_settings, env_settings, toml)
+
+    try:
+        return _absolute(Sourced(**cast("Any", dict(overrides or {}))), path.parent.resolve())
+    except ValidationError as error:
+        lines = [_one_line(cast("Mapping[str, Any]", e)) for e in error.errors()]
+        raise Halt("\n".join(lines)) from None
+    except (ValueError, OSError) as error:  # TOML that does not parse, environment that is no JSON
+        raise Halt(f"{path}: {error}") from None
+
+
+def _absolute(settings: Settings, base: Path) -> Settings:
+    """Take relative paths from where penstock.toml lies, so that every command finds the same."""
+    url = settings.source.url
+    if url and "://" not in url:
+        url = str(base / url)
+    state = str(base / settings.run.state_directory)
+    return settings.model_copy(
+        update={
+            "source": settings.source.model_copy(update={"url": url}),
+            "run": settings.run.model_copy(update={"state_directory": state}),
+        }
+    )
+
+
+def _one_line(error: Mapping[str, Any]) -> str:
+    """Return `field: value X; allowed: …` for one of pydantic's errors, secrets left out."""
+    where = [str(part) for part in cast("Sequence[Any]", error["loc"])]
+    if not where:  # a rule over several fields says its own line
+        return str(error["msg"]).removeprefix("Value error, ")
+    field = ".".join(where)
+    if error["type"] == "extra_forbidden":
+        return f"{field}: no such setting; see `penstock config show` for those there are"
+    value = "…" if where[-1] == "url" else repr(error["input"])
+    allowed = str(error["msg"]).removeprefix("Value error, ").removeprefix("Input should be ")
+    return f"{field}: {value} is not allowed; allowed: {allowed}"
