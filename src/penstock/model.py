@@ -13,6 +13,19 @@ from enum import Enum
 from typing import NamedTuple
 
 
+# The attributes of every SQS message, all of DataType String (docs/sqs.md).
+ATTRIBUTE_ID = "penstock_id"
+ATTRIBUTE_RECORDS = "penstock_records"
+ATTRIBUTE_FILE = "penstock_file"
+ATTRIBUTE_CONTENT_TYPE = "content_type"
+ATTRIBUTE_DATA_TYPE = "String"
+
+# What a body is: one record, or a JSON array of records. An array alone would not tell, because a
+# selection may itself be an array.
+CONTENT_TYPE_ONE = "application/vnd.penstock.record+json"
+CONTENT_TYPE_MANY = "application/vnd.penstock.records+json"
+
+
 class ListedFile(NamedTuple):
     """One file of a listing: its name, which is its identity, and its size in bytes."""
 
@@ -63,6 +76,20 @@ class RecordReject(NamedTuple):
 
     index: int
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """What one file's JSON holds: its records as the selection wants them, and those that are none.
+
+    Each of `records` is an instance of the selection's `record_type`, or a `msgspec.Raw` with the
+    record's own bytes where it does not fit that type. `indexes` holds, parallel to it, each
+    record's index in the file, from 0; None where that is its place in `records`.
+    """
+
+    records: Sequence[object]
+    indexes: Sequence[int] | None = None
+    rejects: Sequence[RecordReject] = ()
 
 
 @dataclass(frozen=True, slots=True)
