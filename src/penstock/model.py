@@ -26,6 +26,10 @@ CONTENT_TYPE_ONE = "application/vnd.penstock.record+json"
 CONTENT_TYPE_MANY = "application/vnd.penstock.records+json"
 
 
+LISTING_SECONDS_MAX = 30.0
+"""No worker claims names from a listing older than this: what is archived is soon forgotten."""
+
+
 class ListedFile(NamedTuple):
     """One file of a listing: its name, which is its identity, and its size in bytes."""
 
@@ -147,8 +151,7 @@ class Message:
     size_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class MessageReject:
+class MessageReject(NamedTuple):
     """A message the queue can never take, with SQS's own code and text as the reason."""
 
     message: Message
@@ -179,3 +182,53 @@ class Sent:
     batches: int
     possible_repeats: int
     throttled: int = 0
+
+
+@dataclass(slots=True)
+class Tally:
+    """What one run of sqs_loader did; all but `seconds` are counts.
+
+    The counters of the ledger have the same names. `claims_lost` got another owner before their
+    commit, `claims_released` were given back unfinished. `messages_skipped` were confirmed under an
+    earlier owner, `journal_mismatches` were confirmed then with another content and sent again.
+    `possible_repeats` were sent again because their outcome stayed unknown.
+    """
+
+    claims: int = 0
+    claims_taken_over: int = 0
+    claims_lost: int = 0
+    claims_released: int = 0
+    files_processed: int = 0
+    files_rejected: int = 0
+    files_vanished: int = 0
+    files_retried: int = 0
+    records_sent: int = 0
+    records_filtered: int = 0
+    records_rejected: int = 0
+    messages: int = 0
+    messages_skipped: int = 0
+    journal_mismatches: int = 0
+    batches: int = 0
+    bytes_sent: int = 0
+    possible_repeats: int = 0
+    throttled: int = 0
+    seconds: float = 0.0
+
+    def add(self, counters: Mapping[str, int]) -> None:
+        """Add what one claim counted; its names are fields of this class."""
+        for name, by in counters.items():
+            setattr(self, name, getattr(self, name) + by)
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What became of the files of a claim, other than being processed.
+
+    `rejected` maps names to the JSON kept for them, `retry_seconds` names to the delay after which
+    they are looked at again, and `counters` what to add to each counter.
+    """
+
+    vanished: Sequence[str]
+    rejected: Mapping[str, str]
+    retry_seconds: Mapping[str, float]
+    counters: Mapping[str, int]

@@ -1,0 +1,213 @@
+"""From selected records to messages: pure, so that a successor rebuilds the same bytes and ids.
+
+    record record record | record record …        greedy, in record order
+    └──── message 0 ───┘ └── message 1 …          body: [record,record,record]
+
+What SQS counts of a message is the UTF-8 bytes of its body plus, for each attribute, those of its
+name, DataType and value. The batch and its entry ids cost nothing. Source: the SendMessageBatch
+page of the SQS API reference; recorded cases in tests/data/sqs_cases.json.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Final, Literal
+
+from penstock.errors import Halt, Reject
+from penstock.model import (
+    ATTRIBUTE_CONTENT_TYPE,
+    ATTRIBUTE_DATA_TYPE,
+    ATTRIBUTE_FILE,
+    ATTRIBUTE_ID,
+    ATTRIBUTE_RECORDS,
+    CONTENT_TYPE_MANY,
+    CONTENT_TYPE_ONE,
+    Message,
+    QueueLimits,
+    RecordReject,
+)
+
+BILLED_BYTES: Final = 65_536
+"""SQS bills every started 64 KiB of a payload as one request."""
+
+_ATTRIBUTES = (ATTRIBUTE_ID, ATTRIBUTE_RECORDS, ATTRIBUTE_FILE, ATTRIBUTE_CONTENT_TYPE)
+_ID_BYTES = hashlib.sha256().digest_size * 2
+# Everything in the size of the attributes but three values: record count, file, content type.
+_ATTRIBUTES_FIXED_BYTES = (
+    sum(len(name) + len(ATTRIBUTE_DATA_TYPE) for name in _ATTRIBUTES) + _ID_BYTES
+)
+
+
+def _framed(part: bytes) -> bytes:
+    """Put a length before a part, so that no two sequences of parts hash alike."""
+    return len(part).to_bytes(8, "big") + part
+
+
+class Packer:
+    """Packs the records of one claim; owned by one lane, used for one claim.
+
+    `limits` come from the queue. `message_bytes` (None: the queue's maximum) is the largest message
+    to make, attributes included. With `records_per_message` "many" a body is a JSON array of
+    records, with 1 the record itself. `fingerprint` stands for the settings that shape messages and
+    `names` are all the claim's files, in order; both go into every message's id.
+
+    Raises Halt if `message_bytes` is more than the queue takes.
+    """
+
+    def __init__(
+        self,
+        *,
+        limits: QueueLimits,
+        message_bytes: int | None,
+        records_per_message: Literal["many", 1],
+        fingerprint: str,
+        names: Sequence[str],
+    ) -> None:
+        self._limit = limits.message_bytes_max if message_bytes is None else message_bytes
+        if self._limit > limits.message_bytes_max:
+            raise Halt(
+                f"queue.message_bytes is {self._limit}, but the queue's MaximumMessageSize is "
+                f"{limits.message_bytes_max}: lower the one or raise the other"
+            )
+        self._many = records_per_message == "many"
+        self._content_type = CONTENT_TYPE_MANY if self._many else CONTENT_TYPE_ONE
+        # A limit of whole billed units is filled to within one record: cutting could not save.
+        self._cuts = self._limit > BILLED_BYTES and self._limit % BILLED_BYTES != 0
+        self._names = names
+        self._identity = hashlib.sha256(
+            _framed(fingerprint.encode())
+            + len(names).to_bytes(8, "big")
+            + b"".join([_framed(name.encode()) for name in names])
+        )
+        self._index = 0
+        self._first_record = 0
+        self._done: list[Message] = []
+        self._records: list[bytes] = []  # of the open message
+        self._files: list[int] = []  # parallel: the file of each
+        self._body_bytes = 1  # its body so far: "[", then each record and what follows it
+        self._overhead_bytes = 0  # its attributes, without the digits of the record count
+
+    def add(self, file: int, record: bytes) -> None:
+        """Take the next record of the claim, from the file `names[file]`.
+
+        Raises Reject, with the sizes, if the record fits no message; it is then left out and does
+        not count for `Message.first_record`.
+        """
+        if not self._many:
+            self._done.append(self._message([record], [file], record))
+            return
+        if not self._fits(record):
+            # Refused before anything is closed for it: no message is smaller for its sake.
+            self._refuse_too_large(record, len(record) + 2 + self._attributes_bytes(file) + 1)
+            while self._records and not self._fits(record):
+                self._close(cut=self._cuts)
+        if not self._records:
+            self._body_bytes, self._overhead_bytes = 1, self._attributes_bytes(file)
+        self._records.append(record)
+        self._files.append(file)
+        self._body_bytes += len(record) + 1
+
+    def add_file(self, file: int, records: Sequence[bytes]) -> list[RecordReject]:
+        """Take all records of one file; the same as `add` for each, faster.
+
+        Returns those that fit no message, by their position in `records`.
+        """
+        count = len(self._records)
+        if count and self._many:
+            body_bytes = self._body_bytes + sum(map(len, records)) + len(records)
+            total = count + len(records)
+            if body_bytes + self._overhead_bytes + len(str(total)) <= self._limit:
+                self._records += records
+                self._files += [file] * len(records)
+                self._body_bytes = body_bytes
+                return []
+        rejects: list[RecordReject] = []
+        for position, record in enumerate(records):
+            try:
+                self.add(file, record)
+            except Reject as reject:
+                rejects.append(RecordReject(position, reject.reason))
+        return rejects
+
+    def full(self) -> list[Message]:
+        """Return the messages that are complete, each once, in order."""
+        done, self._done = self._done, []
+        return done
+
+    def rest(self) -> list[Message]:
+        """Close the open message and return all that were not returned yet, in order."""
+        if self._records:
+            self._close(cut=False)
+        return self.full()
+
+    def _attributes_bytes(self, file: int) -> int:
+        """Return the size of a message's attributes without the digits of its record count."""
+        name_bytes = len(self._names[file].encode())
+        return _ATTRIBUTES_FIXED_BYTES + name_bytes + len(self._content_type)
+
+    def _fits(self, record: bytes) -> bool:
+        """Return whether the open message, if there is one, can take one more record."""
+        size = self._body_bytes + len(record) + 1 + self._overhead_bytes
+        return bool(self._records) and size + len(str(len(self._records) + 1)) <= self._limit
+
+    def _refuse_too_large(self, record: bytes, size: int) -> None:
+        if size > self._limit:
+            raise Reject(
+                f"a selected record of {len(record)} bytes makes a message of {size} bytes, "
+                f"attributes included; the largest allowed is {self._limit}: select less of it, or "
+                "raise queue.message_bytes or the queue's MaximumMessageSize"
+            )
+
+    def _close(self, *, cut: bool) -> None:
+        """Complete the open message; with `cut`, what would cost a request more stays open."""
+        count = self._count_to_close() if cut else len(self._records)
+        records, self._records = self._records[:count], self._records[count:]
+        files, self._files = self._files[:count], self._files[count:]
+        self._done.append(self._message(records, files, b"[" + b",".join(records) + b"]"))
+        if self._records:
+            self._body_bytes = 1 + sum(map(len, self._records)) + len(self._records)
+            self._overhead_bytes = self._attributes_bytes(self._files[0])
+
+    def _count_to_close(self) -> int:
+        """Return how many records to close the message with, for the most bytes a request.
+
+        A message of 100,000 bytes is billed as two requests; cut at 65,536 it is one, and the rest
+        begins the next message. Considered is the last multiple of 64 KiB below the size.
+        """
+        count, body_bytes = len(self._records), self._body_bytes
+        size = whole = body_bytes + self._overhead_bytes + len(str(count))
+        requests = whole // BILLED_BYTES  # of the cut message; the whole one costs one more
+        while size > requests * BILLED_BYTES:
+            count -= 1
+            body_bytes -= len(self._records[count]) + 1
+            size = body_bytes + self._overhead_bytes + len(str(count))
+        saves = count > 0 and size * (requests + 1) > whole * requests
+        return count if saves else len(self._records)
+
+    def _message(self, records: Sequence[bytes], files: Sequence[int], body: bytes) -> Message:
+        """Make the next message; raise Reject, only possible with one record, if too large."""
+        count = str(len(records))
+        size = len(body) + self._attributes_bytes(files[0]) + len(count)
+        self._refuse_too_large(records[0], size)
+        digest = self._identity.copy()
+        digest.update(self._index.to_bytes(8, "big") + len(body).to_bytes(8, "big"))
+        digest.update(body)
+        identity = digest.hexdigest()
+        message = Message(
+            index=self._index,
+            id=identity,
+            body=body,
+            records=len(records),
+            first_file=files[0],
+            last_file=files[-1],
+            first_record=self._first_record,
+            attributes={
+                ATTRIBUTE_ID: identity,
+                ATTRIBUTE_RECORDS: count,
+                ATTRIBUTE_FILE: self._names[files[0]],
+                ATTRIBUTE_CONTENT_TYPE: self._content_type,
+            },
+            size_bytes=size,
+        )
+        self._index += 1
+        self._first_record += len(records)
+        return message
