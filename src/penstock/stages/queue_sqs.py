@@ -1,0 +1,228 @@
+"""From messages to SQS's receipts: SendMessageBatch, entry by entry. Implements `edges.Queue`.
+
+    messages ─▶ batches ─▶ call ─┬─ confirmed ─▶ `confirmed`
+                  ▲              ├─ rejected
+                  └── pause ◀────┴─ again, unknown, split          (halt: everything stops)
+
+This is the only place that sends anything to SQS twice. On a standard queue each resend after an
+outcome that stayed unknown can be a repeat; it is counted.
+"""
+
+import asyncio
+import random
+import re
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import msgspec
+
+from penstock.errors import Again, Halt
+from penstock.model import Message, MessageReject, QueueLimits, Sent
+from penstock.stages.queue_sqs_batch import Outcome, batches, error_of, outcome_of, request_body
+from penstock.stages.queue_sqs_errors import Kind, kind_of_call
+from penstock.stages.queue_sqs_gate import Gate
+from penstock.stages.queue_sqs_wire import NoReplyError, NotSentError, Wire
+
+# Full jitter: each pause is uniform between 0 and min(5 s, 0.1 s * 2^tries). Source: "Exponential
+# Backoff And Jitter", AWS Architecture Blog. 5 s is small beside a lease of 60 s.
+_PAUSE_SECONDS_FIRST: Final = 0.1
+_PAUSE_SECONDS_MAX: Final = 5.0
+# FIFO drops repeats for five minutes after the first; four leave room for clocks and latency.
+_DEDUPLICATION_SECONDS: Final = 240.0
+# A wrong MD5 is corruption on the way; the same thing three times is a server that changes bodies.
+_GARBLED_MAX: Final = 3
+# What SQS takes as MessageGroupId: 1-128 letters, digits and punctuation.
+_GROUP: Final = re.compile(r"[!-~]{1,128}")
+
+
+class _Attributes(msgspec.Struct, rename="pascal"):
+    attributes: dict[str, str] = {}
+
+
+@dataclass(slots=True)
+class _Run:
+    """One call of `send` while it lasts: what became of its messages, shared by its batches."""
+
+    group: str | None
+    before: Callable[[], float]
+    told: Callable[[Sequence[Message]], Awaitable[None]]
+    confirmed: list[Message] = field(default_factory=list[Message])
+    rejected: list[MessageReject] = field(default_factory=list[MessageReject])
+    batches: int = 0
+    possible_repeats: int = 0
+    throttled: int = 0
+    first_tried: dict[int, float] = field(default_factory=dict[int, float])
+    unknown: set[int] = field(default_factory=set[int])
+    garbled: Counter[int] = field(default_factory=Counter[int])
+    failure: BaseException | None = None
+
+
+class SqsQueue:
+    """One SQS queue, standard or FIFO, at AWS or any server that speaks its JSON protocol.
+
+    `connections` bounds the calls in flight, `timeout_seconds` one call: `before` must leave that
+    much of the lease. The rest is for tests.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        endpoint_url: str | None = None,
+        region: str | None = None,
+        connections: int = 16,
+        timeout_seconds: float = 10.0,
+        monotonic: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        uniform: Callable[[float, float], float] = random.uniform,
+    ) -> None:
+        self._url = url
+        self._wire = Wire(
+            url,
+            endpoint_url=endpoint_url,
+            region=region,
+            connections=connections,
+            timeout_seconds=timeout_seconds,
+            monotonic=monotonic,
+        )
+        self._gate = Gate(connections)
+        self._monotonic = monotonic
+        self._sleep = sleep
+        self._uniform = uniform
+        self._limits: QueueLimits | None = None
+
+    async def open(self) -> QueueLimits:
+        """Read the queue's attributes: its kind and its own limit for one message."""
+        await self._wire.open()
+        await self._wire.refresh()
+        ask = msgspec.json.encode({"QueueUrl": self._url, "AttributeNames": ["All"]})
+        try:
+            reply = await self._wire.call("GetQueueAttributes", ask)
+        except (NotSentError, NoReplyError) as error:
+            raise Again(f"cannot reach the queue {self._url}: {error}") from error
+        if reply.status != 200:  # noqa: PLR2004 - HTTP's own
+            code, text = error_of(reply.body, reply.query_error)
+            kind = kind_of_call(code, reply.status)
+            what = f"cannot read the attributes of the queue {self._url}: {code}: {text}"
+            if kind in (Kind.AGAIN, Kind.THROTTLED, Kind.UNKNOWN):
+                raise Again(what)
+            raise Halt(f"{what} (needed: sqs:GetQueueAttributes and sqs:SendMessage on it)")
+        attributes = msgspec.json.decode(reply.body, type=_Attributes).attributes
+        self._limits = QueueLimits(
+            message_bytes_max=int(attributes.get("MaximumMessageSize", 1_048_576)),
+            fifo=attributes.get("FifoQueue") == "true",
+        )
+        return self._limits
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._wire.close()
+
+    async def send(
+        self,
+        messages: Sequence[Message],
+        *,
+        group: str,
+        before: Callable[[], float],
+        confirmed: Callable[[Sequence[Message]], Awaitable[None]],
+    ) -> Sent:
+        """Bring every message to an end; see `edges.Queue.send`."""
+        if self._limits is None:
+            raise RuntimeError("the queue is not open")
+        if not _GROUP.fullmatch(group):
+            raise ValueError(f"{group!r} is no message group: 1-128 letters, digits, punctuation")
+        run = _Run(group if self._limits.fifo else None, before, confirmed)
+        deliveries = [self._deliver(run, batch) for batch in batches(messages, self._limits)]
+        await asyncio.gather(*deliveries)
+        if run.failure is not None:
+            raise run.failure
+        return Sent(
+            confirmed=run.confirmed,
+            rejected=run.rejected,
+            batches=run.batches,
+            possible_repeats=run.possible_repeats,
+            throttled=run.throttled,
+        )
+
+    async def _deliver(self, run: _Run, batch: list[Message]) -> None:
+        """Send one batch until nothing is left of it, or until the run has failed.
+
+        A failure stops the other batches between their calls, never in one: what SQS has
+        confirmed is told before anything is raised.
+        """
+        todo, tries = [batch], 0
+        while todo and run.failure is None:
+            try:
+                outcome = await self._call(run, todo.pop())
+                await self._take(run, outcome)
+            except Exception as error:  # noqa: BLE001 - raised by `send`, after the other batches
+                run.failure = run.failure or error
+                return
+            if outcome.split:
+                half = len(outcome.split) // 2
+                todo += [outcome.split[half:], outcome.split[:half]]
+            left = outcome.again + outcome.unknown + outcome.garbled
+            if left:
+                todo.append(left)
+                await self._pause(run, tries)
+                tries += 1
+
+    async def _call(self, run: _Run, batch: Sequence[Message]) -> Outcome:
+        """Make one call, unless the run has failed or its time is over."""
+        ticket = await self._gate.enter()
+        outcome = Outcome()
+        try:
+            if run.failure is not None:
+                return outcome
+            body = request_body(self._url, batch, run.group)
+            await self._wire.refresh()
+            self._note_try(run, batch)
+            reply = await self._wire.call("SendMessageBatch", body)
+            run.batches += 1
+            outcome = outcome_of(batch, reply.status, reply.query_error, reply.body)
+        except NotSentError as error:
+            outcome = Outcome(again=list(batch), cause=str(error))
+        except NoReplyError as error:
+            outcome = Outcome(unknown=list(batch), cause=str(error))
+        finally:
+            self._gate.leave(ticket, throttled=outcome.throttled)
+        return outcome
+
+    def _note_try(self, run: _Run, batch: Sequence[Message]) -> None:
+        """Refuse a call that the lease does not cover; count what it may repeat."""
+        now = self._monotonic()
+        if now >= run.before():
+            raise Again(
+                f"{len(batch)} messages could not be sent in the time the lease leaves: whoever "
+                "holds the claim next sends them"
+            )
+        for message in batch:
+            first = run.first_tried.setdefault(message.index, now)
+            dropped = run.group is not None and now - first < _DEDUPLICATION_SECONDS
+            if message.index in run.unknown and not dropped:
+                run.unknown.discard(message.index)
+                run.possible_repeats += 1
+
+    async def _take(self, run: _Run, outcome: Outcome) -> None:
+        """Keep what a call brought; tell of receipts before anything else happens."""
+        run.throttled += outcome.throttled
+        run.rejected += outcome.rejected
+        run.unknown.update(message.index for message in outcome.unknown)
+        run.unknown.update(message.index for message in outcome.garbled)
+        run.garbled.update(message.index for message in outcome.garbled)
+        if outcome.confirmed:
+            run.confirmed += outcome.confirmed
+            await run.told(outcome.confirmed)
+        if outcome.halt:
+            raise Halt(f"the queue {self._url} takes nothing: {outcome.halt}")
+        if any(run.garbled[message.index] >= _GARBLED_MAX for message in outcome.garbled):
+            raise Halt(f"the queue {self._url} changes messages: {outcome.cause}")
+
+    async def _pause(self, run: _Run, tries: int) -> None:
+        """Wait before a resend, at random, and no longer than anything may still be sent."""
+        bound = min(_PAUSE_SECONDS_MAX, _PAUSE_SECONDS_FIRST * 2**tries)
+        left = run.before() - self._monotonic()
+        await self._sleep(max(0.0, min(self._uniform(0.0, bound), left)))

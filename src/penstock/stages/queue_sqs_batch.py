@@ -1,0 +1,193 @@
+"""From messages to the body of one SendMessageBatch call; from its reply to what became of each.
+
+Pure. The wire format is AWS JSON 1.0 (the smithy page of that protocol); shapes as in botocore's
+model of SQS. Entry ids are the messages' indexes: unique in a claim, the same when resent.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import msgspec
+
+from penstock.model import ATTRIBUTE_DATA_TYPE, Message, MessageReject, QueueLimits
+from penstock.stages.queue_sqs_errors import Kind, kind_of_call, kind_of_entry, short_code
+
+_HTTP_OK: Final = 200
+_REASON_CHARACTERS_MAX: Final = 300  # SQS's texts are shorter; a proxy's page is not
+
+
+class _Attribute(msgspec.Struct, rename="pascal"):
+    string_value: str
+    data_type: str = ATTRIBUTE_DATA_TYPE
+
+
+class _Entry(msgspec.Struct, rename="pascal", omit_defaults=True):
+    id: str
+    message_body: str
+    message_attributes: dict[str, _Attribute]
+    message_group_id: str | None = None
+    message_deduplication_id: str | None = None
+
+
+class _Request(msgspec.Struct, rename="pascal"):
+    queue_url: str
+    entries: list[_Entry]
+
+
+class _Receipt(msgspec.Struct, rename="pascal"):
+    id: str
+    md5: str = msgspec.field(name="MD5OfMessageBody", default="")
+
+
+class _Refusal(msgspec.Struct, rename="pascal"):
+    id: str
+    code: str = ""
+    message: str = ""
+    sender_fault: bool = False
+
+
+class _Reply(msgspec.Struct, rename="pascal"):
+    successful: list[_Receipt] = []
+    failed: list[_Refusal] = []
+
+
+class _Error(msgspec.Struct):
+    type: str = msgspec.field(name="__type", default="")
+    lower: str = msgspec.field(name="message", default="")
+    upper: str = msgspec.field(name="Message", default="")
+
+
+_encoder = msgspec.json.Encoder()
+_reply_decoder = msgspec.json.Decoder(_Reply)
+_error_decoder = msgspec.json.Decoder(_Error)
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What one call made of its messages; each is in exactly one of the lists.
+
+    `again` were not taken, `unknown` perhaps were, `garbled` were, but as something else (their MD5
+    differs), `split` are to be sent in halves. `halt` is the reason to stop, if there is one;
+    `cause` says why messages have to be sent again. `throttled`: SQS asks for fewer calls.
+    """
+
+    confirmed: list[Message] = field(default_factory=list[Message])
+    rejected: list[MessageReject] = field(default_factory=list[MessageReject])
+    again: list[Message] = field(default_factory=list[Message])
+    unknown: list[Message] = field(default_factory=list[Message])
+    garbled: list[Message] = field(default_factory=list[Message])
+    split: list[Message] = field(default_factory=list[Message])
+    throttled: bool = False
+    halt: str = ""
+    cause: str = ""
+
+
+def batches(messages: Sequence[Message], limits: QueueLimits) -> Iterator[list[Message]]:
+    """Yield the messages in order, each batch as full as the limits of one call allow."""
+    batch: list[Message] = []
+    size_bytes = 0
+    for message in messages:
+        size_bytes += message.size_bytes
+        if len(batch) == limits.batch_entries_max or size_bytes > limits.batch_bytes_max:
+            if batch:
+                yield batch
+            batch, size_bytes = [], message.size_bytes
+        batch.append(message)
+    if batch:
+        yield batch
+
+
+def request_body(queue_url: str, batch: Sequence[Message], group: str | None) -> bytes:
+    """Return the JSON of one call; `group` is None on a standard queue."""
+    entries = [
+        _Entry(
+            id=str(message.index),
+            message_body=message.body.decode(),
+            message_attributes={
+                name: _Attribute(string_value=value) for name, value in message.attributes.items()
+            },
+            message_group_id=group,
+            message_deduplication_id=None if group is None else message.id,
+        )
+        for message in batch
+    ]
+    return _encoder.encode(_Request(queue_url=queue_url, entries=entries))
+
+
+def error_of(body: bytes, query_error: str) -> tuple[str, str]:
+    """Return code and text of a failed call; `query_error` is its x-amzn-query-error header."""
+    try:
+        error = _error_decoder.decode(body)
+    except msgspec.MsgspecError:  # a proxy's page, an empty body
+        error = _Error(lower=body[:_REASON_CHARACTERS_MAX].decode(errors="replace"))
+    code = short_code(error.type or query_error.partition(";")[0])
+    return code, (error.lower or error.upper)[:_REASON_CHARACTERS_MAX]
+
+
+def outcome_of(batch: Sequence[Message], status: int, query_error: str, body: bytes) -> Outcome:
+    """Sort the messages of a call by its reply: HTTP status, x-amzn-query-error and body."""
+    if status != _HTTP_OK:
+        return _outcome_of_error(batch, status, *error_of(body, query_error))
+    try:
+        reply = _reply_decoder.decode(body)
+    except msgspec.MsgspecError as error:
+        return Outcome(unknown=list(batch), cause=f"the reply is not SQS's ({error})")
+    answered = [entry.id for entry in (*reply.successful, *reply.failed)]
+    waiting = {str(message.index): message for message in batch}
+    if len(set(answered)) != len(answered) or not waiting.keys() >= set(answered):
+        # Someone else's reply: then its receipts prove nothing about our messages either.
+        return Outcome(
+            unknown=list(batch),
+            halt="the reply names an entry that was not sent, or names one twice",
+        )
+    outcome = Outcome()
+    for receipt in reply.successful:
+        _take_receipt(outcome, waiting.pop(receipt.id), receipt.md5)
+    for refusal in reply.failed:
+        _take_refusal(outcome, waiting.pop(refusal.id), refusal)
+    if waiting:
+        outcome.unknown += waiting.values()
+        outcome.cause = "the reply leaves entries out"
+    return outcome
+
+
+def _outcome_of_error(batch: Sequence[Message], status: int, code: str, text: str) -> Outcome:
+    cause = f"HTTP {status} {code}: {text}" if code else f"HTTP {status}: {text}"
+    messages = list(batch)
+    match kind_of_call(code, status):
+        case Kind.THROTTLED:
+            return Outcome(again=messages, throttled=True, cause=cause)
+        case Kind.AGAIN:
+            return Outcome(again=messages, cause=cause)
+        case Kind.UNKNOWN:
+            return Outcome(unknown=messages, cause=cause)
+        case Kind.SPLIT | Kind.REJECT if len(messages) > 1:
+            # It may be one message's fault alone: halving finds it, its neighbours get through.
+            return Outcome(split=messages, cause=cause)
+        case Kind.SPLIT | Kind.REJECT:
+            return Outcome(rejected=[MessageReject(messages[0], f"SQS refuses it: {cause}")])
+        case Kind.HALT:
+            return Outcome(again=messages, halt=cause)
+
+
+def _take_receipt(outcome: Outcome, message: Message, md5: str) -> None:
+    if md5 == hashlib.md5(message.body, usedforsecurity=False).hexdigest():
+        outcome.confirmed.append(message)
+    else:
+        outcome.garbled.append(message)
+        outcome.cause = f"message {message.id} was stored with MD5 {md5 or '(none)'}, not its own"
+
+
+def _take_refusal(outcome: Outcome, message: Message, refusal: _Refusal) -> None:
+    text = f"{short_code(refusal.code)}: {refusal.message[:_REASON_CHARACTERS_MAX]}"
+    kind = kind_of_entry(refusal.code, sender_fault=refusal.sender_fault)
+    if kind is Kind.REJECT:
+        outcome.rejected.append(MessageReject(message, f"SQS refuses it: {text}"))
+        return
+    outcome.again.append(message)
+    outcome.cause = text
+    outcome.throttled |= kind is Kind.THROTTLED
+    if kind is Kind.HALT:
+        outcome.halt = text

@@ -1,0 +1,84 @@
+"""What SQS's error codes mean for a sender: the one table, code to kind.
+
+    AGAIN      not taken, may work later           THROTTLED  the same, and SQS wants fewer calls
+    UNKNOWN    perhaps taken: a resend can repeat  SPLIT      too much at once: send it in halves
+    REJECT     this message, never                 HALT       nothing will work: a person looks
+
+Codes arrive in up to three spellings: the shape (`QueueDoesNotExist`), the legacy Query code
+(`AWS.SimpleQueueService.NonExistentQueue`, `KMS.DisabledException`) and with a namespace
+(`com.amazonaws.sqs#QueueDoesNotExist`). Sources: botocore's model of SendMessageBatch and its
+retries/standard.py; the common errors page of the SQS API reference; tests/data/sqs_cases.json.
+"""
+
+from enum import Enum
+from typing import Final
+
+
+class Kind(Enum):
+    """What is to be done about a call or an entry that did not succeed."""
+
+    AGAIN = "again"
+    THROTTLED = "throttled"
+    UNKNOWN = "unknown"
+    SPLIT = "split"
+    REJECT = "reject"
+    HALT = "halt"
+
+
+_KINDS: Final = {
+    Kind.THROTTLED: (
+        "EC2ThrottledException LimitExceededException OverLimit RequestLimitExceeded"
+        " RequestThrottled RequestThrottledException SlowDown Throttling ThrottledException"
+        " ThrottlingException TooManyRequestsException"
+        " KmsThrottled KMS.ThrottlingException"
+    ),
+    Kind.AGAIN: "RequestTimeout RequestTimeoutException ServiceUnavailable",
+    Kind.UNKNOWN: "InternalError InternalFailure InternalServerError",
+    Kind.SPLIT: "BatchRequestTooLong",
+    Kind.REJECT: "InvalidMessageContents InvalidParameterValue MessageTooLong",
+    Kind.HALT: (
+        "QueueDoesNotExist NonExistentQueue QueueDeletedRecently InvalidAddress"
+        " AccessDenied AccessDeniedException AuthFailure ExpiredToken ExpiredTokenException"
+        " IncompleteSignature InvalidAccessKeyId InvalidClientTokenId InvalidSecurity"
+        " InvalidSignatureException MissingAuthenticationToken NotAuthorized OptInRequired"
+        " RequestExpired SignatureDoesNotMatch UnrecognizedClientException"
+        " KmsAccessDenied KmsDisabled KmsInvalidKeyUsage KmsInvalidState KmsNotFound"
+        " KmsOptInRequired KMS.AccessDeniedException KMS.DisabledException"
+        " KMS.InvalidKeyUsageException KMS.InvalidStateException KMS.NotFoundException"
+        " KMS.OptInRequired"
+        # Ours to get right: what SQS says of a request that this sender must never make.
+        " BatchEntryIdsNotDistinct EmptyBatchRequest InvalidBatchEntryId MissingParameter"
+        " TooManyEntriesInBatchRequest UnsupportedOperation"
+    ),
+}
+_KIND_OF: Final = {code: kind for kind, codes in _KINDS.items() for code in codes.split()}
+
+
+def short_code(code: str) -> str:
+    """Return a code without namespace and legacy prefix."""
+    return code.rpartition("#")[2].removeprefix("AWS.SimpleQueueService.")
+
+
+def kind_of_call(code: str, status: int) -> Kind:
+    """Return what a whole failed call means; `status` is the HTTP status.
+
+    An unknown code halts: nothing is marked, and a person learns what it is. Only 5xx without a
+    known code is unknown, because a server or a proxy may fail after the messages were taken.
+    """
+    known = _KIND_OF.get(short_code(code))
+    if known is not None:
+        return known
+    if status >= 500:  # noqa: PLR2004 - HTTP's own bound
+        return Kind.UNKNOWN
+    return Kind.THROTTLED if status == 429 else Kind.HALT  # noqa: PLR2004 - Too Many Requests
+
+
+def kind_of_entry(code: str, *, sender_fault: bool) -> Kind:
+    """Return what one entry of `Failed` means: SQS says that it did not take it.
+
+    SenderFault decides where the code does not: the sender's fault is the message's own.
+    """
+    known = _KIND_OF.get(short_code(code))
+    if known in (Kind.HALT, Kind.THROTTLED):
+        return known
+    return Kind.REJECT if sender_fault else Kind.AGAIN

@@ -1,0 +1,65 @@
+"""How many calls may be in flight: as many as allowed, fewer while SQS throttles.
+
+Additive increase, multiplicative decrease, as TCP does it: halved by a throttle, grown by one for
+every full round of calls that were not throttled. It costs time, never a message.
+"""
+
+import asyncio
+from collections import deque
+
+
+class Gate:
+    """Lets at most `limit` calls in at a time; one for all lanes of a worker.
+
+    `most` is the number it starts with and never exceeds.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._limit = float(most)
+        self._inside = 0
+        self._entered = 0
+        self._halved_at = 0
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    @property
+    def limit(self) -> int:
+        """Return how many calls may be in flight now."""
+        return int(self._limit)
+
+    async def enter(self) -> int:
+        """Wait for a place; return the ticket that `leave` takes. Safe to cancel."""
+        while self._inside >= self.limit:
+            place = asyncio.get_running_loop().create_future()
+            self._waiting.append(place)
+            try:
+                await place
+            except asyncio.CancelledError:
+                # It may have been woken and cancelled in one step: then the place is another's.
+                self._wake()
+                raise
+        self._inside += 1
+        self._entered += 1
+        return self._entered
+
+    def leave(self, ticket: int, *, throttled: bool) -> None:
+        """Give the place back and say whether SQS throttled the call.
+
+        Calls that were in flight when the limit was halved answer the old limit: their throttles
+        do not halve it again.
+        """
+        self._inside -= 1
+        if not throttled:
+            self._limit = min(self._most, self._limit + 1 / self._limit)
+        elif ticket > self._halved_at:
+            self._limit = max(1.0, self._limit / 2)
+            self._halved_at = self._entered
+        self._wake()
+
+    def _wake(self) -> None:
+        free = self.limit - self._inside
+        while free > 0 and self._waiting:
+            place = self._waiting.popleft()
+            if not place.done():
+                place.set_result(None)
+                free -= 1

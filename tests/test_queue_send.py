@@ -1,0 +1,309 @@
+"""The sender against the stub: every message ends somewhere, whatever SQS does."""
+
+import asyncio
+import math
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+
+import pytest
+
+from penstock.errors import Again, Halt
+from penstock.model import Message, Sent
+from penstock.stages.queue_sqs import SqsQueue
+from support.messages import numbered, packed
+from support.sqs_stub import Fault, SqsStub
+
+
+class Clock:
+    """A monotonic clock that only `sleep` moves."""
+
+    def __init__(self) -> None:
+        self.now = 1_000.0
+        self.pauses: list[float] = []
+
+    def __call__(self) -> float:
+        """Return the time in seconds."""
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        """Let the time pass, at once."""
+        self.pauses.append(seconds)
+        self.now += seconds
+        await asyncio.sleep(0)
+
+
+class Sender:
+    """A queue at the stub, and what it has told of."""
+
+    def __init__(self, stub: SqsStub, clock: Clock) -> None:
+        self.stub = stub
+        self.clock = clock
+        self.told: list[Message] = []
+        self.queue: SqsQueue = None  # type: ignore[assignment]
+
+    async def open(self, name: str = "q", **settings: object) -> SqsQueue:
+        """Make the queue at the stub and open a sender to it."""
+        queue = self.stub.model.create(name)
+        self.queue = SqsQueue(
+            queue.url,
+            region="us-east-1",
+            monotonic=self.clock,
+            sleep=self.clock.sleep,
+            uniform=lambda _, most: most,
+            **settings,  # type: ignore[arg-type]
+        )
+        await self.queue.open()
+        return self.queue
+
+    async def send(
+        self,
+        messages: Sequence[Message],
+        before: Callable[[], float] = lambda: math.inf,
+        confirmed: Callable[[Sequence[Message]], Awaitable[None]] | None = None,
+    ) -> Sent:
+        """Send with the defaults of a test."""
+        return await self.queue.send(
+            messages, group="g", before=before, confirmed=confirmed or self._tell
+        )
+
+    async def _tell(self, messages: Sequence[Message]) -> None:
+        self.told += messages
+
+    def copies(self, name: str = "q") -> Counter[str]:
+        """Count what the queue holds, by message id."""
+        return Counter(
+            stored.attributes["penstock_id"]["StringValue"]
+            for stored in self.stub.model.queues[name].messages()
+        )
+
+
+@pytest.fixture(autouse=True)
+def aws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set dummy credentials, and nothing of the machine's own settings."""
+    for name, value in (
+        ("AWS_ACCESS_KEY_ID", "test"),
+        ("AWS_SECRET_ACCESS_KEY", "test"),
+        ("AWS_CONFIG_FILE", "/nonexistent"),
+        ("AWS_EC2_METADATA_DISABLED", "true"),
+    ):
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
+async def sender() -> AsyncIterator[Sender]:
+    """Yield a sender to a stub that runs on the test's own clock and checks signatures."""
+    clock = Clock()
+    async with SqsStub(clock=clock, sleep=clock.sleep, keys=("test", "test")) as stub:
+        subject = Sender(stub, clock)
+        await subject.open()
+        yield subject
+        await subject.queue.close()
+
+
+def once(messages: Sequence[Message]) -> Counter[str]:
+    """Return each message's id, once."""
+    return Counter(message.id for message in messages)
+
+
+async def test_every_message_is_confirmed_and_told_once(sender: Sender) -> None:
+    """25 messages are three batches; all are in the queue once, and told of."""
+    messages = packed(numbered(25))
+    sent = await sender.send(messages)
+    assert sorted(message.index for message in sent.confirmed) == list(range(25))
+    assert once(sender.told) == once(messages) == sender.copies()
+    assert (sent.batches, sent.possible_repeats, sent.rejected) == (3, 0, [])
+
+
+async def test_nothing_to_send_makes_no_call(sender: Sender) -> None:
+    """A claim without records is finished without asking SQS."""
+    assert (await sender.send([])).batches == 0
+    assert sender.stub.calls["SendMessageBatch"] == 0
+
+
+async def test_bodies_and_attributes_arrive_unchanged(sender: Sender) -> None:
+    """What a consumer receives is the packer's body, byte for byte, and its attributes."""
+    message = packed(
+        [b'{"t":"\xf0\x9f\x98\x80 \\" \\u0000 \xc3\xa9"}'], records_per_message="many"
+    )[0]
+    await sender.send([message])
+    stored = sender.stub.model.queues["q"].messages()[0]
+    assert stored.body.encode() == message.body
+    assert {k: v["StringValue"] for k, v in stored.attributes.items()} == message.attributes
+
+
+@pytest.mark.parametrize(
+    ("fault", "repeats"),
+    [
+        (Fault("throttle"), 0),
+        (Fault("kms_throttle"), 0),
+        (Fault("error", status=500), 1),
+        (Fault("page", status=502), 1),
+        (Fault("page", status=503), 1),
+        (Fault("page", status=504), 1),
+        (Fault("reset_before"), 1),
+        (Fault("reset_after"), 1),
+        (Fault("fail_receiver"), 0),
+        (Fault("fail_receiver", entries=(0, 2)), 0),
+        (Fault("wrong_md5"), 1),
+        (Fault("missing_id"), 1),
+        (Fault("nonsense"), 1),
+    ],
+    ids=str,
+)
+async def test_a_transient_fault_loses_nothing(sender: Sender, fault: Fault, repeats: int) -> None:
+    """Each fault fires; all messages are confirmed; repeats are no more than those counted."""
+    messages = packed(numbered(3))
+    sender.stub.script(fault)
+    sent = await sender.send(messages)
+    assert sender.stub.fired[fault.name] == 1
+    assert once(sent.confirmed) == once(messages) == once(sender.told)
+    copies = sender.copies()
+    assert copies.keys() == once(messages).keys()
+    assert copies.total() - 3 <= sent.possible_repeats
+    assert bool(sent.possible_repeats) == bool(repeats)
+    assert sent.throttled == ("throttle" in fault.name)
+
+
+async def test_a_batch_too_long_is_halved_until_it_fits(sender: Sender) -> None:
+    """BatchRequestTooLong is not retried as it is."""
+    messages = packed(numbered(4))
+    too_long = Fault("error", status=400, code="BatchRequestTooLong")
+    sender.stub.script(too_long, too_long)
+    sent = await sender.send(messages)
+    assert sender.copies() == once(messages)
+    assert sent.batches == 5  # 4, 2, 1, 1, 2
+    assert sender.clock.pauses == []
+
+
+async def test_a_refused_entry_is_rejected_alone(sender: Sender) -> None:
+    """A poisoned entry is rejected with SQS's words; its neighbours go once."""
+    messages = packed(numbered(3))
+    sender.stub.script(Fault("fail_sender", entries=(1,)))
+    sent = await sender.send(messages)
+    assert [reject.message for reject in sent.rejected] == [messages[1]]
+    assert "InvalidMessageContents" in sent.rejected[0].reason
+    assert sender.copies() == once([messages[0], messages[2]])
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["QueueDoesNotExist", "AccessDenied", "ExpiredToken", "InvalidSecurity", "KmsAccessDenied"],
+)
+async def test_what_no_resend_can_mend_halts(sender: Sender, code: str) -> None:
+    """Halt names the code; what was confirmed before was told of; nothing is rejected."""
+    messages = packed(numbered(20))
+    sender.stub.script(None, Fault("error", status=400, code=code))
+    with pytest.raises(Halt, match=code):
+        await sender.send(messages)
+    assert once(sender.told) == sender.copies()
+    assert len(sender.told) == 10
+
+
+async def test_a_deleted_queue_halts(sender: Sender) -> None:
+    """The queue's own answer after its deletion, in its legacy spelling too."""
+    del sender.stub.model.queues["q"]
+    with pytest.raises(Halt, match="QueueDoesNotExist"):
+        await sender.send(packed(numbered(1)))
+
+
+@pytest.mark.parametrize("fault", ["unknown_id", "repeated_id"])
+async def test_a_reply_about_other_entries_proves_nothing(sender: Sender, fault: str) -> None:
+    """The claim is kept: nothing is confirmed by a reply that is not ours."""
+    sender.stub.script(fault)
+    with pytest.raises(Halt, match="entry"):
+        await sender.send(packed(numbered(2)))
+    assert sender.told == []
+
+
+async def test_a_server_that_changes_bodies_is_not_fed_for_ever(sender: Sender) -> None:
+    """Three wrong MD5s for one message halt: each resend would store another copy."""
+    sender.stub.script(*["wrong_md5"] * 10)
+    with pytest.raises(Halt, match="changes messages"):
+        await sender.send(packed(numbered(1)))
+    assert sender.stub.fired["wrong_md5"] == 3
+
+
+async def test_nothing_is_sent_after_the_lease(sender: Sender) -> None:
+    """When `before` has passed, Again is raised, and SQS was not called once more."""
+    sender.stub.script(*["throttle"] * 1_000)
+    limit = sender.clock() + 30
+    with pytest.raises(Again, match="lease"):
+        await sender.send(packed(numbered(1)), before=lambda: limit)
+    calls = sender.stub.calls["SendMessageBatch"]
+    assert sender.clock() == pytest.approx(limit)
+    with pytest.raises(Again):
+        await sender.send(packed(numbered(1)), before=lambda: limit)
+    assert sender.stub.calls["SendMessageBatch"] == calls
+
+
+async def test_pauses_double_up_to_five_seconds(sender: Sender) -> None:
+    """The upper bound of the jittered pause: 0.1 s, doubled, at most 5 s."""
+    sender.stub.script(*["throttle"] * 8)
+    await sender.send(packed(numbered(1)))
+    assert sender.clock.pauses == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
+
+
+async def test_an_error_of_confirmed_is_raised_unchanged(sender: Sender) -> None:
+    """What the ledger raises reaches the caller as it is, after the calls in flight."""
+
+    class LostError(Exception):
+        """The ledger's own."""
+
+    async def lose(_: Sequence[Message]) -> None:
+        raise LostError
+
+    with pytest.raises(LostError):
+        await sender.send(packed(numbered(30)), confirmed=lose)
+
+
+async def test_confirmed_is_awaited_before_the_rest_is_sent_again(sender: Sender) -> None:
+    """After a partial failure the journal has the receipts before the next call begins."""
+    calls_seen: list[int] = []
+
+    async def note(_: Sequence[Message]) -> None:
+        calls_seen.append(sender.stub.calls["SendMessageBatch"])
+
+    sender.stub.script("fail_receiver")
+    await sender.send(packed(numbered(2)), confirmed=note)
+    assert calls_seen == [1, 2]
+
+
+async def test_fifo_drops_the_repeat_of_a_lost_reply(sender: Sender) -> None:
+    """On FIFO a reset after accepting leaves one copy, and is not counted as a repeat."""
+    await sender.queue.close()
+    await sender.open("q.fifo")
+    sender.stub.script("reset_after", "reset_after")
+    messages = packed(numbered(5))
+    sent = await sender.send(messages)
+    assert sender.copies("q.fifo") == once(messages)
+    assert sent.possible_repeats == 0
+    assert sender.stub.model.queues["q.fifo"].deduplicated == 10
+    stored = sender.stub.model.queues["q.fifo"].messages()[0]
+    assert (stored.group, stored.deduplication_id) == ("g", messages[0].id)
+
+
+async def test_fifo_counts_a_resend_past_the_window(sender: Sender) -> None:
+    """An unknown outcome resent more than four minutes later is a possible repeat."""
+    await sender.queue.close()
+    await sender.open("q.fifo")
+    sender.stub.script("reset_after", *["throttle"] * 60)
+    sent = await sender.send(packed(numbered(1)))
+    assert sender.clock() - 1_000 > 240
+    assert sent.possible_repeats == 1
+
+
+async def test_concurrency_halves_when_throttled_and_grows_back(sender: Sender) -> None:
+    """A round of throttles halves the calls in flight once, not once each."""
+    gate = sender.queue._gate
+    sender.stub.script(*["throttle"] * 16)
+    await sender.send(packed(numbered(160)))
+    assert 8 <= gate.limit < 16
+    await sender.send(packed(numbered(2_000)))
+    assert gate.limit == 16
+
+
+async def test_a_large_claim_keeps_all_connections_busy(sender: Sender) -> None:
+    """Batches go out concurrently, as many as there are connections, no more."""
+    sender.stub.latency_seconds = 0.02
+    await sender.send(packed(numbered(1_000)))
+    assert 2 <= sender.stub.in_flight_max <= 16
