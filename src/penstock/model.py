@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
 
-
 # The attributes of every SQS message, all of DataType String (docs/sqs.md).
 ATTRIBUTE_ID = "penstock_id"
 ATTRIBUTE_RECORDS = "penstock_records"
@@ -75,7 +74,8 @@ class FileRead(NamedTuple):
     detail: str = ""
 
 
-class RecordReject(NamedTuple):
+@dataclass(frozen=True, slots=True, order=True)
+class RecordReject:
     """One record that cannot be sent: its index in the file, from 0, and the reason."""
 
     index: int

@@ -1,0 +1,1 @@
+"""The doors: parse, build, call, answer; no policy."""

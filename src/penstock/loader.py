@@ -1,0 +1,277 @@
+"""sqs_loader: the path of every file. Read this page first.
+
+    list → claim → read → decode → select → pack → send → commit
+
+A worker runs several lanes. Each carries one claim at a time through the whole path, so reading,
+decoding and sending overlap without a queue between the stages. A pass ends by itself when every
+file is processed or in someone else's hands, when its time is spent, or when it is told to stop.
+"""
+
+import asyncio
+import contextlib
+import math
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from penstock import telemetry
+from penstock.edges import Queue, Source
+from penstock.errors import Again, PenstockError, Reject
+from penstock.model import Claim, FileRead, Message, RecordReject, Selected, Tally, Unread
+from penstock.stages.candidates import Candidates
+from penstock.stages.decode import Decoder
+from penstock.stages.ledger import Lease, Ledger
+from penstock.stages.pack import Packer
+from penstock.stages.preamble import Preamble
+from penstock.stages.selection import Selection
+from penstock.stages.settle import Outcome
+
+_DENIED_RETRY_SECONDS = 30.0  # a file that may not be read: someone may be mending its mode
+_SETTLE_RETRY_SECONDS_MIN = 0.25  # a file being written is looked at again at twice its age
+_IDLE_SECONDS = 0.1  # how often a lane without work looks again while others still have some
+_STOP_SECONDS = 5.0  # how long claims in flight go on after a stop before they are released
+_AGAIN_MAX = 3  # claims of one lane that fail in a row before the pass ends
+
+
+@dataclass(frozen=True, slots=True)
+class Loader:
+    """The parts of one worker, put together in entry/wiring.py.
+
+    `new_packer` makes the packer of a claim from its names. Sizes are in bytes.
+    """
+
+    source: Source
+    candidates: Candidates
+    ledger: Ledger
+    queue: Queue
+    preamble: Preamble
+    decoder: Decoder
+    selection: Selection
+    new_packer: Callable[[Sequence[str]], Packer]
+    lanes: int
+    claim_files_max: int
+    claim_bytes_max: int
+    max_file_bytes: int
+    settle_seconds: float
+
+    async def carry(self, claim: Claim, lease: Lease) -> Mapping[str, int]:
+        """Carry one claim through the whole path; the order of its last two lines is the promise.
+
+        Returns the claim's counters, by the names of Tally's fields. Raises
+        Again if the claim cannot be finished now or has another owner, Halt if none can.
+        """
+        outcome = Outcome(claim.names)
+        packer = self.new_packer(claim.names)
+        at = 0
+        while at < len(claim.names):
+            if at:  # the claim is larger than a lane may hold in memory
+                await self.send(packer.full(), claim, lease, outcome)
+            for file in await self.source.read(claim.names[at:], self.claim_bytes_max):
+                if selected := self.select(file, outcome):
+                    _pack(packer, at, file.name, selected, outcome)
+                at += 1
+        await self.send([*packer.full(), *packer.rest()], claim, lease, outcome)
+        return await self.commit(claim, lease, outcome)
+
+    def select(self, file: FileRead, outcome: Outcome) -> Selected | None:
+        """Take a file from its bytes to its selected records; None if it has another fate."""
+        if file.data is Unread.VANISHED:
+            outcome.vanish(file.name)
+        elif isinstance(file.data, Unread):
+            telemetry.warn("file.denied", file=file.name, cause=file.detail, remedy="mend its mode")
+            outcome.wait(file.name, _DENIED_RETRY_SECONDS)
+        elif file.size_bytes > self.max_file_bytes:
+            outcome.reject(
+                file.name, f"{file.size_bytes} bytes; decode.max_file_bytes = {self.max_file_bytes}"
+            )
+        else:
+            try:
+                json = self.preamble.strip(file.data)
+                document = self.decoder.decode(json)
+                return self.selection.select(document)
+            except Reject as reject:
+                if reject.truncated and file.age_seconds < self.settle_seconds:
+                    pause = max(file.age_seconds, _SETTLE_RETRY_SECONDS_MIN)
+                    outcome.wait(file.name, min(pause, self.settle_seconds - file.age_seconds))
+                else:
+                    outcome.reject(file.name, reject.reason)
+        return None
+
+    async def send(
+        self, messages: Sequence[Message], claim: Claim, lease: Lease, outcome: Outcome
+    ) -> None:
+        """Bring messages to SQS, but for those that the journal has; journal every receipt."""
+
+        async def confirmed(batch: Sequence[Message]) -> None:
+            outcome.confirm(batch)
+            if not await self.ledger.journal(
+                claim, {message.index: message.id for message in batch}
+            ):
+                raise lease.lost(claim)
+
+        journal = claim.journal
+        unsent = [message for message in messages if journal.get(message.index) != message.id]
+        if journal:
+            outcome.confirm_earlier(
+                [message for message in messages if journal.get(message.index) == message.id],
+                mismatches=sum(message.index in journal for message in unsent),
+            )
+        if unsent:
+            sent = await self.queue.send(
+                unsent, group=claim.id, before=lease.send_before, confirmed=confirmed
+            )
+            outcome.refuse(sent.rejected)
+            outcome.count("batches", sent.batches)
+            outcome.count("possible_repeats", sent.possible_repeats)
+            outcome.count("throttled", sent.throttled)
+
+    async def commit(self, claim: Claim, lease: Lease, outcome: Outcome) -> Mapping[str, int]:
+        """Make the claim's files processed, or what else became of each; return the counters."""
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        settled = outcome.settled(attempt=claim.attempt, now=now)
+        if not await self.ledger.commit(claim, settled):
+            raise lease.lost(claim)
+        return settled.counters
+
+
+def _pack(packer: Packer, file: int, name: str, selected: Selected, outcome: Outcome) -> None:
+    """Give a file's records to the packer; one too large for any message is rejected alone."""
+    packed: list[int] = []
+    for index, record in zip(selected.indexes, selected.records, strict=True):
+        try:
+            packer.add(file, record)
+            packed.append(index)
+        except Reject as reject:
+            outcome.reject_record(name, RecordReject(index, reject.reason))
+    outcome.pack(name, selected, packed)
+
+
+class _Pass:
+    """One pass of a worker: its lanes, when they end, and what they did."""
+
+    def __init__(self, loader: Loader, stop: asyncio.Event, until_seconds: float) -> None:
+        self._loader = loader
+        self._stop = stop
+        self._until_seconds = until_seconds
+        self._busy = 0
+        self.tally = Tally()
+        self.error: PenstockError | None = None
+
+    def _over(self) -> bool:
+        return (
+            self._stop.is_set() or self.error is not None or time.monotonic() > self._until_seconds
+        )
+
+    async def _lane(self) -> None:
+        """Carry claim after claim until no lane finds anything more."""
+        again = 0
+        while not self._over():
+            try:
+                claim, since_seconds = await self._next_claim()
+                if claim is None:
+                    if not self._busy:
+                        return
+                    await self._pause(_IDLE_SECONDS)
+                    continue
+                self._busy += 1
+                try:
+                    await self._carry(claim, since_seconds)
+                    again = 0
+                finally:
+                    self._busy -= 1
+            except Again as error:
+                again += 1
+                telemetry.warn("lane.again", cause=str(error), attempt=again)
+                if again == _AGAIN_MAX:
+                    self.error = error
+                await self._pause(random.uniform(0, 2**again))  # noqa: S311  jitter
+            except PenstockError as error:
+                self.error = error
+
+    async def _next_claim(self) -> tuple[Claim | None, float]:
+        """Claim something: anything expired or due, else the next candidates that are waiting."""
+        loader = self._loader
+        while True:
+            portion = await loader.candidates.next()
+            since_seconds = time.monotonic()
+            tried = False
+            try:
+                answer = await loader.ledger.claim(portion.names, loader.claim_files_max)
+                tried = answer.tried
+            finally:
+                if not tried:
+                    loader.candidates.put_back(portion)
+            loader.candidates.in_epoch(answer.epoch)
+            if answer.claim is not None or not portion.names or self._over():
+                return answer.claim, since_seconds
+
+    async def _carry(self, claim: Claim, since_seconds: float) -> None:
+        self.tally.claims += 1
+        self.tally.claims_taken_over += claim.attempt > 1
+        async with self._loader.ledger.holding(claim, since_seconds) as lease:
+            try:
+                counters = await self._loader.carry(claim, lease)
+            except BaseException as error:
+                await self._give_up(claim, lease, error)
+                raise
+        self.tally.add(counters)
+        telemetry.event(
+            "claim.committed",
+            claim=claim.id,
+            attempt=claim.attempt,
+            files=len(claim.names),
+            seconds=round(time.monotonic() - since_seconds, 3),
+            **counters,
+        )
+
+    async def _give_up(self, claim: Claim, lease: Lease, error: BaseException) -> None:
+        """Leave a claim to whoever comes next, at once if Redis can be told."""
+        if lease.is_lost:
+            self.tally.claims_lost += 1
+        else:
+            self.tally.claims_released += 1
+            with contextlib.suppress(PenstockError):  # then the lease runs out by itself
+                await self._loader.ledger.release(claim)
+        step = "claim.lost" if lease.is_lost else "claim.released"
+        telemetry.warn(step, claim=claim.id, attempt=claim.attempt, cause=str(error) or "stopped")
+
+    async def _pause(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stop.wait(), seconds)
+
+    async def lanes(self) -> None:
+        """Run all lanes to their end; a bug in one releases the claims of the others."""
+        async with asyncio.TaskGroup() as group:
+            for _ in range(self._loader.lanes):
+                group.create_task(self._lane())
+
+
+async def load(loader: Loader, *, stop: asyncio.Event, budget_seconds: float = math.inf) -> Tally:
+    """Run one pass: until nothing is left to claim, the budget is spent, or `stop` is set.
+
+    After `stop`, claims in flight have five seconds to commit before they are released. Raises
+    Again or Halt for what ended the pass early; then no claim is left held.
+    """
+    began = time.monotonic()
+    this = _Pass(loader, stop, began + budget_seconds)
+    lanes = asyncio.create_task(this.lanes())
+    stopped = asyncio.create_task(_wait_then(stop, _STOP_SECONDS))
+    try:
+        await asyncio.wait({lanes, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        stopped.cancel()
+        if not lanes.done():
+            lanes.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await lanes
+    if this.error is not None:
+        raise this.error
+    this.tally.seconds = round(time.monotonic() - began, 3)
+    return this.tally
+
+
+async def _wait_then(stop: asyncio.Event, seconds: float) -> None:
+    await stop.wait()
+    await asyncio.sleep(seconds)

@@ -1,0 +1,41 @@
+"""File names: which are safe to use, and the time that one of them tells."""
+
+import re
+from datetime import UTC, datetime
+
+# 240 characters at most: NAME.reason.json must fit the 255 bytes that file systems allow.
+_SAFE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:+,=@~ -]{0,239}", re.ASCII)
+
+_EPOCH_DIGITS_UNITS = {10: 1, 13: 1_000, 16: 1_000_000, 19: 1_000_000_000}
+_EPOCH = re.compile(r"(?<!\d)(\d{10}|\d{13}|\d{16}|\d{19})(?!\d)")
+_DATE = re.compile(
+    r"(?<!\d)(19[7-9]\d|2[01]\d\d)[-_.]?(0[1-9]|1[0-2])[-_.]?(0[1-9]|[12]\d|3[01])"
+    r"(?:[T_ .-]?([01]\d|2[0-3]))?"
+)
+
+
+def is_safe(name: str) -> bool:
+    """Tell whether `name` is in the alphabet: ASCII, no separator, no leading dot, no `.tmp`.
+
+    Names are never trusted: not those of a listing, not those that come back from Redis.
+    """
+    return _SAFE.fullmatch(name) is not None and not name.endswith(".tmp")
+
+
+def hour_of(name: str) -> str | None:
+    """Return `YYYY/MM/DD/HH`, the archive folder of a file, from the time stamp in its name.
+
+    A time stamp is a date with or without separators, taken as it is written; or seconds, milli-,
+    micro- or nanoseconds since 1970, in UTC. None if there is neither.
+    """
+    if match := _DATE.search(name):
+        year, month, day, hour = match.groups()
+        return f"{year}/{month}/{day}/{hour or '00'}"
+    if match := _EPOCH.search(name):
+        return hour_of_time(int(match[1]) / _EPOCH_DIGITS_UNITS[len(match[1])])
+    return None
+
+
+def hour_of_time(seconds: float) -> str:
+    """Return `YYYY/MM/DD/HH` in UTC of a time in seconds since 1970."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y/%m/%d/%H")

@@ -1,0 +1,18 @@
+-- archived: note that files are out of the spool. They are remembered for as long as a listing
+-- that still names them may be in use, then `forget` lets go of them.
+--
+-- KEYS  1 json_files_processed  2 json_files_rejected  3 out_of_spool  4 counters
+-- ARGV  names
+--
+-- Answers how many of them were not noted before.
+local now = now_ms()
+local noted = {}
+for i = 1, #ARGV do
+  noted[2 * i - 1] = now
+  noted[2 * i] = ARGV[i]
+end
+local processed = redis.call('ZREM', KEYS[1], unpack(ARGV))
+local rejected = redis.call('HDEL', KEYS[2], unpack(ARGV))
+redis.call('ZADD', KEYS[3], unpack(noted))
+redis.call('HINCRBY', KEYS[4], 'files_archived', processed)
+return processed + rejected

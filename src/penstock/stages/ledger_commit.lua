@@ -1,0 +1,52 @@
+-- commit: the one act that makes files processed, or rejected; for the claim's owner only.
+--
+-- KEYS  1 claims  2 json_files_processing  3 json_files_processed  4 json_files_rejected
+--       5 retry  6 counters  7 claim:ID  8 call:TOKEN
+-- ARGV  1 ID  2 token  3 how long the answer to this token is remembered, ms
+--       4 number of vanished files, then their names
+--       then the number of rejected files, then name and JSON of each
+--       then the number of files to look at again, then name and delay in ms of each
+--       then counter names and what to add, in turn
+--
+-- All other files of the claim become processed. Answers 1, also when it is repeated; or 0 when
+-- somebody else owns the claim or it is no more.
+local token = ARGV[2]
+if redis.call('HGET', KEYS[7], 'token') ~= token then
+  if redis.call('GET', KEYS[8]) == 'committed' then return 1 end
+  redis.call('HINCRBY', KEYS[6], 'commits_refused', 1)
+  return 0
+end
+local now = now_ms()
+local names = split(redis.call('HGET', KEYS[7], 'names'))
+local other, at = {}, 4
+for _ = 1, tonumber(ARGV[at]) do
+  at = at + 1
+  other[ARGV[at]] = true
+end
+at = at + 1
+for _ = 1, tonumber(ARGV[at]) do
+  other[ARGV[at + 1]] = true
+  redis.call('HSET', KEYS[4], ARGV[at + 1], ARGV[at + 2])
+  at = at + 2
+end
+at = at + 1
+for _ = 1, tonumber(ARGV[at]) do
+  other[ARGV[at + 1]] = true
+  redis.call('ZADD', KEYS[5], now + tonumber(ARGV[at + 2]), ARGV[at + 1])
+  at = at + 2
+end
+for i = at + 1, #ARGV, 2 do redis.call('HINCRBY', KEYS[6], ARGV[i], ARGV[i + 1]) end
+
+local processed = {}
+for i = 1, #names do
+  if not other[names[i]] then
+    processed[#processed + 1] = now
+    processed[#processed + 1] = names[i]
+  end
+end
+if #processed > 0 then redis.call('ZADD', KEYS[3], unpack(processed)) end
+redis.call('HDEL', KEYS[2], unpack(names))
+redis.call('DEL', KEYS[7])
+redis.call('ZREM', KEYS[1], ARGV[1])
+redis.call('SET', KEYS[8], 'committed', 'PX', ARGV[3])
+return 1

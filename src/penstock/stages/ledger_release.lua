@@ -1,0 +1,16 @@
+-- release: give a claim back unfinished, for its owner only. It expires at once and keeps its
+-- journal, so the next worker goes on where this one stopped.
+--
+-- KEYS  1 claims  2 claim:ID  3 call:TOKEN  4 counters
+-- ARGV  1 ID  2 token  3 how long the answer to this token is remembered, ms
+--
+-- Answers 1, also when it is repeated; or 0 when somebody else owns the claim or it is no more.
+if redis.call('HGET', KEYS[2], 'token') ~= ARGV[2] then
+  if redis.call('GET', KEYS[3]) == 'released' then return 1 end
+  redis.call('HINCRBY', KEYS[4], 'releases_refused', 1)
+  return 0
+end
+redis.call('HSET', KEYS[2], 'token', '', 'released', 1)
+redis.call('ZADD', KEYS[1], 0, ARGV[1])
+redis.call('SET', KEYS[3], 'released', 'PX', ARGV[3])
+return 1

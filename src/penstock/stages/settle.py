@@ -1,0 +1,106 @@
+"""What becomes of each file of a claim: collected while it is carried, said once at its commit."""
+
+import json
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from penstock.model import Message, MessageReject, RecordReject, Selected, Settled
+
+RECORDS_LISTED_MAX = 1_000
+"""So many rejected records of a file are listed one by one; all of them are counted."""
+
+
+class Outcome:
+    """The fate of one claim's files, told file by file in the claim's order.
+
+    A file with no other fate is processed. A file of which some records were rejected is rejected
+    as a file, so that it is kept with the reasons; its other records are sent all the same.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = names
+        self._vanished: list[str] = []
+        self._retry_seconds: dict[str, float] = {}
+        self._reasons: dict[str, str] = {}
+        self._records: dict[str, list[RecordReject]] = {}
+        self._first_records: list[int] = []  # per file with records: its first record in the claim
+        self._sources: list[tuple[str, Sequence[int]]] = []  # parallel: its name and indexes
+        self._packed = 0
+        self._counted: Counter[str] = Counter()
+
+    def vanish(self, name: str) -> None:
+        """Drop a file from the claim that is not there any more."""
+        self._vanished.append(name)
+
+    def wait(self, name: str, seconds: float) -> None:
+        """Have the file looked at again after `seconds`."""
+        self._retry_seconds[name] = seconds
+
+    def reject(self, name: str, reason: str) -> None:
+        """Keep the whole file out of the queue for ever, with the reason."""
+        self._reasons[name] = reason
+
+    def reject_record(self, name: str, reject: RecordReject) -> None:
+        """Keep one record of the file out of the queue for ever."""
+        self._records.setdefault(name, []).append(reject)
+        self._counted["records_rejected"] += 1
+
+    def pack(self, name: str, selected: Selected, packed: Sequence[int]) -> None:
+        """Note that the records whose indexes are in `packed` went into messages, in that order."""
+        self._counted["records_filtered"] += selected.filtered
+        for reject in selected.rejects:
+            self.reject_record(name, reject)
+        if packed:
+            self._first_records.append(self._packed)
+            self._sources.append((name, packed))
+            self._packed += len(packed)
+
+    def confirm(self, messages: Sequence[Message]) -> None:
+        """Note messages that SQS has."""
+        self._counted["messages"] += len(messages)
+        self._counted["records_sent"] += sum(message.records for message in messages)
+        self._counted["bytes_sent"] += sum(message.size_bytes for message in messages)
+
+    def confirm_earlier(self, messages: Sequence[Message], mismatches: int) -> None:
+        """Note messages confirmed under an earlier owner, and how many were other then."""
+        self._counted["messages_skipped"] += len(messages)
+        self._counted["records_sent"] += sum(message.records for message in messages)
+        self._counted["messages"] += len(messages)
+        self._counted["journal_mismatches"] += mismatches
+
+    def refuse(self, rejected: Sequence[MessageReject]) -> None:
+        """Reject the records of messages that SQS will never take, each in its file."""
+        for message, reason in rejected:
+            for record in range(message.first_record, message.first_record + message.records):
+                file = bisect_right(self._first_records, record) - 1
+                name, indexes = self._sources[file]
+                index = indexes[record - self._first_records[file]]
+                self.reject_record(name, RecordReject(index, f"refused by the queue: {reason}"))
+
+    def count(self, name: str, by: int) -> None:
+        """Add to a counter of this claim."""
+        self._counted[name] += by
+
+    def settled(self, *, attempt: int, now: str) -> Settled:
+        """Return what the commit is to say; `now` is an ISO 8601 time for the rejects."""
+        rejected: dict[str, str] = {}
+        for name in self._reasons.keys() | self._records.keys():
+            records = self._records.get(name, [])
+            story = {
+                "file": name,
+                "reason": self._reasons.get(name)
+                or f"{len(records)} of its records cannot be sent; the others were",
+                "records": [asdict(reject) for reject in records[:RECORDS_LISTED_MAX]],
+                "records_rejected": len(records),
+                "attempt": attempt,
+                "rejected_at": now,
+            }
+            rejected[name] = json.dumps(story, ensure_ascii=False)
+        other = len(self._vanished) + len(self._retry_seconds) + len(rejected)
+        self._counted["files_vanished"] += len(self._vanished)
+        self._counted["files_rejected"] += len(rejected)
+        self._counted["files_retried"] += len(self._retry_seconds)
+        self._counted["files_processed"] += len(self._names) - other
+        return Settled(self._vanished, rejected, self._retry_seconds, dict(self._counted))

@@ -1,0 +1,204 @@
+"""Moving files out of the spool: nothing is overwritten, and every step is safe to repeat."""
+
+import ctypes
+import errno
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Self
+
+from penstock import names
+from penstock.edges import Moved
+
+_RENAME_NOREPLACE = 1  # <linux/fs.h>
+_COMPARE_BYTES = 1 << 20
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_renameat2 = getattr(_libc, "renameat2", None)  # glibc 2.28 or newer
+if _renameat2 is not None:
+    _renameat2.argtypes = [
+        ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint,
+    ]  # fmt: skip
+
+
+class Folders:
+    """The folders below `root` that one batch moves files into, opened once each.
+
+    Made with mode 0755 where they are missing. A context manager: closes what it opened.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._fds: dict[str, int] = {}
+
+    def open(self, folder: str) -> int:
+        """Return a descriptor of `root/folder`, making it if needed. Raises OSError."""
+        fd = self._fds.get(folder)
+        if fd is None:
+            path = self.root / folder
+            path.mkdir(parents=True, exist_ok=True)
+            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            self._fds[folder] = fd
+        return fd
+
+    def sync(self) -> None:
+        """Write the directories to disk: once a batch, because it costs milliseconds."""
+        for fd in self._fds.values():
+            os.fsync(fd)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for fd in self._fds.values():
+            os.close(fd)
+
+
+def move(from_fd: int, name: str, to_fd: int, to_path: str) -> Moved:
+    """Move `name` between two directories; `to_path` names the second in errors.
+
+    An equal file at the target means that it was moved before; a different one is an error, and
+    both stay where they are. A name outside the alphabet, or gone from the spool, has vanished.
+    """
+    if not names.is_safe(name):
+        return Moved(name, vanished=True)
+    try:
+        _place(from_fd, to_fd, name)
+    except FileNotFoundError:
+        return Moved(name, vanished=not _exists(to_fd, name))
+    except FileExistsError:
+        if not _same(from_fd, to_fd, name):
+            return Moved(name, f"{to_path}/{name} exists and differs; rename one of the two")
+        os.unlink(name, dir_fd=from_fd)
+    except OSError as error:
+        return Moved(name, f"move {name} to {to_path}: {error.strerror}")
+    return Moved(name)
+
+
+def delete(from_fd: int, name: str) -> Moved:
+    """Delete a processed file; one that is gone already was deleted before."""
+    if not names.is_safe(name):
+        return Moved(name, vanished=True)
+    try:
+        os.unlink(name, dir_fd=from_fd)
+    except FileNotFoundError:
+        return Moved(name, vanished=True)
+    except OSError as error:
+        return Moved(name, f"delete {name}: {error.strerror}")
+    return Moved(name)
+
+
+def write_new(to_fd: int, name: str, text: str) -> None:
+    """Write a small file completely or not at all, replacing an earlier one. Raises OSError."""
+    draft = f".{name}.draft"
+    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644, dir_fd=to_fd)
+    with os.fdopen(fd, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(fd)
+    os.rename(draft, name, src_dir_fd=to_fd, dst_dir_fd=to_fd)
+
+
+def delete_older(archive: Path, before_seconds: float, files_max: int) -> int:
+    """Delete archived files older than `before_seconds` since 1970; return how many, in all.
+
+    A file is older when both the hour of its folder and the time it was moved there (its last
+    change of inode) are: an old backlog archived today is kept for its whole retention.
+    """
+    last_folder = time.strftime("%Y/%m/%d/%H", time.gmtime(before_seconds))
+    deleted = 0
+    for folder in _hour_folders(archive):
+        if str(folder.relative_to(archive)) >= last_folder:
+            return deleted
+        with os.scandir(folder) as listing:
+            for entry in listing:
+                if deleted >= files_max:
+                    return deleted
+                if entry.stat(follow_symlinks=False).st_ctime < before_seconds:
+                    Path(entry.path).unlink()
+                    deleted += 1
+        _remove_empty(folder, archive)
+    return deleted
+
+
+def _hour_folders(archive: Path) -> Iterator[Path]:
+    """Yield the YYYY/MM/DD/HH folders, oldest first; nothing else in the archive is ours."""
+    pattern = "[0-9]" * 4 + "/" + "/".join(["[0-9][0-9]"] * 3)
+    yield from sorted(archive.glob(pattern))
+
+
+def _remove_empty(folder: Path, archive: Path) -> None:
+    while folder != archive:
+        try:
+            folder.rmdir()
+        except OSError:  # not empty: it stays, and so do its parents
+            return
+        folder = folder.parent
+
+
+def _place(from_fd: int, to_fd: int, name: str) -> None:
+    """Rename without replacing; copy where the target is on another file system."""
+    try:
+        _rename_no_replace(from_fd, to_fd, name)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        _copy(from_fd, to_fd, name)
+        os.unlink(name, dir_fd=from_fd)
+
+
+def _rename_no_replace(from_fd: int, to_fd: int, name: str) -> None:
+    if _renameat2 is not None:
+        raw = name.encode()
+        if _renameat2(from_fd, raw, to_fd, raw, _RENAME_NOREPLACE) == 0:
+            return
+        number = ctypes.get_errno()
+        if number not in {errno.ENOSYS, errno.EINVAL}:  # a file system without the flag
+            raise OSError(number, os.strerror(number))
+    os.link(name, name, src_dir_fd=from_fd, dst_dir_fd=to_fd, follow_symlinks=False)
+    os.unlink(name, dir_fd=from_fd)
+
+
+def _copy(from_fd: int, to_fd: int, name: str) -> None:
+    """Copy to another file system: whole and on disk before it has its name."""
+    draft = f".{name}.draft"
+    source = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=from_fd)
+    with os.fdopen(source, "rb") as reader:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        target = os.open(draft, flags, 0o644, dir_fd=to_fd)
+        try:
+            with os.fdopen(target, "wb") as writer:
+                shutil.copyfileobj(reader, writer, _COMPARE_BYTES)
+                writer.flush()
+                os.fsync(target)
+                times = os.fstat(source)
+                os.utime(target, ns=(times.st_atime_ns, times.st_mtime_ns))
+            os.link(draft, name, src_dir_fd=to_fd, dst_dir_fd=to_fd)
+        finally:
+            os.unlink(draft, dir_fd=to_fd)
+    os.fsync(to_fd)
+
+
+def _exists(fd: int, name: str) -> bool:
+    try:
+        os.stat(name, dir_fd=fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _same(from_fd: int, to_fd: int, name: str) -> bool:
+    """Compare two regular files byte by byte."""
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    with (
+        os.fdopen(os.open(name, flags, dir_fd=from_fd), "rb") as one,
+        os.fdopen(os.open(name, flags, dir_fd=to_fd), "rb") as other,
+    ):
+        if os.fstat(one.fileno()).st_size != os.fstat(other.fileno()).st_size:
+            return False
+        while block := one.read(_COMPARE_BYTES):
+            if block != other.read(len(block)):
+                return False
+    return True

@@ -1,0 +1,60 @@
+"""One event per step: a log line from one call. Counters travel in tallies and in the ledger.
+
+Record contents, tokens and passwords never get here; file names, claim ids and counts do.
+"""
+
+import json
+import logging
+import sys
+import time
+from typing import Any
+
+_log = logging.getLogger("penstock")
+
+
+def event(step: str, /, *, level: int = logging.INFO, **fields: Any) -> None:
+    """Log one step, such as `claim.committed`, with its fields; units stand in their names."""
+    _log.log(level, step, extra={"fields": fields})
+
+
+def warn(step: str, /, **fields: Any) -> None:
+    """Log a step that someone should know of."""
+    event(step, level=logging.WARNING, **fields)
+
+
+def configure(*, verbose: bool, as_json: bool | None = None) -> None:
+    """Send events to standard error: for people on a terminal, as JSON lines otherwise.
+
+    Without `verbose`, a claim's line is left out of a terminal; warnings never are.
+    """
+    if as_json is None:
+        as_json = not sys.stderr.isatty()
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_JsonLines() if as_json else _Plain())
+    _log.handlers[:] = [handler]
+    _log.setLevel(logging.INFO if verbose or as_json else logging.WARNING)
+    _log.propagate = False
+
+
+def _fields(record: logging.LogRecord) -> dict[str, Any]:
+    return getattr(record, "fields", {})
+
+
+class _JsonLines(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        at = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        line = {
+            "at": f"{at}.{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "step": record.getMessage(),
+            **_fields(record),
+        }
+        return json.dumps(line, default=str, ensure_ascii=False)
+
+
+class _Plain(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        at = time.strftime("%H:%M:%S", time.localtime(record.created))
+        words = " ".join(f"{name}={value}" for name, value in _fields(record).items())
+        mark = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
+        return f"{at} {mark}{record.getMessage()} {words}".rstrip()
