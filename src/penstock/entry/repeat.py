@@ -1,0 +1,84 @@
+"""One function of Penstock as a process: one pass, or pass after pass until it is told to stop."""
+
+import asyncio
+import contextlib
+import random
+import signal
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import AsyncExitStack
+from typing import Any, Protocol, TypeVar
+
+from penstock import telemetry
+from penstock.errors import Again
+
+_AGAIN_SECONDS_MAX = 30.0
+
+T = TypeVar("T")
+Tally_co = TypeVar("Tally_co", covariant=True)
+
+
+class OnePass(Protocol[Tally_co]):
+    """One pass of a function over opened parts; it ends early when `stop` is set."""
+
+    def __call__(self, stop: asyncio.Event) -> Awaitable[Tally_co]:
+        """Run the pass. Raises Again or Halt."""
+        ...
+
+
+Open = Callable[[AsyncExitStack], Awaitable[OnePass[T]]]
+
+
+def run(main: Callable[[asyncio.Event], Coroutine[Any, Any, T]]) -> T:
+    """Run `main` on the fastest event loop there is; SIGTERM and Ctrl-C set its event."""
+
+    async def signalled() -> T:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        return await main(stop)
+
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(signalled())
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop  # noqa: PLC0415  an extra that may be missing
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+async def once(open_parts: Open[T], stop: asyncio.Event) -> T:
+    """Open the parts, run one pass, close them. Raises what either raises."""
+    async with AsyncExitStack() as stack:
+        one_pass = await open_parts(stack)
+        return await one_pass(stop)
+
+
+async def every(seconds: float, open_parts: Open[T], stop: asyncio.Event, *, what: str) -> None:
+    """Run pass after pass, `seconds` apart, until `stop`; what may pass is waited for.
+
+    After an error the parts are opened anew, with a pause that doubles up to 30 s. Raises Halt:
+    then someone has to mend something.
+    """
+    again = 0
+    while not stop.is_set():
+        try:
+            async with AsyncExitStack() as stack:
+                one_pass = await open_parts(stack)
+                while not stop.is_set():
+                    await one_pass(stop)
+                    again = 0
+                    await _pause(stop, seconds)
+        except Again as error:
+            again += 1
+            pause = random.uniform(0.5, 1) * min(2.0**again, _AGAIN_SECONDS_MAX)  # noqa: S311  jitter
+            telemetry.warn(f"{what}.waits", cause=str(error), again_in_seconds=round(pause, 1))
+            await _pause(stop, pause)
+
+
+async def _pause(stop: asyncio.Event, seconds: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(stop.wait(), seconds)

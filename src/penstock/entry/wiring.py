@@ -1,0 +1,211 @@
+"""Settings to parts: the only place that names implementations.
+
+Everything that needs giving back is opened on an AsyncExitStack that the caller owns, so parts are
+closed in the reverse of the order in which they were opened, whatever happens.
+"""
+
+import hashlib
+import os
+import re
+import socket
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import redis.asyncio as redis
+
+from penstock.archiver import Archiver
+from penstock.edges import Queue, Source
+from penstock.entry.embedded_redis import EmbeddedRedis
+from penstock.entry.embedded_sqs import EmbeddedSqs
+from penstock.errors import Halt
+from penstock.loader import Loader
+from penstock.settings import EMBEDDED, Settings
+from penstock.stages.candidates import Candidates
+from penstock.stages.decode import Decoder
+from penstock.stages.ledger import Ledger
+from penstock.stages.pack import Packer
+from penstock.stages.preamble import Preamble
+from penstock.stages.queue_sqs import SqsQueue
+from penstock.stages.selection import Selection
+from penstock.stages.source_directory import DirectorySource
+
+_REDIS_TIMEOUT_SECONDS = 5.0
+_REDIS_URL = re.compile(r"(rediss?|unix)://.+")
+
+
+def decode_side(settings: Settings) -> tuple[Preamble, Decoder, Selection]:
+    """Return the pure middle of the path. Raises Halt if an expression cannot be used."""
+    decode = settings.decode
+    preamble = Preamble(
+        lines=decode.preamble_lines,
+        pattern=decode.preamble_pattern or None,
+        literals=[(literal.prefix, literal.suffix) for literal in decode.preamble_literals],
+    )
+    selection = Selection(settings.select.fields, settings.select.where or None)
+    decoder = Decoder(selection.record_type, records=decode.records or None)
+    return preamble, decoder, selection
+
+
+async def loader(settings: Settings, stack: AsyncExitStack) -> Loader:
+    """Return a worker's parts, the queue and the ledger asked whether they can serve.
+
+    Raises Again if one of them is away, Halt if one cannot work as configured.
+    """
+    preamble, decoder, selection = decode_side(settings)
+    files = await source(settings, stack)
+    book = await ledger(settings, stack)
+    queue = await _queue(settings, stack)
+    limits = await queue.open()
+    message_bytes = settings.queue.message_bytes or limits.message_bytes_max
+    fingerprint = settings.fingerprint(message_bytes)
+    worker = settings.worker
+
+    def new_packer(names: Sequence[str]) -> Packer:
+        return Packer(
+            limits=limits,
+            message_bytes=settings.queue.message_bytes,
+            records_per_message=settings.queue.records_per_message,
+            fingerprint=fingerprint,
+            names=names,
+        )
+
+    return Loader(
+        source=files,
+        candidates=Candidates(
+            files, files_max=worker.claim_files_max, bytes_max=worker.claim_bytes_max
+        ),
+        ledger=book,
+        queue=queue,
+        preamble=preamble,
+        decoder=decoder,
+        selection=selection,
+        new_packer=new_packer,
+        lanes=worker.lanes,
+        claim_files_max=worker.claim_files_max,
+        claim_bytes_max=worker.claim_bytes_max,
+        max_file_bytes=settings.decode.max_file_bytes,
+        settle_seconds=settings.source.settle_seconds,
+    )
+
+
+async def archiver(settings: Settings, stack: AsyncExitStack) -> Archiver:
+    """Return the archiver's parts. Raises Again or Halt as `loader` does."""
+    files = await source(settings, stack)
+    book = await ledger(settings, stack)
+    return Archiver(files, book, settings.archive.retention_days)
+
+
+async def source(settings: Settings, stack: AsyncExitStack) -> Source:
+    """Return the way into the spool. Raises Halt if `source.url` names none."""
+    spool = spool_directory(settings)
+    directory = DirectorySource(
+        spool,
+        pattern=settings.source.pattern,
+        settle_seconds=settings.source.settle_seconds,
+        max_file_bytes=settings.decode.max_file_bytes,
+        archive_directory=_beside(spool, settings.archive.directory, "archive.directory"),
+        rejects_directory=_beside(
+            spool, settings.archive.rejected_directory, "archive.rejected_directory"
+        ),
+        archive_action=settings.archive.action,
+    )
+    stack.push_async_callback(directory.close)
+    return directory
+
+
+def spool_directory(settings: Settings) -> Path:
+    """Return the directory that `source.url` names. Raises Halt if it names none."""
+    url = settings.source.url
+    if not url:
+        raise Halt("source.url: missing; allowed: the directory that the files are written into")
+    parts = urlsplit(url)
+    if parts.scheme not in {"", "file"}:
+        raise Halt(f"source.url: {parts.scheme}:// is not known; allowed: /path or file:///path")
+    return Path(unquote(parts.path) if parts.scheme else url)
+
+
+def _beside(spool: Path, directory: str, setting: str) -> Path:
+    """Return where files are moved to; a relative path lies beside the spool.
+
+    Raises Halt if that would leave the spool's file system unasked: a container's own layer, say,
+    where the spool is a mounted volume.
+    """
+    if Path(directory).is_absolute():
+        return Path(directory)
+    path = spool.absolute().parent / directory
+    if spool.is_dir() and spool.stat().st_dev != spool.absolute().parent.stat().st_dev:
+        raise Halt(
+            f"{setting}: {path} is on another file system than the spool {spool};"
+            " allowed: an absolute path, best one on the spool's file system"
+        )
+    return path
+
+
+async def ledger(settings: Settings, stack: AsyncExitStack) -> Ledger:
+    """Return the ledger, checked. Raises Again if Redis is away, Halt if it cannot hold one."""
+    url = settings.ledger.url
+    if url == EMBEDDED:
+        state = Path(settings.run.state_directory)
+        url = (await stack.enter_async_context(EmbeddedRedis(state, share=True))).url
+    elif not _REDIS_URL.fullmatch(url):
+        raise Halt(
+            "ledger.url: not an address of Redis; allowed: 'embedded', redis://host:port,"
+            " rediss://host:port or unix:///path"
+        )
+    client = redis.from_url(
+        url,
+        decode_responses=True,
+        socket_timeout=_REDIS_TIMEOUT_SECONDS,
+        socket_connect_timeout=_REDIS_TIMEOUT_SECONDS,
+        health_check_interval=30,
+    )
+    book = Ledger(
+        client,
+        spool=settings.ledger.spool or _spool_name(spool_directory(settings)),
+        worker=f"{socket.gethostname()}-{os.getpid()}",
+        lease_seconds=settings.ledger.lease_seconds,
+        margin_seconds=_margin_seconds(settings),
+    )
+    stack.push_async_callback(book.close)
+    await book.open()
+    return book
+
+
+def _spool_name(spool: Path) -> str:
+    """Return the name of a spool in an embedded Redis, which no other directory's can be."""
+    whole = str(spool.resolve())
+    digest = hashlib.sha256(whole.encode()).hexdigest()[:8]
+    return f"{re.sub(r'[^A-Za-z0-9_.-]', '-', spool.name)[:40]}-{digest}"
+
+
+def _margin_seconds(settings: Settings) -> float:
+    """Return how long before the end of its lease a claim stops sending: as long as a call takes.
+
+    A call in flight when the lease ends could be repeated by the next owner.
+    """
+    return min(settings.queue.timeout_seconds + 1, settings.ledger.lease_seconds / 2)
+
+
+async def _queue(settings: Settings, stack: AsyncExitStack) -> Queue:
+    queue = settings.queue
+    url, endpoint_url = queue.url, queue.endpoint_url
+    if not url:
+        raise Halt("queue.url: missing; allowed: the URL of an SQS queue, or 'embedded' to try out")
+    if url == EMBEDDED:
+        sqs = await stack.enter_async_context(
+            EmbeddedSqs(Path(settings.run.state_directory), share=True)
+        )
+        endpoint_url = sqs.endpoint_url
+        url = await sqs.create_queue("penstock")
+        os.environ.update(sqs.environment)  # no call of this process goes to AWS
+    made = SqsQueue(
+        url,
+        endpoint_url=endpoint_url or None,
+        region=queue.region or None,
+        connections=queue.connections,
+        timeout_seconds=min(queue.timeout_seconds, _margin_seconds(settings)),
+    )
+    stack.push_async_callback(made.close)
+    return made
