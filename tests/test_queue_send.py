@@ -1,108 +1,14 @@
 """The sender against the stub: every message ends somewhere, whatever SQS does."""
 
-import asyncio
-import math
-from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Sequence
 
 import pytest
 
 from penstock.errors import Again, Halt
-from penstock.model import Message, Sent
-from penstock.stages.queue_sqs import SqsQueue
+from penstock.model import Message
 from support.messages import numbered, packed
-from support.sqs_stub import Fault, SqsStub
-
-
-class Clock:
-    """A monotonic clock that only `sleep` moves."""
-
-    def __init__(self) -> None:
-        self.now = 1_000.0
-        self.pauses: list[float] = []
-
-    def __call__(self) -> float:
-        """Return the time in seconds."""
-        return self.now
-
-    async def sleep(self, seconds: float) -> None:
-        """Let the time pass, at once."""
-        self.pauses.append(seconds)
-        self.now += seconds
-        await asyncio.sleep(0)
-
-
-class Sender:
-    """A queue at the stub, and what it has told of."""
-
-    def __init__(self, stub: SqsStub, clock: Clock) -> None:
-        self.stub = stub
-        self.clock = clock
-        self.told: list[Message] = []
-        self.queue: SqsQueue = None  # type: ignore[assignment]
-
-    async def open(self, name: str = "q", **settings: object) -> SqsQueue:
-        """Make the queue at the stub and open a sender to it."""
-        queue = self.stub.model.create(name)
-        self.queue = SqsQueue(
-            queue.url,
-            region="us-east-1",
-            monotonic=self.clock,
-            sleep=self.clock.sleep,
-            uniform=lambda _, most: most,
-            **settings,  # type: ignore[arg-type]
-        )
-        await self.queue.open()
-        return self.queue
-
-    async def send(
-        self,
-        messages: Sequence[Message],
-        before: Callable[[], float] = lambda: math.inf,
-        confirmed: Callable[[Sequence[Message]], Awaitable[None]] | None = None,
-    ) -> Sent:
-        """Send with the defaults of a test."""
-        return await self.queue.send(
-            messages, group="g", before=before, confirmed=confirmed or self._tell
-        )
-
-    async def _tell(self, messages: Sequence[Message]) -> None:
-        self.told += messages
-
-    def copies(self, name: str = "q") -> Counter[str]:
-        """Count what the queue holds, by message id."""
-        return Counter(
-            stored.attributes["penstock_id"]["StringValue"]
-            for stored in self.stub.model.queues[name].messages()
-        )
-
-
-@pytest.fixture(autouse=True)
-def aws(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Set dummy credentials, and nothing of the machine's own settings."""
-    for name, value in (
-        ("AWS_ACCESS_KEY_ID", "test"),
-        ("AWS_SECRET_ACCESS_KEY", "test"),
-        ("AWS_CONFIG_FILE", "/nonexistent"),
-        ("AWS_EC2_METADATA_DISABLED", "true"),
-    ):
-        monkeypatch.setenv(name, value)
-
-
-@pytest.fixture
-async def sender() -> AsyncIterator[Sender]:
-    """Yield a sender to a stub that runs on the test's own clock and checks signatures."""
-    clock = Clock()
-    async with SqsStub(clock=clock, sleep=clock.sleep, keys=("test", "test")) as stub:
-        subject = Sender(stub, clock)
-        await subject.open()
-        yield subject
-        await subject.queue.close()
-
-
-def once(messages: Sequence[Message]) -> Counter[str]:
-    """Return each message's id, once."""
-    return Counter(message.id for message in messages)
+from support.sender import Sender, once
+from support.sqs_stub import Fault
 
 
 async def test_every_message_is_confirmed_and_told_once(sender: Sender) -> None:

@@ -11,7 +11,6 @@ Each fault counts how often it fired (`fired`): a test that injects one asserts 
 
 import argparse
 import asyncio
-import json
 import random
 import re
 import time
@@ -21,6 +20,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple, Self
 
 import aiohttp.web
+import msgspec
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
@@ -127,7 +127,7 @@ class SqsStub:
     async def _handle(self, request: aiohttp.web.BaseRequest) -> aiohttp.web.StreamResponse:
         if request.path == "/_stub":
             return await self._control(request)
-        body = await request.read()
+        body = await request.content.read()  # request.read() stops at 1 MiB
         action = request.headers.get("X-Amz-Target", "").removeprefix("AmazonSQS.")
         self.calls[action] += 1
         self._in_flight += 1
@@ -136,7 +136,7 @@ class SqsStub:
             if self.latency_seconds:
                 await self._sleep(self.latency_seconds)
             self._verify(request, body)
-            data: Json = json.loads(body)
+            data: Json = msgspec.json.decode(body)
             if action != "SendMessageBatch":
                 return _reply(self.model.call(action, data))
             return await self._send(request, data)
@@ -293,7 +293,7 @@ def _failed(identity: str, fault: Fault) -> Json:
 
 def _reply(data: Mapping[str, Any]) -> aiohttp.web.Response:
     return aiohttp.web.Response(
-        body=json.dumps(data).encode(), content_type="application/x-amz-json-1.0"
+        body=msgspec.json.encode(data), content_type="application/x-amz-json-1.0"
     )
 
 
@@ -301,9 +301,9 @@ def _error(error: SqsError) -> aiohttp.web.Response:
     fault = "Sender" if error.status < 500 else "Receiver"
     return aiohttp.web.Response(
         status=error.status,
-        body=json.dumps(
+        body=msgspec.json.encode(
             {"__type": f"com.amazonaws.sqs#{error.code}", "message": error.text}
-        ).encode(),
+        ),
         headers={"x-amzn-query-error": f"{error.legacy_code};{fault}"},
         content_type="application/x-amz-json-1.0",
     )

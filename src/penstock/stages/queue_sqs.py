@@ -96,8 +96,20 @@ class SqsQueue:
 
     async def open(self) -> QueueLimits:
         """Read the queue's attributes: its kind and its own limit for one message."""
-        await self._wire.open()
-        await self._wire.refresh()
+        try:
+            await self._wire.open()
+            await self._wire.refresh()
+            attributes = await self._read_attributes()
+        except BaseException:
+            await self._wire.close()
+            raise
+        self._limits = QueueLimits(
+            message_bytes_max=int(attributes.get("MaximumMessageSize", 1_048_576)),
+            fifo=attributes.get("FifoQueue") == "true",
+        )
+        return self._limits
+
+    async def _read_attributes(self) -> dict[str, str]:
         ask = msgspec.json.encode({"QueueUrl": self._url, "AttributeNames": ["All"]})
         try:
             reply = await self._wire.call("GetQueueAttributes", ask)
@@ -110,12 +122,7 @@ class SqsQueue:
             if kind in (Kind.AGAIN, Kind.THROTTLED, Kind.UNKNOWN):
                 raise Again(what)
             raise Halt(f"{what} (needed: sqs:GetQueueAttributes and sqs:SendMessage on it)")
-        attributes = msgspec.json.decode(reply.body, type=_Attributes).attributes
-        self._limits = QueueLimits(
-            message_bytes_max=int(attributes.get("MaximumMessageSize", 1_048_576)),
-            fifo=attributes.get("FifoQueue") == "true",
-        )
-        return self._limits
+        return msgspec.json.decode(reply.body, type=_Attributes).attributes
 
     async def close(self) -> None:
         """Close all connections."""

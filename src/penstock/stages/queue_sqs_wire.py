@@ -5,6 +5,7 @@ No retry happens here or below: a blind resend after a timeout is a duplicate on
 """
 
 import asyncio
+import io
 import math
 import re
 import ssl
@@ -25,6 +26,7 @@ from penstock.errors import Halt
 from penstock.stages.queue_sqs_sign import Keys, Signer
 
 _CONNECT_SECONDS_MAX: Final = 3.0
+_BYTES_MAX: Final = 1_048_576
 # SQS and what stands before it may close an idle connection after some seconds; a call sent on one
 # that is just being closed is reset with its outcome unknown. A new connection costs 2 round trips.
 _IDLE_SECONDS_MAX: Final = 3.0
@@ -149,7 +151,8 @@ class Wire:
         try:
             async with self._http.post(
                 self._url,
-                data=body,
+                # aiohttp wants what is over 1 MiB as a file, which it sends in pieces.
+                data=body if len(body) <= _BYTES_MAX else io.BytesIO(body),
                 headers=headers,
                 timeout=self._timeout,
                 proxy=self._proxy,
@@ -168,7 +171,7 @@ class Wire:
         if self._http is not None:
             await self._http.close()
 
-    def _find_region(self, aws: Any) -> str:  # noqa: ANN401 - botocore ships no types
+    def _find_region(self, aws: Any) -> str:
         host = urlsplit(self._queue_url).hostname or ""
         in_host = _REGION_IN_HOST.search(host)
         region = (
@@ -183,7 +186,7 @@ class Wire:
         return str(region)
 
 
-def _configured_endpoint(aws: Any) -> str | None:  # noqa: ANN401 - botocore ships no types
+def _configured_endpoint(aws: Any) -> str | None:
     """Return AWS_ENDPOINT_URL_SQS, AWS_ENDPOINT_URL, or the same of the AWS configuration file."""
     if aws.get_config_variable("ignore_configured_endpoint_urls"):
         return None
