@@ -1,0 +1,44 @@
+# Two commands do all the set-up: `make demo` and `make test`. Needs python3 (3.11 or newer) and make.
+PYTHON ?= python3
+UV ?= .cache/uv/bin/uv
+# The full form of a campaign is hours; SCALE=0.01 is a minute's taste of it.
+SCALE ?= 1
+
+.PHONY: help demo test check format bench campaign clean
+.DEFAULT_GOAL := help
+
+help: ## Say what there is.
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: .venv/installed ## Drain a live directory into a local SQS, and prove that nothing was lost.
+	@.venv/bin/penstock demo $(ARGS)
+
+test: .venv/installed ## Run the tests, about three minutes.
+	@.venv/bin/pytest -n 2 -m "not campaign" $(ARGS)
+
+check: .venv/installed ## Format, lint, types, import rules, docs.
+	@.venv/bin/ruff format --check --quiet .
+	@.venv/bin/ruff check --quiet .
+	@.venv/bin/pyright
+	@.venv/bin/lint-imports --no-cache >.cache/lint-imports.log || { cat .cache/lint-imports.log; exit 1; }
+	@.venv/bin/pytest tests/test_docs.py
+
+format: .venv/installed ## Format the code, and mend what the linter can.
+	@.venv/bin/ruff check --quiet --fix . ; .venv/bin/ruff format --quiet .
+
+bench: .venv/installed ## Measure; prints a table for each script in bench/.
+	@for script in bench/[a-z]*.py; do echo "== $$script"; .venv/bin/python $$script || exit 1; done
+
+campaign: .venv/installed ## Run the long forms of the tests (SCALE=0.01 for a taste).
+	@PENSTOCK_CAMPAIGN_SCALE=$(SCALE) .venv/bin/pytest -m campaign --timeout 0 $(ARGS)
+
+clean: ## Remove the virtual environment and caches.
+	rm -rf .venv .cache .pytest_cache .ruff_cache .hypothesis
+
+.venv/installed: $(UV) uv.lock pyproject.toml
+	@echo "Setting up .venv (once, about 10 s) …"
+	@$(UV) sync --locked --quiet --python $(PYTHON)
+	@touch $@
+
+.cache/uv/bin/uv:
+	@$(PYTHON) scripts/get_uv.py .cache/uv
