@@ -225,7 +225,8 @@ class DirectorySource:
             moved: list[Moved] = []
             for name, reason in reasons.items():
                 try:
-                    moving.write_new(fd, f"{name}.reason.json", reason)
+                    if moving.exists(self._fd, name):
+                        moving.write_new(fd, f"{name}.reason.json", reason)
                     moved.append(moving.move(self._fd, name, fd, str(folders.root)))
                 except OSError as error:
                     moved.append(Moved(name, f"reject {name}: {error.strerror}"))

@@ -67,7 +67,7 @@ def move(from_fd: int, name: str, to_fd: int, to_path: str) -> Moved:
     try:
         _place(from_fd, to_fd, name)
     except FileNotFoundError:
-        return Moved(name, vanished=not _exists(to_fd, name))
+        return Moved(name, vanished=not exists(to_fd, name))
     except FileExistsError:
         if not _same(from_fd, to_fd, name):
             return Moved(name, f"{to_path}/{name} exists and differs; rename one of the two")
@@ -181,7 +181,10 @@ def _copy(from_fd: int, to_fd: int, name: str) -> None:
     os.fsync(to_fd)
 
 
-def _exists(fd: int, name: str) -> bool:
+def exists(fd: int, name: str) -> bool:
+    """Tell whether a directory has an entry `name`, of whatever kind; a wrong name is none."""
+    if not names.is_safe(name):
+        return False
     try:
         os.stat(name, dir_fd=fd, follow_symlinks=False)
     except FileNotFoundError:

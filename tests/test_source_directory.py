@@ -1,0 +1,214 @@
+"""What is the directory's own: settling, growing files, other file systems, broken permissions."""
+
+import os
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from penstock.errors import Again, Halt
+from penstock.model import Unread
+from penstock.stages import source_directory_move as moving
+from penstock.stages.source_directory import DirectorySource
+from support.require import require
+
+NAME = "2026-11-23T06:15:00.123456.json"
+
+Make = Callable[..., DirectorySource]
+
+
+@pytest.fixture
+async def make(tmp_path: Path) -> AsyncIterator[Make]:
+    """Yield a function that makes a source over tmp_path/spool."""
+    (tmp_path / "spool").mkdir()
+    made: list[DirectorySource] = []
+
+    def new(**given: object) -> DirectorySource:
+        settings = {
+            "pattern": r".*\.json",
+            "settle_seconds": 0.0,
+            "max_file_bytes": 1 << 20,
+            "archive_directory": tmp_path / "archive",
+            "rejects_directory": tmp_path / "rejected",
+        } | given
+        source = DirectorySource(tmp_path / "spool", **settings)  # type: ignore[arg-type]
+        made.append(source)
+        return source
+
+    yield new
+    for source in made:
+        await source.close()
+
+
+async def listed(source: DirectorySource, cursor: str = "") -> list[str]:
+    """Return the names of the next page."""
+    return [file.name for file in (await source.list(cursor)).files]
+
+
+async def test_a_young_file_is_left_to_its_writer(make: Make, tmp_path: Path) -> None:
+    """A file is not listed before its last change is settle_seconds old, and then it is."""
+    source = make(settle_seconds=3600)
+    (tmp_path / "spool" / NAME).write_text("{}")
+    assert await listed(source) == []
+    assert await listed(make(settle_seconds=0)) == [NAME]
+
+
+async def test_a_clock_that_is_wrong_only_costs_the_settling_time(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file server an hour ahead of us: unchanged for settle_seconds on our clock is enough."""
+    (tmp_path / "spool" / NAME).write_text("{}")
+    source = make(settle_seconds=5)
+    real, now = time.time(), time.monotonic()
+    monkeypatch.setattr(time, "time", lambda: real - 3600)
+    page = await source.list("")
+    assert page.files == []
+    monkeypatch.setattr(time, "monotonic", lambda: now + 6)
+    assert await listed(source, page.cursor) == [NAME]
+
+
+async def test_a_file_that_changes_while_it_settles_waits_again(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a clock that cannot be compared, each change starts the waiting anew."""
+    path = tmp_path / "spool" / NAME
+    path.write_text("{}")
+    source = make(settle_seconds=5)
+    real, now = time.time(), time.monotonic()
+    monkeypatch.setattr(time, "time", lambda: real - 3600)
+    page = await source.list("")
+    time.sleep(0.02)  # the kernel stamps changes in ticks of some ms
+    path.write_text("{}{}")
+    monkeypatch.setattr(time, "monotonic", lambda: now + 6)
+    assert await listed(source, page.cursor) == []
+
+
+async def test_a_scan_takes_no_more_than_its_share(make: Make, tmp_path: Path) -> None:
+    """A million files in the directory must not mean that a worker does nothing but list them."""
+    source = make()
+    (tmp_path / "spool" / NAME).write_text("{}")
+    page = await source.list("")
+    source._scan_seconds = 0.02
+    began = time.monotonic()
+    await source.list(page.cursor)
+    assert time.monotonic() - began >= 0.15
+
+
+async def test_a_file_read_while_it_grows_comes_as_far_as_it_is(make: Make, tmp_path: Path) -> None:
+    """Reading never goes past max_file_bytes, however large the file becomes meanwhile."""
+    source = make(max_file_bytes=100)
+    (tmp_path / "spool" / NAME).write_bytes(b"x" * 90)
+    (file,) = await source.read([NAME], 1)
+    assert file.data == b"x" * 90
+
+
+async def test_a_file_that_may_not_be_read_is_denied(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Permission denied is not vanished: the file waits for someone to mend it."""
+    (tmp_path / "spool" / NAME).write_text("{}")
+
+    def denied(*_: object, **__: object) -> int:
+        raise PermissionError(13, "Permission denied")
+
+    source = make()
+    monkeypatch.setattr(os, "open", denied)
+    (file,) = await source.read([NAME], 1)
+    assert (file.data, file.detail) == (Unread.DENIED, "Permission denied")
+
+
+def test_a_spool_that_is_not_there_is_said_in_one_line(tmp_path: Path) -> None:
+    """The error names the setting, the path and the cause."""
+    with pytest.raises(Halt, match=r"source\.url: .*/nowhere cannot be opened as a directory: No"):
+        DirectorySource(
+            tmp_path / "nowhere",
+            pattern=".*",
+            settle_seconds=0,
+            max_file_bytes=1,
+            archive_directory=tmp_path,
+            rejects_directory=tmp_path,
+        )
+
+
+async def test_a_listing_that_fails_may_work_later(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An I/O error of the directory is Again, not an empty page."""
+
+    def broken(_: object) -> object:
+        raise OSError(5, "Input/output error")
+
+    source = make()
+    monkeypatch.setattr(os, "scandir", broken)
+    with pytest.raises(Again, match="Input/output error"):
+        await source.list("")
+
+
+async def test_deletes_at_once_if_told_so(make: Make, tmp_path: Path) -> None:
+    """With archive.action = "delete" no archive is made."""
+    source = make(archive_action="delete")
+    (tmp_path / "spool" / NAME).write_text("{}")
+    assert [file.error for file in await source.archive([NAME, "gone.json", "../x"])] == [""] * 3
+    assert not (tmp_path / "spool" / NAME).exists()
+    assert not (tmp_path / "archive").exists()
+
+
+async def test_moves_across_file_systems(make: Make, tmp_path: Path) -> None:
+    """An archive on another file system gets a whole copy before the original goes."""
+    other = Path("/dev/shm")  # noqa: S108  another file system than tmp_path's
+    different = other.is_dir() and other.stat().st_dev != tmp_path.stat().st_dev
+    require(present=different, what="a second file system at /dev/shm")
+    archive = other / f"penstock-test-{os.getpid()}"
+    try:
+        source = make(archive_directory=archive)
+        path = tmp_path / "spool" / NAME
+        path.write_bytes(b"x" * 3_000_000)
+        os.utime(path, (5, 5))
+        (moved,) = await source.archive([NAME])
+        assert moved.error == ""
+        target = archive / "2026/11/23/06" / NAME
+        assert target.read_bytes() == b"x" * 3_000_000
+        assert target.stat().st_mtime == 5
+        assert [p.name for p in target.parent.iterdir()] == [NAME]
+        assert not path.exists()
+        path.write_bytes(b"other")
+        (moved,) = await source.archive([NAME])
+        assert "exists and differs" in moved.error
+        assert path.exists()
+    finally:
+        for root, _, files in os.walk(archive, topdown=False):
+            for name in files:
+                (Path(root) / name).unlink()
+            Path(root).rmdir()
+
+
+async def test_moves_without_the_kernels_help(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where renameat2 is missing, a link and an unlink overwrite nothing either."""
+    monkeypatch.setattr(moving, "_renameat2", None)
+    source = make()
+    path = tmp_path / "spool" / NAME
+    path.write_text("first")
+    assert [file.error for file in await source.archive([NAME])] == [""]
+    path.write_text("other")
+    (moved,) = await source.archive([NAME])
+    assert "exists and differs" in moved.error
+    assert path.read_text() == "other"
+
+
+async def test_a_full_disk_leaves_the_file_where_it_is(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error of the move is told per file, and nothing is half moved."""
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    source = make()
+    (tmp_path / "spool" / NAME).write_text("{}")
+    monkeypatch.setattr(moving, "_rename_no_replace", full)
+    (moved,) = await source.archive([NAME])
+    assert "No space left on device" in moved.error
+    assert (tmp_path / "spool" / NAME).exists()
