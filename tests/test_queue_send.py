@@ -213,3 +213,17 @@ async def test_a_large_claim_keeps_all_connections_busy(sender: Sender) -> None:
     sender.stub.latency_seconds = 0.02
     await sender.send(packed(numbered(1_000)))
     assert 2 <= sender.stub.in_flight_max <= 16
+
+
+async def test_a_storm_is_reported_every_ten_seconds(
+    sender: Sender, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One warning at once, then one in ten seconds: cause, resends so far, calls in flight."""
+    sender.stub.script(*["throttle"] * 11)
+    await sender.send(packed(numbered(1)))
+    assert sum(sender.clock.pauses) > 30
+    lines = [record for record in caplog.records if record.message == "queue.again"]
+    assert len(lines) == 3
+    fields = vars(lines[-1])["fields"]
+    assert "RequestThrottled" in fields["cause"]
+    assert fields["resends"] > 5

@@ -86,7 +86,9 @@ class SqsStub:
         self.model = SqsModel(clock=clock, keep=keep)
         self.fired: Counter[str] = Counter()
         self.calls: Counter[str] = Counter()
+        self.unheard: list[str] = []  # MessageIds taken, whose receipt nobody got
         self.in_flight_max = 0
+        self.peers: set[tuple[str, int]] = set()  # every connection there was
         self.rates: dict[str, float] = {}
         self.latency_seconds = latency_seconds
         self._script: deque[Fault | None] = deque()
@@ -130,6 +132,8 @@ class SqsStub:
         body = await request.content.read()  # request.read() stops at 1 MiB
         action = request.headers.get("X-Amz-Target", "").removeprefix("AmazonSQS.")
         self.calls[action] += 1
+        if request.transport is not None:
+            self.peers.add(request.transport.get_extra_info("peername"))
         self._in_flight += 1
         self.in_flight_max = max(self.in_flight_max, self._in_flight)
         try:
@@ -184,6 +188,8 @@ class SqsStub:
             reply = self.model.call("SendMessageBatch", data)
         if failed:
             reply["Failed"] = failed + reply.get("Failed", [])
+        if fault.name in ("reset_after", "nonsense"):
+            self.unheard += [receipt["MessageId"] for receipt in reply["Successful"]]
         if fault.name == "reset_after":
             return _reset(request)
         if fault.name == "slow":

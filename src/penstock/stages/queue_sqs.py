@@ -9,6 +9,7 @@ outcome that stayed unknown can be a repeat; it is counted.
 """
 
 import asyncio
+import math
 import random
 import re
 import time
@@ -19,6 +20,7 @@ from typing import Final
 
 import msgspec
 
+from penstock import telemetry
 from penstock.errors import Again, Halt
 from penstock.model import Message, MessageReject, QueueLimits, Sent
 from penstock.stages.queue_sqs_batch import Outcome, batches, error_of, outcome_of, request_body
@@ -34,6 +36,7 @@ _PAUSE_SECONDS_MAX: Final = 5.0
 _DEDUPLICATION_SECONDS: Final = 240.0
 # A wrong MD5 is corruption on the way; the same thing three times is a server that changes bodies.
 _GARBLED_MAX: Final = 3
+_REPORT_SECONDS: Final = 10.0
 # What SQS takes as MessageGroupId: 1-128 letters, digits and punctuation.
 _GROUP: Final = re.compile(r"[!-~]{1,128}")
 
@@ -93,6 +96,8 @@ class SqsQueue:
         self._sleep = sleep
         self._uniform = uniform
         self._limits: QueueLimits | None = None
+        self._resends = 0
+        self._silent_until = -math.inf
 
     async def open(self) -> QueueLimits:
         """Read the queue's attributes: its kind and its own limit for one message."""
@@ -174,8 +179,9 @@ class SqsQueue:
             left = outcome.again + outcome.unknown + outcome.garbled
             if left:
                 todo.append(left)
-                await self._pause(run, tries)
                 tries += 1
+                self._report(outcome.cause, tries)
+                await self._pause(run, tries)
 
     async def _call(self, run: _Run, batch: Sequence[Message]) -> Outcome:
         """Make one call, unless the run has failed or its time is over."""
@@ -228,8 +234,24 @@ class SqsQueue:
         if any(run.garbled[message.index] >= _GARBLED_MAX for message in outcome.garbled):
             raise Halt(f"the queue {self._url} changes messages: {outcome.cause}")
 
+    def _report(self, cause: str, tries: int) -> None:
+        """Log that something is sent again; a storm is one line every ten seconds."""
+        self._resends += 1
+        now = self._monotonic()
+        if now < self._silent_until:
+            return
+        self._silent_until = now + _REPORT_SECONDS
+        telemetry.warn(
+            "queue.again",
+            queue=self._url,
+            cause=cause,
+            tries=tries,
+            resends=self._resends,
+            connections=self._gate.limit,
+        )
+
     async def _pause(self, run: _Run, tries: int) -> None:
         """Wait before a resend, at random, and no longer than anything may still be sent."""
-        bound = min(_PAUSE_SECONDS_MAX, _PAUSE_SECONDS_FIRST * 2**tries)
+        bound = min(_PAUSE_SECONDS_MAX, _PAUSE_SECONDS_FIRST * 2 ** (tries - 1))
         left = run.before() - self._monotonic()
         await self._sleep(max(0.0, min(self._uniform(0.0, bound), left)))

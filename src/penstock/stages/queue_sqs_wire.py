@@ -103,9 +103,13 @@ class Wire:
                 "no AWS credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give this "
                 "machine or function a role"
             )
+        queue = URL(self._queue_url)
+        if "" in (queue.host or "", queue.name) or queue.scheme not in ("http", "https"):
+            raise Halt(
+                f"queue.url is {self._queue_url!r}: it must be the queue's URL, such as "
+                "https://sqs.us-east-1.amazonaws.com/123456789012/NAME"
+            )
         endpoint = URL(self._endpoint_url or _configured_endpoint(aws) or self._queue_url)
-        if endpoint.scheme not in ("http", "https") or not endpoint.host:
-            raise Halt(f"queue.url is {self._queue_url!r}: it must be the queue's https:// URL")
         # The queue's own path is not the endpoint's; a path given by endpoint_url is kept.
         path = endpoint.raw_path if self._endpoint_url else "/"
         self._url = endpoint.origin().with_path(path, encoded=True)
@@ -172,16 +176,19 @@ class Wire:
             await self._http.close()
 
     def _find_region(self, aws: Any) -> str:
-        host = urlsplit(self._queue_url).hostname or ""
-        in_host = _REGION_IN_HOST.search(host)
-        region = (
-            self._region
-            or (in_host and (in_host[1] or in_host[2]))
-            or aws.get_config_variable("region")
-        )
+        """Return the region to sign for; raise Halt if there is none, or two."""
+        in_host = _REGION_IN_HOST.search(urlsplit(self._queue_url).hostname or "")
+        of_url = (in_host[1] or in_host[2]) if in_host else None
+        if of_url and self._region and of_url != self._region:
+            raise Halt(
+                f"queue.region is {self._region}, but {self._queue_url} is in {of_url}: leave "
+                "queue.region empty"
+            )
+        region = self._region or of_url or aws.get_config_variable("region")
         if not region:
             raise Halt(
-                f"no AWS region: {self._queue_url} names none; set queue.region or AWS_REGION"
+                f"no AWS region: {self._queue_url} names none; set queue.region or "
+                "AWS_DEFAULT_REGION"
             )
         return str(region)
 

@@ -1,0 +1,253 @@
+"""Opening a queue, signing, credentials, connections: what lies under a call."""
+
+import asyncio
+import logging
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import aiohttp.connector
+import botocore.exceptions
+import botocore.session
+import pytest
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+from hypothesis import given
+from hypothesis import strategies as st
+
+from penstock.errors import Again, Halt
+from penstock.stages import queue_sqs_sign
+from penstock.stages.queue_sqs import SqsQueue
+from penstock.stages.queue_sqs_sign import Keys, Signer
+from penstock.stages.queue_sqs_wire import Wire
+from support.messages import numbered, packed
+from support.sender import Clock, Sender, once
+from support.sqs_stub import SqsStub
+
+SECRET = "wJalrXUtnFEMI/K7MDENG"  # noqa: S105 - an example's, of AWS's own documentation
+URL = "https://sqs.eu-west-1.amazonaws.com/123456789012/q"
+
+
+@given(
+    body=st.binary(max_size=200),
+    token=st.sampled_from(["", "FwoGZXIvYXdzEBYaD/+="]),
+    path=st.sampled_from(["/", "/sqs/proxy"]),
+    host=st.sampled_from(["sqs.eu-west-1.amazonaws.com", "127.0.0.1:4566"]),
+    now=st.datetimes(datetime(2020, 1, 1), datetime(2040, 1, 1)),  # noqa: DTZ001 - set below
+)
+def test_signatures_are_botocores_own(
+    body: bytes, token: str, path: str, host: str, now: datetime
+) -> None:
+    """For any body, time, host and kind of credentials: byte for byte the same header."""
+    now = now.replace(tzinfo=UTC)
+    headers = Signer(region="eu-west-1", host=host, path=path).headers(
+        target="AmazonSQS.SendMessageBatch", body=body, keys=Keys("AKID", SECRET, token), now=now
+    )
+    signature = headers.pop("authorization")
+    request: Any = AWSRequest(method="POST", url=f"https://{host}{path}", data=body)
+    for name, value in headers.items():
+        request.headers[name] = value
+    request.context["timestamp"] = headers["x-amz-date"]
+    signer = SigV4Auth(Credentials("AKID", SECRET, token or None), "sqs", "eu-west-1")
+    text = signer.string_to_sign(request, signer.canonical_request(request))
+    assert signature.endswith(f"Signature={signer.signature(text, request)}")
+    assert f"SignedHeaders={';'.join(sorted(headers))}," in signature
+
+
+def test_the_signing_key_is_derived_once_a_day(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four HMACs a day and secret, one a call: at midnight and for new credentials again."""
+    made: list[str] = []
+    plain = queue_sqs_sign._hmac
+
+    def counted(key: bytes, text: str) -> bytes:
+        made.append(text)
+        return plain(key, text)
+
+    monkeypatch.setattr(queue_sqs_sign, "_hmac", counted)
+    signer = Signer(region="eu-west-1", host="h", path="/")
+    late = datetime(2026, 11, 23, 23, 59, 59, tzinfo=UTC)
+    for now, secret, hmacs in (
+        (late, "a", 5),
+        (late, "a", 1),
+        (late + timedelta(seconds=1), "a", 5),
+        (late + timedelta(seconds=1), "b", 5),
+    ):
+        made.clear()
+        signer.headers(target="t", body=b"", keys=Keys("AKID", secret, ""), now=now)
+        assert len(made) == hmacs
+
+
+def test_secrets_are_not_shown() -> None:
+    """Credentials may end up in a traceback or a log as an object: they show nothing."""
+    assert SECRET not in f"{Keys('AKID', SECRET, 'token')!r} {Keys('AKID', SECRET, 'token')}"
+
+
+@pytest.mark.parametrize(
+    ("url", "region"),
+    [
+        ("https://sqs.eu-west-1.amazonaws.com/1/q", "eu-west-1"),
+        ("https://sqs.cn-north-1.amazonaws.com.cn/1/q", "cn-north-1"),
+        ("https://sqs-fips.us-gov-west-1.amazonaws.com/1/q", "us-gov-west-1"),
+        ("https://eu-west-1.queue.amazonaws.com/1/q", "eu-west-1"),
+        ("https://vpce-0a-1b.sqs.us-east-2.vpce.amazonaws.com/1/q", "us-east-2"),
+        ("https://sqs.us-east-2.api.aws/1/q", "us-east-2"),
+        ("http://127.0.0.1:4566/1/q", "ap-south-1"),
+        ("https://queue.example.com/1/q", "ap-south-1"),
+    ],
+)
+@pytest.mark.usefixtures("aws")
+async def test_the_region_is_the_urls_or_the_environments(
+    monkeypatch: pytest.MonkeyPatch, url: str, region: str
+) -> None:
+    """AWS's URLs name their region; for any other server the AWS settings do."""
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "ap-south-1")
+    wire = Wire(url, endpoint_url=None, region=None, connections=1, timeout_seconds=1)
+    await wire.open()
+    assert wire._signer._region == region
+    await wire.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "settings", "complaint"),
+    [
+        ("my-queue", {}, "queue.url is 'my-queue': it must be the queue's URL"),
+        ("https://sqs.eu-west-1.amazonaws.com/", {}, "it must be the queue's URL"),
+        ("ftp://host/1/q", {}, "it must be the queue's URL"),
+        ("http://127.0.0.1:1/1/q", {"region": None}, "no AWS region: .* set queue.region or"),
+        (URL, {"region": "us-east-1"}, "queue.region is us-east-1, but .* is in eu-west-1"),
+    ],
+)
+@pytest.mark.usefixtures("aws")
+async def test_an_impossible_address_is_refused_in_one_line(
+    url: str, settings: dict[str, Any], complaint: str
+) -> None:
+    """Halt says which setting is wrong and what it should be, before any call."""
+    queue = SqsQueue(url, **settings)
+    with pytest.raises(Halt, match=complaint) as refusal:
+        await queue.open()
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.usefixtures("aws")
+async def test_no_credentials_halt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where botocore's chain finds none, Halt says how to give some."""
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
+    with pytest.raises(Halt, match="no AWS credentials: set AWS_ACCESS_KEY_ID"):
+        await SqsQueue(URL).open()
+
+
+@pytest.mark.parametrize("missing", ["queue", "server"])
+async def test_what_is_not_there_at_start(sender: Sender, missing: str) -> None:
+    """A queue that does not exist halts; a server that does not answer is tried again later."""
+    if missing == "queue":
+        queue = SqsQueue(f"{sender.stub.url}/000000000000/other", region="us-east-1")
+        with pytest.raises(Halt, match=r"QueueDoesNotExist.*GetQueueAttributes"):
+            await queue.open()
+    else:
+        await sender.stub.__aexit__()
+        with pytest.raises(Again, match="cannot reach the queue"):
+            await SqsQueue(f"{sender.stub.url}/000000000000/q", region="us-east-1").open()
+
+
+async def test_wrong_credentials_halt(sender: Sender, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stub checks signatures as AWS does: a wrong secret is refused, and never shown."""
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    with pytest.raises(Halt, match="SignatureDoesNotMatch") as refusal:
+        await SqsQueue(sender.stub.model.queues["q"].url, region="us-east-1").open()
+    assert SECRET not in str(refusal.value)
+
+
+class Rotating:
+    """Credentials as botocore gives them, new ones at every question."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.error: Exception | None = None
+
+    def get_frozen_credentials(self) -> Keys:
+        """Return the next ones."""
+        if self.error is not None:
+            raise self.error
+        self.asked += 1
+        return Keys("test", "test", f"token-{self.asked}")
+
+
+@pytest.fixture
+async def rotating(sender: Sender, monkeypatch: pytest.MonkeyPatch) -> Rotating:
+    """Open the sender again, with credentials that rotate."""
+    credentials = Rotating()
+
+    def found(_: botocore.session.Session) -> Rotating:
+        return credentials
+
+    monkeypatch.setattr(botocore.session.Session, "get_credentials", found)
+    await sender.queue.close()
+    await sender.open()
+    return credentials
+
+
+async def test_credentials_are_asked_for_once_a_minute(sender: Sender, rotating: Rotating) -> None:
+    """Botocore refreshes temporary credentials when asked: it is asked, by one call at a time."""
+    await sender.send(packed(numbered(100)))
+    assert rotating.asked == 1
+    sender.clock.now += 61
+    await sender.send(messages := packed(numbered(100)))
+    assert rotating.asked == 2
+    assert len(sender.copies() & once(messages)) == 100
+
+
+async def test_credentials_that_cannot_be_refreshed_halt(
+    sender: Sender, rotating: Rotating
+) -> None:
+    """The worker stops with botocore's reason; nothing was sent."""
+    rotating.error = botocore.exceptions.CredentialRetrievalError(provider="p", error_msg="gone")
+    sender.clock.now += 61
+    with pytest.raises(Halt, match=r"cannot refresh the AWS credentials.*gone"):
+        await sender.send(packed(numbered(1)))
+    assert sender.stub.calls["SendMessageBatch"] == 0
+
+
+async def test_an_idle_connection_is_not_used_again(
+    sender: Sender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A call within three seconds reuses the connection, a later one opens another."""
+    now = 0.0
+    monkeypatch.setattr(aiohttp.connector, "monotonic", lambda: now)
+    for pause, connections in ((0.0, 1), (2.0, 1), (3.5, 2)):
+        now += pause
+        await sender.send(packed(numbered(1)))
+        assert len(sender.stub.peers) == connections
+
+
+async def test_a_slow_reply_is_unknown_and_sent_again(
+    sender: Sender, aws: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A reply that does not come in time leaves the outcome unknown: a counted repeat at most."""
+    assert aws is None
+    await sender.queue.close()
+    clock = Clock()
+    never = asyncio.Event()
+
+    async def wait_for_ever(_: float) -> None:
+        await never.wait()
+
+    async with SqsStub(sleep=wait_for_ever) as stub:
+        slow = Sender(stub, clock)
+        await slow.open(timeout_seconds=0.05)
+        stub.script("slow")
+        sent = await slow.send(packed(numbered(2)))
+        assert (stub.fired["slow"], sent.possible_repeats) == (1, 2)
+        assert slow.copies().total() == 4
+        await slow.queue.close()
+        never.set()
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+async def test_a_call_to_a_dead_port_is_not_a_possible_repeat(sender: Sender) -> None:
+    """Who could not be connected to has taken nothing: sent again, not counted."""
+    await sender.stub.__aexit__()
+    limit = sender.clock() + 2
+    with pytest.raises(Again):
+        await sender.send(packed(numbered(1)), before=lambda: limit)
+    assert len(sender.clock.pauses) > 3
