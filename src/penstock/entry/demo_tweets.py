@@ -23,8 +23,8 @@ _WORDS = (  # what is hard about text, more often than in real tweets
     "river", "lock", "gate", "flow", "water", "mill", "wheel", "sluice", "stone", "valley", "rain",
     "Überlauf", "ñandú", "水門", "Шлюз", "نهر", "🙂", "🚰", "👩🏽‍🔧", "🇨🇭", "“quoted”", '"plain"',
     "back\\slash", "and/or", "tab\there", "line\nbreak", "\u2028", "\x07", "\x7f", "\ufffe",
-    "\uffff", "<b>&amp;</b>", "{brace}", "[bracket]", "//", "#", "/*", "*/", "null", "-0", "1e400", "e\u0301",
-    "\U0010fffd", "\\ud83d",
+    "\uffff", "<b>&amp;</b>", "{brace}", "[bracket]", "//", "#", "/*", "*/", "null", "-0", "1e400",
+    "e\u0301", "\U0010fffd", "\\ud83d",
 )  # fmt: skip
 
 

@@ -16,13 +16,13 @@ import fcntl
 import json
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self, cast
 
+from penstock.entry.tether import tethered
 from penstock.errors import Halt
 
 _POLL_SECONDS = 0.02
@@ -133,10 +133,9 @@ class EmbeddedProcess:
 
         In a session of its own: Ctrl-C at the terminal is for Penstock, which stops its parts last.
         """
-        tether = Path(__file__).with_name("tether.py")
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603  the command is ours
-                [sys.executable, "-I", "-S", str(tether), str(os.getpid()), *command],
+                tethered(*command),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

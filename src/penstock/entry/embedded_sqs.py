@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from penstock.entry.embedded_process import EmbeddedProcess
-from penstock.errors import Halt
+from penstock.errors import Again, Halt
 
 _PROBE_SECONDS = 2.0
 
@@ -89,9 +89,10 @@ class EmbeddedSqs(EmbeddedProcess):
     async def call(
         self, session: aiohttp.ClientSession, action: str, request: Mapping[str, object]
     ) -> dict[str, Any]:
-        """Return the answer to one call of the SQS API; raises Halt with the server's own words.
+        """Return the answer to one call of the SQS API.
 
-        Not signed: this server reads only account and region from the credentials.
+        Not signed: this server reads only account and region from the credentials. Raises Again if
+        the server cannot be reached, Halt with its own words if it refuses.
         """
         key = f"{self.environment['AWS_ACCESS_KEY_ID']}/20260101/{self.region}/sqs/aws4_request"
         headers = {
@@ -100,8 +101,11 @@ class EmbeddedSqs(EmbeddedProcess):
             "Authorization": f"AWS4-HMAC-SHA256 Credential={key}, SignedHeaders=host, Signature=0",
         }
         data = io.BytesIO(json.dumps(request).encode())  # aiohttp warns of 1 MiB of plain bytes
-        async with session.post(f"{self.address}/", data=data, headers=headers) as response:
-            body = await response.read()
+        try:
+            async with session.post(f"{self.address}/", data=data, headers=headers) as response:
+                body = await response.read()
+        except aiohttp.ClientError as error:
+            raise Again(f"{self.title}: {action}: {error}; see {self.log}") from error
         if not response.ok:
             raise Halt(f"{self.title}: {action}: HTTP {response.status}: {body[:300]!r}")
         return json.loads(body)

@@ -19,6 +19,11 @@ import sys
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
 
+def tethered(*command: str) -> list[str]:
+    """Return the command line that runs `command` tied to this process."""
+    return [sys.executable, "-I", "-S", __file__, str(os.getpid()), *command]
+
+
 def main() -> None:
     """Tie this process to its parent, then become the command."""
     parent, command = int(sys.argv[1]), sys.argv[2:]

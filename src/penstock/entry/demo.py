@@ -1,0 +1,283 @@
+"""The demo: a live spool, the real parts, a whole `penstock run`, and an account of every record.
+
+    producer ──files──▶ spool ──▶ penstock run ──▶ SQS ──▶ consumer ──compares with──▶ corpus
+    (process)                  (its own processes)        (here)
+
+All of it lies in one directory: spool/ archive/ rejected/, penstock.toml, penstock.log, and in
+state/ the ledger and the queue.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from subprocess import STDOUT
+
+import redis.asyncio as redis
+
+from penstock.entry.demo_consumer import Comparison, Consumer
+from penstock.entry.demo_corpus import Corpus, broken_files
+from penstock.entry.demo_result import Result, count_archived, count_rejected
+from penstock.entry.demo_tweets import SELECTION
+from penstock.entry.demo_watch import Watch
+from penstock.entry.embedded_redis import EmbeddedRedis
+from penstock.entry.embedded_sqs import EmbeddedSqs
+from penstock.entry.tether import tethered
+from penstock.errors import Halt
+from penstock.stages.ledger import Ledger
+
+SAMPLE_SECONDS = 0.5
+_SEED = 1
+_SPOOL_NAME = "demo"
+_READY_SECONDS = 30.0
+_STANDSTILL_SECONDS = 20.0  # longer than any pause the demo's settings allow
+_DUPLICATES_SECONDS = 2.0  # silence on the queue after which no duplicate is to be expected
+_STOP_SECONDS = 25.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What the demo is asked to do; `rate` is in files a second."""
+
+    rate: float
+    seconds: float
+    records_per_file: int
+    workers: int
+    fifo: bool
+
+    @property
+    def files(self) -> int:
+        """How many files will be written."""
+        return max(1, round(self.rate * self.seconds))
+
+
+class Demo:
+    """One run in `directory`, which is empty; `show` is called at every sample with this object."""
+
+    def __init__(self, plan: Plan, directory: Path, show: Callable[["Demo"], None]) -> None:
+        self.plan = plan
+        self.directory = directory
+        self.log = directory / "penstock.log"
+        self.corpus = Corpus(_SEED, plan.records_per_file)
+        self.comparison = Comparison(self.corpus, plan.files * plan.records_per_file)
+        self.files_written = 0
+        self.watch: Watch
+        self.consumer: Consumer
+        self._show = show
+        self._seconds = 0.0
+
+    async def run(self, stop: asyncio.Event) -> Result | None:
+        """Run until all is accounted for, or nothing moves any more; None if `stop` was set.
+
+        Raises Again or Halt if a part fails.
+        """
+        for name in ("spool", "archive", "rejected"):
+            (self.directory / name).mkdir()
+        state = self.directory / "state"
+        async with (
+            EmbeddedRedis(state) as ledger_server,
+            EmbeddedSqs(state) as sqs,
+            redis.from_url(ledger_server.url, decode_responses=True) as client,
+        ):
+            queue_url = await sqs.create_queue("demo.fifo" if self.plan.fifo else "demo")
+            self.consumer = Consumer(sqs, queue_url, self.comparison)
+            self.watch = Watch(self.directory / "spool", _ledger(client))
+            config = self.directory / "penstock.toml"
+            config.write_text(self._settings(ledger_server.url, queue_url, sqs.endpoint_url))
+            command = [sys.executable, "-m", "penstock", "run", "--config", str(config)]
+            async with _running(command, _environment(sqs), self.log) as penstock:
+                await self._ready(client, penstock)
+                await self._produce_and_consume(penstock, stop)
+            if stop.is_set():
+                return None
+            if penstock.returncode:
+                raise Halt(f"penstock run: ended with {penstock.returncode}; see {self.log}")
+            await self.watch.sample()
+        return self._result()
+
+    async def _ready(self, client: "redis.Redis", penstock: asyncio.subprocess.Process) -> None:
+        """Wait until every process of Penstock is connected to the ledger: a live spool has them.
+
+        Their start takes a second or two of both cores, which is no part of draining.
+        """
+        wanted = self.plan.workers + 2 + 1  # archiver, checker; and this connection
+        deadline = time.monotonic() + _READY_SECONDS
+        while (await client.info("clients"))["connected_clients"] < wanted:
+            if penstock.returncode is not None or time.monotonic() > deadline:
+                raise Halt(f"penstock run: its processes did not start; see {self.log}")
+            await asyncio.sleep(0.1)
+
+    async def _produce_and_consume(
+        self, penstock: asyncio.subprocess.Process, stop: asyncio.Event
+    ) -> None:
+        plan = self.plan
+        command = [sys.executable, "-m", "penstock.entry.demo_producer"]
+        command += ["--spool", str(self.directory / "spool"), "--seed", str(_SEED)]
+        command += ["--rate", str(plan.rate), "--seconds", str(plan.seconds)]
+        command += ["--records-per-file", str(plan.records_per_file)]
+        consuming = asyncio.create_task(self.consumer.run())
+        try:
+            async with _running(command, os.environ, self.log, reading=True) as producer:
+                began = time.monotonic()
+                counting = asyncio.create_task(self._count(producer))
+                await self._until_over(stop, penstock, consuming, counting)
+            await counting
+            self._seconds = max(SAMPLE_SECONDS, self.consumer.last_message_at - began)
+            while not stop.is_set() and self._silence() < _DUPLICATES_SECONDS:
+                await _pause(stop, SAMPLE_SECONDS)
+        finally:
+            consuming.cancel()
+            await asyncio.gather(consuming, return_exceptions=True)
+
+    async def _until_over(
+        self,
+        stop: asyncio.Event,
+        penstock: asyncio.subprocess.Process,
+        consuming: asyncio.Task[None],
+        counting: asyncio.Task[None],
+    ) -> None:
+        """Return when all that was written is accounted for, when nothing moves, or on `stop`."""
+        before, moved_at = (0, 0, 0), time.monotonic()
+        while not stop.is_set():
+            await self.watch.sample()
+            self._show(self)
+            if consuming.done():
+                consuming.result()  # it ends only by an error
+            if penstock.returncode is not None:
+                raise Halt(f"penstock run: ended with {penstock.returncode}; see {self.log}")
+            if counting.done() and self._all_accounted_for():
+                return
+            now = (self.files_written, self.comparison.received, self.watch.in_spool)
+            if now != before:
+                before, moved_at = now, time.monotonic()
+            elif time.monotonic() - moved_at > _STANDSTILL_SECONDS:
+                return
+            await _pause(stop, SAMPLE_SECONDS)
+
+    def _all_accounted_for(self) -> bool:
+        return (
+            self.watch.in_spool == 0
+            and self.comparison.distinct >= self.corpus.records_expected(self.files_written)
+            and self.files_rejected() == len(broken_files(self.files_written))
+        )
+
+    def files_rejected(self) -> int:
+        """Count the files in rejected/ that have their reason."""
+        return count_rejected(self.directory / "rejected")
+
+    def _silence(self) -> float:
+        return time.monotonic() - self.consumer.last_message_at
+
+    async def _count(self, producer: asyncio.subprocess.Process) -> None:
+        assert producer.stdout  # noqa: S101  for the type checker: it was started with a pipe
+        async for line in producer.stdout:
+            self.files_written = json.loads(line)["files"]
+
+    def _result(self) -> Result:
+        files = self.files_written
+        lost, duplicated, unexpected = self.comparison.verdict(files)
+        if lost:
+            ids = "\n".join(map(str, self.comparison.lost_ids(files)))
+            (self.directory / "lost.txt").write_text(ids + "\n")
+        if unexpected:
+            samples = "\n".join(self.comparison.unexpected_samples)
+            (self.directory / "unexpected.jsonl").write_text(samples + "\n")
+        return Result(
+            files_written=files,
+            records_written=self.corpus.records_written(files),
+            records_expected=self.corpus.records_expected(files),
+            records_received=self.comparison.received,
+            records_lost=lost,
+            records_duplicated=duplicated,
+            records_unexpected=unexpected,
+            files_archived=count_archived(self.directory / "archive"),
+            files_rejected=self.files_rejected(),
+            files_rejected_expected=len(broken_files(files)),
+            files_left_in_spool=self.watch.in_spool,
+            seconds=round(self._seconds, 3),
+            files_per_second=round(files / self._seconds, 1),
+            records_per_second=round(self.comparison.distinct / self._seconds, 1),
+            oldest_waiting_seconds_max=round(self.watch.oldest_waiting_seconds_max, 3),
+            messages=self.consumer.messages,
+            batches=self.watch.counters.get("batches", 0),
+        )
+
+    def _settings(self, ledger_url: str, queue_url: str, endpoint_url: str) -> str:
+        """Return the penstock.toml that `penstock run` is given."""
+        sections: dict[str, dict[str, str | float]] = {
+            "source": {"url": str(self.directory / "spool"), "settle_seconds": 0.5},
+            "select": {"fields": SELECTION},
+            "queue": {
+                "url": queue_url,
+                "endpoint_url": endpoint_url,
+                "region": EmbeddedSqs.region,
+            },
+            "ledger": {"url": ledger_url, "spool": _SPOOL_NAME},
+            "archive": {
+                "directory": str(self.directory / "archive"),
+                "rejected_directory": str(self.directory / "rejected"),
+            },
+            "run": {
+                "workers": self.plan.workers,
+                "state_directory": str(self.directory / "state"),
+                "loader_interval_seconds": 0.1,
+                "archiver_interval_seconds": 1.0,
+                "checker_interval_seconds": 2.0,
+            },
+        }
+        lines: list[str] = []
+        for section, values in sections.items():
+            lines.append(f"[{section}]")
+            # JSON's strings and numbers are TOML's, too.
+            lines += [f"{k} = {json.dumps(v, ensure_ascii=False)}" for k, v in values.items()]
+        return "\n".join(lines) + "\n"
+
+
+async def _pause(stop: asyncio.Event, seconds: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(stop.wait(), seconds)
+
+
+def _ledger(client: "redis.Redis") -> Ledger:
+    """Return the ledger as one that only looks."""
+    return Ledger(client, spool=_SPOOL_NAME, worker="demo", lease_seconds=60.0, margin_seconds=10.0)
+
+
+def _environment(sqs: EmbeddedSqs) -> dict[str, str]:
+    """Return ours without settings of AWS and Penstock, which would override the demo's own."""
+    ours = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "PENSTOCK_"))}
+    return ours | dict(sqs.environment)
+
+
+@contextlib.asynccontextmanager
+async def _running(
+    command: list[str], environment: Mapping[str, str], log: Path, *, reading: bool = False
+) -> AsyncGenerator[asyncio.subprocess.Process]:
+    """Run a process, its messages in `log`; it is asked to end, then killed.
+
+    With `reading`, its standard output is a pipe.
+    """
+    with log.open("ab") as output:
+        process = await asyncio.create_subprocess_exec(
+            *tethered(*command),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE if reading else output,
+            stderr=output if reading else STDOUT,
+            env=dict(environment),
+            start_new_session=True,  # Ctrl-C is for the demo, which stops its parts in order
+        )
+    try:
+        yield process
+    finally:
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            if process.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    process.send_signal(number)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(process.wait(), _STOP_SECONDS)
