@@ -1,0 +1,205 @@
+"""The other end of the queue: from a received message to its records, each message once.
+
+    message ─▶ read ─▶ Received ─▶ Deduplicator.handling ─▶ your handler
+                                    done before: skipped; in progress elsewhere: Again
+
+For whoever consumes what Penstock sends; Penstock itself uses nothing of this module. Needs no
+settings, and Redis only for the Deduplicator. Examples: docs/consumer.md.
+"""
+
+import secrets
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import contextmanager
+from importlib import resources
+from typing import Any, Final, NamedTuple
+
+import msgspec
+import redis
+
+from penstock import telemetry
+from penstock.errors import Again, Reject
+from penstock.model import (
+    ATTRIBUTE_CONTENT_TYPE,
+    ATTRIBUTE_FILE,
+    ATTRIBUTE_ID,
+    ATTRIBUTE_RECORDS,
+    CONTENT_TYPE_MANY,
+    CONTENT_TYPE_ONE,
+)
+
+RETENTION_SECONDS_MAX: Final = 1_209_600
+"""How long SQS keeps a message at most: 14 days. Source: MessageRetentionPeriod, SQS API."""
+
+_DONE = b"done"
+
+
+class Received(NamedTuple):
+    """One message of Penstock's, taken apart.
+
+    `id` is the same in every copy of it. `records` are JSON values, in the order they had in their
+    files; `file` is the name of the file that the first of them came from. `sqs_id` is SQS's own
+    id of this copy, `receipt_handle` what deletes it.
+    """
+
+    id: str
+    records: list[Any]
+    file: str
+    sqs_id: str
+    receipt_handle: str
+
+
+def read(message: Mapping[str, Any]) -> Received:
+    """Take a message apart, as boto3 or as a Lambda event gives it, and check it.
+
+    Raises Reject if it is not one of Penstock's, is cut short, or holds another number of records
+    than it says: it will not get better, so let it go to the dead-letter queue.
+    """
+    boto3 = "Body" in message
+    body = _text(message, "Body" if boto3 else "body")
+    attributes: Mapping[str, Mapping[str, Any]]
+    attributes = message.get("MessageAttributes" if boto3 else "messageAttributes") or {}
+    value = "StringValue" if boto3 else "stringValue"
+    values = {name: str(attribute.get(value, "")) for name, attribute in attributes.items()}
+    for name in (ATTRIBUTE_ID, ATTRIBUTE_RECORDS, ATTRIBUTE_FILE, ATTRIBUTE_CONTENT_TYPE):
+        if not values.get(name):
+            raise Reject(
+                f"the message has no attribute {name}: it is not Penstock's, or it was received "
+                'without MessageAttributeNames=["All"]'
+            )
+    records = _records(body, values[ATTRIBUTE_CONTENT_TYPE])
+    if str(len(records)) != values[ATTRIBUTE_RECORDS]:
+        raise Reject(
+            f"the message holds {len(records)} records and says {values[ATTRIBUTE_RECORDS]}"
+        )
+    return Received(
+        id=values[ATTRIBUTE_ID],
+        records=records,
+        file=values[ATTRIBUTE_FILE],
+        sqs_id=_text(message, "MessageId" if boto3 else "messageId"),
+        receipt_handle=_text(message, "ReceiptHandle" if boto3 else "receiptHandle"),
+    )
+
+
+def _text(message: Mapping[str, Any], name: str) -> str:
+    if not isinstance(message.get(name), str):
+        raise Reject(f"the message has no {name}: give it as boto3 or a Lambda event gives it")
+    return message[name]
+
+
+def _records(body: str, content_type: str) -> list[Any]:
+    if content_type not in (CONTENT_TYPE_ONE, CONTENT_TYPE_MANY):
+        raise Reject(f"content type {content_type!r} is not known to this version of Penstock")
+    try:
+        value: Any = msgspec.json.decode(body)
+    except msgspec.DecodeError as error:
+        raise Reject(f"the body is not JSON: {error}") from None
+    if content_type == CONTENT_TYPE_ONE:
+        return [value]
+    if not isinstance(value, list):
+        raise Reject("the body is not an array, as its content type says")
+    return value  # pyright: ignore[reportUnknownVariableType]
+
+
+class Deduplicator:
+    """Remembers in Redis which messages have been handled, so that a repeat is not.
+
+    `client` is redis-py's, blocking, in any decoding. `in_progress_seconds` must be longer than a
+    handler takes and no longer than the queue's visibility timeout: so long a message of a handler
+    that died is left alone. `done_seconds` must be at least the queue's retention (default: the
+    most there is), because a repeat can wait in the queue so long; each takes some 150 bytes.
+    """
+
+    def __init__(
+        self,
+        client: "redis.Redis",
+        *,
+        in_progress_seconds: int = 30,
+        done_seconds: int = RETENTION_SECONDS_MAX,
+        prefix: str = "penstock:consumed:",
+    ) -> None:
+        self._client = client
+        self._in_progress_seconds = in_progress_seconds
+        self._done_seconds = done_seconds
+        self._prefix = prefix
+        script = resources.files("penstock").joinpath("consumer_release.lua").read_text()
+        self._release = client.register_script(script)
+
+    @contextmanager
+    def handling(self, message_id: str) -> Generator[bool]:
+        """Hold a message while it is handled; give False if it has been handled before.
+
+        When the block ends, the message is done; when it raises, the message is free at once for
+        another try. Raises Again if another handler has it: leave it in the queue. If a handler
+        takes longer than `in_progress_seconds`, another may begin beside it; that is logged.
+        """
+        key = self._prefix + message_id
+        mark = secrets.token_bytes(16).hex().encode()
+        taken = self._client.set(key, mark, nx=True, ex=self._in_progress_seconds)
+        if not taken:
+            if _bytes(self._client.get(key)) != _DONE:
+                raise Again(f"message {message_id} is being handled, or was until just now")
+            yield False
+            return
+        try:
+            yield True
+        except BaseException:
+            self._release(keys=[key], args=[mark])
+            raise
+        before = _bytes(self._client.set(key, _DONE, ex=self._done_seconds, get=True))
+        if before != mark:
+            telemetry.warn(
+                "consumer.overlap",
+                message=message_id,
+                cause=f"handling took longer than {self._in_progress_seconds} s",
+                remedy="raise in_progress_seconds and the queue's visibility timeout",
+            )
+
+
+def _bytes(value: Any) -> bytes | None:
+    """Undo a client's decode_responses."""
+    return value.encode() if isinstance(value, str) else value
+
+
+def handle_event(
+    event: Mapping[str, Any],
+    handle: Callable[[Received], object],
+    *,
+    deduplicator: Deduplicator | None = None,
+) -> dict[str, list[dict[str, str]]]:
+    """Handle each message of a Lambda event from SQS; return the partial-batch response.
+
+    `handle` is called with each message that was not handled before; whatever it raises leaves that
+    one message in the queue, to be tried again, and is logged by its type alone. Of a FIFO queue
+    everything after a failure is left too, which keeps the order. The event source mapping must
+    have FunctionResponseTypes: [ReportBatchItemFailures]; without, Lambda deletes everything.
+    """
+    failed: list[dict[str, str]] = []
+    records: Iterable[Mapping[str, Any]] = event["Records"]
+    for record in records:
+        fifo = str(record.get("eventSourceARN", "")).endswith(".fifo")
+        if not (failed and fifo) and _handled(record, handle, deduplicator):
+            continue
+        failed.append({"itemIdentifier": str(record["messageId"])})
+    return {"batchItemFailures": failed}
+
+
+def _handled(
+    record: Mapping[str, Any],
+    handle: Callable[[Received], object],
+    deduplicator: Deduplicator | None,
+) -> bool:
+    """Handle one message; return whether it may be deleted."""
+    try:
+        received = read(record)
+        if deduplicator is None:
+            handle(received)
+            return True
+        with deduplicator.handling(received.id) as is_new:
+            if is_new:
+                handle(received)
+    except Exception as error:  # noqa: BLE001 - whatever a handler raises, the others go on
+        # Our own errors name no content; of others only the type does not.
+        cause = str(error) if isinstance(error, Again | Reject) else type(error).__name__
+        telemetry.warn("consumer.failed", message=record.get("messageId"), cause=cause)
+        return False
+    return True
