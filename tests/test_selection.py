@@ -18,7 +18,7 @@ def test_a_hash_of_fields_keeps_the_order_written_and_gives_null_for_what_is_mis
     """Output keys stand as in the expression, not as in the record."""
     result = select(b'[{"a":1,"b":"x"},{"b":2}]', "{b: b, a: a}")
     assert result.records == [b'{"b":"x","a":1}', b'{"b":2,"a":null}']
-    assert result.indexes == [0, 1]
+    assert list(result.indexes) == [0, 1]
 
 
 def test_where_filters_by_the_truth_of_jmespath_in_which_zero_is_true() -> None:

@@ -82,13 +82,12 @@ class RecordReject:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Document:
-    """What one file's JSON holds: its records as the selection wants them, and those that are none.
+class Document(NamedTuple):
+    """What one file's JSON holds: its records as the selection wants them, and what is none.
 
     Each of `records` is an instance of the selection's `record_type`, or a `msgspec.Raw` with the
     record's own bytes where it does not fit that type. `indexes` holds, parallel to it, each
-    record's index in the file, from 0; None where that is its place in `records`.
+    record's index in the file, from 0; None where all are records and all fit.
     """
 
     records: Sequence[object]
@@ -96,8 +95,7 @@ class Document:
     rejects: Sequence[RecordReject] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Selected:
+class Selected(NamedTuple):
     """What is left of one file: encoded selections in record order, and what was left out.
 
     `indexes` holds, parallel to `records`, the index each selection's record had in its file.

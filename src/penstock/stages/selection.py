@@ -1,74 +1,104 @@
-"""The part of a record that is sent, and which records are sent at all, as JMESPath says."""
+"""The part of a record that is sent, and which records are sent at all, as JMESPath says.
 
-from typing import cast
+Two ways to one result: *compiled*, where the records are decoded to no more than the selection
+needs and a function made for it writes the bodies; or *interpreted* by the jmespath library, for an
+expression the compiler does not cover, and for the odd record its types do not fit.
+"""
 
-import jmespath
+import re
+from collections.abc import Sequence
+from typing import Any, Final, cast
+
 import msgspec
-from jmespath import exceptions
 
-from penstock.errors import Halt
+from penstock import expression
+from penstock.expression import EVALUATION_ERRORS, Expression
 from penstock.model import Document, RecordReject, Selected
+from penstock.stages.selection_compiler import Code, Uncompiled, compiled
 
-_NONCHARACTERS = ((b"\xef\xbf\xbe", b"\\ufffe"), (b"\xef\xbf\xbf", b"\\uffff"))
+# What SQS refuses in a body and JSON can hold only inside strings, where it may be escaped.
+_NONCHARACTERS: Final = re.compile(rb"\xef\xbf([\xbe\xbf])")
+_ESCAPES: Final = {b"\xbe": rb"\ufffe", b"\xbf": rb"\uffff"}
 
+_REASON_MAX: Final = 200
 
-def check_expression(text: str) -> str | None:
-    """Say in one line what is wrong with a JMESPath expression; None if nothing is."""
-    try:
-        jmespath.compile(text)
-    except exceptions.JMESPathError as error:
-        return " ".join(str(error).split())
-    return None
+check_expression = expression.check
 
 
 class Selection:
-    """`select` is sent of each record for which `where` is true.
+    """`select` is sent of each record for which `where` is true; None is true of all.
 
-    `record_type` is what a record is to be decoded into. Raises Halt if an expression is wrong.
+    `record_type` is what a record is to be decoded into, a struct made for the selection or
+    `msgspec.Raw`. `why` says why the selection is not compiled; None if it is.
+
+    Raises Halt if an expression is none.
     """
 
     def __init__(self, select: str, where: str | None = None) -> None:
-        for expression in filter(None, (select, where)):
-            if error := check_expression(expression):
-                raise Halt(f"{expression!r} is not a JMESPath expression: {error}")
+        self._select = Expression(select)
+        self._where = Expression(where) if where else None
         self.record_type: type = msgspec.Raw
-        self._select = None if select.strip() == "@" else jmespath.compile(select)
-        self._where = jmespath.compile(where) if where else None
+        self.why: str | None = None
+        self._code: Code | None = None
+        try:
+            self._code = compiled(self._select.tree, self._where.tree if self._where else None)
+            self.record_type = self._code.record_type
+        except Uncompiled as error:
+            self.why = str(error)
 
     def select(self, document: Document) -> Selected:
-        """Return the encoded selections of a document's records, in their order."""
-        indexes = document.indexes or range(len(document.records))
-        records: list[bytes] = []
+        """Return the selections of a document's records, in their order, ready for an SQS body.
+
+        A record for which an expression cannot be evaluated (a function given a type it does not
+        take) is a record reject.
+        """
+        records = document.records
+        indexes = document.indexes if document.indexes is not None else range(len(records))
+        if self._code and document.indexes is None:
+            try:
+                bodies, kept = self._code.run(records, indexes)
+            except EVALUATION_ERRORS:
+                return self._one_by_one(document, records, indexes)
+            filtered = len(records) - len(bodies)
+            return Selected(_sendable(bodies), kept, filtered, document.rejects)
+        return self._one_by_one(document, records, indexes)
+
+    def _one_by_one(
+        self, document: Document, records: Sequence[object], indexes: Sequence[int]
+    ) -> Selected:
+        bodies: list[bytes] = []
         kept: list[int] = []
         rejects = list(document.rejects)
-        filtered = 0
-        for index, record in zip(indexes, document.records, strict=True):
+        for index, record in zip(indexes, records, strict=True):
             try:
-                selected = self._one(record)
-            except (exceptions.JMESPathError, msgspec.ValidationError) as error:
-                rejects.append(RecordReject(index, f"the selection fails: {error}"))
+                body = self._one(record)
+            except EVALUATION_ERRORS as error:
+                rejects.append(RecordReject(index, _reason(error)))
                 continue
-            if selected is None:
-                filtered += 1
-            else:
-                records.append(selected)
+            if body is not None:
+                bodies.append(body)
                 kept.append(index)
-        return Selected(records, kept, filtered, sorted(rejects))
+        filtered = len(records) - len(bodies) - (len(rejects) - len(document.rejects))
+        return Selected(_sendable(bodies), kept, filtered, sorted(rejects))
 
     def _one(self, record: object) -> bytes | None:
-        if self._select is None and self._where is None:
-            return bytes(cast(msgspec.Raw, record))
-        value = msgspec.json.decode(cast(msgspec.Raw, record))
-        if self._where is not None and _false(self._where.search(value)):
+        """Return the selection of one record; None if it is filtered out."""
+        if self._code and isinstance(record, self.record_type):
+            bodies, _ = self._code.run([record], [0])
+            return bodies[0] if bodies else None
+        value = expression.read(bytes(cast(Any, record)))
+        if self._where and not expression.is_true(self._where.search(value)):
             return None
-        if self._select is None:
-            return bytes(cast(msgspec.Raw, record))
-        body = msgspec.json.encode(self._select.search(value))
-        for raw, escaped in _NONCHARACTERS:
-            body = body.replace(raw, escaped)
-        return body
+        return expression.write(self._select.search(value))
 
 
-def _false(value: object) -> bool:
-    """JMESPath's falsehood, in which 0 is true."""
-    return value is None or value is False or value in ("", [], {})
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).split())  # jmespath quotes the value, which may be the whole record
+    return f"the selection fails: {text[:_REASON_MAX]}{'…' * (len(text) > _REASON_MAX)}"
+
+
+def _sendable(bodies: list[bytes]) -> list[bytes]:
+    """Escape U+FFFE and U+FFFF; every other character SQS refuses is one JSON refuses too."""
+    if b"\xef" not in (joined := b"".join(bodies)) or not _NONCHARACTERS.search(joined):
+        return bodies
+    return [_NONCHARACTERS.sub(lambda found: _ESCAPES[found[1]], body) for body in bodies]

@@ -1,0 +1,164 @@
+r"""JMESPath, interpreted by the jmespath library, over JSON values that remember their bytes.
+
+This is the reference for what an expression means. The stages use it where their faster forms do
+not reach: an expression that is not compiled, a record that does not fit its compiled type.
+
+A value read here is the Python value that `json.loads` gives, as an instance of a subclass that
+keeps the text it was read from. What an expression picks out unchanged is therefore written back
+byte for byte, `1e400`, `-0`, `"\u00e9"` and inner white space included.
+"""
+
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, cast
+
+import jmespath
+import msgspec
+from jmespath import exceptions, functions
+
+from penstock.errors import Halt
+
+EVALUATION_ERRORS: Final = (
+    exceptions.JMESPathError,  # a function given a type it does not take
+    TypeError,  # a string ordered against a number
+    ValueError,  # a slice with step 0; a number of more than 4,300 digits
+    ArithmeticError,  # ceil of 1e400
+    RecursionError,  # a value nested deeper than Python can compare
+    msgspec.DecodeError,  # a number that no Python number can hold
+)
+"""What the evaluation of a correct expression can raise, because of the record it is given."""
+
+# A level is read once more for each level above it: below this depth it is read in one pass,
+# without its bytes, or time would grow with the square of the depth.
+_DEPTH_KEPT: Final = 64
+
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_items = msgspec.json.Decoder(list[msgspec.Raw])
+# Python's own conversion, as in json.loads: 1e400 is infinite, not an error.
+_plain = msgspec.json.Decoder(float_hook=float)
+
+
+# jmespath's type checks compare the names of classes, so these must be called what they stand for.
+_Object: Any = type("dict", (dict,), {})
+_Array: Any = type("list", (list,), {})
+_String = type("str", (str,), {})
+_Integer = type("int", (int,), {})
+_Float = type("float", (float,), {})
+_KEPT: dict[type, Any] = {str: _String, int: _Integer, float: _Float}
+
+
+def read(json: bytes, depth: int = 0) -> object:
+    """Return the value of valid JSON, its parts remembering their bytes."""
+    head = json[:1]
+    if depth > _DEPTH_KEPT:
+        return _plain.decode(json)
+    if head == b"{":
+        value: Any = _Object(
+            (key, read(bytes(raw), depth + 1)) for key, raw in _fields.decode(json).items()
+        )
+    elif head == b"[":
+        value = _Array(read(bytes(raw), depth + 1) for raw in _items.decode(json))
+    else:
+        scalar: object = _plain.decode(json)
+        kept: Any = _KEPT.get(type(scalar))
+        if kept is None:
+            return scalar  # null, true and false have one spelling each
+        value = kept(scalar)
+    value.raw = json
+    return value
+
+
+def write(value: object) -> bytes:
+    """Return a value as JSON: what was read byte for byte, what was computed as msgspec writes it.
+
+    JSON has no infinity and no NaN: they become null. Raises TypeError for what is no JSON value,
+    the expression reference `&a` alone.
+    """
+    raw = getattr(value, "raw", None)
+    if raw is not None:
+        return cast(bytes, raw)
+    if isinstance(value, Mapping):
+        members = cast("Mapping[str, object]", value).items()
+        return b"{%s}" % b",".join(b"%s:%s" % (write(key), write(item)) for key, item in members)
+    if isinstance(value, list):
+        return b"[%s]" % b",".join(write(item) for item in cast("list[object]", value))
+    return msgspec.json.encode(value)
+
+
+def is_true(value: object) -> bool:
+    """Tell JMESPath's truth: null, false and what is empty are false, 0 is true."""
+    return not (value is None or value is False or value in ("", [], {}))
+
+
+class Expression:
+    """A parsed JMESPath expression.
+
+    `tree` is jmespath's own syntax tree: dicts of "type", "children" and "value". Raises Halt if
+    `text` is not an expression.
+    """
+
+    def __init__(self, text: str) -> None:
+        if error := check(text):
+            raise Halt(f"{text!r} is not a JMESPath expression: {error}")
+        self.text = text
+        self._parsed = _parse(text)
+        self.tree: Mapping[str, Any] = self._parsed.parsed
+
+    def search(self, value: object) -> object:
+        """Return what the expression gives for a value from `read`.
+
+        Raises one of EVALUATION_ERRORS where the value is not what the expression needs.
+        """
+        return self._parsed.search(value)
+
+
+def check(text: str) -> str | None:
+    """Say in one line what is wrong with a JMESPath expression; None if nothing is.
+
+    Unknown functions, wrong numbers of arguments and text that is not Unicode, which jmespath
+    finds only when it comes to them, are found here.
+    """
+    try:
+        tree: Mapping[str, Any] = _parse(text).parsed
+        for node in _nodes(tree):
+            if error := _check_node(node):
+                return error
+    except RecursionError:
+        return "it is nested too deeply"
+    except exceptions.IncompleteExpressionError:
+        return "it ends too early"
+    except (ValueError, IndexError) as error:
+        return str(error).split(", for expression:")[0].partition("\n")[0]
+    return None
+
+
+def _parse(text: str) -> Any:
+    with warnings.catch_warnings():
+        # An old spelling of string literals, which jmespath still takes.
+        warnings.simplefilter("ignore", PendingDeprecationWarning)
+        return jmespath.compile(text)
+
+
+def _nodes(tree: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    yield tree
+    for child in tree["children"]:
+        if isinstance(child, Mapping):  # those of a slice are numbers
+            yield from _nodes(cast("Mapping[str, Any]", child))
+
+
+def _check_node(node: Mapping[str, Any]) -> str | None:
+    kind = node["type"]
+    if kind == "function_expression":
+        name, given = node["value"], len(node["children"])
+        known = functions.Functions.FUNCTION_TABLE.get(name)
+        if known is None:
+            return f"there is no function {name}()"
+        wanted = len(known["signature"])
+        more = bool(known["signature"] and known["signature"][-1].get("variadic"))
+        if given < wanted or (given > wanted and not more):
+            return f"{name}() takes {wanted}{' or more' if more else ''} arguments, not {given}"
+    if kind == "slice" and node["children"][2] == 0:
+        return "the step of a slice cannot be 0"
+    if kind in {"field", "literal", "key_val_pair"}:
+        msgspec.json.encode(node["value"])  # a lone surrogate is an error of encoding, a ValueError
+    return None
