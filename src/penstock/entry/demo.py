@@ -70,6 +70,7 @@ class Demo:
         self.watch: Watch
         self.consumer: Consumer
         self._show = show
+        self._began = time.monotonic()
         self._seconds = 0.0
 
     async def run(self, stop: asyncio.Event) -> Result | None:
@@ -124,11 +125,10 @@ class Demo:
         consuming = asyncio.create_task(self.consumer.run())
         try:
             async with _running(command, os.environ, self.log, reading=True) as producer:
-                began = time.monotonic()
                 counting = asyncio.create_task(self._count(producer))
                 await self._until_over(stop, penstock, consuming, counting)
             await counting
-            self._seconds = max(SAMPLE_SECONDS, self.consumer.last_message_at - began)
+            self._seconds = max(SAMPLE_SECONDS, self.consumer.last_message_at - self._began)
             while not stop.is_set() and self._silence() < _DUPLICATES_SECONDS:
                 await _pause(stop, SAMPLE_SECONDS)
         finally:
@@ -178,6 +178,8 @@ class Demo:
         assert producer.stdout  # noqa: S101  for the type checker: it was started with a pipe
         async for line in producer.stdout:
             self.files_written = json.loads(line)["files"]
+            if not self.files_written:  # its first word, as it begins
+                self._began = time.monotonic()
 
     def _result(self) -> Result:
         files = self.files_written

@@ -4,8 +4,8 @@
         --records-per-file 1 --seed 1
 
 Prints a JSON object a line, several a second, on standard output: `{"files": …}`, the files written
-so far. Ends when all are written; SIGTERM ends it between two files. It shares no code with what
-reads the files, and no lock: it is on its own, as the real one is.
+so far; the first is 0, as it begins. Ends when all are written; SIGTERM ends it between two files.
+It shares no code with what reads the files, and no lock: it is on its own, as the real one is.
 """
 
 import argparse
@@ -63,7 +63,7 @@ def produce(
     spool: Spool, corpus: Corpus, *, rate: float, files: int, report: Callable[[int], None]
 ) -> None:
     """Write `files` files at `rate` a second, catching up when late; KeyboardInterrupt ends it."""
-    name, written, reported = names(), 0, 0.0
+    name, written, reported = names(), 0, -_REPORT_SECONDS
     start = time.monotonic()
     try:
         while written < files:

@@ -57,6 +57,15 @@ class EmbeddedRedis(EmbeddedProcess):
         self.spawn(command, {"PATH": os.defpath, "LC_ALL": "C"}, [inherit])
         return f"unix://{path}"
 
+    async def stop(self) -> None:
+        """End Redis, its data written; remove the directory that a long path needed."""
+        owned = self.owned
+        await super().stop()
+        short = Path(urlsplit(self.address).path).parent
+        if owned and self.address and short != self.directory:
+            with contextlib.suppress(OSError):  # it is made again when needed
+                short.rmdir()
+
     async def answers(self) -> bool:
         """Tell whether Redis answers; wait as long as it is loading its data."""
         client = redis.asyncio.Redis(
