@@ -1,9 +1,14 @@
 """Fixtures shared by all tests; its place puts `support` on the path."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 
+from penstock.entry.embedded_redis import EmbeddedRedis
+from support.box import Box
+from support.require import require_redis
 from support.sender import Clock, Sender
 from support.sqs_stub import SqsStub
 
@@ -30,3 +35,30 @@ async def sender(aws: None) -> AsyncIterator[Sender]:
         await subject.open()
         yield subject
         await subject.queue.close()
+
+
+@pytest.fixture(scope="session")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Yield the address of a real redis-server for this session; each test uses its own spool."""
+    require_redis()
+    server = EmbeddedRedis(tmp_path_factory.mktemp("redis"))
+    asyncio.run(server.start())
+    yield server.url
+    asyncio.run(server.stop())
+
+
+@pytest.fixture
+async def box(aws: None, tmp_path: Path, redis_url: str) -> AsyncIterator[Box]:
+    """Yield a whole Penstock over a standard queue."""
+    assert aws is None
+    async with SqsStub() as stub:
+        yield Box(tmp_path / tmp_path.name, redis_url, stub, stub.model.create("q"))
+
+
+@pytest.fixture
+async def fifo_box(aws: None, tmp_path: Path, redis_url: str) -> AsyncIterator[Box]:
+    """Yield a whole Penstock over a FIFO queue."""
+    assert aws is None
+    async with SqsStub() as stub:
+        queue = stub.model.create("q.fifo", FifoQueue="true")
+        yield Box(tmp_path / tmp_path.name, redis_url, stub, queue)

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 
 from penstock import telemetry
 from penstock.edges import Queue, Source
-from penstock.errors import Again, PenstockError, Reject
+from penstock.errors import Again, Halt, PenstockError, Reject
 from penstock.model import Claim, FileRead, Message, RecordReject, Selected, Tally, Unread
 from penstock.stages.candidates import Candidates
 from penstock.stages.decode import Decoder
@@ -228,6 +228,8 @@ class _Pass:
 
     async def _give_up(self, claim: Claim, lease: Lease, error: BaseException) -> None:
         """Leave a claim to whoever comes next, at once if Redis can be told."""
+        if isinstance(error, Halt):
+            self.error = error  # before the claim is free: no other lane shall take it up
         if lease.is_lost:
             self.tally.claims_lost += 1
         else:

@@ -111,6 +111,11 @@ class SqsStub:
         """Let the next SendMessageBatch calls go wrong like this, one each; None: goes well."""
         self._script += [Fault(fault) if isinstance(fault, str) else fault for fault in faults]
 
+    def script_over(self) -> None:
+        """Let everything go well from now on."""
+        self._script.clear()
+        self.rates.clear()
+
     async def __aenter__(self) -> Self:
         self._runner = aiohttp.web.ServerRunner(
             aiohttp.web.Server(self._handle, access_log=None), shutdown_timeout=0.1
