@@ -11,34 +11,28 @@ import asyncio
 import contextlib
 import json
 import os
-import signal
 import sys
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from subprocess import STDOUT
 
 import redis.asyncio as redis
 
+from penstock.entry import demo_box
 from penstock.entry.demo_consumer import Comparison, Consumer
 from penstock.entry.demo_corpus import Corpus, broken_files
 from penstock.entry.demo_result import Result, count_archived, count_rejected
-from penstock.entry.demo_tweets import SELECTION
 from penstock.entry.demo_watch import Watch
 from penstock.entry.embedded_redis import EmbeddedRedis
 from penstock.entry.embedded_sqs import EmbeddedSqs
-from penstock.entry.tether import tethered
 from penstock.errors import Halt
-from penstock.stages.ledger import Ledger
 
 SAMPLE_SECONDS = 0.5
 _SEED = 1
-_SPOOL_NAME = "demo"
 _READY_SECONDS = 30.0
-_STANDSTILL_SECONDS = 20.0  # longer than any pause the demo's settings allow
+_STANDSTILL_SECONDS = 20.0  # twice the lease in the demo's settings, the longest pause there
 _DUPLICATES_SECONDS = 2.0  # silence on the queue after which no duplicate is to be expected
-_STOP_SECONDS = 25.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +80,17 @@ class Demo:
             EmbeddedSqs(state) as sqs,
             redis.from_url(ledger_server.url, decode_responses=True) as client,
         ):
-            queue_url = await sqs.create_queue("demo.fifo" if self.plan.fifo else "demo")
+            plan = self.plan
+            queue_url = await sqs.create_queue("demo.fifo" if plan.fifo else "demo")
             self.consumer = Consumer(sqs, queue_url, self.comparison)
-            self.watch = Watch(self.directory / "spool", _ledger(client))
+            self.watch = Watch(self.directory / "spool", demo_box.ledger(client))
             config = self.directory / "penstock.toml"
-            config.write_text(self._settings(ledger_server.url, queue_url, sqs.endpoint_url))
+            config.write_text(
+                demo_box.settings(self.directory, ledger_server.url, sqs, queue_url, plan.workers)
+            )
             command = [sys.executable, "-m", "penstock", "run", "--config", str(config)]
-            async with _running(command, _environment(sqs), self.log) as penstock:
+            environment = demo_box.environment(sqs)
+            async with demo_box.running(command, environment, self.log) as penstock:
                 await self._ready(client, penstock)
                 await self._produce_and_consume(penstock, stop)
             if stop.is_set():
@@ -124,7 +122,7 @@ class Demo:
         command += ["--records-per-file", str(plan.records_per_file)]
         consuming = asyncio.create_task(self.consumer.run())
         try:
-            async with _running(command, os.environ, self.log, reading=True) as producer:
+            async with demo_box.running(command, os.environ, self.log, reading=True) as producer:
                 counting = asyncio.create_task(self._count(producer))
                 await self._until_over(stop, penstock, consuming, counting)
             await counting
@@ -201,7 +199,7 @@ class Demo:
             files_archived=count_archived(self.directory / "archive"),
             files_rejected=self.files_rejected(),
             files_rejected_expected=len(broken_files(files)),
-            files_left_in_spool=self.watch.in_spool,
+            files_left_in_spool=sum(1 for _ in (self.directory / "spool").iterdir()),
             seconds=round(self._seconds, 3),
             files_per_second=round(files / self._seconds, 1),
             records_per_second=round(self.comparison.distinct / self._seconds, 1),
@@ -210,76 +208,7 @@ class Demo:
             batches=self.watch.counters.get("batches", 0),
         )
 
-    def _settings(self, ledger_url: str, queue_url: str, endpoint_url: str) -> str:
-        """Return the penstock.toml that `penstock run` is given."""
-        sections: dict[str, dict[str, str | float]] = {
-            "source": {"url": str(self.directory / "spool"), "settle_seconds": 0.5},
-            "select": {"fields": SELECTION},
-            "queue": {
-                "url": queue_url,
-                "endpoint_url": endpoint_url,
-                "region": EmbeddedSqs.region,
-            },
-            "ledger": {"url": ledger_url, "spool": _SPOOL_NAME},
-            "archive": {
-                "directory": str(self.directory / "archive"),
-                "rejected_directory": str(self.directory / "rejected"),
-            },
-            "run": {
-                "workers": self.plan.workers,
-                "state_directory": str(self.directory / "state"),
-                "loader_interval_seconds": 0.1,
-                "archiver_interval_seconds": 1.0,
-                "checker_interval_seconds": 2.0,
-            },
-        }
-        lines: list[str] = []
-        for section, values in sections.items():
-            lines.append(f"[{section}]")
-            # JSON's strings and numbers are TOML's, too.
-            lines += [f"{k} = {json.dumps(v, ensure_ascii=False)}" for k, v in values.items()]
-        return "\n".join(lines) + "\n"
-
 
 async def _pause(stop: asyncio.Event, seconds: float) -> None:
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(stop.wait(), seconds)
-
-
-def _ledger(client: "redis.Redis") -> Ledger:
-    """Return the ledger as one that only looks."""
-    return Ledger(client, spool=_SPOOL_NAME, worker="demo", lease_seconds=60.0, margin_seconds=10.0)
-
-
-def _environment(sqs: EmbeddedSqs) -> dict[str, str]:
-    """Return ours without settings of AWS and Penstock, which would override the demo's own."""
-    ours = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "PENSTOCK_"))}
-    return ours | dict(sqs.environment)
-
-
-@contextlib.asynccontextmanager
-async def _running(
-    command: list[str], environment: Mapping[str, str], log: Path, *, reading: bool = False
-) -> AsyncGenerator[asyncio.subprocess.Process]:
-    """Run a process, its messages in `log`; it is asked to end, then killed.
-
-    With `reading`, its standard output is a pipe.
-    """
-    with log.open("ab") as output:
-        process = await asyncio.create_subprocess_exec(
-            *tethered(*command),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE if reading else output,
-            stderr=output if reading else STDOUT,
-            env=dict(environment),
-            start_new_session=True,  # Ctrl-C is for the demo, which stops its parts in order
-        )
-    try:
-        yield process
-    finally:
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            if process.returncode is None:
-                with contextlib.suppress(ProcessLookupError):
-                    process.send_signal(number)
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(process.wait(), _STOP_SECONDS)

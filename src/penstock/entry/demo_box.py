@@ -1,0 +1,89 @@
+"""The Penstock that the demo runs: its settings, its environment, and a process's life."""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+from collections.abc import AsyncGenerator, Mapping
+from pathlib import Path
+from subprocess import STDOUT
+
+import redis.asyncio as redis
+
+from penstock.entry.demo_tweets import SELECTION
+from penstock.entry.embedded_sqs import EmbeddedSqs
+from penstock.entry.tether import tethered
+from penstock.stages.ledger import Ledger
+
+_SPOOL_NAME = "demo"
+_STOP_SECONDS = 25.0
+
+
+def settings(
+    directory: Path, ledger_url: str, sqs: EmbeddedSqs, queue_url: str, workers: int
+) -> str:
+    """Return the penstock.toml of a box that works in `directory`, on short intervals."""
+    sections: dict[str, dict[str, str | float]] = {
+        "source": {"url": str(directory / "spool"), "settle_seconds": 0.5},
+        "select": {"fields": SELECTION},
+        "queue": {"url": queue_url, "endpoint_url": sqs.endpoint_url, "region": sqs.region},
+        # Short, so that what a killed worker held is taken over while one watches.
+        "ledger": {"url": ledger_url, "spool": _SPOOL_NAME, "lease_seconds": 10},
+        "archive": {
+            "directory": str(directory / "archive"),
+            "rejected_directory": str(directory / "rejected"),
+        },
+        "run": {
+            "workers": workers,
+            "state_directory": str(directory / "state"),
+            "loader_interval_seconds": 0.1,
+            "archiver_interval_seconds": 1.0,
+            "checker_interval_seconds": 2.0,
+        },
+    }
+    lines: list[str] = []
+    for section, values in sections.items():
+        lines.append(f"[{section}]")
+        # JSON's strings and numbers are TOML's, too.
+        lines += [f"{k} = {json.dumps(v, ensure_ascii=False)}" for k, v in values.items()]
+    return "\n".join(lines) + "\n"
+
+
+def ledger(client: "redis.Redis") -> Ledger:
+    """Return the ledger as one that only looks."""
+    return Ledger(client, spool=_SPOOL_NAME, worker="demo", lease_seconds=60.0, margin_seconds=10.0)
+
+
+def environment(sqs: EmbeddedSqs) -> dict[str, str]:
+    """Return ours without settings of AWS and Penstock, which would override the demo's own."""
+    ours = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "PENSTOCK_"))}
+    return ours | dict(sqs.environment)
+
+
+@contextlib.asynccontextmanager
+async def running(
+    command: list[str], environment: Mapping[str, str], log: Path, *, reading: bool = False
+) -> AsyncGenerator[asyncio.subprocess.Process]:
+    """Run a process, its messages in `log`; it is asked to end, then killed.
+
+    With `reading`, its standard output is a pipe.
+    """
+    with log.open("ab") as output:
+        process = await asyncio.create_subprocess_exec(
+            *tethered(*command),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE if reading else output,
+            stderr=output if reading else STDOUT,
+            env=dict(environment),
+            start_new_session=True,  # Ctrl-C is for the demo, which stops its parts in order
+        )
+    try:
+        yield process
+    finally:
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            if process.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    process.send_signal(number)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(process.wait(), _STOP_SECONDS)
