@@ -21,23 +21,39 @@ PREAMBLE_BYTES_MAX: Final = 65_536
 """More than this is no comment but a file of another kind; it also bounds the work per file."""
 
 # Possessive throughout: what an alternative has taken it keeps, so the time is linear in the bytes.
-_COMMENT = rb"(?://|\#|;|--|%)[^\r\n]*+"
+_SPACE = rb"[ \t\r\n\f\v\x1e]++"
 _BLOCK = rb"/\*[^*]*+(?:\*(?!/)[^*]*+)*+\*/|<!--[^-]*+(?:-(?!->)[^-]*+)*+-->"
-_GUARD = rb"\)\]\}',?+|while\s*+\(1\);|for\s*+\(;;\);|throw\s++1;(?:\s*+<[^>\r\n]*+>)?+|\{\}\s*+&&"
-_JUNK = rb"(?:[ \t\r\n\x1e]++|\xef\xbb\xbf|" + _BLOCK + rb"|" + _COMMENT + rb"|" + _GUARD + rb")*+"
+_COMMENT = rb"(?://|\#|;|--|%)[^\r\n]*+"
+_GUARD = (
+    rb"\)\]\}',?+|while\s*+\(1\)\s*+;|for\s*+\(;;\)\s*+;|throw\s++1\s*+;(?:\s*+<[^>\r\n]*+>)?+"
+    rb"|\{\}\s*+&&"
+)
+_JUNK = b"%b|\xef\xbb\xbf|%b|%b|%b" % (_SPACE, _BLOCK, _COMMENT, _GUARD)
 _NAME = rb"[A-Za-z_$][\w$]*+(?:\.[A-Za-z_$][\w$]*+|\[(?:\d++|\"[^\"\r\n]*+\"|'[^'\r\n]*+')\])*+"
-_ASSIGNMENT = rb"(?:(?:var|let|const)\s++)?+" + _NAME + rb"\s*+=(?!=)"
-_CALL = _NAME + rb"\s*+\("
-
-_QUOTE_BYTES = 60
+_OPENERS = (
+    rb"(?P<start>&&&START&&&)",
+    rb"(?P<assignment>(?:(?:var|let|const)\s++)?+%b\s*+=(?!=))" % _NAME,
+    rb"(?P<call>%b\s*+\()" % _NAME,
+)
 
 # The rest of a file that ended inside one of the above: not wrong, only not all there.
 _UNFINISHED = re.compile(
-    rb"(?:/(?:\*.*+)?|<(?:!-?|!--.*+)?|-|\xef\xbb?|\)(?:\]\}?)?|\{\}\s*+&?|&{1,3}[A-Z]*+&{0,2}"
-    rb"|(?:var|let|const)\s++(?:" + _NAME + rb")?+\s*+|" + _NAME + rb"(?:\.|\s*+)"
-    rb"|(?:while|for)\s*+\([1;]{0,2}\)?|throw\s++1?(?:;\s*+<[^>]*+)?)\Z",
-    re.DOTALL,
+    rb"""(?: /(?:\*.*+)? | <(?:!-?|!--.*+)? | - | \xef\xbb? | \)(?:\]\}?)?
+    | &{1,3} | &&&S(?:T(?:A(?:R(?:T&{0,2})?)?)?)?
+    | (?:while|for)\s*+(?:\([1;]{0,2}+\)?\s*+)? | throw(?:\s++1?\s*+ | \s++1\s*+;\s*+<[^>]*+)
+    | (?:var|let|const)\s++(?:%b)?+\s*+ | %b(?:\.|\s*+) )\Z"""
+    % (_NAME, _NAME),
+    re.DOTALL | re.VERBOSE,
 )
+_SCALAR = re.compile(rb"(?:-?\d[\d.eE+-]*+|\"(?:[^\"\\]|\\.)*+\"|true|false|null)\s*+\Z", re.DOTALL)
+_OTHER_FILES = (
+    (b"\xff\xfe", "UTF-16; Penstock reads UTF-8"),
+    (b"\xfe\xff", "UTF-16; Penstock reads UTF-8"),
+    (b"\x1f\x8b", "compressed with gzip"),
+    (b"\x00", "NUL bytes: was it being written when its machine stopped?"),
+)
+_JSON_LINE = re.compile(rb"^[ \t]*+[\[{]", re.MULTILINE)
+_QUOTED_CHARACTERS_MAX: Final = 60
 
 
 class Preamble:
@@ -55,20 +71,19 @@ class Preamble:
         pattern: str | None = None,
         literals: Sequence[tuple[str, str]] = (),
     ) -> None:
-        self._lines = re.compile(rb"(?:[^\n]*+\n){%d}" % lines) if lines else None
-        self._lines_count = lines
+        self._lines = lines
         self._pattern = re.compile(pattern.encode()) if pattern else None
-        self._suffixes = [suffix.encode() for _, suffix in literals]
-        openers = [
-            *(
-                b"(?P<literal_%d>%s)" % (number, re.escape(prefix.encode()))
-                for number, (prefix, _) in enumerate(literals)
-            ),
-            rb"(?P<start>&&&START&&&)",
-            b"(?P<assignment>%s)" % _ASSIGNMENT,
-            b"(?P<call>%s)" % _CALL,
-        ]
-        self._head = re.compile(_JUNK + rb"(?:" + rb"|".join(openers) + rb")?+")
+        self._closers = {"start": b"&&&END&&&", "assignment": b"", "call": b")"} | {
+            f"literal_{number}": suffix.encode().rstrip()
+            for number, (_, suffix) in enumerate(literals)
+        }
+        prefixes = [re.escape(prefix.encode()) for prefix, _ in literals]
+        openers = b"|".join(
+            [b"(?P<literal_%d>%b)" % pair for pair in enumerate(prefixes)] + [*_OPENERS]
+        )
+        # What is declared goes before what is known: a declared text may begin like a comment.
+        declared = b"(?!%b)" % b"|".join(prefixes) if prefixes else b""
+        self._head = re.compile(b"(?:%b(?:%b))*+(?:%b)?+" % (declared, _JUNK, openers))
         self._plain = not (lines or pattern or literals)
 
     def strip(self, data: bytes) -> bytes:
@@ -77,83 +92,121 @@ class Preamble:
         Raises Reject if what follows the preamble does not begin an array or an object, with
         `truncated` where the bytes merely end too early.
         """
-        if self._plain and data[:1] in (b"[", b"{") and data[1:2] != b"}":
-            return data
+        if self._plain:
+            if data[:1] in (b"[", b"{") and data[1:2] != b"}":
+                return data  # `{}` may be the guard `{}&&`
+            # One match is all there is to most files; the rest of the work is for the others.
+            head = self._head.match(data, 0, PREAMBLE_BYTES_MAX)
+            if head and not head.lastgroup:
+                start = head.end()
+                if data[start : start + 1] in (b"[", b"{") and start < PREAMBLE_BYTES_MAX:
+                    return data[start:]
         start, end = self.span(data)
         return data[start:end]
 
     def span(self, data: bytes) -> tuple[int, int]:
-        """Return where the JSON begins and ends in `data`: what is before and after is not JSON.
+        """Return where the JSON begins and ends in `data`: the bytes before and after are not JSON.
 
         Raises Reject as `strip` does.
         """
-        position, openers = self._openers(data)
-        if position >= len(data):
-            reason = "the file is empty" if not data else "the file holds only preamble, no JSON"
+        start, openers = self._openers(data)
+        if start >= PREAMBLE_BYTES_MAX:
+            raise _too_much()
+        if start == len(data):
+            reason = "the file holds only preamble, no JSON" if data else "the file is empty"
             raise Reject(reason, truncated=True)
-        if position >= PREAMBLE_BYTES_MAX:
-            raise Reject("more than 64 KiB of preamble: is this a file of another kind?")
-        if data[position : position + 1] not in (b"[", b"{"):
-            raise _unknown(data, position)
+        if data[start : start + 1] not in (b"[", b"{"):
+            raise _unknown(data, start)
         end = len(data)
         for opener in openers:
-            end = self._close(data, opener, position, end)
-        return position, end
+            end = self._closed(data, opener, start, end)
+        return start, end
 
-    def _openers(self, data: bytes) -> tuple[int, list[str]]:
-        """Return where the grammar ends, and the openers it went through."""
-        position = 0
-        if self._lines:
-            lines = self._lines.match(data)
-            if not lines:
-                raise Reject(
-                    f"the file has no more than the {self._lines_count} lines that"
-                    " decode.preamble_lines declares preamble",
-                    truncated=True,
-                )
-            position = lines.end()
-        limit = position + PREAMBLE_BYTES_MAX
+    def _openers(self, data: bytes) -> tuple[int, list[re.Match[bytes]]]:
+        """Return where the grammar ends, and the openers it went through, outermost first."""
+        position = self._end_of_lines(data) if self._lines else 0
         pattern = self._pattern
-        openers: list[str] = []
+        openers: list[re.Match[bytes]] = []
         while True:
-            declared = pattern.match(data, position, limit) if pattern else None
-            if declared:
-                position, pattern = declared.end(), None
-            head = self._head.match(data, position, limit)
-            if head is None or head.end() == position:
+            before = position
+            found = pattern.match(data, position, PREAMBLE_BYTES_MAX) if pattern else None
+            if found and found.end() > position:
+                position, pattern = found.end(), None
+            head = self._head.match(data, position, PREAMBLE_BYTES_MAX)
+            if head:
+                position = head.end()
+                if head.lastgroup:
+                    openers.append(head)
+            if position == before or not (pattern or openers):
                 return position, openers
-            position = head.end()
-            if head.lastgroup:
-                openers.append(head.lastgroup)
 
-    def _close(self, data: bytes, opener: str, start: int, end: int) -> int:
-        """Return where the JSON ends if `opener` is closed before `end`."""
-        end = len(data[start:end].rstrip()) + start
-        if opener in {"assignment", "call"} and data[end - 1 : end] == b";":
-            end = len(data[start : end - 1].rstrip()) + start
-        closer = b""
-        if opener == "call":
-            closer = b")"
-        elif opener == "start":
-            closer = b"&&&END&&&"
-        elif opener.startswith("literal_"):
-            closer = self._suffixes[int(opener.removeprefix("literal_"))].rstrip()
+    def _end_of_lines(self, data: bytes) -> int:
+        position = 0
+        for _ in range(self._lines):
+            position = data.find(b"\n", position, PREAMBLE_BYTES_MAX) + 1
+            if position:
+                continue
+            if len(data) >= PREAMBLE_BYTES_MAX:
+                raise _too_much()
+            reason = f"the file ends in its first {self._lines} lines, decode.preamble_lines"
+            raise Reject(reason, truncated=True)
+        return position
+
+    def _closed(self, data: bytes, opener: re.Match[bytes], start: int, end: int) -> int:
+        """Return where what an opener closes around ends, given that the closing ends at `end`.
+
+        Raises Reject if it is not closed there.
+        """
+        name = str(opener.lastgroup)
+        closer = self._closers[name]
+        end = _trimmed(data, start, end)
+        if name in {"assignment", "call"} and data.endswith(b";", start, end):
+            end = _trimmed(data, start, end - 1)
         if not data.endswith(closer, start, end):
-            raise Reject(
-                f"the file does not end with the {closer!r} its preamble needs", truncated=True
-            )
+            reason = f"the file does not end with the {_quoted(closer)} that belongs to"
+            raise Reject(f"{reason} {_quoted(opener[name])}", truncated=True)
         return end - len(closer)
 
 
-def _unknown(data: bytes, position: int) -> Reject:
+def _trimmed(data: bytes, start: int, end: int) -> int:
+    """Return where `data[start:end]` ends without white space."""
+    while end > start and data[end - 1] in b" \t\r\n":
+        end -= 1
+    return end
+
+
+def _too_much() -> Reject:
+    return Reject("more than 64 KiB of preamble: is this a file of another kind?")
+
+
+def _unknown(data: bytes, start: int) -> Reject:
     """Say what stands where JSON should, and which setting would accept it."""
-    rest = data[position:]
-    line_number = data.count(b"\n", 0, position) + 1
-    line = rest.split(b"\n", 1)[0].rstrip(b"\r")
-    if _UNFINISHED.match(rest):
-        return Reject(f"the file ends inside its preamble, on line {line_number}", truncated=True)
-    text = line[:_QUOTE_BYTES].decode("utf-8", "replace") + "…" * (len(line) > _QUOTE_BYTES)
+    for signature, kind in _OTHER_FILES:
+        if data.startswith(signature, start):
+            return Reject(f"the file is not JSON but {kind}")
+    number = data.count(b"\n", 0, start) + 1
+    if _UNFINISHED.match(data, start):
+        if len(data) >= PREAMBLE_BYTES_MAX:
+            return _too_much()
+        return Reject(f"the file ends inside its preamble, on line {number}", truncated=True)
+    if _SCALAR.match(data, start):
+        return Reject("the document is a single value, not an object or an array of objects")
+    line = data[start:PREAMBLE_BYTES_MAX].partition(b"\n")[0]
+    found = _JSON_LINE.search(data, start, PREAMBLE_BYTES_MAX)
+    if not found and re.search(rb"[\[{]", line):
+        setting = "declare it in decode.preamble_literals or decode.preamble_pattern"
+    else:
+        lines = data.count(b"\n", 0, found.start()) if found else number
+        setting = f"set decode.preamble_lines = {lines}"
     return Reject(
-        f'line {line_number} is neither JSON nor a comment Penstock knows: "{text}"; if this is'
-        f" your files' header, set decode.preamble_lines = {line_number}"
+        f"line {number} is neither JSON nor a comment Penstock knows: {_quoted(line)};"
+        f" if this is your files' header, {setting}"
     )
+
+
+def _quoted(text: bytes) -> str:
+    """Return the beginning of a text as a reason can show it."""
+    shown = text.strip().decode("utf-8", "replace")
+    shown = "".join(character if character.isprintable() else "\ufffd" for character in shown)
+    cut = shown[:_QUOTED_CHARACTERS_MAX]
+    return f'"{cut}…"' if cut != shown else f'"{cut}"'
