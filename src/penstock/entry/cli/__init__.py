@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from penstock import __version__
-from penstock.entry.cli import functions, run
+from penstock.entry.cli import demo, functions, run
 from penstock.errors import Again, Halt
 
 EXIT_AGAIN = 75  # EX_TEMPFAIL of sysexits.h: it may work later
@@ -38,6 +38,7 @@ def penstock(
     """Take options that stand before the command."""
 
 
+app.command("demo")(demo.demo)
 app.command("run")(run.run)
 app.command("load")(functions.load)
 app.command("archive")(functions.archive)
