@@ -1,0 +1,54 @@
+"""A client of queue_sqs.py: aiohttp and a signature, nothing checked. No client can be faster."""
+
+import hashlib
+import hmac
+import io
+from datetime import UTC, datetime
+from typing import Any
+
+import aiohttp
+import msgspec
+from queue_sqs_client import CONNECTIONS, Count, entries_of, from_tasks, main, messages_of
+
+
+async def floor(url: str, workload: str, count: Count) -> None:
+    """Send batches with nothing but a signature."""
+    key = b"AWS4bench"
+    day = datetime.now(UTC).strftime("%Y%m%d")
+    for part in (day, "us-east-1", "sqs", "aws4_request"):
+        key = hmac.digest(key, part.encode(), "sha256")
+    endpoint = url.rpartition("/0")[0] + "/"
+    host = endpoint.split("/")[2]
+    names = "content-type;host;x-amz-date;x-amz-target"
+    encode = msgspec.json.Encoder().encode
+
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=CONNECTIONS)) as http:
+
+        async def send(batch: list[dict[str, Any]]) -> None:
+            body = encode({"QueueUrl": url, "Entries": batch})
+            stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+            headers = {
+                "content-type": "application/x-amz-json-1.0",
+                "host": host,
+                "x-amz-date": stamp,
+                "x-amz-target": "AmazonSQS.SendMessageBatch",
+            }
+            lines = "".join([f"{name}:{value}\n" for name, value in headers.items()])
+            request = f"POST\n/\n\n{lines}\n{names}\n{hashlib.sha256(body).hexdigest()}"
+            scope = f"{day}/us-east-1/sqs/aws4_request"
+            digest = hashlib.sha256(request.encode()).hexdigest()
+            text = f"AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{digest}"
+            signature = hmac.digest(key, text.encode(), "sha256").hex()
+            headers["authorization"] = (
+                f"AWS4-HMAC-SHA256 Credential=bench/{scope}, SignedHeaders={names}, "
+                f"Signature={signature}"
+            )
+            data = body if len(body) <= 1_048_576 else io.BytesIO(body)
+            async with http.post(endpoint, data=data, headers=headers) as response:
+                await response.read()
+
+        await from_tasks(count, entries_of(messages_of(workload)), send)
+
+
+if __name__ == "__main__":
+    main(floor)
