@@ -20,7 +20,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from queue_sqs_client import WORKLOADS
+from _queue_sqs_client import WORKLOADS
 
 HERE = Path(__file__).parent
 CLIENTS = ("penstock", "boto3", "aiobotocore", "floor")
@@ -63,7 +63,7 @@ def measure(url: str, python: dict[str, str], seconds: float) -> None:
     for workload in WORKLOADS:
         print(f"\n{workload:<24}{'messages/s':>12}{'calls/s':>10}{'CPU ms/call':>13}")
         for name in CLIENTS:
-            script = str(HERE / f"queue_sqs_{name}.py")
+            script = str(HERE / f"_queue_sqs_{name}.py")
             done = subprocess.run(
                 [python[name], script, url, workload, str(seconds)],
                 env={**os.environ, **AWS},

@@ -8,7 +8,7 @@ from typing import Any
 
 import aiohttp
 import msgspec
-from queue_sqs_client import CONNECTIONS, Count, entries_of, from_tasks, main, messages_of
+from _queue_sqs_client import CONNECTIONS, Count, entries_of, from_tasks, main, messages_of
 
 
 async def floor(url: str, workload: str, count: Count) -> None:

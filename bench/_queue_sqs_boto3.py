@@ -5,8 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
 import boto3
+from _queue_sqs_client import CONNECTIONS, Count, entries_of, main, messages_of
 from botocore.config import Config
-from queue_sqs_client import CONNECTIONS, Count, entries_of, main, messages_of
 
 
 def with_threads(url: str, workload: str, count: Count) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import math
 from collections.abc import Sequence
 
-from queue_sqs_client import CONNECTIONS, Count, main, messages_of
+from _queue_sqs_client import CONNECTIONS, Count, main, messages_of
 
 from penstock.model import Message
 from penstock.stages.queue_sqs import SqsQueue

@@ -2,9 +2,9 @@
 
 # pyright: basic, reportMissingImports=false
 
+from _queue_sqs_client import CONNECTIONS, Count, entries_of, from_tasks, main, messages_of
 from aiobotocore.config import AioConfig
 from aiobotocore.session import get_session
-from queue_sqs_client import CONNECTIONS, Count, entries_of, from_tasks, main, messages_of
 
 
 async def with_tasks(url: str, workload: str, count: Count) -> None:
