@@ -1,14 +1,19 @@
 """The sender against the stub: every message ends somewhere, whatever SQS does."""
 
 from collections.abc import Sequence
+from typing import Any
 
+import botocore.session
 import pytest
+from botocore.retries.standard import ThrottledRetryableChecker
 
 from penstock.errors import Again, Halt
 from penstock.model import Message
+from penstock.stages import queue_sqs_errors
+from penstock.stages.queue_sqs_errors import Kind, kind_of_call
 from support.messages import numbered, packed
-from support.sender import Sender, once
-from support.sqs_stub import Fault
+from support.sender import Clock, Sender, once
+from support.sqs_stub import Fault, SqsStub
 
 
 async def test_every_message_is_confirmed_and_told_once(sender: Sender) -> None:
@@ -227,3 +232,51 @@ async def test_a_storm_is_reported_every_ten_seconds(
     fields = vars(lines[-1])["fields"]
     assert "RequestThrottled" in fields["cause"]
     assert fields["resends"] > 5
+
+
+async def test_fifos_own_rate_limit_costs_only_time(aws: None) -> None:
+    """Above 300 calls a second a FIFO queue throttles: everything arrives, once, later."""
+    assert aws is None
+    clock = Clock()
+    async with SqsStub(clock=clock, sleep=clock.sleep, calls_per_second_max=300) as stub:
+        sender = Sender(stub, clock)
+        await sender.open("q.fifo", connections=64)
+        messages = packed(numbered(8_000))
+        sent = await sender.send(messages)
+        assert stub.fired["throttle_fifo"] == sent.throttled > 0
+        assert sender.copies("q.fifo") == once(messages)
+        await sender.queue.close()
+
+
+def test_the_table_knows_what_botocore_knows() -> None:
+    """Every error that AWS models for the call, and every throttle botocore knows, has its kind."""
+    model: Any = botocore.session.Session().get_service_model("sqs")
+    modelled = {str(shape.name) for shape in model.operation_model("SendMessageBatch").error_shapes}
+    assert {code for code in modelled if code not in queue_sqs_errors._KIND_OF} == set()
+    halting = modelled - {"RequestThrottled", "KmsThrottled", "BatchRequestTooLong"}
+    assert {kind_of_call(code, 400) for code in halting} == {Kind.HALT}
+    throttles = set(ThrottledRetryableChecker._THROTTLED_ERROR_CODES)
+    # Of other services: a transaction, provisioned tables, bandwidth, a request order.
+    throttles -= {"TransactionInProgressException", "ProvisionedThroughputExceededException"}
+    throttles -= {"BandwidthLimitExceeded", "PriorRequestNotComplete"}
+    assert {kind_of_call(code, 400) for code in throttles} == {Kind.THROTTLED}
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "kind"),
+    [
+        ("AWS.SimpleQueueService.NonExistentQueue", 400, Kind.HALT),
+        ("com.amazonaws.sqs#QueueDoesNotExist", 400, Kind.HALT),
+        ("KMS.DisabledException", 400, Kind.HALT),
+        ("KMS.ThrottlingException", 400, Kind.THROTTLED),
+        ("com.amazon.coral.service#ThrottlingException", 400, Kind.THROTTLED),
+        ("", 503, Kind.UNKNOWN),
+        ("", 429, Kind.THROTTLED),
+        ("", 404, Kind.HALT),
+        ("SomethingNew", 400, Kind.HALT),
+        ("AccessDenied", 403, Kind.HALT),
+    ],
+)
+def test_codes_in_every_spelling(code: str, status: int, kind: Kind) -> None:
+    """The shape, the legacy code and a namespace mean the same; what nobody knows halts."""
+    assert kind_of_call(code, status) is kind

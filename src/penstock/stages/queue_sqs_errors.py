@@ -32,8 +32,8 @@ _KINDS: Final = {
         " ThrottlingException TooManyRequestsException"
         " KmsThrottled KMS.ThrottlingException"
     ),
-    Kind.AGAIN: "RequestTimeout RequestTimeoutException ServiceUnavailable",
-    Kind.UNKNOWN: "InternalError InternalFailure InternalServerError",
+    Kind.AGAIN: "RequestTimeout RequestTimeoutException",
+    Kind.UNKNOWN: "InternalError InternalFailure InternalServerError ServiceUnavailable",
     Kind.SPLIT: "BatchRequestTooLong",
     Kind.REJECT: "InvalidMessageContents InvalidParameterValue MessageTooLong",
     Kind.HALT: (
