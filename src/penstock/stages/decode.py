@@ -226,20 +226,19 @@ def _reject(
 ) -> Reject:
     """Say what is wrong with `json[start:end]`, and where."""
     text = str(error)
-    if text == _TRUNCATED:
+    end = len(json) if end is None else end
+    found = _BYTE.fullmatch(text)
+    if text == _TRUNCATED or (found and int(found[2]) + start >= end and "trailing" not in text):
         # What msgspec also says of a lone surrogate at the end of a string at the end of a file.
         lone = _lone_surrogate(json, start)
         if lone is None:
-            reason = f"the JSON ends too early, {_place(json, len(json) if end is None else end)}"
-            return Reject(reason, truncated=end is None or end == len(json))
+            reason = f"the JSON ends too early, {_place(json, end)}"
+            return Reject(reason, truncated=end == len(json))
         return Reject(f"the JSON is malformed: lone surrogate, {_place(json, lone)}")
-    if found := _BYTE.fullmatch(text):
-        byte = int(found[2]) + start
+    if found:
         # Of trailing characters msgspec counts the first as read.
-        byte -= found[1] == "trailing characters"
+        byte = int(found[2]) + start - (found[1] == "trailing characters")
         return Reject(f"the JSON is malformed: {found[1]}, {_place(json, byte)}")
-    if isinstance(error, msgspec.ValidationError):
-        return Reject(f"the document is {_type(json.lstrip())}, not an object or array of objects")
     return Reject(f"the JSON is malformed: {text}")
 
 

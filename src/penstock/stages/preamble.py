@@ -26,23 +26,24 @@ _BLOCK = rb"/\*[^*]*+(?:\*(?!/)[^*]*+)*+\*/|<!--[^-]*+(?:-(?!->)[^-]*+)*+-->"
 _COMMENT = rb"(?://|\#|;|--|%)[^\r\n]*+"
 _GUARD = (
     rb"\)\]\}',?+|while\s*+\(1\)\s*+;|for\s*+\(;;\)\s*+;|throw\s++1\s*+;(?:\s*+<[^>\r\n]*+>)?+"
-    rb"|\{\}\s*+&&"
+    rb"|\{\}\s*+&&(?!&)"
 )
 _JUNK = b"%b|\xef\xbb\xbf|%b|%b|%b" % (_SPACE, _BLOCK, _COMMENT, _GUARD)
 _NAME = rb"[A-Za-z_$][\w$]*+(?:\.[A-Za-z_$][\w$]*+|\[(?:\d++|\"[^\"\r\n]*+\"|'[^'\r\n]*+')\])*+"
 _OPENERS = (
     rb"(?P<start>&&&START&&&)",
     rb"(?P<assignment>(?:(?:var|let|const)\s++)?+%b\s*+=(?!=))" % _NAME,
-    rb"(?P<call>%b\s*+\()" % _NAME,
+    rb"(?P<call>(?!(?:while|for|if|switch|catch|function)\b)%b\s*+\()" % _NAME,
 )
 
 # The rest of a file that ended inside one of the above: not wrong, only not all there.
+_PART = _NAME + rb"(?:\.|\[(?:\"[^\"\r\n]*+\"?|'[^'\r\n]*+'?|\d*+))?+"
 _UNFINISHED = re.compile(
-    rb"""(?: /(?:\*.*+)? | <(?:!-?|!--.*+)? | - | \xef\xbb? | \)(?:\]\}?)?
+    rb"""(?: /(?:\*.*+)? | <(?:!--.*+|[^>\r\n]*+) | - | \xef\xbb? | \)(?:\]\}?)?
     | &{1,3} | &&&S(?:T(?:A(?:R(?:T&{0,2})?)?)?)?
-    | (?:while|for)\s*+(?:\([1;]{0,2}+\)?\s*+)? | throw(?:\s++1?\s*+ | \s++1\s*+;\s*+<[^>]*+)
-    | (?:var|let|const)\s++(?:%b)?+\s*+ | %b(?:\.|\s*+) )\Z"""
-    % (_NAME, _NAME),
+    | (?:while|for)\s*+(?:\([1;]{0,2}+\)?\s*+)? | throw\s++1?\s*+
+    | (?:var|let|const)\s++(?:%b)?+\s*+ | %b\s*+ )\Z"""
+    % (_PART, _PART),
     re.DOTALL | re.VERBOSE,
 )
 _SCALAR = re.compile(rb"(?:-?\d[\d.eE+-]*+|\"(?:[^\"\\]|\\.)*+\"|true|false|null)\s*+\Z", re.DOTALL)
@@ -77,7 +78,8 @@ class Preamble:
             f"literal_{number}": suffix.encode().rstrip()
             for number, (_, suffix) in enumerate(literals)
         }
-        prefixes = [re.escape(prefix.encode()) for prefix, _ in literals]
+        self._prefixes = [prefix.encode() for prefix, _ in literals]
+        prefixes = [re.escape(prefix) for prefix in self._prefixes]
         openers = b"|".join(
             [b"(?P<literal_%d>%b)" % pair for pair in enumerate(prefixes)] + [*_OPENERS]
         )
@@ -116,7 +118,7 @@ class Preamble:
             reason = "the file holds only preamble, no JSON" if data else "the file is empty"
             raise Reject(reason, truncated=True)
         if data[start : start + 1] not in (b"[", b"{"):
-            raise _unknown(data, start)
+            raise self._unknown(data, start)
         end = len(data)
         for opener in openers:
             end = self._closed(data, opener, start, end)
@@ -167,6 +169,31 @@ class Preamble:
             raise Reject(f"{reason} {_quoted(opener[name])}", truncated=True)
         return end - len(closer)
 
+    def _unknown(self, data: bytes, start: int) -> Reject:
+        """Say what stands where JSON should, and which setting would accept it."""
+        for signature, kind in _OTHER_FILES:
+            if data.startswith(signature, start):
+                return Reject(f"the file is not JSON but {kind}")
+        number = data.count(b"\n", 0, start) + 1
+        cut = any(prefix.startswith(data[start:]) for prefix in self._prefixes)
+        if cut or _UNFINISHED.match(data, start):
+            if len(data) >= PREAMBLE_BYTES_MAX:
+                return _too_much()
+            return Reject(f"the file ends inside its preamble, on line {number}", truncated=True)
+        if _SCALAR.match(data, start):
+            return Reject("the document is a single value, not an object or an array of objects")
+        line = data[start:PREAMBLE_BYTES_MAX].partition(b"\n")[0]
+        found = _JSON_LINE.search(data, start, PREAMBLE_BYTES_MAX)
+        if not found and re.search(rb"[\[{]", line):
+            setting = "declare it in decode.preamble_literals or decode.preamble_pattern"
+        else:
+            lines = data.count(b"\n", 0, found.start()) if found else number
+            setting = f"set decode.preamble_lines = {lines}"
+        return Reject(
+            f"line {number} is neither JSON nor a comment Penstock knows: {_quoted(line)};"
+            f" if this is your files' header, {setting}"
+        )
+
 
 def _trimmed(data: bytes, start: int, end: int) -> int:
     """Return where `data[start:end]` ends without white space."""
@@ -177,31 +204,6 @@ def _trimmed(data: bytes, start: int, end: int) -> int:
 
 def _too_much() -> Reject:
     return Reject("more than 64 KiB of preamble: is this a file of another kind?")
-
-
-def _unknown(data: bytes, start: int) -> Reject:
-    """Say what stands where JSON should, and which setting would accept it."""
-    for signature, kind in _OTHER_FILES:
-        if data.startswith(signature, start):
-            return Reject(f"the file is not JSON but {kind}")
-    number = data.count(b"\n", 0, start) + 1
-    if _UNFINISHED.match(data, start):
-        if len(data) >= PREAMBLE_BYTES_MAX:
-            return _too_much()
-        return Reject(f"the file ends inside its preamble, on line {number}", truncated=True)
-    if _SCALAR.match(data, start):
-        return Reject("the document is a single value, not an object or an array of objects")
-    line = data[start:PREAMBLE_BYTES_MAX].partition(b"\n")[0]
-    found = _JSON_LINE.search(data, start, PREAMBLE_BYTES_MAX)
-    if not found and re.search(rb"[\[{]", line):
-        setting = "declare it in decode.preamble_literals or decode.preamble_pattern"
-    else:
-        lines = data.count(b"\n", 0, found.start()) if found else number
-        setting = f"set decode.preamble_lines = {lines}"
-    return Reject(
-        f"line {number} is neither JSON nor a comment Penstock knows: {_quoted(line)};"
-        f" if this is your files' header, {setting}"
-    )
 
 
 def _quoted(text: bytes) -> str:

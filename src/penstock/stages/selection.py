@@ -79,7 +79,9 @@ class Selection:
                 bodies.append(body)
                 kept.append(index)
         filtered = len(records) - len(bodies) - (len(rejects) - len(document.rejects))
-        return Selected(_sendable(bodies), kept, filtered, sorted(rejects))
+        return Selected(
+            _sendable(bodies), kept, filtered, sorted(rejects, key=lambda reject: reject.index)
+        )
 
     def _one(self, record: object) -> bytes | None:
         """Return the selection of one record; None if it is filtered out."""
