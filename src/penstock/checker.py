@@ -1,16 +1,29 @@
-"""json_files_processing_checker: finds claims whose worker is gone, and frees them.
+"""json_files_processing_checker: finds what is stuck, and frees it.
 
-Any worker's next claim takes over an expired one by itself; the checker is the safety net: it takes
-the claim from its owner, so that nothing late can come of it, and says so.
+    claims of workers that are gone        freed, so that nothing late can come of them
+    claims that wore out their workers     split, so that one bad file hurts no other
+    files that nobody's listing names      put in line, by one sweeper at a time
+    the ledger's own books                 verified: nothing in it may come from nowhere or get lost
+
+Any worker's next claim takes over an expired one by itself; the checker is the safety net, and the
+one who tells.
 """
 
 import asyncio
 import math
+import secrets
 import time
 from dataclasses import dataclass
 
 from penstock import telemetry
+from penstock.edges import Source
 from penstock.stages.ledger import Ledger
+
+_SWEEP_SECONDS_MAX = 60.0  # of one pass; what was not reached is the next sweep's
+_NAMES_A_CALL = 500  # keeps a script near 1 ms
+_OLD_LEASES = 5  # a claim held for so many leases is alive, but its worker hardly gets on
+FIFO_WINDOW_SECONDS = 300.0
+"""SQS FIFO drops repeats for so long after the first try."""
 
 
 @dataclass(slots=True)
@@ -18,12 +31,27 @@ class CheckerTally:
     """What one pass of the checker found.
 
     `claims_expired` had an owner whose lease was over, with `files_freed` files among them;
-    `claims` and the files in each state are what the ledger holds after the pass.
+    `claims_isolated` were split: of their files `files_isolated` got a claim of their own and
+    `files_given_up` were rejected. `files_swept` lay in the spool overlooked. `claims_old` are held
+    for more than five leases, `claims_past_fifo_window` have waited so long for a successor that
+    SQS may not know their messages any more. `laws_broken` counts the conservation laws that do not
+    hold: it must be 0. `claims`, `workers` and the files in each state are what the ledger holds
+    after the pass; `oldest_claim_seconds` is the age of the oldest.
     """
 
     claims_expired: int = 0
     files_freed: int = 0
+    claims_isolated: int = 0
+    files_isolated: int = 0
+    files_given_up: int = 0
+    claims_old: int = 0
+    claims_past_fifo_window: int = 0
+    files_swept: int = 0
+    workers_pruned: int = 0
+    laws_broken: int = 0
     claims: int = 0
+    oldest_claim_seconds: float = 0.0
+    workers: int = 0
     files_processing: int = 0
     files_processed: int = 0
     files_rejected: int = 0
@@ -31,14 +59,45 @@ class CheckerTally:
     seconds: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Checker:
+    """The parts of one checker; `fifo` tells whether the queue is a FIFO queue."""
+
+    source: Source
+    ledger: Ledger
+    lease_seconds: float
+    sweep_seconds: float
+    fifo: bool
+
+
 async def check(
-    ledger: Ledger, *, stop: asyncio.Event, budget_seconds: float = math.inf
+    checker: Checker, *, stop: asyncio.Event, budget_seconds: float = math.inf
 ) -> CheckerTally:
-    """Run one pass. Raises Again or Halt if Redis cannot be asked."""
+    """Run one pass. Raises Again or Halt if Redis or the spool cannot be asked."""
     began = time.monotonic()
+    until = began + budget_seconds
     tally = CheckerTally()
-    while not stop.is_set() and time.monotonic() - began < budget_seconds:
-        freed = await ledger.expire()
+    await _free(checker, tally, stop)
+    await _look_at_claims(checker, tally)
+    await _sweep(checker, tally, stop, min(until, time.monotonic() + _SWEEP_SECONDS_MAX))
+    tally.workers_pruned = await checker.ledger.prune()
+    for law in await checker.ledger.verify():
+        tally.laws_broken += 1
+        telemetry.warn("ledger.law_broken", law=law)
+    sizes = await checker.ledger.sizes()
+    tally.claims = sizes["claims"]
+    tally.files_processing = sizes["processing"]
+    tally.files_processed = sizes["processed"]
+    tally.files_rejected = sizes["rejected"]
+    tally.files_retrying = sizes["retry"]
+    tally.workers = len(await checker.ledger.workers())
+    tally.seconds = round(time.monotonic() - began, 3)
+    return tally
+
+
+async def _free(checker: Checker, tally: CheckerTally, stop: asyncio.Event) -> None:
+    """Take expired claims from their owners, and split those that had too many."""
+    while not stop.is_set() and (freed := await checker.ledger.expire()):
         for claim in freed:
             telemetry.warn(
                 "claim.expired",
@@ -50,13 +109,50 @@ async def check(
             )
             tally.claims_expired += 1
             tally.files_freed += claim.files
-        if not freed:
+            isolated = await checker.ledger.isolate(claim.claim)
+            tally.claims_isolated += any(isolated)
+            tally.files_isolated += isolated.alone
+            tally.files_given_up += isolated.rejected
+
+
+async def _look_at_claims(checker: Checker, tally: CheckerTally) -> None:
+    """Tell of claims that are held for long, or that have waited for too long."""
+    for claim in await checker.ledger.claims():
+        tally.oldest_claim_seconds = max(tally.oldest_claim_seconds, claim.age_seconds)
+        if checker.fifo and claim.overdue_seconds + checker.lease_seconds > FIFO_WINDOW_SECONDS:
+            tally.claims_past_fifo_window += 1
+            telemetry.warn(
+                "claim.past_fifo_window",
+                claim=claim.claim,
+                overdue_seconds=claim.overdue_seconds,
+                remedy="run workers more often: SQS drops repeats for five minutes only",
+            )
+        elif claim.worker and claim.age_seconds > _OLD_LEASES * checker.lease_seconds:
+            tally.claims_old += 1
+            telemetry.warn(
+                "claim.old", claim=claim.claim, worker=claim.worker, age_seconds=claim.age_seconds
+            )
+
+
+async def _sweep(
+    checker: Checker, tally: CheckerTally, stop: asyncio.Event, until_seconds: float
+) -> None:
+    """List the whole spool, and put in line what no worker takes up, unless another one does."""
+    sweeper = secrets.token_hex(8)
+    if await checker.ledger.sweep(sweeper, ()) is None:
+        return
+    cursor, listed = "", 0
+    while not stop.is_set() and time.monotonic() < until_seconds:
+        page = await checker.source.list(cursor)
+        names = [file.name for file in page.files]
+        for at in range(0, len(names), _NAMES_A_CALL):
+            swept = await checker.ledger.sweep(sweeper, names[at : at + _NAMES_A_CALL])
+            if swept is None:
+                return
+            tally.files_swept += swept
+        if len(names) < max(listed, 1):  # shorter than the one before: what lay there is listed
             break
-    sizes = await ledger.sizes()
-    tally.claims = sizes["claims"]
-    tally.files_processing = sizes["processing"]
-    tally.files_processed = sizes["processed"]
-    tally.files_rejected = sizes["rejected"]
-    tally.files_retrying = sizes["retry"]
-    tally.seconds = round(time.monotonic() - began, 3)
-    return tally
+        cursor, listed = page.cursor, len(names)
+    await checker.ledger.swept(sweeper, checker.sweep_seconds)
+    if tally.files_swept:
+        telemetry.warn("files.swept", files=tally.files_swept)

@@ -9,6 +9,7 @@ file is processed or in someone else's hands, when its time is spent, or when it
 
 import asyncio
 import contextlib
+import dataclasses
 import math
 import random
 import time
@@ -39,7 +40,8 @@ _AGAIN_MAX = 3  # claims of one lane that fail in a row before the pass ends
 class Loader:
     """The parts of one worker, put together in entry/wiring.py.
 
-    `new_packer` makes the packer of a claim from its names. Sizes are in bytes.
+    `new_packer` makes the packer of a claim from its names. `fingerprint` stands for the settings
+    that shape messages. Sizes are in bytes.
     """
 
     source: Source
@@ -50,6 +52,7 @@ class Loader:
     decoder: Decoder
     selection: Selection
     new_packer: Callable[[Sequence[str]], Packer]
+    fingerprint: str
     lanes: int
     claim_files_max: int
     claim_bytes_max: int
@@ -62,7 +65,7 @@ class Loader:
         Returns the claim's counters, by the names of Tally's fields. Raises
         Again if the claim cannot be finished now or has another owner, Halt if none can.
         """
-        outcome = Outcome(claim.names)
+        outcome = Outcome(claim.names, after_loss=claim.after_loss)
         packer = self.new_packer(claim.names)
         at = 0
         while at < len(claim.names):
@@ -104,28 +107,23 @@ class Loader:
     ) -> None:
         """Bring messages to SQS, but for those that the journal has; journal every receipt."""
 
-        async def confirmed(batch: Sequence[Message]) -> None:
-            outcome.confirm(batch)
-            if not await self.ledger.journal(
-                claim, {message.index: message.id for message in batch}
-            ):
+        async def note(batch: Sequence[Message]) -> None:
+            entries = {message.index: outcome.journal_entry(message) for message in batch}
+            if not await self.ledger.journal(claim, entries):
                 raise lease.lost(claim)
 
-        journal = claim.journal
-        unsent = [message for message in messages if journal.get(message.index) != message.id]
-        if journal:
-            outcome.confirm_earlier(
-                [message for message in messages if journal.get(message.index) == message.id],
-                mismatches=sum(message.index in journal for message in unsent),
-            )
+        async def confirmed(batch: Sequence[Message]) -> None:
+            outcome.confirm(batch)
+            await note(batch)
+
+        earlier, unsent = outcome.divide(messages, claim.journal)
+        if earlier:
+            await note(earlier)
         if unsent:
             sent = await self.queue.send(
                 unsent, group=claim.id, before=lease.send_before, confirmed=confirmed
             )
-            outcome.refuse(sent.rejected)
-            outcome.count("batches", sent.batches)
-            outcome.count("possible_repeats", sent.possible_repeats)
-            outcome.count("throttled", sent.throttled)
+            outcome.sent(sent)
 
     async def commit(self, claim: Claim, lease: Lease, outcome: Outcome) -> Mapping[str, int]:
         """Make the claim's files processed, or what else became of each; return the counters."""
@@ -145,7 +143,7 @@ def _pack(packer: Packer, file: int, name: str, selected: Selected, outcome: Out
             packed.append(index)
         except Reject as reject:
             outcome.reject_record(name, RecordReject(index, reject.reason))
-    outcome.pack(name, selected, packed)
+    outcome.pack(file, selected, packed)
 
 
 class _Pass:
@@ -192,20 +190,29 @@ class _Pass:
 
     async def _next_claim(self) -> tuple[Claim | None, float]:
         """Claim something: anything expired or due, else the next candidates that are waiting."""
-        loader = self._loader
+        loader, candidates = self._loader, self._loader.candidates
         while True:
-            portion = await loader.candidates.next()
+            portion = await candidates.next()
             since_seconds = time.monotonic()
             tried = False
             try:
-                answer = await loader.ledger.claim(portion.names, loader.claim_files_max)
+                answer = await loader.ledger.claim(
+                    portion.names,
+                    loader.claim_files_max,
+                    fingerprint=loader.fingerprint,
+                    frontier=candidates.frontier,
+                )
                 tried = answer.tried
             finally:
-                if not tried:
-                    loader.candidates.put_back(portion)
-            loader.candidates.in_epoch(answer.epoch)
-            if answer.claim is not None or not portion.names or self._over():
-                return answer.claim, since_seconds
+                (candidates.tried if tried else candidates.put_back)(portion)
+            if candidates.in_epoch(answer.epoch):
+                self.tally.ledger_losses += 1
+                telemetry.warn("ledger.forgot", remedy="files not yet archived are sent again")
+            claim = answer.claim
+            if claim is not None and tried:
+                claim = dataclasses.replace(claim, after_loss=portion.after_loss)
+            if claim is not None or not portion.names or self._over():
+                return claim, since_seconds
 
     async def _carry(self, claim: Claim, since_seconds: float) -> None:
         self.tally.claims += 1
@@ -257,6 +264,7 @@ async def load(loader: Loader, *, stop: asyncio.Event, budget_seconds: float = m
     Again or Halt for what ended the pass early; then no claim is left held.
     """
     began = time.monotonic()
+    loader.candidates.resume(await loader.ledger.frontier())
     this = _Pass(loader, stop, began + budget_seconds)
     lanes = asyncio.create_task(this.lanes())
     stopped = asyncio.create_task(_wait_then(stop, _STOP_SECONDS))

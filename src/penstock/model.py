@@ -113,6 +113,9 @@ class Claim:
 
     `attempt` is 1 for a new claim and grows with each takeover after an expiry. `journal` maps the
     index of each confirmed message to its id, as written by this worker's predecessors.
+    `fingerprint` stands for the settings under which the claim was last held; the messages of
+    another fingerprint have other ids. `after_loss`: its files lay in the spool when Redis had
+    forgotten something, so some of them may have been sent before.
     """
 
     id: str
@@ -120,6 +123,8 @@ class Claim:
     names: tuple[str, ...]
     attempt: int
     journal: Mapping[int, str]
+    fingerprint: str = ""
+    after_loss: bool = False
 
     def __repr__(self) -> str:
         """Leave the token out: it proves ownership, so it never reaches a log."""
@@ -189,7 +194,10 @@ class Tally:
     The counters of the ledger have the same names. `claims_lost` got another owner before their
     commit, `claims_released` were given back unfinished. `messages_skipped` were confirmed under an
     earlier owner, `journal_mismatches` were confirmed then with another content and sent again.
-    `possible_repeats` were sent again because their outcome stayed unknown.
+    `possible_repeats` were sent again because their outcome stayed unknown. Of the messages
+    submitted to the queue, `messages_failed` never will be taken. `ledger_losses` counts how often
+    Redis had forgotten something; `files_after_loss` were claimed from the spool as it lay then, so
+    some of them may have been sent before.
     """
 
     claims: int = 0
@@ -200,16 +208,21 @@ class Tally:
     files_rejected: int = 0
     files_vanished: int = 0
     files_retried: int = 0
+    records_read: int = 0
     records_sent: int = 0
     records_filtered: int = 0
     records_rejected: int = 0
     messages: int = 0
+    messages_submitted: int = 0
+    messages_failed: int = 0
     messages_skipped: int = 0
     journal_mismatches: int = 0
     batches: int = 0
     bytes_sent: int = 0
     possible_repeats: int = 0
     throttled: int = 0
+    ledger_losses: int = 0
+    files_after_loss: int = 0
     seconds: float = 0.0
 
     def add(self, counters: Mapping[str, int]) -> None:

@@ -159,6 +159,18 @@ class Ledger(_Section):
         le=240,
         description="a claim not renewed for so long is taken over; SQS FIFO forgets after 300",
     )
+    takeovers_max: int = Field(
+        default=3,
+        ge=1,
+        le=100,
+        description="a claim whose workers died more often is split, and at last its file rejected",
+    )
+    sweep_seconds: float = Field(
+        default=300.0,
+        ge=1,
+        le=86_400,
+        description="pause between two sweeps of the whole spool for files that were overlooked",
+    )
 
 
 class Archive(_Section):

@@ -83,8 +83,8 @@ class Box:
     async def check(self) -> checker.CheckerTally:
         """Run one pass of the checker."""
         async with AsyncExitStack() as stack:
-            book = await wiring.ledger(self.settings, stack)
-            return await checker.check(book, stop=asyncio.Event())
+            parts = await wiring.checker(self.settings, stack)
+            return await checker.check(parts, stop=asyncio.Event())
 
     async def counters(self) -> dict[str, int]:
         """Return what the ledger has counted."""

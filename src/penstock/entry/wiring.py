@@ -16,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 import redis.asyncio as redis
 
 from penstock.archiver import Archiver
+from penstock.checker import Checker
 from penstock.edges import Queue, Source
 from penstock.entry.embedded_redis import EmbeddedRedis
 from penstock.entry.embedded_sqs import EmbeddedSqs
@@ -82,6 +83,7 @@ async def loader(settings: Settings, stack: AsyncExitStack) -> Loader:
         decoder=decoder,
         selection=selection,
         new_packer=new_packer,
+        fingerprint=fingerprint,
         lanes=worker.lanes,
         claim_files_max=worker.claim_files_max,
         claim_bytes_max=worker.claim_bytes_max,
@@ -95,6 +97,19 @@ async def archiver(settings: Settings, stack: AsyncExitStack) -> Archiver:
     files = await source(settings, stack)
     book = await ledger(settings, stack)
     return Archiver(files, book, settings.archive.retention_days)
+
+
+async def checker(settings: Settings, stack: AsyncExitStack) -> Checker:
+    """Return the checker's parts. Raises Again or Halt as `loader` does."""
+    files = await source(settings, stack)
+    book = await ledger(settings, stack)
+    return Checker(
+        files,
+        book,
+        lease_seconds=settings.ledger.lease_seconds,
+        sweep_seconds=settings.ledger.sweep_seconds,
+        fifo=settings.queue.url.endswith(".fifo"),
+    )
 
 
 async def source(settings: Settings, stack: AsyncExitStack) -> Source:
@@ -167,6 +182,7 @@ async def ledger(settings: Settings, stack: AsyncExitStack) -> Ledger:
         worker=f"{socket.gethostname()}-{os.getpid()}",
         lease_seconds=settings.ledger.lease_seconds,
         margin_seconds=_margin_seconds(settings),
+        takeovers_max=settings.ledger.takeovers_max,
     )
     stack.push_async_callback(book.close)
     await book.open()

@@ -1,11 +1,16 @@
-"""Which names a worker's lanes try to claim next."""
+"""Which names a worker's lanes try to claim next, and how far the spool has been dealt with.
+
+page: portion portion portion │ page: portion …          a portion a claim
+tried   tried   in flight                                frontier: before the first page with
+                                                         a portion that has not been tried
+"""
 
 import asyncio
 import math
 import random
 import time
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass, field
 
 from penstock.edges import Source
 from penstock.model import LISTING_SECONDS_MAX, Page
@@ -13,12 +18,22 @@ from penstock.model import LISTING_SECONDS_MAX, Page
 _EMPTY_SECONDS = 0.05  # an empty listing answers for all lanes that ask within this time
 
 
-class Portion(NamedTuple):
-    """Names to try to claim, and the page they are from."""
+@dataclass(slots=True)
+class _Listed:
+    """One page while some of its portions have not been tried."""
+
+    cursor: str
+    untried: int
+    listed_at_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Portion:
+    """Names to try to claim. `after_loss`: they lay in the spool when Redis had forgotten."""
 
     names: Sequence[str]
-    cursor_before: str = ""
-    listed_at_seconds: float = 0.0
+    after_loss: bool = False
+    page: _Listed = field(default_factory=lambda: _Listed("", 0, -math.inf))
 
 
 class Candidates:
@@ -44,10 +59,19 @@ class Candidates:
         self._shuffle = shuffle
         self._lock = asyncio.Lock()
         self._portions: list[Portion] = []
+        self._pages: list[_Listed] = []  # in the order of the listing, from the frontier on
         self._cursor = ""  # given to the next listing
-        self._cursor_before = ""  # was given to the last one
+        self._files_listed = 0  # on the last page
         self._empty_at_seconds = -math.inf
         self._epoch = ""
+        self._after_loss = False
+        self.frontier = ""
+        """The cursor up to which every file has been tried: claimed, by us or by somebody else."""
+
+    def resume(self, frontier: str) -> None:
+        """Begin where the fleet is; a source that does not know the cursor lists everything."""
+        if not self._cursor:
+            self._cursor = self.frontier = frontier
 
     async def next(self) -> Portion:
         """Return at most `files_max` names of at most `bytes_max`; none if nothing is new.
@@ -57,44 +81,63 @@ class Candidates:
         async with self._lock:
             while self._portions:
                 portion = self._portions.pop()
-                if self._monotonic() - portion.listed_at_seconds <= LISTING_SECONDS_MAX:
+                age_seconds = self._monotonic() - portion.page.listed_at_seconds
+                if age_seconds <= LISTING_SECONDS_MAX:
                     return portion
-                self._list_again(portion)
+                self._start_over(self.frontier)
             if self._monotonic() - self._empty_at_seconds > _EMPTY_SECONDS:
                 await self._list()
             return self._portions.pop() if self._portions else Portion(())
 
     async def _list(self) -> None:
-        page = await self._source.list(self._cursor)
-        self._cursor_before, self._cursor = self._cursor, page.cursor
-        self._portions = [
-            Portion(names, self._cursor_before, page.listed_at_seconds)
-            for names in _portions(page, self._files_max, self._bytes_max)
-        ]
+        epoch, page = self._epoch, await self._source.list(self._cursor)
+        while epoch and epoch != self._epoch:  # Redis forgot meanwhile: begin at the beginning
+            epoch, page = self._epoch, await self._source.list(self._cursor)
+        self._cursor = page.cursor
+        portions = _portions(page, self._files_max, self._bytes_max)
+        listed = _Listed(page.cursor, len(portions), page.listed_at_seconds)
+        self._pages.append(listed)
+        self._portions = [Portion(names, self._after_loss, listed) for names in portions]
+        # A page shorter than the one before it is the last of what lay there when we began.
+        self._after_loss = self._after_loss and len(page.files) >= self._files_listed
+        self._files_listed = len(page.files)
         self._shuffle(self._portions)
+        self._advance()
         if not self._portions:
             self._empty_at_seconds = self._monotonic()
 
-    def _list_again(self, portion: Portion) -> None:
-        """Have the page of a portion that is too old to be claimed from listed afresh.
-
-        If the page was given up for dealt with in the meantime, everything is listed afresh.
-        """
-        self._portions = []
-        self._cursor = self._cursor_before if portion.cursor_before == self._cursor_before else ""
+    def tried(self, portion: Portion) -> None:
+        """Note that all names of a portion have an owner now, us or somebody else."""
+        portion.page.untried -= 1
+        self._advance()
 
     def put_back(self, portion: Portion) -> None:
         """Take back names that were not tried."""
-        if portion.names:
+        if any(page is portion.page for page in self._pages):
             self._portions.append(portion)
 
-    def in_epoch(self, epoch: str) -> None:
-        """Start over from everything in the spool if this Redis has forgotten what it knew."""
-        if self._epoch and epoch != self._epoch:
-            self._portions = []
-            self._cursor = ""
-            self._empty_at_seconds = -math.inf
+    def in_epoch(self, epoch: str) -> bool:
+        """Start over from everything in the spool if Redis has forgotten something; tell whether.
+
+        Epochs differ only by that; `epoch` is what `Ledger.claim` answers.
+        """
+        forgotten = bool(self._epoch) and epoch != self._epoch
         self._epoch = epoch
+        if forgotten:
+            self._start_over("")
+            self._empty_at_seconds = -math.inf
+            self._after_loss = True
+            self._files_listed = 0
+        return forgotten
+
+    def _start_over(self, cursor: str) -> None:
+        self._portions = []
+        self._pages = []
+        self._cursor = self.frontier = cursor
+
+    def _advance(self) -> None:
+        while self._pages and not self._pages[0].untried:
+            self.frontier = self._pages.pop(0).cursor
 
 
 def _portions(page: Page, files_max: int, bytes_max: int) -> list[Sequence[str]]:

@@ -5,43 +5,46 @@ A claim's life, one script (ledger_*.lua) a verb; every verb but `claim` compare
     claim ──▶ renew … renew ──▶ commit          its files become processed or rejected
       ▲         journal …  └──▶ release         expires at once, keeps its journal
       │                    └──▶ (expires)       its worker is gone
-      └───────── taken over whole by any worker's next claim ◀──────┘
+      ├───────── taken over whole by any worker's next claim ◀──────┤
+      └── isolate: a claim a file, where that has happened too often ◀┘
 
 Every script is safe to run twice: redis-py sends a command again when its reply was lost.
 """
 
 import asyncio
 import contextlib
-import functools
+import json
 import math
 import secrets
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from importlib import resources
-from typing import Any, NamedTuple, ParamSpec, TypeVar, cast
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
 
 import redis.asyncio as redis
-from redis import exceptions as failed
 
-from penstock.errors import Again, Halt
+from penstock import telemetry
+from penstock.errors import Again, PenstockError
 from penstock.model import LISTING_SECONDS_MAX, Claim, Settled
+from penstock.stages.ledger_reads import FILES_A_CALL_MAX, LedgerReads
+from penstock.stages.ledger_redis import LedgerRedis, plainly
 
 FORGET_AFTER_SECONDS = 2 * LISTING_SECONDS_MAX
 """A file out of the spool is remembered for so long, so no listing in use can still name it."""
 
-_REMEMBER_MS = 600_000  # the answer to a token: far longer than any client goes on re-sending
-_FILES_A_CALL_MAX = 500  # keeps every script near 1 ms, in which Redis serves nobody else
-_STATES = ("processing", "processed", "archived", "rejected", "retry")
-
-P = ParamSpec("P")
-T = TypeVar("T")
+_REMEMBER_MS = 120_000  # the answer to a token: redis-py re-sends within 4 tries of 5 s each
+_WORKER_SILENT_MS = 600_000  # a worker not heard of for two schedules of five minutes is gone
+_OVERLOOKED_MAX = 10_000  # names that a sweep remembers as waiting, 1 MB
+_OVERLOOKED_MS = 3_600_000
+_ISOLATE_MAX = 10  # worn claims that one call to `claim` deals with
 
 
 class Answer(NamedTuple):
     """What `claim` gave: a claim or none, and the epoch of this Redis.
 
     `tried` is false if the candidates were not looked at, because something else came first.
-    Another epoch than before means that Redis has forgotten everything since.
+    Another epoch than before means that Redis has forgotten something since: it was wiped, or
+    restored from an older snapshot.
     """
 
     claim: Claim | None
@@ -57,6 +60,14 @@ class Expired(NamedTuple):
     attempt: int
     overdue_seconds: float
     files: int
+
+
+class Isolated(NamedTuple):
+    """What became of the files of a claim that was split: how many of each."""
+
+    processed: int
+    rejected: int
+    alone: int
 
 
 class Lease:
@@ -77,33 +88,13 @@ class Lease:
         return Again(f"claim {claim.id} has another owner now: its lease ran out or it was freed")
 
 
-def _plainly(operation: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
-    """Turn redis-py's errors into ours: what may pass is Again, what a person must mend is Halt."""
-
-    @functools.wraps(operation)
-    async def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
-        verb = f"ledger.{operation.__name__}"
-        try:
-            return await operation(*args, **kwargs)
-        except (failed.AuthenticationError, failed.NoPermissionError) as error:
-            raise Halt(f"{verb}: Redis refuses us: {error}; see ledger.url") from None
-        except failed.OutOfMemoryError as error:
-            raise Again(f"{verb}: Redis is full: {error}; give it memory (maxmemory)") from None
-        except (failed.ReadOnlyError, failed.BusyLoadingError, failed.TryAgainError) as error:
-            raise Again(f"{verb}: Redis is not ready: {error}") from None
-        except (failed.ConnectionError, failed.TimeoutError, OSError) as error:
-            raise Again(f"{verb}: Redis cannot be reached: {error}; see ledger.url") from None
-        except failed.RedisError as error:
-            raise Halt(f"{verb}: Redis answers with an error: {error}") from None
-
-    return wrapped
-
-
-class Ledger:
+class Ledger(LedgerReads):
     """The ledger of one spool, as one worker, archiver or checker uses it.
 
-    `client` decodes answers to text. `margin_seconds` is how long before the end of its lease a
-    claim stops sending: longer than one call to the queue takes.
+    `client` decodes answers to text. `fingerprint` stands for the settings that shape messages.
+    `margin_seconds` is how long before the end of its lease a claim stops sending: longer than one
+    call to the queue takes. A claim taken over more often than `takeovers_max` is split. The
+    rest is for tests.
     """
 
     def __init__(
@@ -114,102 +105,99 @@ class Ledger:
         worker: str,
         lease_seconds: float,
         margin_seconds: float,
+        takeovers_max: int = 3,
         monotonic: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        clock: str | None = None,
     ) -> None:
-        self._client = client
+        book = LedgerRedis(client, spool, clock=clock)
+        super().__init__(book)
+        self._run = book.run
         self._worker = worker
         self._lease_seconds = lease_seconds
         self._lease_ms = int(lease_seconds * 1000)
         self._margin_seconds = margin_seconds
+        self._takeovers_max = takeovers_max
         self._monotonic = monotonic
-        self._prefix = f"penstock:{{{spool}}}:"
-        self._claims = self._key("claims")
-        self._processing = self._key("json_files_processing")
-        self._processed = self._key("json_files_processed")
-        self._out_of_spool = self._key("out_of_spool")
-        self._rejected = self._key("json_files_rejected")
-        self._retry = self._key("retry")
-        self._counters = self._key("counters")
-        self._epoch = self._key("epoch")
-        scripts = resources.files("penstock.stages")
-        clock = scripts.joinpath("ledger_clock.lua").read_text()
+        self._sleep = sleep
+        self._prefix = book.key("claim:")
+        self._epoch = ""
+        self._claims_made = 0  # as Redis last said; fewer than that later, and it has gone back
+        self._rollbacks = 0
 
-        def script(verb: str) -> Callable[..., Awaitable[Any]]:
-            return client.register_script(
-                clock + scripts.joinpath(f"ledger_{verb}.lua").read_text()
-            )
-
-        self._claim = script("claim")
-        self._renew = script("renew")
-        self._note = script("journal")
-        self._settle = script("commit")
-        self._give_back = script("release")
-        self._expire = script("expire")
-        self._archive = script("archived")
-        self._forget = script("forget")
-
-    def _key(self, name: str) -> str:
-        return self._prefix + name
-
-    @_plainly
+    @plainly
     async def open(self) -> None:
-        """Check that this Redis can hold a ledger. Raises Again if it is away, Halt if it cannot.
+        """Check that this Redis can hold a ledger. Raises Again if it is away, else Halt."""
+        await self._book.check()
 
-        An eviction policy other than noeviction would let Redis forget files under memory pressure.
-        """
-        info = await self._client.info()
-        policy = str(info.get("maxmemory_policy", "noeviction"))
-        if policy != "noeviction":
-            raise Halt(
-                f"ledger.url: this Redis has maxmemory-policy {policy} and would forget files when"
-                " it is full; allowed: CONFIG SET maxmemory-policy noeviction"
-            )
-        version = tuple(int(part) for part in str(info["redis_version"]).split(".")[:2])
-        if version < (6, 2):
-            raise Halt(
-                f"ledger.url: this Redis is {info['redis_version']}; allowed: 6.2 or newer, or"
-                " Valkey (the scripts use ZMSCORE)"
-            )
-
-    @_plainly
-    async def claim(self, candidates: Sequence[str], files_max: int) -> Answer:
+    async def claim(
+        self,
+        candidates: Sequence[str],
+        files_max: int,
+        *,
+        fingerprint: str = "",
+        frontier: str = "",
+    ) -> Answer:
         """Claim an expired claim, else files due for a retry, else the waiting `candidates`.
 
         At most 500 candidates. The claim is frozen: whoever holds it later gets the same names in
-        the same order. `Answer.claim` is None if there was nothing to claim.
+        the same order. `fingerprint` stands for the settings that shape messages. `frontier` is the
+        listing cursor up to which every file has been claimed; any worker's will do: a slower one
+        moves it back, which costs a listing, not a file. `Answer.claim` is None if there was
+        nothing to claim. Claims that wore out their workers are split on the way.
         """
+        epoch = ""
+        for _ in range(_ISOLATE_MAX):
+            kind, epoch, rest = await self._claim(candidates, files_max, fingerprint, frontier)
+            if kind != "worn":
+                return Answer(rest, tried=kind in {"all", "some", "none"}, epoch=epoch)
+            await self.isolate(rest)
+        return Answer(None, tried=False, epoch=epoch)
+
+    @plainly
+    async def _claim(
+        self, candidates: Sequence[str], files_max: int, fingerprint: str, frontier: str
+    ) -> tuple[str, str, Any]:
+        """Return the kind of the answer, the epoch, and the claim (the id, if it is worn)."""
         new, token = secrets.token_hex(12), secrets.token_hex(16)
-        answer = await self._claim(
-            keys=[
-                self._claims,
-                self._processing,
-                self._processed,
-                self._out_of_spool,
-                self._rejected,
-                self._retry,
-                self._counters,
-                self._epoch,
-                self._key(f"call:{token}"),
-                self._key(f"claim:{new}"),
-            ],
-            args=[
-                self._key("claim:"), new, token, self._worker, self._lease_ms, _REMEMBER_MS,
-                files_max, *candidates,
-            ],
+        names: Sequence[str] = candidates
+        seen = self._claims_made  # before the call: answers to other lanes may overtake this one
+        args: list[str | int] = [
+            self._prefix, new, token, self._worker, fingerprint, self._lease_ms, _REMEMBER_MS,
+            files_max, self._takeovers_max, frontier, self._epoch, seen, *candidates,
+        ]  # fmt: skip
+        answer = await self._run(
+            "claim",
+            ["claims", "json_files_processing", "json_files_processed", "out_of_spool",
+             "json_files_rejected", "retry", "counters", "epoch", "workers", "workers_since",
+             "frontier", f"call:{token}", f"claim:{new}"],
+            args,
         )  # fmt: skip
-        kind, epoch = answer[0], answer[1]
-        if kind == "none":
-            return Answer(None, tried=True, epoch=epoch)
-        if kind == "all":
-            return Answer(Claim(new, token, tuple(candidates), 1, {}), tried=True, epoch=epoch)
-        if kind == "some":
-            names = tuple(candidates[int(index) - 1] for index in answer[2].split(","))
-            return Answer(Claim(new, token, names, 1, {}), tried=True, epoch=epoch)
-        claim_id, attempt, joined = answer[2:5]
-        rest = iter(answer[5:])
-        journal = {int(index): message_id for index, message_id in zip(rest, rest, strict=True)}
-        claim = Claim(claim_id, token, tuple(joined.split("/")), int(attempt), journal)
-        return Answer(claim, tried=False, epoch=epoch)
+        kind, epoch = answer[0], self._in_epoch(answer[1], int(answer[2]), seen)
+        self._claims_made += kind in {"all", "some", "retry"}
+        if kind in {"none", "late"}:
+            return kind, epoch, None
+        if kind == "worn":
+            return kind, epoch, answer[3]
+        if kind in {"all", "some"}:
+            if kind == "some":
+                names = [candidates[int(index) - 1] for index in answer[3].split(",")]
+            return kind, epoch, Claim(new, token, tuple(names), 1, {}, fingerprint)
+        claim_id, attempt, made_under, joined = answer[3:7]
+        rest = iter(answer[7:])
+        journal = {int(i): entry.split(" ", 1)[0] for i, entry in zip(rest, rest, strict=True)}
+        names = tuple(joined.split("/"))
+        return kind, epoch, Claim(claim_id, token, names, int(attempt), journal, made_under)
+
+    def _in_epoch(self, epoch: str, claims_made: int, seen: int) -> str:
+        """Return what stands for this Redis having forgotten nothing, as far as we can know."""
+        if epoch != self._epoch:  # wiped, or our first call
+            self._epoch, self._claims_made = epoch, claims_made
+        elif claims_made < seen <= self._claims_made:  # restored from a snapshot
+            self._rollbacks += 1
+            self._claims_made = claims_made
+        self._claims_made = max(self._claims_made, claims_made)
+        return f"{epoch}.{self._rollbacks}"
 
     @contextlib.asynccontextmanager
     async def holding(self, claim: Claim, since_seconds: float) -> AsyncGenerator[Lease]:
@@ -224,9 +212,9 @@ class Ledger:
 
         async def heartbeat() -> None:
             while True:
-                await asyncio.sleep(self._lease_seconds / 3)
+                await self._sleep(self._lease_seconds / 3)
                 began = self._monotonic()
-                with contextlib.suppress(Again):
+                with contextlib.suppress(PenstockError):
                     if not await self.renew(claim):
                         lease.lost(claim)
                         return
@@ -238,20 +226,24 @@ class Ledger:
         finally:
             beating.cancel()
 
-    @_plainly
+    @plainly
     async def renew(self, claim: Claim) -> bool:
         """Start the lease anew; False if somebody else owns the claim."""
-        keys = [self._claims, self._key(f"claim:{claim.id}"), self._counters]
-        return bool(await self._renew(keys=keys, args=[claim.id, claim.token, self._lease_ms]))
+        keys = ["claims", f"claim:{claim.id}", "counters"]
+        return bool(await self._run("renew", keys, [claim.id, claim.token, self._lease_ms]))
 
-    @_plainly
+    @plainly
     async def journal(self, claim: Claim, confirmed: Mapping[int, str]) -> bool:
-        """Note confirmed messages, index to id; False if somebody else owns the claim."""
-        keys = [self._key(f"claim:{claim.id}"), self._counters]
-        pairs = [part for pair in confirmed.items() for part in pair]
-        return bool(await self._note(keys=keys, args=[claim.token, *pairs]))
+        """Note confirmed messages, index to entry; False if somebody else owns the claim.
 
-    @_plainly
+        An entry is the message's id, a space, and the positions of the claim's files that are
+        complete once this message and all before it are confirmed: `ID 0-41,43-43`.
+        """
+        keys = [f"claim:{claim.id}", "counters"]
+        pairs = [part for pair in confirmed.items() for part in pair]
+        return bool(await self._run("journal", keys, [claim.token, *pairs]))
+
+    @plainly
     async def commit(self, claim: Claim, settled: Settled) -> bool:
         """Make the claim's files processed, or what `settled` says; False if it is not ours."""
         rejected = [part for pair in settled.rejected.items() for part in pair]
@@ -261,113 +253,81 @@ class Ledger:
             for part in (name, int(seconds * 1000))
         ]
         counters = [part for pair in settled.counters.items() if pair[1] for part in pair]
-        keys = [
-            self._claims,
-            self._processing,
-            self._processed,
-            self._rejected,
-            self._retry,
-            self._counters,
-            self._key(f"claim:{claim.id}"),
-            self._key(f"call:{claim.token}"),
-        ]
+        keys = ["claims", "json_files_processing", "json_files_processed", "json_files_rejected",
+                "retry", "counters", f"claim:{claim.id}", f"call:{claim.token}"]  # fmt: skip
         args: list[str | int] = [claim.id, claim.token, _REMEMBER_MS]
         args += [len(settled.vanished), *settled.vanished]
         args += [len(settled.rejected), *rejected]
         args += [len(settled.retry_seconds), *retry, *counters]
-        return bool(await self._settle(keys=keys, args=args))
+        return bool(await self._run("commit", keys, args))
 
-    @_plainly
+    @plainly
     async def release(self, claim: Claim) -> bool:
         """Give the claim back, journal kept; False if somebody else owns it."""
-        keys = [
-            self._claims,
-            self._key(f"claim:{claim.id}"),
-            self._key(f"call:{claim.token}"),
-            self._counters,
-        ]
-        return bool(await self._give_back(keys=keys, args=[claim.id, claim.token, _REMEMBER_MS]))
+        keys = ["claims", f"claim:{claim.id}", f"call:{claim.token}", "counters"]
+        return bool(await self._run("release", keys, [claim.id, claim.token, _REMEMBER_MS]))
 
-    @_plainly
+    @plainly
     async def expire(self) -> Sequence[Expired]:
         """Take expired claims from owners that are gone; at most 100 a call, [] when none is left.
 
         Each stays, expired, until a worker's next `claim` takes it over.
         """
-        flat = await self._expire(
-            keys=[self._claims, self._counters], args=[self._key("claim:"), 100]
-        )
+        keys = ["claims", "counters", f"call:{secrets.token_hex(16)}"]
+        rows = json.loads(await self._run("expire", keys, [self._prefix, 100, _REMEMBER_MS]))
         return [
-            Expired(
-                flat[i], flat[i + 1], int(flat[i + 2]), int(flat[i + 3]) / 1000, int(flat[i + 4])
-            )
-            for i in range(0, len(flat), 5)
+            Expired(claim, worker, attempt, overdue_ms / 1000, files)
+            for claim, worker, attempt, overdue_ms, files in rows
         ]
 
-    @_plainly
-    async def processed(self, skip: int) -> Sequence[str]:
-        """Return the up to 500 names longest processed and still in the spool, after `skip`."""
-        last = skip + _FILES_A_CALL_MAX - 1
-        return cast("list[str]", await self._client.zrange(self._processed, skip, last))
+    @plainly
+    async def isolate(self, claim_id: str) -> Isolated:
+        """Split an expired claim that was taken over too often; noughts if that is not so (now)."""
+        at = datetime.now(UTC).isoformat(timespec="milliseconds")
+        keys = ["claims", "json_files_processing", "json_files_processed", "json_files_rejected",
+                "counters", f"claim:{claim_id}", f"call:{claim_id}"]  # fmt: skip
+        args = [claim_id, self._prefix, self._takeovers_max, at, _REMEMBER_MS]
+        isolated = Isolated(*json.loads(await self._run("isolate", keys, args)))
+        if any(isolated):
+            telemetry.warn("claim.isolated", claim=claim_id, **isolated._asdict())
+        return isolated
 
-    @_plainly
-    async def rejected(self, cursor: int) -> tuple[int, Mapping[str, str]]:
-        """Return the next cursor and some rejected files still in the spool: name to JSON.
-
-        Begins with cursor 0 and ends when 0 comes back; a name may come twice.
-        """
-        scanned = await self._client.hscan(self._rejected, cursor, count=_FILES_A_CALL_MAX)
-        return cast("tuple[int, dict[str, str]]", scanned)
-
-    @_plainly
+    @plainly
     async def archived(self, names: Sequence[str]) -> int:
         """Note that files are out of the spool; return how many were not noted before."""
-        keys = [self._processed, self._rejected, self._out_of_spool, self._counters]
-        return int(await self._archive(keys=keys, args=list(names)))
+        keys = ["json_files_processed", "json_files_rejected", "out_of_spool", "counters"]
+        return int(await self._run("archived", keys, list(names)))
 
-    @_plainly
+    @plainly
     async def forget(self) -> int:
         """Let go of up to 500 files that no listing can name any more; return how many."""
-        args = [int(FORGET_AFTER_SECONDS * 1000), _FILES_A_CALL_MAX]
-        return int(await self._forget(keys=[self._out_of_spool], args=args))
+        args = [int(FORGET_AFTER_SECONDS * 1000), FILES_A_CALL_MAX]
+        return int(await self._run("forget", ["out_of_spool"], args))
 
-    @_plainly
-    async def counters(self) -> dict[str, int]:
-        """Return what has been counted since this ledger began, by name."""
-        counted = cast("dict[str, str]", await self._client.hgetall(self._counters))
-        return {name: int(value) for name, value in counted.items()}
+    @plainly
+    async def sweep(self, sweeper: str, names: Sequence[str]) -> int | None:
+        """Put those of up to 500 names in line that nobody takes up; None if another one sweeps.
 
-    @_plainly
-    async def sizes(self) -> dict[str, int]:
-        """Return how many files are in each state, and how many claims there are."""
-        async with self._client.pipeline(transaction=True) as pipe:
-            pipe.hlen(self._processing)
-            pipe.zcard(self._processed)
-            pipe.zcard(self._out_of_spool)
-            pipe.hlen(self._rejected)
-            pipe.zcard(self._retry)
-            pipe.zcard(self._claims)
-            counts = cast("list[int]", await pipe.execute())
-        return dict(zip((*_STATES, "claims"), counts, strict=True))
-
-    @_plainly
-    async def states(self, names: Sequence[str]) -> list[str]:
-        """Return the state of each of up to 500 names.
-
-        One of waiting, processing, processed, archived, rejected or retry (waiting for its time).
+        `sweeper` is a token of the caller's. Without names it only asks for the sweeper's lease.
+        A name is put in line, once, when it has been seen waiting for as long as a lease.
         """
-        async with self._client.pipeline(transaction=True) as pipe:
-            pipe.hmget(self._processing, list(names))
-            pipe.zmscore(self._processed, list(names))
-            pipe.zmscore(self._out_of_spool, list(names))
-            pipe.hmget(self._rejected, list(names))
-            pipe.zmscore(self._retry, list(names))
-            columns = cast("list[list[str | float | None]]", await pipe.execute())
-        return [
-            next((s for s, found in zip(_STATES, row, strict=True) if found is not None), "waiting")
-            for row in zip(*columns, strict=True)
-        ]
+        keys = ["sweeper", "overlooked", "retry", "counters", "json_files_processing",
+                "json_files_processed", "out_of_spool", "json_files_rejected"]  # fmt: skip
+        args = [sweeper, self._lease_ms, self._lease_ms, _OVERLOOKED_MAX, *names]
+        swept = int(await self._run("sweep", keys, args))
+        return None if swept < 0 else swept
+
+    @plainly
+    async def swept(self, sweeper: str, pause_seconds: float) -> None:
+        """End a sweep; nobody begins another one before the pause is over."""
+        await self._run("swept", ["sweeper"], [sweeper, int(pause_seconds * 1000)])
+
+    @plainly
+    async def prune(self) -> int:
+        """Let go of workers not heard of for ten minutes; return how many."""
+        keys = ["workers", "workers_since", "overlooked"]
+        return int(await self._run("prune", keys, [_WORKER_SILENT_MS, _OVERLOOKED_MS]))
 
     async def close(self) -> None:
         """Close the connections; nothing is called afterwards."""
-        await self._client.aclose()
+        await self._book.client.aclose()

@@ -15,4 +15,5 @@ local processed = redis.call('ZREM', KEYS[1], unpack(ARGV))
 local rejected = redis.call('HDEL', KEYS[2], unpack(ARGV))
 redis.call('ZADD', KEYS[3], unpack(noted))
 redis.call('HINCRBY', KEYS[4], 'files_archived', processed)
+redis.call('HINCRBY', KEYS[4], 'files_rejected_moved', rejected)
 return processed + rejected

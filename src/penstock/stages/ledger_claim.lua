@@ -2,58 +2,91 @@
 -- candidates that are waiting.
 --
 -- KEYS  1 claims  2 json_files_processing  3 json_files_processed  4 out_of_spool
---       5 json_files_rejected  6 retry  7 counters  8 epoch  9 call:TOKEN  10 claim:NEW
+--       5 json_files_rejected  6 retry  7 counters  8 epoch  9 workers  10 workers_since
+--       11 frontier  12 call:TOKEN  13 claim:NEW
 -- ARGV  1 prefix of claim keys  2 NEW, the id if a claim is made  3 token  4 worker
---       5 lease, ms  6 how long the answer to this token is remembered, ms
---       7 most files of a claim  8… candidate names
+--       5 fingerprint of the settings that shape messages  6 lease, ms
+--       7 how long the answer to this token is remembered, ms  8 most files of a claim
+--       9 most takeovers of a claim  10 cursor up to which the caller has tried every file
+--       11 epoch in which it has  12 number of claims it has seen made  13… candidate names
 --
--- Answers {kind, epoch} for 'none'; {kind, epoch} for 'all' (every candidate);
--- {kind, epoch, indexes} for 'some' (from 1, joined by commas); and
--- {kind, epoch, id, attempt, names joined by '/', journal…} for 'retry', 'taken_over' and 'repeat'.
+-- Answers {kind, epoch, number of claims made before this one, …}, where … is by kind:
+--   all        nothing: every candidate is claimed        none  nothing: there is nothing to claim
+--   some       indexes of the candidates claimed, from 1, joined by commas
+--   worn       id of an expired claim that has been taken over too often: to be isolated first
+--   late       nothing: the claim this token once got has moved on; ask with a new token
+--   retry, taken_over, repeat    id, attempt, fingerprint under which it was made, names joined by
+--              '/', then index and journal entry of each confirmed message
 -- Safe to run twice: the same token gets the claim that it got before.
+local FIRST = 13
 local now = now_ms()
-local prefix, new, token, worker = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-local lease, remember, most = tonumber(ARGV[5]), ARGV[6], tonumber(ARGV[7])
+local prefix, new, token, worker, fingerprint = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+local lease, remember, most = tonumber(ARGV[6]), ARGV[7], tonumber(ARGV[8])
 
 local epoch = redis.call('GET', KEYS[8])
 if not epoch then
   epoch = new
   redis.call('SET', KEYS[8], epoch)
 end
+local made = tonumber(redis.call('HGET', KEYS[7], 'claims') or 0)
+-- A caller whose files this Redis has forgotten, wholly or back to a snapshot, may not move it.
+if ARGV[10] ~= '' and ARGV[11] == epoch and tonumber(ARGV[12]) <= made then
+  redis.call('SET', KEYS[11], ARGV[10])
+end
+if redis.call('ZADD', KEYS[9], now, worker) == 1 then redis.call('HSET', KEYS[10], worker, now) end
 
-local function whole(kind, id)
-  local answer = {kind, epoch, id}
+local function whole(kind, id, made_under)
+  local answer = {kind, epoch, made, id}
   local fields = redis.call('HGETALL', prefix .. id)
-  local rest = {}
+  local n = 7
   for i = 1, #fields, 2 do
     local field, value = fields[i], fields[i + 1]
-    if field == 'attempt' then answer[4] = value
-    elseif field == 'names' then answer[5] = value
-    elseif string.sub(field, 1, 1) == '#' then
-      rest[#rest + 1] = string.sub(field, 2)
-      rest[#rest + 1] = value
+    if field == 'attempt' then answer[5] = value
+    elseif field == 'fingerprint' then answer[6] = made_under or value
+    elseif field == 'names' then answer[7] = value
+    elseif string.find(field, '^[#~]') then
+      answer[n + 1], answer[n + 2] = string.sub(field, 2), value
+      n = n + 2
     end
   end
-  for i = 1, #rest do answer[5 + i] = rest[i] end
   return answer
 end
 
-local before = redis.call('GET', KEYS[9])
-if before and redis.call('HGET', prefix .. before, 'token') == token then
-  return whole('repeat', before)
+-- What an earlier owner confirmed is set aside, from '#INDEX' to '~INDEX', until the new owner has
+-- made the same message under the same index and journals it again: only entries of one owner say
+-- together which files are complete.
+local function set_aside(key)
+  local fields = redis.call('HGETALL', key)
+  for i = 1, #fields, 2 do
+    if string.sub(fields[i], 1, 1) == '#' then
+      redis.call('HSET', key, '~' .. string.sub(fields[i], 2), fields[i + 1])
+      redis.call('HDEL', key, fields[i])
+    end
+  end
+end
+
+local before = redis.call('GET', KEYS[12])
+if before then
+  if redis.call('HGET', prefix .. before, 'token') == token then return whole('repeat', before) end
+  return {'late', epoch, made}
 end
 
 local expired = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, 1)[1]
 if expired then
   local key = prefix .. expired
-  if redis.call('HDEL', key, 'released') == 0 then
+  local claim = redis.call('HMGET', key, 'released', 'attempt', 'fingerprint')
+  if claim[1] then
+    redis.call('HDEL', key, 'released')
+  else
+    if tonumber(claim[2]) > tonumber(ARGV[9]) then return {'worn', epoch, made, expired} end
     redis.call('HINCRBY', key, 'attempt', 1)
     redis.call('HINCRBY', KEYS[7], 'claims_taken_over', 1)
   end
-  redis.call('HSET', key, 'token', token, 'worker', worker)
+  set_aside(key)
+  redis.call('HSET', key, 'token', token, 'worker', worker, 'fingerprint', fingerprint)
   redis.call('ZADD', KEYS[1], now + lease, expired)
-  redis.call('SET', KEYS[9], expired, 'PX', remember)
-  return whole('taken_over', expired)
+  redis.call('SET', KEYS[12], expired, 'PX', remember)
+  return whole('taken_over', expired, claim[3])
 end
 
 local function make(names)
@@ -63,10 +96,11 @@ local function make(names)
     processing[2 * i] = new
   end
   redis.call('HSET', KEYS[2], unpack(processing))
-  redis.call('HSET', KEYS[10], 'names', table.concat(names, '/'), 'token', token,
-    'worker', worker, 'attempt', 1, 'made_ms', now)
+  redis.call('HSET', KEYS[13], 'names', table.concat(names, '/'), 'token', token,
+    'worker', worker, 'attempt', 1, 'fingerprint', fingerprint, 'made_ms', now)
   redis.call('ZADD', KEYS[1], now + lease, new)
-  redis.call('SET', KEYS[9], new, 'PX', remember)
+  redis.call('SET', KEYS[12], new, 'PX', remember)
+  redis.call('HINCRBY', KEYS[7], 'claims', 1)
 end
 
 local due = redis.call('ZRANGEBYSCORE', KEYS[6], '-inf', now, 'LIMIT', 0, most)
@@ -76,22 +110,13 @@ if #due > 0 then
   return whole('retry', new)
 end
 
-if #ARGV < 8 then return {'none', epoch} end
+local count = #ARGV - FIRST + 1
+if count == 0 then return {'none', epoch, made} end
+local indexes = waiting({KEYS[2], KEYS[5]}, {KEYS[3], KEYS[4], KEYS[6]}, FIRST)
+if #indexes == 0 then return {'none', epoch, made} end
 local names = {}
-for i = 8, #ARGV do names[i - 7] = ARGV[i] end
-local processing = redis.call('HMGET', KEYS[2], unpack(names))
-local processed = redis.call('ZMSCORE', KEYS[3], unpack(names))
-local gone = redis.call('ZMSCORE', KEYS[4], unpack(names))
-local rejected = redis.call('HMGET', KEYS[5], unpack(names))
-local retry = redis.call('ZMSCORE', KEYS[6], unpack(names))
-local waiting, indexes = {}, {}
-for i = 1, #names do
-  if not (processing[i] or processed[i] or gone[i] or rejected[i] or retry[i]) then
-    waiting[#waiting + 1] = names[i]
-    indexes[#indexes + 1] = i
-  end
-end
-if #waiting == 0 then return {'none', epoch} end
-make(waiting)
-if #waiting == #names then return {'all', epoch} end
-return {'some', epoch, table.concat(indexes, ',')}
+for i = 1, #indexes do names[i] = ARGV[FIRST - 1 + indexes[i]] end
+make(names)
+redis.call('HINCRBY', KEYS[7], 'files_seen', #names)
+if #names == count then return {'all', epoch, made} end
+return {'some', epoch, made, table.concat(indexes, ',')}

@@ -10,7 +10,7 @@ if redis.call('HGET', KEYS[2], 'token') ~= ARGV[2] then
   redis.call('HINCRBY', KEYS[4], 'releases_refused', 1)
   return 0
 end
-redis.call('HSET', KEYS[2], 'token', '', 'released', 1)
+redis.call('HSET', KEYS[2], 'token', '', 'released', 1, 'ended_ms', now_ms())
 redis.call('ZADD', KEYS[1], 0, ARGV[1])
 redis.call('SET', KEYS[3], 'released', 'PX', ARGV[3])
 return 1

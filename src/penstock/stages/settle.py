@@ -1,12 +1,12 @@
 """What becomes of each file of a claim: collected while it is carried, said once at its commit."""
 
 import json
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
-from penstock.model import Message, MessageReject, RecordReject, Selected, Settled
+from penstock.model import Message, MessageReject, RecordReject, Selected, Sent, Settled
 
 RECORDS_LISTED_MAX = 1_000
 """So many rejected records of a file are listed one by one; all of them are counted."""
@@ -19,7 +19,7 @@ class Outcome:
     as a file, so that it is kept with the reasons; its other records are sent all the same.
     """
 
-    def __init__(self, names: Sequence[str]) -> None:
+    def __init__(self, names: Sequence[str], *, after_loss: bool = False) -> None:
         self._names = names
         self._vanished: list[str] = []
         self._retry_seconds: dict[str, float] = {}
@@ -27,8 +27,9 @@ class Outcome:
         self._records: dict[str, list[RecordReject]] = {}
         self._first_records: list[int] = []  # per file with records: its first record in the claim
         self._sources: list[tuple[str, Sequence[int]]] = []  # parallel: its name and indexes
+        self._positions: list[int] = []  # parallel: its position in the claim; -1 if it has rejects
         self._packed = 0
-        self._counted: Counter[str] = Counter()
+        self._counted: Counter[str] = Counter(files_after_loss=len(names) if after_loss else 0)
 
     def vanish(self, name: str) -> None:
         """Drop a file from the claim that is not there any more."""
@@ -47,15 +48,40 @@ class Outcome:
         self._records.setdefault(name, []).append(reject)
         self._counted["records_rejected"] += 1
 
-    def pack(self, name: str, selected: Selected, packed: Sequence[int]) -> None:
-        """Note that the records whose indexes are in `packed` went into messages, in that order."""
+    def pack(self, position: int, selected: Selected, packed: Sequence[int]) -> None:
+        """Note that records of the file at `position` in the claim went into messages.
+
+        `packed` holds their indexes, in that order.
+        """
+        name = self._names[position]
+        self._counted["records_read"] += (
+            len(selected.records) + selected.filtered + len(selected.rejects)
+        )
         self._counted["records_filtered"] += selected.filtered
         for reject in selected.rejects:
             self.reject_record(name, reject)
         if packed:
             self._first_records.append(self._packed)
             self._sources.append((name, packed))
+            self._positions.append(-1 if name in self._records else position)
             self._packed += len(packed)
+
+    def journal_entry(self, message: Message) -> str:
+        """Return what the journal is to keep of a confirmed message: `ID 0-41,43-43`.
+
+        The ranges are the positions of the files whose last record it holds: all of such a file is
+        confirmed once this message and all before it are. Files with rejected records are left out,
+        because they have another fate than being processed.
+        """
+        end = message.first_record + message.records
+        first = bisect_right(self._first_records, message.first_record) - 1
+        last = bisect_left(self._first_records, end) - 1
+        following = last + 1
+        file_end = (
+            self._first_records[following] if following < len(self._first_records) else self._packed
+        )
+        positions = self._positions[first : last + (file_end == end)]
+        return f"{message.id} {_ranges(positions)}"
 
     def confirm(self, messages: Sequence[Message]) -> None:
         """Note messages that SQS has."""
@@ -63,14 +89,33 @@ class Outcome:
         self._counted["records_sent"] += sum(message.records for message in messages)
         self._counted["bytes_sent"] += sum(message.size_bytes for message in messages)
 
-    def confirm_earlier(self, messages: Sequence[Message], mismatches: int) -> None:
-        """Note messages confirmed under an earlier owner, and how many were other then."""
-        self._counted["messages_skipped"] += len(messages)
-        self._counted["records_sent"] += sum(message.records for message in messages)
-        self._counted["messages"] += len(messages)
-        self._counted["journal_mismatches"] += mismatches
+    def divide(
+        self, messages: Sequence[Message], journal: Mapping[int, str]
+    ) -> tuple[Sequence[Message], Sequence[Message]]:
+        """Return the messages that were confirmed under an earlier owner, and those still to send.
 
-    def refuse(self, rejected: Sequence[MessageReject]) -> None:
+        `journal` maps index to id. Both must agree: another id is another message.
+        """
+        if not journal:
+            return (), messages
+        earlier = [message for message in messages if journal.get(message.index) == message.id]
+        unsent = [message for message in messages if journal.get(message.index) != message.id]
+        self._counted["messages_skipped"] += len(earlier)
+        self._counted["records_sent"] += sum(message.records for message in earlier)
+        self._counted["messages"] += len(earlier)
+        self._counted["journal_mismatches"] += sum(message.index in journal for message in unsent)
+        return earlier, unsent
+
+    def sent(self, sent: Sent) -> None:
+        """Note how a call to the queue ended; what was confirmed has been told already."""
+        self._counted["messages_submitted"] += len(sent.confirmed) + len(sent.rejected)
+        self._counted["messages_failed"] += len(sent.rejected)
+        self._counted["batches"] += sent.batches
+        self._counted["possible_repeats"] += sent.possible_repeats
+        self._counted["throttled"] += sent.throttled
+        self._refuse(sent.rejected)
+
+    def _refuse(self, rejected: Sequence[MessageReject]) -> None:
         """Reject the records of messages that SQS will never take, each in its file."""
         for message, reason in rejected:
             for record in range(message.first_record, message.first_record + message.records):
@@ -104,3 +149,18 @@ class Outcome:
         self._counted["files_retried"] += len(self._retry_seconds)
         self._counted["files_processed"] += len(self._names) - other
         return Settled(self._vanished, rejected, self._retry_seconds, dict(self._counted))
+
+
+def _ranges(positions: Sequence[int]) -> str:
+    """Return ascending positions as ranges, those below 0 left out: [0, 1, -1, 3] is `0-1,3-3`."""
+    if positions and -1 not in positions and positions[-1] - positions[0] == len(positions) - 1:
+        return f"{positions[0]}-{positions[-1]}"
+    ranges: list[list[int]] = []
+    for position in positions:
+        if position < 0:
+            continue
+        if ranges and ranges[-1][1] == position - 1:
+            ranges[-1][1] = position
+        else:
+            ranges.append([position, position])
+    return ",".join(f"{first}-{last}" for first, last in ranges)

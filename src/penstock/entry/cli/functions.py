@@ -83,8 +83,8 @@ def check(
     """Free files whose worker is gone (json_files_processing_checker), and report them."""
 
     async def open_parts(stack: AsyncExitStack) -> repeat.OnePass[checker.CheckerTally]:
-        book = await wiring.ledger(_read(config), stack)
-        return lambda stop: checker.check(book, stop=stop, budget_seconds=budget_seconds)
+        parts = await wiring.checker(_read(config), stack)
+        return lambda stop: checker.check(parts, stop=stop, budget_seconds=budget_seconds)
 
     _go("checker", open_parts, every, as_json=as_json, verbose=verbose)
 

@@ -1,0 +1,74 @@
+-- isolate: split an expired claim that has been taken over too often, so that the file that kills
+-- its workers can hurt no other. Files whose every message is confirmed become processed, the others
+-- a claim each; where there is but one file, it is rejected.
+--
+-- KEYS  1 claims  2 json_files_processing  3 json_files_processed  4 json_files_rejected
+--       5 counters  6 claim:ID  7 call:ID
+-- ARGV  1 ID  2 prefix of claim keys  3 most takeovers of a claim
+--       4 the time for the reason of a reject, ISO 8601
+--       5 how long the answer is remembered, ms
+--
+-- Answers a JSON array: numbers of files processed, rejected, and now in a claim of their own; the
+-- same when it is repeated, and [0,0,0] when there is nothing to split any more.
+--
+-- A journal entry is `MESSAGE_ID FILES`: the positions of the files, from 0, that are complete once
+-- this message and all before it are confirmed, as ranges: `0-41,43-43`. Only those of the last
+-- owner count ('#INDEX'): an earlier one may have made other messages.
+local before = redis.call('GET', KEYS[7])
+if before then return before end
+local now = now_ms()
+local score = redis.call('ZSCORE', KEYS[1], ARGV[1])
+if not score or tonumber(score) > now then return '[0,0,0]' end
+local claim = redis.call('HMGET', KEYS[6], 'names', 'attempt', 'released', 'fingerprint')
+local attempt = tonumber(claim[2])
+if claim[3] or attempt <= tonumber(ARGV[3]) then return '[0,0,0]' end
+
+local complete, confirmed = {}, 0
+while true do
+  local entry = redis.call('HGET', KEYS[6], '#' .. confirmed)
+  if not entry then break end
+  confirmed = confirmed + 1
+  for from, to in string.gmatch(string.match(entry, '^%S+ ?(.*)$'), '(%d+)-(%d+)') do
+    for position = tonumber(from), tonumber(to) do complete[position + 1] = true end
+  end
+end
+
+local names = split(claim[1])
+local processed, rejected, alone = 0, 0, 0
+for i = 1, #names do
+  local name = names[i]
+  if complete[i] then
+    redis.call('ZADD', KEYS[3], now, name)
+    redis.call('HDEL', KEYS[2], name)
+    processed = processed + 1
+  elseif #names == 1 then
+    redis.call('HSET', KEYS[4], name, '{"file":' .. cjson.encode(name) .. ',"reason":"its worker died '
+      .. attempt .. ' times","records":[],"records_rejected":0,"attempt":' .. attempt
+      .. ',"rejected_at":' .. cjson.encode(ARGV[4]) .. '}')
+    redis.call('HDEL', KEYS[2], name)
+    rejected = rejected + 1
+  else
+    local id = ARGV[1] .. '.' .. i
+    redis.call('HSET', ARGV[2] .. id, 'names', name, 'token', '', 'worker', '', 'attempt', 1,
+      'released', 1, 'fingerprint', claim[4], 'made_ms', now,
+      'ended_ms', now)
+    redis.call('ZADD', KEYS[1], 0, id)
+    redis.call('HSET', KEYS[2], name, id)
+    alone = alone + 1
+  end
+end
+redis.call('ZREM', KEYS[1], ARGV[1])
+-- Messages that also hold records of an incomplete file are sent again, in other company. No fewer
+-- than this: those after a gap, and one that ends within a file.
+local noted = 0
+for _, field in ipairs(redis.call('HKEYS', KEYS[6])) do
+  if string.find(field, '^[#~]') then noted = noted + 1 end
+end
+redis.call('DEL', KEYS[6])
+redis.call('HINCRBY', KEYS[5], 'claims_isolated', 1)
+redis.call('HINCRBY', KEYS[5], 'files_processed', processed)
+redis.call('HINCRBY', KEYS[5], 'files_rejected', rejected)
+if alone + rejected > 0 then redis.call('HINCRBY', KEYS[5], 'messages_split', noted) end
+local answer = '[' .. processed .. ',' .. rejected .. ',' .. alone .. ']'
+redis.call('SET', KEYS[7], answer, 'PX', ARGV[5])
+return answer

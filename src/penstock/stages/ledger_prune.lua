@@ -1,0 +1,15 @@
+-- prune: let go of workers that have not been heard of, and of names seen waiting that went away.
+-- The answers remembered for a token expire by themselves.
+--
+-- KEYS  1 workers  2 workers_since  3 overlooked
+-- ARGV  1 how long a worker may be silent, ms  2 how long a name is remembered as waiting, ms
+--
+-- Answers how many workers were let go of.
+local now = now_ms()
+local gone = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now - tonumber(ARGV[1]), 'LIMIT', 0, 1000)
+if #gone > 0 then
+  redis.call('ZREM', KEYS[1], unpack(gone))
+  redis.call('HDEL', KEYS[2], unpack(gone))
+end
+redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', now - tonumber(ARGV[2]))
+return #gone

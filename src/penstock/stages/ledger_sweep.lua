@@ -1,0 +1,41 @@
+-- sweep: put in line for a retry what lies in the spool, waiting, that no worker's listing brings up
+-- any more: names that appeared out of order, or that a Redis restored from a snapshot forgot.
+--
+-- KEYS  1 sweeper  2 overlooked  3 retry  4 counters  5 json_files_processing
+--       6 json_files_processed  7 out_of_spool  8 json_files_rejected
+-- ARGV  1 token of the sweeper  2 its lease, ms  3 how long a file waits before it is overlooked, ms
+--       4 most names remembered as waiting  5… names
+--
+-- One sweeper at a time: answers -1 when another one holds the lease. Otherwise answers how many
+-- names were put in line. A name must be seen waiting twice, that long apart, so a file that has
+-- just arrived is left to the workers.
+local now = now_ms()
+local sweeper = redis.call('HMGET', KEYS[1], 'token', 'until_ms')
+if sweeper[1] and sweeper[1] ~= ARGV[1] and tonumber(sweeper[2]) > now then return -1 end
+redis.call('HSET', KEYS[1], 'token', ARGV[1], 'until_ms', now + tonumber(ARGV[2]))
+if #ARGV < 5 then return 0 end
+local is_waiting = {}
+for _, index in ipairs(waiting({KEYS[5], KEYS[8]}, {KEYS[6], KEYS[7], KEYS[3]}, 5)) do
+  is_waiting[index] = true
+end
+local since = redis.call('ZMSCORE', KEYS[2], unpack(ARGV, 5))
+local room = tonumber(ARGV[4]) - redis.call('ZCARD', KEYS[2])
+local swept = 0
+for i = 1, #ARGV - 4 do
+  local name = ARGV[4 + i]
+  if since[i] and not is_waiting[i] then
+    redis.call('ZREM', KEYS[2], name)
+  elseif since[i] and tonumber(since[i]) + tonumber(ARGV[3]) <= now then
+    redis.call('ZREM', KEYS[2], name)
+    redis.call('ZADD', KEYS[3], now, name)
+    swept = swept + 1
+  elseif is_waiting[i] and not since[i] and room > 0 then
+    redis.call('ZADD', KEYS[2], now, name)
+    room = room - 1
+  end
+end
+if swept > 0 then
+  redis.call('HINCRBY', KEYS[4], 'files_swept', swept)
+  redis.call('HINCRBY', KEYS[4], 'files_seen', swept)
+end
+return swept
