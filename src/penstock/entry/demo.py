@@ -61,6 +61,7 @@ class Demo:
         self.corpus = Corpus(_SEED, plan.records_per_file)
         self.comparison = Comparison(self.corpus, plan.files * plan.records_per_file)
         self.files_written = 0
+        self.producing_seconds = 0.0
         self.watch: Watch
         self.consumer: Consumer
         self._show = show
@@ -178,6 +179,7 @@ class Demo:
             self.files_written = json.loads(line)["files"]
             if not self.files_written:  # its first word, as it begins
                 self._began = time.monotonic()
+        self.producing_seconds = time.monotonic() - self._began
 
     def _result(self) -> Result:
         files = self.files_written

@@ -23,6 +23,7 @@ from penstock.errors import Halt
 
 _EXIT_STOPPED = 130  # as shells say it of Ctrl-C
 _RATE_SECONDS = 2.0  # rates are over so long
+_LATE = 1.1  # so much longer than planned is worth a word
 _LINE_EVERY = 4  # samples a line of progress, where there is no terminal to redraw
 
 
@@ -56,19 +57,31 @@ def demo(
             run = Demo(plan, place.path, progress.show)
             result = repeat.run(run.run)
         if result is None:
-            console.print("stopped")
+            _say(console, "stopped")
             raise typer.Exit(_EXIT_STOPPED)
-        place.keep = place.keep or bool(result.disagreements())
         if as_json:
             typer.echo(json.dumps(result.as_dict()))
         else:
             _summarize(Console(), result)
-        for line in result.disagreements():
-            console.print(f"disagrees: {line}", style="red", highlight=False, soft_wrap=True)
+        if run.producing_seconds > _LATE * seconds:
+            reached = result.files_written / run.producing_seconds
+            _say(
+                console,
+                f"the producer reached {reached:,.0f} files a second, not {rate:,.0f}: this machine"
+                " is too busy, or its file system too slow (TMPDIR=/dev/shm is memory)",
+            )
+        wrong = result.disagreements()
+        for line in wrong:
+            _say(console, f"disagrees: {line}", style="red")
+        place.keep = place.keep or bool(wrong)
         if place.keep:
-            console.print(f"all of it lies in {place.path}", highlight=False, soft_wrap=True)
-        if result.disagreements():
+            _say(console, f"all of it lies in {place.path}")
+        if wrong:
             raise typer.Exit(1)
+
+
+def _say(console: Console, line: str, style: str = "") -> None:
+    console.print(line, style=style, highlight=False, markup=False, soft_wrap=True)
 
 
 class _Place:
@@ -137,9 +150,7 @@ class _Progress:
             self._live.update(self._table(figures, oldest), refresh=True)
         elif not self._quiet and self._samples % _LINE_EVERY == 0:
             words = [f"{name} {value:,.0f}" for name, value in figures.items()]
-            self._console.print(
-                ", ".join([*words, f"oldest waiting {oldest:.2f} s"]), soft_wrap=True
-            )
+            _say(self._console, ", ".join([*words, f"oldest waiting {oldest:.2f} s"]))
 
     def _table(self, figures: dict[str, float], oldest: float) -> Table:
         table = Table("files, records", "count", "a second", box=None, padding=(0, 2))
