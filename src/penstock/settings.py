@@ -36,6 +36,9 @@ CONFIG_DEFAULT = Path("penstock.toml")
 EMBEDDED = "embedded"
 """The value of `ledger.url` and `queue.url` that makes Penstock start the real thing itself."""
 
+EMBEDDED_QUEUE = "penstock"
+"""The queue in an embedded SQS."""
+
 MESSAGE_FORMAT = "penstock/1"
 """Changes when the same files and settings would give other message bodies than before."""
 

@@ -11,15 +11,18 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from penstock import telemetry
+from penstock.entry import wiring
+from penstock.entry.embedded_process import EmbeddedProcess
 from penstock.entry.embedded_redis import EmbeddedRedis
 from penstock.entry.embedded_sqs import EmbeddedSqs
-from penstock.settings import EMBEDDED, Settings
+from penstock.errors import Halt
+from penstock.settings import EMBEDDED, EMBEDDED_QUEUE, Settings
 
 _STOP_SECONDS = 15.0  # a loader gives its claims five to commit; what takes longer is killed
 _RESTART_SECONDS_MIN = 0.5
@@ -64,20 +67,59 @@ async def supervise(
     """
     async with AsyncExitStack() as stack:
         state = Path(settings.run.state_directory)
+        parts: list[EmbeddedProcess] = []
+        environment = dict(os.environ)  # says where the parts are: no member runs one itself
         if settings.ledger.url == EMBEDDED:
-            await stack.enter_async_context(EmbeddedRedis(state))
+            redis = await stack.enter_async_context(EmbeddedRedis(state))
+            environment |= {
+                "PENSTOCK_LEDGER__URL": redis.url,
+                "PENSTOCK_LEDGER__SPOOL": wiring.spool_name(settings),
+            }
+            parts.append(redis)
         if settings.queue.url == EMBEDDED:
-            await stack.enter_async_context(EmbeddedSqs(state))
+            sqs = await stack.enter_async_context(EmbeddedSqs(state))
+            environment |= {
+                **sqs.environment,
+                "PENSTOCK_QUEUE__URL": await sqs.create_queue(EMBEDDED_QUEUE),
+                "PENSTOCK_QUEUE__ENDPOINT_URL": sqs.endpoint_url,
+            }
+            parts.append(sqs)
         async with asyncio.TaskGroup() as group:
+            for part in parts:
+                group.create_task(_keep_answering(part, stop))
             for member in members(settings, config, verbose=verbose):
-                group.create_task(_keep_alive(member, stop))
+                group.create_task(_keep_alive(member, environment, stop))
 
 
-async def _keep_alive(member: Member, stop: asyncio.Event) -> None:
+async def _keep_answering(part: EmbeddedProcess, stop: asyncio.Event) -> None:
+    """Start an embedded part again when it has died, with the data that it wrote."""
+    pause = _RESTART_SECONDS_MIN
+    while not await _stopped_within(stop, pause):
+        if part.exit_code is None:
+            pause = _RESTART_SECONDS_MIN
+            continue
+        telemetry.warn("process.ended", name=part.title, exit_code=part.exit_code)
+        try:
+            await part.stop()
+            await part.start()
+        except Halt as error:
+            pause = min(2 * pause, _RESTART_SECONDS_MAX)
+            telemetry.warn(
+                "process.waits", name=part.title, cause=str(error), again_in_seconds=pause
+            )
+
+
+async def _stopped_within(stop: asyncio.Event, seconds: float) -> bool:
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(stop.wait(), seconds)
+    return stop.is_set()
+
+
+async def _keep_alive(member: Member, environment: Mapping[str, str], stop: asyncio.Event) -> None:
     pause = _RESTART_SECONDS_MIN
     while not stop.is_set():
         began = time.monotonic()
-        process = await _start(member)
+        process = await _start(member, environment)
         telemetry.event("process.started", name=member.name, pid=process.pid)
         ended = asyncio.create_task(process.wait())
         stopped = asyncio.create_task(stop.wait())
@@ -91,16 +133,16 @@ async def _keep_alive(member: Member, stop: asyncio.Event) -> None:
         telemetry.warn(
             "process.ended", name=member.name, exit_code=ended.result(), again_in_seconds=pause
         )
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), pause)
+        await _stopped_within(stop, pause)
         pause = min(2 * pause, _RESTART_SECONDS_MAX)
 
 
-async def _start(member: Member) -> asyncio.subprocess.Process:
+async def _start(member: Member, environment: Mapping[str, str]) -> asyncio.subprocess.Process:
     tether = Path(__file__).with_name("tether.py")
     return await asyncio.create_subprocess_exec(
         *[sys.executable, "-I", "-S", str(tether), str(os.getpid())],
         *[sys.executable, "-m", "penstock", *member.arguments],
+        env=environment,
         stdin=asyncio.subprocess.DEVNULL,
         start_new_session=True,  # Ctrl-C is for the supervisor, which stops its processes in order
     )

@@ -22,7 +22,7 @@ from penstock.entry.embedded_redis import EmbeddedRedis
 from penstock.entry.embedded_sqs import EmbeddedSqs
 from penstock.errors import Halt
 from penstock.loader import Loader
-from penstock.settings import EMBEDDED, Settings
+from penstock.settings import EMBEDDED, EMBEDDED_QUEUE, Settings
 from penstock.stages.candidates import Candidates
 from penstock.stages.decode import Decoder
 from penstock.stages.ledger import Ledger
@@ -178,7 +178,7 @@ async def ledger(settings: Settings, stack: AsyncExitStack) -> Ledger:
     )
     book = Ledger(
         client,
-        spool=settings.ledger.spool or _spool_name(spool_directory(settings)),
+        spool=spool_name(settings),
         worker=f"{socket.gethostname()}-{os.getpid()}",
         lease_seconds=settings.ledger.lease_seconds,
         margin_seconds=_margin_seconds(settings),
@@ -189,8 +189,11 @@ async def ledger(settings: Settings, stack: AsyncExitStack) -> Ledger:
     return book
 
 
-def _spool_name(spool: Path) -> str:
-    """Return the name of a spool in an embedded Redis, which no other directory's can be."""
+def spool_name(settings: Settings) -> str:
+    """Return the spool's name in Redis; in an embedded one it is made from the whole path."""
+    if settings.ledger.spool:
+        return settings.ledger.spool
+    spool = spool_directory(settings)
     whole = str(spool.resolve())
     digest = hashlib.sha256(whole.encode()).hexdigest()[:8]
     return f"{re.sub(r'[^A-Za-z0-9_.-]', '-', spool.name)[:40]}-{digest}"
@@ -214,7 +217,7 @@ async def _queue(settings: Settings, stack: AsyncExitStack) -> Queue:
             EmbeddedSqs(Path(settings.run.state_directory), share=True)
         )
         endpoint_url = sqs.endpoint_url
-        url = await sqs.create_queue("penstock")
+        url = await sqs.create_queue(EMBEDDED_QUEUE)
         os.environ.update(sqs.environment)  # no call of this process goes to AWS
     made = SqsQueue(
         url,
