@@ -9,7 +9,6 @@ It shares no code with what reads the files, and no lock: it is on its own, as t
 """
 
 import argparse
-import contextlib
 import os
 import signal
 import time
@@ -20,6 +19,7 @@ from pathlib import Path
 from penstock.entry.demo_corpus import Corpus
 
 _SLEEP_SECONDS_MIN = 0.002  # a dozen files at 6,000 a second: fewer wake-ups, still smooth
+_SLEEP_SECONDS_MAX = 0.1  # to notice a stop in time
 _REPORT_SECONDS = 0.2
 
 
@@ -60,25 +60,30 @@ class Spool:
 
 
 def produce(
-    spool: Spool, corpus: Corpus, *, rate: float, files: int, report: Callable[[int], None]
+    spool: Spool,
+    corpus: Corpus,
+    *,
+    rate: float,
+    files: int,
+    report: Callable[[int], None],
+    stopped: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Write `files` files at `rate` a second, catching up when late; KeyboardInterrupt ends it."""
+    """Write `files` files at `rate` a second, catching up when late, until `stopped` says so."""
     name, written, reported = names(), 0, -_REPORT_SECONDS
     start = time.monotonic()
-    try:
-        while written < files:
-            elapsed = time.monotonic() - start
-            if elapsed - reported >= _REPORT_SECONDS:
-                reported = elapsed
-                report(written)
-            due = min(files, int(elapsed * rate) + 1)
-            if written == due:
-                time.sleep(max(_SLEEP_SECONDS_MIN, written / rate - elapsed))
-            while written < due:
-                spool.write(next(name), corpus.file(written))
-                written += 1
-    finally:
-        report(written)
+    while written < files and not stopped():
+        elapsed = time.monotonic() - start
+        if elapsed - reported >= _REPORT_SECONDS:
+            reported = elapsed
+            report(written)
+        due = min(files, int(elapsed * rate) + 1)
+        if written == due:
+            ahead = written / rate - elapsed
+            time.sleep(min(_SLEEP_SECONDS_MAX, max(_SLEEP_SECONDS_MIN, ahead)))
+        while written < due and not stopped():
+            spool.write(next(name), corpus.file(written))
+            written += 1
+    report(written)
 
 
 def main() -> None:
@@ -90,20 +95,21 @@ def main() -> None:
     parser.add_argument("--records-per-file", type=int, required=True)
     parser.add_argument("--seed", type=int, required=True)
     given = parser.parse_args()
-    # The handler that Ctrl-C has already: it raises, so the last file is counted or not begun.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    stopped: list[int] = []
+    # Noted, not raised: a file that is begun is finished, and counted.
+    signal.signal(signal.SIGTERM, lambda number, _frame: stopped.append(number))
 
     def report(files: int) -> None:
         print(f'{{"files": {files}}}', flush=True)  # noqa: T201  its protocol
 
-    with contextlib.suppress(KeyboardInterrupt):
-        produce(
-            Spool(given.spool),
-            Corpus(given.seed, given.records_per_file),
-            rate=given.rate,
-            files=max(1, round(given.rate * given.seconds)),
-            report=report,
-        )
+    produce(
+        Spool(given.spool),
+        Corpus(given.seed, given.records_per_file),
+        rate=given.rate,
+        files=max(1, round(given.rate * given.seconds)),
+        report=report,
+        stopped=lambda: bool(stopped),
+    )
 
 
 if __name__ == "__main__":
