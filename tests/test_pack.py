@@ -145,7 +145,9 @@ def test_an_id_changes_with_each_of_its_parts() -> None:
     ids.add(pack([(0, [b"1"])], records_per_message=1, names=("a.jso", "n"))[0].id)
     ids.add(pack([(0, [b"1"])], records_per_message=1, names=("n", "a.jso"))[0].id)
     ids.add(pack([(0, [b"2"])], records_per_message=1)[0].id)
-    assert len(ids) == 6
+    ids.add(pack([(0, [b"1"])], records_per_message=1, names=("ab", "c"))[0].id)
+    ids.add(pack([(0, [b"1"])], records_per_message=1, names=("a", "bc"))[0].id)
+    assert len(ids) == 8
 
 
 @pytest.mark.parametrize("records_per_message", ["many", 1])

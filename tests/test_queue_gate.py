@@ -31,6 +31,17 @@ async def test_one_round_of_throttles_halves_once() -> None:
     assert gate.limit == 4
 
 
+async def test_a_place_given_to_the_cancelled_goes_to_the_next() -> None:
+    """Woken and cancelled in one step, a call takes no place, and no other waits for it."""
+    gate = Gate(1)
+    ticket = await gate.enter()
+    first, second = (asyncio.create_task(gate.enter()) for _ in range(2))
+    await asyncio.sleep(0)
+    gate.leave(ticket, throttled=False)
+    first.cancel()
+    assert await asyncio.wait_for(second, 1) == 2
+
+
 async def test_it_never_closes() -> None:
     """However often it is halved, one call goes through."""
     gate = Gate(16)

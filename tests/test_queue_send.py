@@ -110,6 +110,15 @@ async def test_what_no_resend_can_mend_halts(sender: Sender, code: str) -> None:
     assert len(sender.told) == 10
 
 
+async def test_a_halt_keeps_the_receipts_of_its_own_reply(sender: Sender) -> None:
+    """Where one entry's error halts, the others' receipts in the same reply are told of."""
+    messages = packed(numbered(3))
+    sender.stub.script(Fault("fail_receiver", entries=(1,), code="KmsAccessDenied"))
+    with pytest.raises(Halt, match="KmsAccessDenied"):
+        await sender.send(messages)
+    assert once(sender.told) == once([messages[0], messages[2]]) == sender.copies()
+
+
 async def test_a_deleted_queue_halts(sender: Sender) -> None:
     """The queue's own answer after its deletion, in its legacy spelling too."""
     del sender.stub.model.queues["q"]

@@ -41,7 +41,7 @@ FAULTS: Final = {
     "reset_before": "the connection is reset before anything is taken",
     "reset_after": "everything is taken, then the connection is reset without a reply",
     "slow": "everything is taken, the reply comes after `seconds`",
-    "fail_receiver": "`entries` fail with SenderFault=false; not taken",
+    "fail_receiver": "`entries` fail with SenderFault=false and `code`; not taken",
     "fail_sender": "`entries` fail with SenderFault=true; not taken",
     "wrong_md5": "everything is taken, the receipts of `entries` bear another MD5",
     "missing_id": "everything is taken, the reply leaves `entries` out",
@@ -297,7 +297,7 @@ def _failed(identity: str, fault: Fault) -> Json:
     return {
         "Id": identity,
         "SenderFault": sender,
-        "Code": "InvalidMessageContents" if sender else "InternalError",
+        "Code": "InvalidMessageContents" if sender else fault.code,
         "Message": "The stub was told to fail this entry.",
     }
 
