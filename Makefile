@@ -4,7 +4,7 @@ UV ?= .cache/uv/bin/uv
 # The full form of a campaign is hours; SCALE=0.01 is a minute's taste of it.
 SCALE ?= 1
 
-.PHONY: help demo test check format bench campaign clean
+.PHONY: help demo test check format docs bench campaign clean
 .DEFAULT_GOAL := help
 
 help: ## Say what there is.
@@ -25,6 +25,9 @@ check: .venv/installed ## Format, lint, types, import rules, docs.
 
 format: .venv/installed ## Format the code, and mend what the linter can.
 	@.venv/bin/ruff check --quiet --fix . ; .venv/bin/ruff format --quiet .
+
+docs: .venv/installed ## Write docs/settings.md and docs/commands.md anew from the code.
+	@.venv/bin/python scripts/reference.py
 
 bench: .venv/installed ## Measure; prints a table for each script in bench/.
 	@for script in bench/[a-z]*.py; do echo "== $$script"; .venv/bin/python $$script || exit 1; done

@@ -63,7 +63,11 @@ def find_wheel(index: bytes) -> dict:
     machine = machine if system == "macosx" else machine.replace("arm64", "aarch64")
     for wheel in json.loads(index)["files"]:
         name = wheel["filename"]
-        if name.startswith(f"uv-{UV_VERSION}-") and system in name and name.endswith(f"{machine}.whl"):
+        if (
+            name.startswith(f"uv-{UV_VERSION}-")
+            and system in name
+            and name.endswith(f"{machine}.whl")
+        ):
             return wheel
     sys.exit(f"no wheel of uv for {system} {machine}: install uv, then make UV=$(command -v uv) …")
 

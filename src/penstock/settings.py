@@ -29,6 +29,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from penstock import expression
 from penstock.errors import Halt
 
 CONFIG_DEFAULT = Path("penstock.toml")
@@ -54,6 +55,14 @@ def _pattern(text: str) -> str:
     return text
 
 
+def _expression(text: str) -> str:
+    if text and (wrong := expression.check(text)):
+        msg = f"a JMESPath expression (this one fails: {wrong})"
+        raise ValueError(msg)
+    return text
+
+
+Expression = Annotated[str, AfterValidator(_expression)]
 Pattern = Annotated[str, AfterValidator(_pattern)]
 # The environment has only text; `1` is the number there too.
 One = Annotated[Literal["many", 1], BeforeValidator(lambda value: 1 if value == "1" else value)]
@@ -88,7 +97,7 @@ class PreambleLiteral(_Section):
 class Decode(_Section):
     """From a file's bytes to its records."""
 
-    records: str = Field(
+    records: Expression = Field(
         default="", description="JMESPath to the records inside an envelope; empty: the document"
     )
     max_file_bytes: int = Field(
@@ -111,8 +120,10 @@ class Decode(_Section):
 class Select(_Section):
     """Which part of which record is sent."""
 
-    fields: str = Field(default="@", min_length=1, description="JMESPath: the part that is sent")
-    where: str = Field(
+    fields: Expression = Field(
+        default="@", min_length=1, description="JMESPath: the part that is sent"
+    )
+    where: Expression = Field(
         default="", description="JMESPath: a record for which it is false is filtered out"
     )
 
@@ -301,6 +312,11 @@ def load(
         raise Halt("\n".join(lines)) from None
     except (ValueError, OSError) as error:  # TOML that does not parse, environment that is no JSON
         raise Halt(f"{path}: {error}") from None
+
+
+def without_password(url: str) -> str:
+    """Return an address with its password left out, for logs and people."""
+    return re.sub(r"(?<=://)([^/@:]*):[^/@]*@", r"\1:…@", url)
 
 
 def _absolute(settings: Settings, base: Path) -> Settings:

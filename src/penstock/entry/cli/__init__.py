@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from penstock import __version__
-from penstock.entry.cli import demo, functions, run
+from penstock.entry.cli import config, demo, functions, run
 from penstock.errors import Again, Halt
 
 EXIT_AGAIN = 75  # EX_TEMPFAIL of sysexits.h: it may work later
@@ -43,6 +43,7 @@ app.command("run")(run.run)
 app.command("load")(functions.load)
 app.command("archive")(functions.archive)
 app.command("check")(functions.check)
+app.add_typer(config.app, name="config")
 
 
 def main() -> None:

@@ -1,0 +1,138 @@
+"""Write docs/settings.md and docs/commands.md from the code; `make docs` runs it.
+
+    python scripts/reference.py [--check]
+
+With --check nothing is written, and the exit code is 1 if a page is not what the code says.
+"""
+
+import json
+import sys
+from collections.abc import Iterator
+from enum import Enum
+from pathlib import Path
+from typing import Any, get_args
+
+import typer.core
+import typer.main
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from penstock.entry.cli import app
+from penstock.settings import Settings
+
+DOCS = Path(__file__).parent.parent / "docs"
+
+SETTINGS_HEAD = """\
+# Settings
+
+Read from `penstock.toml` (`--config FILE`, or `PENSTOCK_CONFIG`, or the one in the current
+directory), over it from the environment: `PENSTOCK_QUEUE__URL` is `queue.url`. Relative paths are
+taken from where `penstock.toml` lies. `penstock config show` prints what is in force,
+`penstock config check` says whether it can work and whether the selection is compiled.
+
+A wrong value stops every command with one line: the field, the value, what is allowed.
+
+This page is written from the code by `make docs`.
+"""
+
+COMMANDS_HEAD = """\
+# Commands
+
+Exit codes: 0 done; 1 done, and something is wrong with what was looked at; 2 wrong usage; 75 it may
+work later (Redis or the queue is away: try again); 78 someone has to mend something first (a
+setting, a permission, a queue that does not exist); 130 stopped by Ctrl-C where that leaves
+something undone.
+
+Every command has `--help`. This page is written from the code by `make docs`.
+"""
+
+
+def settings_page() -> str:
+    """Return docs/settings.md."""
+    parts = [SETTINGS_HEAD]
+    for section, field in Settings.model_fields.items():
+        model = field.annotation
+        assert isinstance(model, type)
+        assert issubclass(model, BaseModel)
+        parts.append(f"\n## `[{section}]`\n\n{model.__doc__}\n\n")
+        parts.append("| key | default | allowed | what it is |\n|---|---|---|---|\n")
+        parts += [_setting(name, info) for name, info in model.model_fields.items()]
+    return "".join(parts)
+
+
+def _setting(name: str, info: FieldInfo) -> str:
+    default = "" if info.default is None else f"`{json.dumps(_plain(info.default))}`"
+    return f"| `{name}` | {default} | {_allowed(info)} | {info.description} |\n"
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _allowed(info: FieldInfo) -> str:
+    words: list[str] = []
+    for bound in info.metadata:
+        for attribute, sign in (("ge", "≥"), ("gt", ">"), ("le", "≤"), ("lt", "<")):
+            if (limit := getattr(bound, attribute, None)) is not None:
+                words.append(f"{sign} {limit:,}")
+    return ", ".join(words)
+
+
+def commands_page() -> str:
+    """Return docs/commands.md."""
+    root = typer.main.get_command(app)
+    return COMMANDS_HEAD + "".join(_command("penstock", root))
+
+
+def _command(path: str, command: Any) -> Iterator[str]:
+    context = typer.Context(command, info_name=path)
+    if isinstance(command, typer.core.TyperGroup):
+        for name in command.list_commands(context):
+            found = command.get_command(context, name)
+            assert found
+            yield from _command(f"{path} {name}", found)
+        return
+    pieces = " ".join(command.collect_usage_pieces(context))
+    yield f"\n## `{path} {pieces}`\n\n{_unwrapped(command.help or '')}\n\n"
+    for parameter in command.params:
+        if isinstance(parameter, typer.core.TyperOption):
+            yield f"* `{_option(parameter)}`: {parameter.help or ''}\n"
+
+
+def _unwrapped(text: str) -> str:
+    return text.replace("\b", "").strip()
+
+
+def _option(option: typer.core.TyperOption) -> str:
+    words = ", ".join(option.opts)
+    if not option.is_flag:
+        words += f" {_value(option)}"
+    return words
+
+
+def _value(option: typer.core.TyperOption) -> str:
+    kind: Any = option.type_descriptor.annotation
+    if option.metavar:
+        return option.metavar
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return "|".join(str(member.value) for member in kind)
+    words = {int: "NUMBER", float: "NUMBER", Path: "FILE"}
+    return next((word for known, word in words.items() if known in (kind, *get_args(kind))), "TEXT")
+
+
+def main() -> int:
+    """Write or check the pages; return the exit code."""
+    wrong = 0
+    for name, text in (("settings.md", settings_page()), ("commands.md", commands_page())):
+        page = DOCS / name
+        if "--check" in sys.argv:
+            if not page.exists() or page.read_text() != text:
+                sys.stderr.write(f"docs/{name} is not what the code says: run `make docs`\n")
+                wrong = 1
+        else:
+            page.write_text(text)
+    return wrong
+
+
+if __name__ == "__main__":
+    sys.exit(main())
