@@ -15,6 +15,7 @@ import sys
 import urllib.request
 import zipfile
 from pathlib import Path
+from typing import Any
 
 UV_VERSION = "0.13.9"
 
@@ -56,10 +57,10 @@ def by_wheel(directory: Path) -> None:
         target.chmod(0o755)
 
 
-def find_wheel(index: bytes) -> dict:
+def find_wheel(index: bytes) -> dict[str, Any]:
     """Return PyPI's entry of the wheel for this machine."""
     machine = platform.machine().lower().replace("amd64", "x86_64")
-    system = "macosx" if sys.platform == "darwin" else "manylinux"
+    system = "macosx" if platform.system() == "Darwin" else "manylinux"
     machine = machine if system == "macosx" else machine.replace("arm64", "aarch64")
     for wheel in json.loads(index)["files"]:
         name = wheel["filename"]

@@ -66,7 +66,7 @@ def _setting(name: str, info: FieldInfo) -> str:
 
 
 def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
+    return [] if value == () else value
 
 
 def _allowed(info: FieldInfo) -> str:
