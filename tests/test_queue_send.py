@@ -10,7 +10,7 @@ from botocore.retries.standard import ThrottledRetryableChecker
 from penstock.errors import Again, Halt
 from penstock.model import Message
 from penstock.stages import queue_sqs_errors
-from penstock.stages.queue_sqs_errors import Kind, kind_of_call
+from penstock.stages.queue_sqs_errors import Kind, kind_of_call, remedy_of
 from support.messages import numbered, packed
 from support.sender import Clock, Sender, once
 from support.sqs_stub import Fault, SqsStub
@@ -97,14 +97,21 @@ async def test_a_refused_entry_is_rejected_alone(sender: Sender) -> None:
 
 
 @pytest.mark.parametrize(
-    "code",
-    ["QueueDoesNotExist", "AccessDenied", "ExpiredToken", "InvalidSecurity", "KmsAccessDenied"],
+    ("code", "remedy"),
+    [
+        ("QueueDoesNotExist", "create the queue"),
+        ("AccessDenied", "sqs:SendMessage"),
+        ("ExpiredToken", "renew the credentials"),
+        ("SignatureDoesNotMatch", "clock"),
+        ("InvalidSecurity", "https"),
+        ("KmsAccessDenied", "kms:GenerateDataKey"),
+    ],
 )
-async def test_what_no_resend_can_mend_halts(sender: Sender, code: str) -> None:
-    """Halt names the code; what was confirmed before was told of; nothing is rejected."""
+async def test_what_no_resend_can_mend_halts(sender: Sender, code: str, remedy: str) -> None:
+    """Halt names code and remedy; what was confirmed before was told of; nothing is rejected."""
     messages = packed(numbered(20))
     sender.stub.script(None, Fault("error", status=400, code=code))
-    with pytest.raises(Halt, match=code):
+    with pytest.raises(Halt, match=f"{code}.*; .*{remedy}"):
         await sender.send(messages)
     assert once(sender.told) == sender.copies()
     assert len(sender.told) == 10
@@ -289,3 +296,4 @@ def test_the_table_knows_what_botocore_knows() -> None:
 def test_codes_in_every_spelling(code: str, status: int, kind: Kind) -> None:
     """The shape, the legacy code and a namespace mean the same; what nobody knows halts."""
     assert kind_of_call(code, status) is kind
+    assert bool(remedy_of(code)) or kind is not Kind.HALT

@@ -142,12 +142,31 @@ async def test_what_is_not_there_at_start(sender: Sender, missing: str) -> None:
     """A queue that does not exist halts; a server that does not answer is tried again later."""
     if missing == "queue":
         queue = SqsQueue(f"{sender.stub.url}/000000000000/other", region="us-east-1")
-        with pytest.raises(Halt, match=r"QueueDoesNotExist.*GetQueueAttributes"):
+        with pytest.raises(Halt, match=r"QueueDoesNotExist.*create the queue"):
             await queue.open()
     else:
         await sender.stub.__aexit__()
         with pytest.raises(Again, match="cannot reach the queue"):
             await SqsQueue(f"{sender.stub.url}/000000000000/q", region="us-east-1").open()
+
+
+async def test_opening_says_what_was_found(
+    sender: Sender, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One event: kind, limit, deduplication scope and key of the queue."""
+    caplog.set_level(logging.INFO)
+    found = {"MaximumMessageSize": "2048", "DeduplicationScope": "messageGroup"}
+    sender.stub.model.create("w.fifo", KmsMasterKeyId="alias/mine", **found)
+    await sender.queue.close()
+    await sender.open("w.fifo")
+    (fields,) = [vars(line)["fields"] for line in caplog.records if line.msg == "queue.opened"]
+    del fields["queue"]
+    assert fields == {
+        "fifo": True,
+        "deduplication_scope": "messageGroup",
+        "message_bytes_max": 2048,
+        "kms_key": "alias/mine",
+    }
 
 
 async def test_wrong_credentials_halt(sender: Sender, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,14 +18,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-import msgspec
-
 from penstock import telemetry
 from penstock.errors import Again, Halt
 from penstock.model import Message, MessageReject, QueueLimits, Sent
-from penstock.stages.queue_sqs_batch import Outcome, batches, error_of, outcome_of, request_body
-from penstock.stages.queue_sqs_errors import Kind, kind_of_call
+from penstock.stages.queue_sqs_batch import Outcome, batches, outcome_of, request_body
 from penstock.stages.queue_sqs_gate import Gate
+from penstock.stages.queue_sqs_limits import read_limits
 from penstock.stages.queue_sqs_wire import NoReplyError, NotSentError, Wire
 
 # Full jitter: each pause is uniform between 0 and min(5 s, 0.1 s * 2^tries). Source: "Exponential
@@ -39,10 +37,6 @@ _GARBLED_MAX: Final = 3
 _REPORT_SECONDS: Final = 10.0
 # What SQS takes as MessageGroupId: 1-128 letters, digits and punctuation.
 _GROUP: Final = re.compile(r"[!-~]{1,128}")
-
-
-class _Attributes(msgspec.Struct, rename="pascal"):
-    attributes: dict[str, str] = {}
 
 
 @dataclass(slots=True)
@@ -104,30 +98,11 @@ class SqsQueue:
         try:
             await self._wire.open()
             await self._wire.refresh()
-            attributes = await self._read_attributes()
+            self._limits = await read_limits(self._wire, self._url)
         except BaseException:
             await self._wire.close()
             raise
-        self._limits = QueueLimits(
-            message_bytes_max=int(attributes.get("MaximumMessageSize", 1_048_576)),
-            fifo=attributes.get("FifoQueue") == "true",
-        )
         return self._limits
-
-    async def _read_attributes(self) -> dict[str, str]:
-        ask = msgspec.json.encode({"QueueUrl": self._url, "AttributeNames": ["All"]})
-        try:
-            reply = await self._wire.call("GetQueueAttributes", ask)
-        except (NotSentError, NoReplyError) as error:
-            raise Again(f"cannot reach the queue {self._url}: {error}") from error
-        if reply.status != 200:  # noqa: PLR2004 - HTTP's own
-            code, text = error_of(reply.body, reply.query_error)
-            kind = kind_of_call(code, reply.status)
-            what = f"cannot read the attributes of the queue {self._url}: {code}: {text}"
-            if kind in (Kind.AGAIN, Kind.THROTTLED, Kind.UNKNOWN):
-                raise Again(what)
-            raise Halt(f"{what} (needed: sqs:GetQueueAttributes and sqs:SendMessage on it)")
-        return msgspec.json.decode(reply.body, type=_Attributes).attributes
 
     async def close(self) -> None:
         """Close all connections."""
@@ -232,7 +207,10 @@ class SqsQueue:
         if outcome.halt:
             raise Halt(f"the queue {self._url} takes nothing: {outcome.halt}")
         if any(run.garbled[message.index] >= _GARBLED_MAX for message in outcome.garbled):
-            raise Halt(f"the queue {self._url} changes messages: {outcome.cause}")
+            raise Halt(
+                f"the queue {self._url} changes messages: {outcome.cause}; see what "
+                "stands between here and SQS"
+            )
 
     def _report(self, cause: str, tries: int) -> None:
         """Log that something is sent again; a storm is one line every ten seconds."""

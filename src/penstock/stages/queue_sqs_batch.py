@@ -12,7 +12,13 @@ from typing import Final
 import msgspec
 
 from penstock.model import ATTRIBUTE_DATA_TYPE, Message, MessageReject, QueueLimits
-from penstock.stages.queue_sqs_errors import Kind, kind_of_call, kind_of_entry, short_code
+from penstock.stages.queue_sqs_errors import (
+    Kind,
+    kind_of_call,
+    kind_of_entry,
+    remedy_of,
+    short_code,
+)
 
 _HTTP_OK: Final = 200
 _REASON_CHARACTERS_MAX: Final = 300  # SQS's texts are shorter; a proxy's page is not
@@ -140,7 +146,8 @@ def outcome_of(batch: Sequence[Message], status: int, query_error: str, body: by
         # Someone else's reply: then its receipts prove nothing about our messages either.
         return Outcome(
             unknown=list(batch),
-            halt="the reply names an entry that was not sent, or names one twice",
+            halt="the reply names an entry that was not sent, or names one twice; see what "
+            "stands between here and SQS",
         )
     outcome = Outcome()
     for receipt in reply.successful:
@@ -169,7 +176,7 @@ def _outcome_of_error(batch: Sequence[Message], status: int, code: str, text: st
         case Kind.SPLIT | Kind.REJECT:
             return Outcome(rejected=[MessageReject(messages[0], f"SQS refuses it: {cause}")])
         case Kind.HALT:
-            return Outcome(again=messages, halt=cause)
+            return Outcome(again=messages, halt=f"{cause}; {remedy_of(code)}")
 
 
 def _take_receipt(outcome: Outcome, message: Message, md5: str) -> None:
@@ -190,4 +197,4 @@ def _take_refusal(outcome: Outcome, message: Message, refusal: _Refusal) -> None
     outcome.cause = text
     outcome.throttled |= kind is Kind.THROTTLED
     if kind is Kind.HALT:
-        outcome.halt = text
+        outcome.halt = f"{text}; {remedy_of(refusal.code)}"

@@ -36,27 +36,46 @@ _KINDS: Final = {
     Kind.UNKNOWN: "InternalError InternalFailure InternalServerError ServiceUnavailable",
     Kind.SPLIT: "BatchRequestTooLong",
     Kind.REJECT: "InvalidMessageContents InvalidParameterValue MessageTooLong",
-    Kind.HALT: (
+}
+# What halts, and what the person who looks should do.
+_REMEDIES: Final = {
+    "create the queue, or correct queue.url": (
         "QueueDoesNotExist NonExistentQueue QueueDeletedRecently InvalidAddress"
-        " AccessDenied AccessDeniedException AuthFailure ExpiredToken ExpiredTokenException"
-        " IncompleteSignature InvalidAccessKeyId InvalidClientTokenId InvalidSecurity"
-        " InvalidSignatureException MissingAuthenticationToken NotAuthorized OptInRequired"
-        " RequestExpired SignatureDoesNotMatch UnrecognizedClientException"
-        " KmsAccessDenied KmsDisabled KmsInvalidKeyUsage KmsInvalidState KmsNotFound"
+    ),
+    "allow these credentials sqs:SendMessage and sqs:GetQueueAttributes on it": (
+        "AccessDenied AccessDeniedException AuthFailure NotAuthorized OptInRequired"
+    ),
+    "renew the credentials": "ExpiredToken ExpiredTokenException RequestExpired",
+    "check the credentials, queue.region and this machine's clock": (
+        "IncompleteSignature InvalidAccessKeyId InvalidClientTokenId InvalidSignatureException"
+        " MissingAuthenticationToken SignatureDoesNotMatch UnrecognizedClientException"
+    ),
+    "use https, as the queue demands": "InvalidSecurity",
+    "see that the queue's KMS key is enabled, and allow kms:GenerateDataKey and kms:Decrypt": (
+        "KmsAccessDenied KmsDisabled KmsInvalidKeyUsage KmsInvalidState KmsNotFound"
         " KmsOptInRequired KMS.AccessDeniedException KMS.DisabledException"
         " KMS.InvalidKeyUsageException KMS.InvalidStateException KMS.NotFoundException"
         " KMS.OptInRequired"
-        # Ours to get right: what SQS says of a request that this sender must never make.
-        " BatchEntryIdsNotDistinct EmptyBatchRequest InvalidBatchEntryId MissingParameter"
+    ),
+    "report it: Penstock must never make such a request": (
+        "BatchEntryIdsNotDistinct EmptyBatchRequest InvalidBatchEntryId MissingParameter"
         " TooManyEntriesInBatchRequest UnsupportedOperation"
     ),
 }
-_KIND_OF: Final = {code: kind for kind, codes in _KINDS.items() for code in codes.split()}
+_KIND_OF: Final = {code: kind for kind, codes in _KINDS.items() for code in codes.split()} | {
+    code: Kind.HALT for codes in _REMEDIES.values() for code in codes.split()
+}
+_REMEDY_OF: Final = {code: remedy for remedy, codes in _REMEDIES.items() for code in codes.split()}
 
 
 def short_code(code: str) -> str:
     """Return a code without namespace and legacy prefix."""
     return code.rpartition("#")[2].removeprefix("AWS.SimpleQueueService.")
+
+
+def remedy_of(code: str) -> str:
+    """Return what to do about a code that halts."""
+    return _REMEDY_OF.get(short_code(code), "see the errors of SQS's SendMessageBatch for it")
 
 
 def kind_of_call(code: str, status: int) -> Kind:
