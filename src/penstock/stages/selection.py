@@ -17,9 +17,8 @@ from penstock.model import Document, RecordReject, Selected
 from penstock.stages.selection_compiler import Code, Uncompiled, compiled
 
 # What SQS refuses in a body and JSON can hold only inside strings, where it may be escaped.
-_NONCHARACTERS: Final = re.compile(rb"\xef\xbf([\xbe\xbf])")
-_ESCAPES: Final = {b"\xbe": rb"\ufffe", b"\xbf": rb"\uffff"}
-
+_NONCHARACTER: Final = re.compile(rb"\xef\xbf[\xbe\xbf]")
+_BETWEEN: Final = b"\x00"  # is in no JSON
 _REASON_MAX: Final = 200
 
 check_expression = expression.check
@@ -101,6 +100,8 @@ def _reason(error: Exception) -> str:
 
 def _sendable(bodies: list[bytes]) -> list[bytes]:
     """Escape U+FFFE and U+FFFF; every other character SQS refuses is one JSON refuses too."""
-    if b"\xef" not in (joined := b"".join(bodies)) or not _NONCHARACTERS.search(joined):
+    joined = _BETWEEN.join(bodies)
+    if b"\xef" not in joined or not _NONCHARACTER.search(joined):
         return bodies
-    return [_NONCHARACTERS.sub(lambda found: _ESCAPES[found[1]], body) for body in bodies]
+    escaped = joined.replace(b"\xef\xbf\xbe", rb"\ufffe").replace(b"\xef\xbf\xbf", rb"\uffff")
+    return escaped.split(_BETWEEN)
