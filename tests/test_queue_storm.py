@@ -34,7 +34,7 @@ faults = st.lists(
 
 @pytest.mark.usefixtures("aws")
 @pytest.mark.parametrize("queue", ["q", "q.fifo"])
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(script=faults, count=st.integers(1, 45), connections=st.integers(1, 16))
 def test_no_script_of_faults_loses_a_message(
     queue: str, script: list[Fault | None], count: int, connections: int
