@@ -20,6 +20,7 @@ from penstock.stages import queue_sqs_sign
 from penstock.stages.queue_sqs import SqsQueue
 from penstock.stages.queue_sqs_sign import Keys, Signer
 from penstock.stages.queue_sqs_wire import Wire
+from support.box import Box
 from support.messages import numbered, packed
 from support.sender import Clock, Sender, once
 from support.sqs_stub import SqsStub
@@ -175,6 +176,14 @@ async def test_wrong_credentials_halt(sender: Sender, monkeypatch: pytest.Monkey
     with pytest.raises(Halt, match="SignatureDoesNotMatch") as refusal:
         await SqsQueue(sender.stub.model.queues["q"].url, region="us-east-1").open()
     assert SECRET not in str(refusal.value)
+
+
+async def test_messages_larger_than_the_queue_takes_are_refused_at_start(box: Box) -> None:
+    """With an empty spool already: one line, with both numbers."""
+    box.queue.attributes["MaximumMessageSize"] = "1024"
+    box.set("queue", message_bytes=2_000)
+    with pytest.raises(Halt, match="message_bytes is 2000, .* MaximumMessageSize is 1024"):
+        await box.load()
 
 
 class Rotating:

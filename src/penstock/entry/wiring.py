@@ -72,6 +72,7 @@ async def loader(settings: Settings, stack: AsyncExitStack) -> Loader:
             names=names,
         )
 
+    new_packer(())  # a message_bytes that the queue does not take halts now, not at the first claim
     return Loader(
         source=files,
         candidates=Candidates(
