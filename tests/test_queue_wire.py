@@ -182,7 +182,7 @@ async def test_messages_larger_than_the_queue_takes_are_refused_at_start(box: Bo
     """With an empty spool already: one line, with both numbers."""
     box.queue.attributes["MaximumMessageSize"] = "1024"
     box.set("queue", message_bytes=2_000)
-    with pytest.raises(Halt, match="message_bytes is 2000, .* MaximumMessageSize is 1024"):
+    with pytest.raises(Halt, match=r"message_bytes is 2000, .* MaximumMessageSize is 1024"):
         await box.load()
 
 
