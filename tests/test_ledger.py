@@ -1,7 +1,7 @@
 """The ledger's verbs, each on the real scripts: what they do, refuse, and answer when repeated."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
@@ -418,3 +418,26 @@ def test_a_claim_never_shows_its_token() -> None:
     """What a log or an error may print of a claim proves nothing to anybody."""
     claim = Claim("id", "secret", (A,), 1, {})
     assert "secret" not in f"{claim} {claim!r}"
+
+
+async def test_answers_that_overtake_each_other_are_no_loss(books: Books) -> None:
+    """Two lanes of one worker claim at once, and the later answer is read first."""
+    worker = books.worker()
+    one, two, three = files(3)
+    first_read = asyncio.Event()
+    run = worker._run
+
+    async def overtaken(verb: str, keys: Sequence[str], args: Sequence[str | int]) -> Any:
+        answer = await run(verb, keys, args)
+        if one in args:
+            await first_read.wait()
+        return answer
+
+    worker._run = overtaken
+    slow = asyncio.create_task(worker.claim([one], 500))
+    while not await worker.counters():
+        await asyncio.sleep(0)
+    epochs = {(await worker.claim([two], 500)).epoch}
+    first_read.set()
+    epochs |= {(await slow).epoch, (await worker.claim([three], 500)).epoch}
+    assert len(epochs) == 1

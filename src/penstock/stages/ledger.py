@@ -174,7 +174,8 @@ class Ledger(LedgerReads):
             args,
         )  # fmt: skip
         kind, epoch = answer[0], self._in_epoch(answer[1], int(answer[2]), seen)
-        self._claims_made += kind in {"all", "some", "retry"}
+        made = int(answer[2]) + (kind in {"all", "some", "retry"})
+        self._claims_made = max(self._claims_made, made)  # a later answer may have come first
         if kind in {"none", "late"}:
             return kind, epoch, None
         if kind == "worn":
@@ -196,7 +197,6 @@ class Ledger(LedgerReads):
         elif claims_made < seen <= self._claims_made:  # restored from a snapshot
             self._rollbacks += 1
             self._claims_made = claims_made
-        self._claims_made = max(self._claims_made, claims_made)
         return f"{epoch}.{self._rollbacks}"
 
     @contextlib.asynccontextmanager
