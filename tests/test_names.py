@@ -1,0 +1,77 @@
+"""Which names are safe, and what time they tell."""
+
+import string
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from penstock import names
+
+ALPHABET = string.ascii_letters + string.digits + "_.:+,=@~ -"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "2026-11-23T06:15:00.123456.json",
+        "2026-11-23 06:15:00.123456+00:00.json",
+        "1763882100.123456.json",
+        "20261123T061500Z_host-7~2.json",
+        "a" * 240,
+    ],
+)
+def test_names_as_producers_write_them_are_safe(name: str) -> None:
+    """Time stamps in their usual spellings pass."""
+    assert names.is_safe(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "", ".", "..", ".hidden.json", "a/b.json", "../a.json", "/etc/passwd", "a\0.json",
+        "a\n.json", "a.json\n", "a\\b.json", "a.json.tmp", "-rf.json", " a.json", "\u00e9.json",
+        "a\u2044b.json", "a\udcff.json", "\uff0e\uff0e.json", "a%2fb.json", "a" * 241,
+    ],
+)  # fmt: skip
+def test_names_that_could_lead_elsewhere_are_not(name: str) -> None:
+    """Separators, hidden names, control and look-alike characters, endless names do not."""
+    assert not names.is_safe(name)
+
+
+@given(st.text(max_size=260))
+def test_a_safe_name_stays_in_its_directory(name: str) -> None:
+    """Whatever the name: safe means plain ASCII of the alphabet, one path component."""
+    if names.is_safe(name):
+        assert set(name) <= set(ALPHABET)
+        assert name not in {".", ".."}
+        assert not name.startswith((".", "-", " "))
+
+
+@pytest.mark.parametrize(
+    ("name", "hour"),
+    [
+        ("2026-11-23T06:15:00.123456.json", "2026/11/23/06"),
+        ("2026-11-23 23-59-59.json", "2026/11/23/23"),
+        ("20261123T061500.json", "2026/11/23/06"),
+        ("2026112306.json", "2026/11/23/06"),
+        ("tweets_2026_11_23.json", "2026/11/23/00"),
+        ("1763882100.json", "2025/11/23/07"),
+        ("1763882100123.json", "2025/11/23/07"),
+        ("1763882100123456.json", "2025/11/23/07"),
+        ("1763882100123456789.json", "2025/11/23/07"),
+        ("m-1763882100.5.json", "2025/11/23/07"),
+        ("message-7.json", None),
+        ("2026-13-45.json", None),
+    ],
+)
+def test_the_hour_is_the_names_own(name: str, hour: str | None) -> None:
+    """A date as it is written, else the seconds since 1970 in UTC, else nothing."""
+    assert names.hour_of(name) == hour
+
+
+@given(st.text(alphabet=ALPHABET, max_size=40))
+def test_any_name_gives_a_folder_or_nothing(name: str) -> None:
+    """No name makes it fail, or gives a folder outside the archive."""
+    hour = names.hour_of(name)
+    assert hour is None or [len(part) for part in hour.split("/")] == [4, 2, 2, 2]

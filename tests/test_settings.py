@@ -1,0 +1,106 @@
+"""Settings: where they come from, and what a wrong one says."""
+
+from pathlib import Path
+
+import pytest
+
+from penstock.errors import Halt
+from penstock.settings import Settings, load, without_password
+
+
+def toml(tmp_path: Path, text: str) -> Path:
+    """Write a penstock.toml and return its path."""
+    path = tmp_path / "penstock.toml"
+    path.write_text(text)
+    return path
+
+
+def test_environment_over_file_over_defaults(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What stands nearer to the command wins; the rest stays."""
+    path = toml(tmp_path, '[queue]\nurl = "a"\nconnections = 3\n')
+    monkeypatch.setenv("PENSTOCK_QUEUE__URL", "b")
+    found = load(path).queue
+    assert (found.url, found.connections, found.timeout_seconds) == ("b", 3, 10.0)
+    assert load(path, {"queue": {"url": "c"}}).queue.url == "c"
+
+
+def test_every_setting_can_come_from_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Numbers, and the number that is also a word."""
+    monkeypatch.setenv("PENSTOCK_QUEUE__RECORDS_PER_MESSAGE", "1")
+    monkeypatch.setenv("PENSTOCK_WORKER__LANES", "7")
+    found = load(toml(tmp_path, ""))
+    assert (found.queue.records_per_message, found.worker.lanes) == (1, 7)
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("[worker]\nlanes = 0", "worker.lanes: 0 is not allowed; allowed: greater than or equal"),
+        ('[source]\nsettle_seconds = "x"', "source.settle_seconds: 'x' is not allowed; allowed: a"),
+        ("[queue]\nrecords_per_message = 2", "queue.records_per_message: 2 is not allowed; allow"),
+        ('[archive]\naction = "burn"', "archive.action: 'burn' is not allowed; allowed: 'move' or"),
+        (
+            '[select]\nfields = "{a b}"',
+            "select.fields: '{a b}' is not allowed; allowed: a JMESPath",
+        ),
+        ('[source]\npattern = "("', "source.pattern: '(' is not allowed; allowed: a regular expr"),
+        ("[worker]\nlane = 1", "worker.lane: no such setting; see `penstock config show`"),
+        ("[wroker]\nlanes = 1", "wroker: no such setting; see `penstock config show`"),
+        ("[worker\n", "penstock.toml: "),
+        (
+            '[ledger]\nurl = "redis://host"',
+            "ledger.spool: missing; allowed: a name such as 'tweets'",
+        ),
+    ],
+)
+def test_a_wrong_value_is_one_line(tmp_path: Path, text: str, line: str) -> None:
+    """Field, value, what is allowed."""
+    with pytest.raises(Halt) as caught:
+        load(toml(tmp_path, text))
+    assert line in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_every_mistake_has_its_line(tmp_path: Path) -> None:
+    """Two mistakes are told at once."""
+    with pytest.raises(Halt) as caught:
+        load(toml(tmp_path, "[worker]\nlanes = 0\nclaim_files_max = 501"))
+    assert len(str(caught.value).splitlines()) == 2
+
+
+def test_a_password_is_in_no_error(tmp_path: Path) -> None:
+    """An address that is refused is not repeated."""
+    path = toml(tmp_path, '[ledger]\nurl = ["redis://user:secret@host"]\nspool = "x"')
+    with pytest.raises(Halt) as caught:
+        load(path)
+    assert "secret" not in str(caught.value)
+    assert without_password("redis://user:secret@host:1/0") == "redis://user:…@host:1/0"
+    assert without_password("redis://:secret@host") == "redis://:…@host"
+    assert without_password("unix:///a@b:c/redis.sock") == "unix:///a@b:c/redis.sock"
+
+
+def test_a_config_that_is_not_there(tmp_path: Path) -> None:
+    """A named file must exist; without a name there may be none."""
+    with pytest.raises(Halt, match="no such file"):
+        load(tmp_path / "nowhere.toml")
+
+
+def test_relative_paths_are_from_where_the_file_lies(tmp_path: Path) -> None:
+    """Every command finds the same spool and state, whatever directory it is started in."""
+    found = load(toml(tmp_path, '[source]\nurl = "spool"'))
+    assert found.source.url == str(tmp_path / "spool")
+    assert found.run.state_directory == str(tmp_path / ".penstock")
+
+
+def test_the_fingerprint_is_of_what_shapes_messages() -> None:
+    """Another selection is another fingerprint; another number of lanes is not."""
+    plain = Settings().fingerprint(1000)
+    assert plain == load(overrides={"worker": {"lanes": 9}}).fingerprint(1000)
+    assert plain != load(overrides={"select": {"fields": "id"}}).fingerprint(1000)
+    assert plain != load(overrides={"queue": {"records_per_message": 1}}).fingerprint(1000)
+    assert plain != load(overrides={"decode": {"preamble_lines": 1}}).fingerprint(1000)
+    assert plain != Settings().fingerprint(1001)
