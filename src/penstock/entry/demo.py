@@ -30,6 +30,8 @@ from penstock.errors import Halt
 
 SAMPLE_SECONDS = 0.5
 _SEED = 1
+_TWEET_BYTES = 2_600
+_LEDGER_BYTES = 1_024  # a file's traces in the append-only file and the logs
 _READY_SECONDS = 30.0
 _STANDSTILL_SECONDS = 20.0  # twice the lease in the demo's settings, the longest pause there
 _DUPLICATES_SECONDS = 2.0  # silence on the queue after which no duplicate is to be expected
@@ -49,6 +51,12 @@ class Plan:
     def files(self) -> int:
         """How many files will be written."""
         return max(1, round(self.rate * self.seconds))
+
+    @property
+    def disk_bytes(self) -> int:
+        """Roughly what the run takes on disk: the files in blocks of 4 KiB, ledger and logs."""
+        blocks = 1 + self.records_per_file * _TWEET_BYTES // 4096
+        return self.files * (blocks * 4096 + _LEDGER_BYTES)
 
 
 class Demo:
