@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from penstock.errors import Again, Halt
 from penstock.stages import queue_sqs_sign
 from penstock.stages.queue_sqs import SqsQueue
+from penstock.stages.queue_sqs_place import find
 from penstock.stages.queue_sqs_sign import Keys, Signer
-from penstock.stages.queue_sqs_wire import Wire
 from support.box import Box
 from support.messages import numbered, packed
 from support.sender import Clock, Sender, once
@@ -97,15 +97,60 @@ def test_secrets_are_not_shown() -> None:
     ],
 )
 @pytest.mark.usefixtures("aws")
-async def test_the_region_is_the_urls_or_the_environments(
+def test_the_region_is_the_urls_or_the_environments(
     monkeypatch: pytest.MonkeyPatch, url: str, region: str
 ) -> None:
     """AWS's URLs name their region; for any other server the AWS settings do."""
     monkeypatch.setenv("AWS_DEFAULT_REGION", "ap-south-1")
-    wire = Wire(url, endpoint_url=None, region=None, connections=1, timeout_seconds=1)
-    await wire.open()
-    assert wire._signer._region == region
-    await wire.close()
+    assert find(url, None, None).region == region
+
+
+@pytest.mark.usefixtures("aws")
+@pytest.mark.parametrize(
+    ("given", "url", "host"),
+    [
+        (None, "https://sqs.eu-west-1.amazonaws.com", "sqs.eu-west-1.amazonaws.com"),
+        ("http://localhost:4566", "http://localhost:4566", "localhost:4566"),
+        ("http://[::1]:4566/", "http://[::1]:4566/", "[::1]:4566"),
+        ("https://proxy.example/sqs", "https://proxy.example/sqs", "proxy.example"),
+    ],
+)
+def test_the_endpoint_is_the_queues_host_or_the_one_given(
+    given: str | None, url: str, host: str
+) -> None:
+    """A queue's URL has a path of its own, an endpoint keeps the one it was given."""
+    place = find(URL, given, None)
+    assert (str(place.url), place.host, place.proxy) == (url, host, None)
+
+
+def test_aws_settings_are_found_as_by_every_aws_tool(
+    aws: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An endpoint and a proxy from the environment; loopback is never asked for by proxy."""
+    assert aws is None
+    monkeypatch.setenv("AWS_ENDPOINT_URL_SQS", "https://other.example")
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example:3128")
+    place = find(URL, None, None)
+    assert str(place.url) == "https://other.example"
+    assert place.proxy == "http://proxy.example:3128"
+    assert find(URL, "https://localhost:1", None).proxy is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "complaint"),
+    [
+        ("AWS_PROFILE", "nobody", "the AWS settings of this machine .* profile .*nobody"),
+        ("AWS_CA_BUNDLE", "/nonexistent.pem", "AWS_CA_BUNDLE is /nonexistent.pem"),
+    ],
+)
+def test_broken_aws_settings_halt(
+    aws: None, monkeypatch: pytest.MonkeyPatch, name: str, value: str, complaint: str
+) -> None:
+    """What botocore or the system says of them is said in one line."""
+    assert aws is None
+    monkeypatch.setenv(name, value)
+    with pytest.raises(Halt, match=complaint):
+        find(URL, None, None)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""One HTTP call to SQS: botocore finds credentials, region and endpoint, aiohttp carries it.
+"""One HTTP call to SQS, signed, over connections that are kept for a few seconds.
 
 No retry happens here or below: a blind resend after a timeout is a duplicate on a standard queue.
 (aiohttp resends only idempotent methods by itself; a POST is not one.)
@@ -7,22 +7,16 @@ No retry happens here or below: a blind resend after a timeout is a duplicate on
 import asyncio
 import io
 import math
-import re
-import ssl
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, Final, NamedTuple
-from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
+from typing import Final, NamedTuple
 
 import aiohttp
-import botocore.configprovider
 import botocore.exceptions
-import botocore.session
-from yarl import URL
 
 from penstock.errors import Halt
+from penstock.stages.queue_sqs_place import find
 from penstock.stages.queue_sqs_sign import Keys, Signer
 
 _CONNECT_SECONDS_MAX: Final = 3.0
@@ -33,11 +27,6 @@ _IDLE_SECONDS_MAX: Final = 3.0
 # How long credentials are used without asking botocore again. It refreshes temporary ones from 15
 # minutes before they expire (botocore.credentials.RefreshableCredentials).
 _KEYS_SECONDS_MAX: Final = 60.0
-# sqs.eu-west-1.amazonaws.com, vpce-1.sqs.eu-west-1.vpce.amazonaws.com, sqs.eu-west-1.api.aws, and
-# the older eu-west-1.queue.amazonaws.com.
-_REGION_IN_HOST: Final = re.compile(
-    r"(?:^|\.)(?:sqs(?:-fips)?\.([a-z0-9-]+)|([a-z0-9-]+)\.queue)\.(?:vpce\.)?(?:amazonaws|api)\."
-)
 
 
 class Reply(NamedTuple):
@@ -87,41 +76,19 @@ class Wire:
         self._keys: Keys | None = None
         self._keys_until = -math.inf
         self._keys_lock = asyncio.Lock()
-        self._credentials: Any = None
         self._http: aiohttp.ClientSession | None = None
 
     async def open(self) -> None:
-        """Find credentials, region and endpoint; no call is made yet.
+        """Find endpoint, region and credentials; no call is made yet.
 
-        Raises Halt if there are no credentials, or no region.
+        Raises Halt if there are none, or none that can work.
         """
         # botocore reads files and may ask the instance metadata service: not on the event loop.
-        aws: Any = await asyncio.to_thread(botocore.session.Session)
-        self._credentials = await asyncio.to_thread(aws.get_credentials)
-        if self._credentials is None:
-            raise Halt(
-                "no AWS credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give this "
-                "machine or function a role"
-            )
-        queue = URL(self._queue_url)
-        if "" in (queue.host or "", queue.name) or queue.scheme not in ("http", "https"):
-            raise Halt(
-                f"queue.url is {self._queue_url!r}: it must be the queue's URL, such as "
-                "https://sqs.us-east-1.amazonaws.com/123456789012/NAME"
-            )
-        endpoint = URL(self._endpoint_url or _configured_endpoint(aws) or self._queue_url)
-        # The queue's own path is not the endpoint's; a path given by endpoint_url is kept.
-        path = endpoint.raw_path if self._endpoint_url else "/"
-        self._url = endpoint.origin().with_path(path, encoded=True)
-        default_port = endpoint.is_default_port()
-        host = str(endpoint.host) if default_port else f"{endpoint.host}:{endpoint.port}"
-        self._signer = Signer(region=self._find_region(aws), host=host, path=path)
-        self._proxy = _proxy_for(endpoint)
-        bundle: str | None = aws.get_config_variable("ca_bundle")
+        place = await asyncio.to_thread(find, self._queue_url, self._endpoint_url, self._region)
+        self._place = place
+        self._signer = Signer(region=place.region, host=place.host, path=place.url.raw_path)
         connector = aiohttp.TCPConnector(
-            limit=self._connections,
-            keepalive_timeout=_IDLE_SECONDS_MAX,
-            ssl=ssl.create_default_context(cafile=bundle) if bundle else True,
+            limit=self._connections, keepalive_timeout=_IDLE_SECONDS_MAX, ssl=place.tls
         )
         self._http = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
 
@@ -136,7 +103,7 @@ class Wire:
             if self._monotonic() < self._keys_until:
                 return
             try:
-                frozen = await asyncio.to_thread(self._credentials.get_frozen_credentials)
+                frozen = await asyncio.to_thread(self._place.credentials.get_frozen_credentials)
             except botocore.exceptions.BotoCoreError as error:
                 raise Halt(f"cannot refresh the AWS credentials: {error}") from error
             self._keys = Keys(frozen.access_key, frozen.secret_key, frozen.token or "")
@@ -154,57 +121,23 @@ class Wire:
         )
         try:
             async with self._http.post(
-                self._url,
+                self._place.url,
                 # aiohttp wants what is over 1 MiB as a file, which it sends in pieces.
                 data=body if len(body) <= _BYTES_MAX else io.BytesIO(body),
                 headers=headers,
                 timeout=self._timeout,
-                proxy=self._proxy,
+                proxy=self._place.proxy,
                 allow_redirects=False,
             ) as response:
                 reply = await response.read()
                 query_error = response.headers.get("x-amzn-query-error", "")
                 return Reply(response.status, query_error, reply)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            raise NotSentError(f"cannot connect to {self._url}: {error}") from error
+            raise NotSentError(f"cannot connect to {self._place.url}: {error}") from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise NoReplyError(f"no reply from {self._url}: {error!r}") from error
+            raise NoReplyError(f"no reply from {self._place.url}: {error!r}") from error
 
     async def close(self) -> None:
         """Close all connections."""
         if self._http is not None:
             await self._http.close()
-
-    def _find_region(self, aws: Any) -> str:
-        """Return the region to sign for; raise Halt if there is none, or two."""
-        in_host = _REGION_IN_HOST.search(urlsplit(self._queue_url).hostname or "")
-        of_url = (in_host[1] or in_host[2]) if in_host else None
-        if of_url and self._region and of_url != self._region:
-            raise Halt(
-                f"queue.region is {self._region}, but {self._queue_url} is in {of_url}: leave "
-                "queue.region empty"
-            )
-        region = self._region or of_url or aws.get_config_variable("region")
-        if not region:
-            raise Halt(
-                f"no AWS region: {self._queue_url} names none; set queue.region or "
-                "AWS_DEFAULT_REGION"
-            )
-        return str(region)
-
-
-def _configured_endpoint(aws: Any) -> str | None:
-    """Return AWS_ENDPOINT_URL_SQS, AWS_ENDPOINT_URL, or the same of the AWS configuration file."""
-    if aws.get_config_variable("ignore_configured_endpoint_urls"):
-        return None
-    provider = botocore.configprovider.ConfiguredEndpointProvider(
-        full_config=aws.full_config, scoped_config=aws.get_scoped_config(), client_name="sqs"
-    )
-    return provider.provide()
-
-
-def _proxy_for(endpoint: URL) -> str | None:
-    """Return the proxy that the environment names for this endpoint, as botocore would."""
-    if proxy_bypass(str(endpoint.host)):
-        return None
-    return getproxies().get(endpoint.scheme)

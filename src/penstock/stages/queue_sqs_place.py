@@ -1,0 +1,110 @@
+"""Where a queue is and as whom to speak to it: found by botocore, as every AWS tool finds it.
+
+Blocking: botocore reads files, and may ask the instance metadata service for credentials.
+"""
+
+import re
+import ssl
+from typing import Any, Final, NamedTuple
+from urllib.request import getproxies, proxy_bypass
+
+import botocore.configprovider
+import botocore.exceptions
+import botocore.session
+from yarl import URL
+
+from penstock.errors import Halt
+
+# sqs.eu-west-1.amazonaws.com, vpce-1.sqs.eu-west-1.vpce.amazonaws.com, sqs.eu-west-1.api.aws, and
+# the older eu-west-1.queue.amazonaws.com.
+_REGION_IN_HOST: Final = re.compile(
+    r"(?:^|\.)(?:sqs(?:-fips)?\.([a-z0-9-]+)|([a-z0-9-]+)\.queue)\.(?:vpce\.)?(?:amazonaws|api)\."
+)
+_LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
+
+
+class Place(NamedTuple):
+    """What a connection needs: the endpoint's URL and Host header, region, proxy, TLS, credentials.
+
+    `credentials` are botocore's: ask them for `get_frozen_credentials()`, which may block.
+    """
+
+    url: URL
+    host: str
+    region: str
+    proxy: str | None
+    tls: ssl.SSLContext | bool
+    credentials: Any
+
+
+def find(queue_url: str, endpoint_url: str | None, region: str | None) -> Place:
+    """Return the place of a queue; the arguments win over what AWS's own settings say.
+
+    Raises Halt, in one line, if it cannot be told, or if two of them contradict each other.
+    """
+    queue = URL(queue_url)
+    if "" in (queue.host or "", queue.name) or queue.scheme not in ("http", "https"):
+        raise Halt(
+            f"queue.url is {queue_url!r}: it must be the queue's URL, such as "
+            "https://sqs.us-east-1.amazonaws.com/123456789012/NAME"
+        )
+    try:
+        aws: Any = botocore.session.Session()
+        endpoint = URL(endpoint_url or _configured_endpoint(aws) or str(queue.origin()))
+        place = Place(
+            url=endpoint,
+            host=endpoint.host_port_subcomponent or "",
+            region=_region(queue, region, aws),
+            proxy=_proxy(endpoint),
+            tls=_tls(aws.get_config_variable("ca_bundle")),
+            credentials=aws.get_credentials(),
+        )
+    except botocore.exceptions.BotoCoreError as error:
+        raise Halt(f"the AWS settings of this machine cannot be used: {error}") from error
+    if place.credentials is None:
+        raise Halt(
+            "no AWS credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give this "
+            "machine or function a role"
+        )
+    return place
+
+
+def _region(queue: URL, region: str | None, aws: Any) -> str:
+    in_host = _REGION_IN_HOST.search(queue.host or "")
+    of_url = (in_host[1] or in_host[2]) if in_host else None
+    if of_url and region and of_url != region:
+        raise Halt(
+            f"queue.region is {region}, but {queue} is in {of_url}: leave queue.region empty"
+        )
+    found = region or of_url or aws.get_config_variable("region")
+    if not found:
+        raise Halt(f"no AWS region: {queue} names none; set queue.region or AWS_DEFAULT_REGION")
+    return str(found)
+
+
+def _configured_endpoint(aws: Any) -> str | None:
+    """Return AWS_ENDPOINT_URL_SQS, AWS_ENDPOINT_URL, or the same of the AWS configuration file."""
+    if aws.get_config_variable("ignore_configured_endpoint_urls"):
+        return None
+    provider = botocore.configprovider.ConfiguredEndpointProvider(
+        full_config=aws.full_config, scoped_config=aws.get_scoped_config(), client_name="sqs"
+    )
+    return provider.provide()
+
+
+def _proxy(endpoint: URL) -> str | None:
+    """Return the proxy that the environment names for this endpoint; none for this machine."""
+    host = str(endpoint.host)
+    if host in _LOOPBACK or proxy_bypass(host):
+        return None
+    return getproxies().get(endpoint.scheme)
+
+
+def _tls(bundle: str | None) -> ssl.SSLContext | bool:
+    """Return how to check certificates: by AWS_CA_BUNDLE, else as this machine does (True)."""
+    if not bundle:
+        return True
+    try:
+        return ssl.create_default_context(cafile=bundle)
+    except OSError as error:
+        raise Halt(f"AWS_CA_BUNDLE is {bundle}, which cannot be used: {error}") from None
