@@ -53,7 +53,7 @@ def test_every_setting_can_come_from_the_environment(
         ("[worker\n", "penstock.toml: "),
         (
             '[ledger]\nurl = "redis://host"',
-            "ledger.spool: missing; allowed: a name such as 'tweets'",
+            "ledger.spool: missing, and machines may share this Redis; allowed: a name",
         ),
     ],
 )
@@ -63,6 +63,30 @@ def test_a_wrong_value_is_one_line(tmp_path: Path, text: str, line: str) -> None
         load(toml(tmp_path, text))
     assert line in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("url", "local"),
+    [
+        ("embedded", True),
+        ("unix:///run/redis.sock", True),
+        ("redis://localhost:6379/0", True),
+        ("redis://:secret@127.0.0.1", True),
+        ("redis://[::1]:6379?db=1", True),
+        ("rediss://localhost.example.com:6379", False),
+        ("redis://127.0.0.1.example.com", False),
+        ("redis://localhost@elsewhere", False),
+        ("redis://10.0.0.1:6379", False),
+    ],
+)
+def test_a_shared_redis_needs_the_spools_name(url: str, *, local: bool) -> None:
+    """On one machine its path is name enough; machines that share a Redis must agree on one."""
+    given = {"ledger": {"url": url}}
+    if local:
+        assert load(overrides=given).ledger.spool == ""
+    else:
+        with pytest.raises(Halt, match=r"ledger\.spool: missing"):
+            load(overrides=given)
 
 
 def test_every_mistake_has_its_line(tmp_path: Path) -> None:

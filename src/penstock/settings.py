@@ -64,6 +64,10 @@ def _expression(text: str) -> str:
 
 Expression = Annotated[str, AfterValidator(_expression)]
 Pattern = Annotated[str, AfterValidator(_pattern)]
+_LOCAL_REDIS = re.compile(
+    r"unix:|rediss?://([^/@]*@)?(localhost|127\.\d+\.\d+\.\d+|\[::1\])?(:\d+)?([/?]|$)"
+)
+
 # The environment has only text; `1` is the number there too.
 One = Annotated[Literal["many", 1], BeforeValidator(lambda value: 1 if value == "1" else value)]
 
@@ -165,7 +169,8 @@ class Ledger(_Section):
     spool: str = Field(
         default="",
         pattern=r"^([A-Za-z0-9][A-Za-z0-9_.-]{0,62})?$",
-        description="this spool's name in Redis, the same for every worker on this directory",
+        description="this spool's name in Redis, the same for every worker on this directory;"
+        " empty: made from its path, where Redis is on this machine",
     )
     lease_seconds: float = Field(
         default=60.0,
@@ -254,11 +259,16 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _spool_is_named(self) -> Self:
-        """Refuse a shared Redis without a name: two spools under one name would lose files."""
-        if self.ledger.url != EMBEDDED and not self.ledger.spool:
+        """Refuse a Redis that machines share without a name.
+
+        On one machine the directory's path is name enough. Elsewhere, one path may be two
+        directories, whose files would be taken for each other, and one directory may have two.
+        """
+        local = self.ledger.url == EMBEDDED or _LOCAL_REDIS.match(self.ledger.url)
+        if not local and not self.ledger.spool:
             msg = (
-                "ledger.spool: missing; allowed: a name such as 'tweets', the same for every worker"
-                " on this directory and used for no other"
+                "ledger.spool: missing, and machines may share this Redis; allowed: a name such as"
+                " 'tweets', the same for every worker on this directory and used for no other"
             )
             raise ValueError(msg)
         return self

@@ -191,7 +191,7 @@ async def ledger(settings: Settings, stack: AsyncExitStack) -> Ledger:
 
 
 def spool_name(settings: Settings) -> str:
-    """Return the spool's name in Redis; in an embedded one it is made from the whole path."""
+    """Return the spool's name in Redis; without one it is made from the whole path."""
     if settings.ledger.spool:
         return settings.ledger.spool
     spool = spool_directory(settings)
