@@ -11,10 +11,9 @@ import secrets
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from importlib import resources
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
-import redis
 
 from penstock import telemetry
 from penstock.errors import Again, Reject
@@ -26,6 +25,9 @@ from penstock.model import (
     CONTENT_TYPE_MANY,
     CONTENT_TYPE_ONE,
 )
+
+if TYPE_CHECKING:
+    import redis  # a quarter of a second, which a consumer without Deduplicator need not pay
 
 RETENTION_SECONDS_MAX: Final = 1_209_600
 """How long SQS keeps a message at most: 14 days. Source: MessageRetentionPeriod, SQS API."""
