@@ -195,6 +195,13 @@ def test_what_is_no_record_in_an_envelope_is_rejected_by_its_index() -> None:
     assert (texts(document), indexes(document), len(document.rejects)) == ([b"1"], [0], 1)
 
 
+def test_each_document_of_a_file_is_an_envelope() -> None:
+    """Whether all are decoded at once or one by one."""
+    json = b'{"s":[{"a":1}]}\n{"s":[{"a":2},5]}'
+    assert texts(Decoder(Record, records="s").decode(json)) == [b"1", b"2"]
+    assert texts(Decoder(msgspec.Raw, records="s").decode(json)) == [b'{"a":1}', b'{"a":2}']
+
+
 def test_a_wrong_expression_stops_the_start() -> None:
     """It is the settings' fault, not a file's."""
     with pytest.raises(Halt):

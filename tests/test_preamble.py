@@ -103,6 +103,7 @@ def test_declared_preamble_comes_off(preamble: Preamble, data: bytes) -> None:
         (b'"text"', "the document is a single value, not an object or an array of objects"),
         (b"12", "the document is a single value, *"),
         (b"#" * PREAMBLE_BYTES_MAX + b'\n{"a":1}', "more than 64 KiB of preamble: *"),
+        (b"#" * PREAMBLE_BYTES_MAX + b'{"a":1}', "more than 64 KiB of preamble: *"),
         (b"/*" + b"*" * PREAMBLE_BYTES_MAX + b'*/{"a":1}', "more than 64 KiB of preamble: *"),
         (b" " * PREAMBLE_BYTES_MAX + b'{"a":1}', "more than 64 KiB of preamble: *"),
         (b"while(0);{}", 'line 1 is neither * "while(0);{}"; *'),
@@ -139,6 +140,32 @@ def test_the_first_brace_is_never_searched_for(data: bytes) -> None:
     assert {"a": 0} not in values(Preamble(), data)
     with pytest.raises(Reject):
         values(Preamble(), b"garbage " + data)
+
+
+@pytest.mark.parametrize(
+    ("data", "closer"),
+    [
+        (b'f({"a":1}', '")" that belongs to "f("'),
+        (b'f({"a":1}]', '")" that belongs to "f("'),
+        (b'x = f({"a":1};', '")" that belongs to "f("'),
+        (b'&&&START&&&{"a":1}&&&STOP&&&', '"&&&END&&&" that belongs to "&&&START&&&"'),
+        (b'BEGIN {"a":1} FIN', '"END" that belongs to "BEGIN"'),
+    ],
+)
+def test_what_is_not_closed_is_rejected_and_may_not_be_finished(data: bytes, closer: str) -> None:
+    """The reason names the closer that is missing."""
+    with pytest.raises(Reject) as caught:
+        values(Preamble(literals=[("BEGIN ", "END")]), data)
+    assert f"the file does not end with the {closer}" in caught.value.reason
+    assert caught.value.truncated
+
+
+def test_an_empty_object_is_a_guard_only_before_a_document() -> None:
+    """`{}&&` comes off; `{}` alone is a record, and its END may follow."""
+    assert values(Preamble(), b"{}") == [{}]
+    assert values(Preamble(), b"{} &&\n[{}]") == [{}]
+    assert values(Preamble(), b"&&&START&&&{}&&&END&&&") == [{}]
+    assert values(Preamble(), b"{}&&&&&START&&&[]&&&END&&&") == []
 
 
 def test_a_file_without_the_head_it_had_is_rejected() -> None:

@@ -1,5 +1,7 @@
 """What is selected is JMESPath's answer, with the bytes of the file."""
 
+import json
+
 import pytest
 
 from penstock.errors import Halt
@@ -50,3 +52,46 @@ def test_a_wrong_expression_is_one_line() -> None:
     assert "\n" not in (check_expression("{a: ") or "\n")
     with pytest.raises(Halt):
         Selection("{a: ")
+
+
+@pytest.mark.parametrize("fields", ["a", "{a: a}", "[a]", "@", "values(@)", "to_string(@)"])
+def test_characters_that_sqs_refuses_are_escaped(fields: str) -> None:
+    """U+FFFE and U+FFFF, raw or made by a function; the value is the same."""
+    text = "x\ufffe\uffff\ufffd😀"
+    result = select(f'[{{"a":"{text}"}},{{"a":"ok"}}]'.encode(), fields)
+    assert len(result.records) == 2
+    for body in result.records:
+        assert not {"\ufffe", "\uffff"} & set(body.decode())
+    value = json.loads(result.records[0])
+    value = json.loads(value) if fields == "to_string(@)" else value
+    assert text in json.dumps(value, ensure_ascii=False)
+
+
+def test_a_record_the_expression_cannot_be_evaluated_on_is_rejected() -> None:
+    """Its neighbours are sent; the reason is jmespath's, and not as long as the record."""
+    result = select(b'[{"a":"xy"},{"a":%b},{"a":[1]}]' % (b"9" * 900), "length(a)", "a")
+    assert (list(result.records), result.indexes, result.filtered) == ([b"2", b"1"], [0, 2], 0)
+    assert result.rejects[0].index == 1
+    assert "In function length(), invalid type for value" in result.rejects[0].reason
+    assert len(result.rejects[0].reason) < 300
+
+
+def test_a_record_with_a_number_beyond_python_is_selected_all_the_same() -> None:
+    """1e999 where an object was expected: decoded alone, interpreted, same answer."""
+    result = select(b'[{"a":{"b":1}},{"a":1e999},{"a":{"b":2}}]', "{b: a.b}")
+    assert list(result.records) == [b'{"b":1}', b'{"b":null}', b'{"b":2}']
+
+
+def test_what_cannot_ever_work_is_an_error_of_the_expression() -> None:
+    """What jmespath would find record by record is told at once, in one line."""
+    for text, error in (
+        ("", "cannot be empty"),
+        ("a[", "it ends too early"),
+        ("nope(a)", "there is no function nope()"),
+        ("length(a, b)", "length() takes 1 arguments, not 2"),
+        ("not_null()", "not_null() takes 1 or more arguments, not 0"),
+        ("a[::0]", "the step of a slice cannot be 0"),
+        ('"\\ud800"', "surrogates not allowed"),
+        ("(" * 10_000, "nested too deeply"),
+    ):
+        assert error in str(check_expression(text))

@@ -151,7 +151,7 @@ def test_what_is_not_compiled_says_why_and_agrees(select: str, why: str) -> None
         ("[n, o]", '{"n":18446744073709551616,"o":1.50}', b"[18446744073709551616,1.50]"),
         ("a[*].b", '{"a":[{"b":"\\u00e9"},{"b":{ "c" : 1E5 }}]}', b'["\\u00e9",{ "c" : 1E5 }]'),
         ("not_null(a, b)", '{"b":"\\/"}', b'"\\/"'),
-        ("to_number(a)", '{"a":1.0}', b"1.0"),
+        ("to_number(a)", '{"a":1.50}', b"1.50"),
         ("to_string(a)", '{"a":"\\u0041"}', b'"\\u0041"'),
         ("a || b", '{"a":[ ],"b":1.0e0}', b"1.0e0"),
         ("sort_by(a, &b)", '{"a":[{"b": 2.0},{"b":1e0}]}', b'[{"b":1e0},{"b": 2.0}]'),
@@ -170,6 +170,24 @@ def test_selected_values_are_the_bytes_of_the_file(select: str, text: str, body:
     selection = Selection(select)
     document = Decoder(selection.record_type).decode(text.encode())
     assert list(selection.select(document).records) == [body]
+
+
+_SCALARS = (
+    "null", "true", "false", "0", "1", "-0", "0.0", "1.0", "10", "1e1", "18446744073709551616",
+    '""', '"en"', '"\\u0065n"', '"1"', '"true"', "[]", "[ ]", "{}", "[0]", "[false]", '{"a":1}',
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("operator", ["==", "!=", "<", "<=", "&&", "||"])
+def test_every_scalar_meets_every_other(operator: str) -> None:
+    """As a field and as a literal, on either side: 1 is not true, and escapes spell the same text."""
+    texts = [f'{{"a":{left},"b":{right}}}' for left in _SCALARS for right in _SCALARS]
+    compare(f"a {operator} b", None, texts)
+    compare("!a", f"a {operator} b", texts)
+    for scalar in _SCALARS:
+        texts = [f'{{"a":{left}}}' for left in _SCALARS]
+        compare(f"a {operator} `{scalar}`", None, texts)
+        compare(f"`{scalar}` {operator} a", None, texts)
 
 
 def test_a_value_nested_deeper_than_bytes_are_kept_is_the_same_value() -> None:
