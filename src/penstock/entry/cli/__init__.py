@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from penstock import __version__
-from penstock.entry.cli import config, demo, functions, run
+from penstock.entry.cli import config, demo, functions, init, preview, run
 from penstock.errors import Again, Halt
 
 EXIT_AGAIN = 75  # EX_TEMPFAIL of sysexits.h: it may work later
@@ -39,6 +39,8 @@ def penstock(
 
 
 app.command("demo")(demo.demo)
+app.command("init")(init.init)
+app.command("preview")(preview.preview)
 app.command("run")(run.run)
 app.command("load")(functions.load)
 app.command("archive")(functions.archive)
