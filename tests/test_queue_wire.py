@@ -2,7 +2,11 @@
 
 import asyncio
 import logging
+import shutil
+import ssl
+import subprocess
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import aiohttp.connector
@@ -22,6 +26,7 @@ from penstock.stages.queue_sqs_place import find
 from penstock.stages.queue_sqs_sign import Keys, Signer
 from support.box import Box
 from support.messages import numbered, packed
+from support.require import require
 from support.sender import Clock, Sender, once
 from support.sqs_stub import SqsStub
 
@@ -324,3 +329,36 @@ async def test_a_call_to_a_dead_port_is_not_a_possible_repeat(sender: Sender) ->
     with pytest.raises(Again):
         await sender.send(packed(numbered(1)), before=lambda: limit)
     assert len(sender.clock.pauses) > 3
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make a certificate for 127.0.0.1, and its key in the same file."""
+    require(present=shutil.which("openssl") is not None, what="openssl on PATH")
+    path = tmp_path_factory.mktemp("tls") / "server.pem"
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2"
+    options = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
+    files = ["-keyout", f"{path}.key", "-out", str(path)]
+    subprocess.run([*command.split(), *options, *files], check=True, capture_output=True)
+    path.write_text(path.read_text() + Path(f"{path}.key").read_text())
+    return path
+
+
+async def test_over_tls_with_the_bundle_that_aws_tools_use(
+    aws: None, monkeypatch: pytest.MonkeyPatch, certificate: Path
+) -> None:
+    """AWS_CA_BUNDLE is trusted; a certificate that nobody vouches for is not."""
+    assert aws is None
+    clock = Clock()
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(certificate)
+    async with SqsStub(keys=("test", "test"), tls=tls) as stub:
+        sender = Sender(stub, clock)
+        monkeypatch.delenv("AWS_CA_BUNDLE", raising=False)
+        with pytest.raises(Again, match="certificate verify failed"):
+            await sender.open()
+        monkeypatch.setenv("AWS_CA_BUNDLE", str(certificate))
+        await sender.open()
+        sent = await sender.send(messages := packed(numbered(30)))
+        assert once(sent.confirmed) == once(messages) == sender.copies()
+        await sender.queue.close()

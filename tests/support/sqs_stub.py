@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import random
 import re
+import ssl
 import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Mapping
@@ -80,6 +81,7 @@ class SqsStub:
         keys: tuple[str, str] | None = None,
         calls_per_second_max: int | None = None,
         keep: bool = True,
+        tls: ssl.SSLContext | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
@@ -94,6 +96,7 @@ class SqsStub:
         self._script: deque[Fault | None] = deque()
         self._random = random.Random(seed)
         self._port = port
+        self._tls = tls
         self._keys = keys
         self._calls_per_second_max = calls_per_second_max
         self._clock = clock
@@ -121,10 +124,13 @@ class SqsStub:
             aiohttp.web.Server(self._handle, access_log=None), shutdown_timeout=0.1
         )
         await self._runner.setup()
-        site = aiohttp.web.TCPSite(self._runner, "127.0.0.1", self._port, backlog=1024)
+        site = aiohttp.web.TCPSite(
+            self._runner, "127.0.0.1", self._port, backlog=1024, ssl_context=self._tls
+        )
         await site.start()
         self._port = int(self._runner.addresses[0][1])
-        self.model.base_url = f"http://127.0.0.1:{self._port}"
+        scheme = "https" if self._tls else "http"
+        self.model.base_url = f"{scheme}://127.0.0.1:{self._port}"
         return self
 
     async def __aexit__(self, *_: object) -> None:
