@@ -21,6 +21,7 @@ from penstock.entry import wiring
 from penstock.entry.embedded_process import EmbeddedProcess
 from penstock.entry.embedded_redis import EmbeddedRedis
 from penstock.entry.embedded_sqs import EmbeddedSqs
+from penstock.entry.tether import tethered
 from penstock.errors import Halt
 from penstock.settings import EMBEDDED, EMBEDDED_QUEUE, Settings
 
@@ -138,10 +139,8 @@ async def _keep_alive(member: Member, environment: Mapping[str, str], stop: asyn
 
 
 async def _start(member: Member, environment: Mapping[str, str]) -> asyncio.subprocess.Process:
-    tether = Path(__file__).with_name("tether.py")
     return await asyncio.create_subprocess_exec(
-        *[sys.executable, "-I", "-S", str(tether), str(os.getpid())],
-        *[sys.executable, "-m", "penstock", *member.arguments],
+        *tethered(sys.executable, "-m", "penstock", *member.arguments),
         env=environment,
         stdin=asyncio.subprocess.DEVNULL,
         start_new_session=True,  # Ctrl-C is for the supervisor, which stops its processes in order
