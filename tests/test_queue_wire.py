@@ -19,6 +19,7 @@ from botocore.credentials import Credentials
 from hypothesis import given
 from hypothesis import strategies as st
 
+import penstock
 from penstock.errors import Again, Halt
 from penstock.stages import queue_sqs_sign
 from penstock.stages.queue_sqs import SqsQueue
@@ -218,6 +219,11 @@ async def test_opening_says_what_was_found(
         "message_bytes_max": 2048,
         "kms_key": "alias/mine",
     }
+
+
+async def test_calls_say_whose_they_are(sender: Sender) -> None:
+    """AWS's logs show Penstock and its version."""
+    assert sender.stub.user_agent.startswith(f"penstock/{penstock.__version__} ")
 
 
 async def test_wrong_credentials_halt(sender: Sender, monkeypatch: pytest.MonkeyPatch) -> None:

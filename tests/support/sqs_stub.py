@@ -89,6 +89,7 @@ class SqsStub:
         self.fired: Counter[str] = Counter()
         self.calls: Counter[str] = Counter()
         self.unheard: list[str] = []  # MessageIds taken, whose receipt nobody got
+        self.user_agent = ""  # of the last call
         self.in_flight_max = 0
         self.peers: set[tuple[str, int]] = set()  # every connection there was
         self.rates: dict[str, float] = {}
@@ -143,6 +144,7 @@ class SqsStub:
         body = await request.content.read()  # request.read() stops at 1 MiB
         action = request.headers.get("X-Amz-Target", "").removeprefix("AmazonSQS.")
         self.calls[action] += 1
+        self.user_agent = request.headers.get("User-Agent", "")
         if request.transport is not None:
             self.peers.add(request.transport.get_extra_info("peername"))
         self._in_flight += 1

@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 import aiohttp
 import botocore.exceptions
 
+from penstock import __version__
 from penstock.errors import Halt
 from penstock.stages.queue_sqs_place import find
 from penstock.stages.queue_sqs_sign import Keys, Signer
@@ -90,7 +91,11 @@ class Wire:
         connector = aiohttp.TCPConnector(
             limit=self._connections, keepalive_timeout=_IDLE_SECONDS_MAX, ssl=place.tls
         )
-        self._http = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+        self._http = aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers={"User-Agent": f"penstock/{__version__} {aiohttp.http.SERVER_SOFTWARE}"},
+        )
 
     async def refresh(self) -> None:
         """Ask botocore for the credentials once a minute, by one task at a time.
