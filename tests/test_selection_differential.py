@@ -180,7 +180,7 @@ _SCALARS = (
 
 @pytest.mark.parametrize("operator", ["==", "!=", "<", "<=", "&&", "||"])
 def test_every_scalar_meets_every_other(operator: str) -> None:
-    """As a field and as a literal, on either side: 1 is not true, and escapes spell the same text."""
+    """As a field and as a literal, on either side: 1 is not true, and escapes spell one text."""
     texts = [f'{{"a":{left},"b":{right}}}' for left in _SCALARS for right in _SCALARS]
     compare(f"a {operator} b", None, texts)
     compare("!a", f"a {operator} b", texts)

@@ -9,7 +9,7 @@ byte for byte, `1e400`, `-0`, `"\u00e9"` and inner white space included.
 """
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Final, cast
 
 import jmespath
@@ -45,6 +45,12 @@ _String = type("str", (str,), {})
 _Integer = type("int", (int,), {})
 _Float = type("float", (float,), {})
 _KEPT: dict[type, Any] = {str: _String, int: _Integer, float: _Float}
+
+
+def read_members(json: bytes, keys: Collection[str]) -> object:
+    """Return the value of a JSON object as far as `keys` go, for expressions that need no more."""
+    members = _fields.decode(json)
+    return _Object((key, read(bytes(members[key]), 1)) for key in keys if key in members)
 
 
 def read(json: bytes, depth: int = 0) -> object:
@@ -93,8 +99,10 @@ def is_true(value: object) -> bool:
 class Expression:
     """A parsed JMESPath expression.
 
-    `tree` is jmespath's own syntax tree: dicts of "type", "children" and "value". Raises Halt if
-    `text` is not an expression.
+    `tree` is jmespath's own syntax tree: dicts of "type", "children" and "value". `keys` are the
+    members of an object that the expression can see; None if it may see all of them.
+
+    Raises Halt if `text` is not an expression.
     """
 
     def __init__(self, text: str) -> None:
@@ -103,6 +111,10 @@ class Expression:
         self.text = text
         self._parsed = _parse(text)
         self.tree: Mapping[str, Any] = self._parsed.parsed
+        nodes = list(_nodes(self.tree))
+        unnamed = any(node["type"] in {"current", "value_projection"} for node in nodes)
+        named = {str(node["value"]) for node in nodes if node["type"] == "field"}
+        self.keys: frozenset[str] | None = None if unnamed else frozenset(named)
 
     def search(self, value: object) -> object:
         """Return what the expression gives for a value from `read`.

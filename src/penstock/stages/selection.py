@@ -36,6 +36,7 @@ class Selection:
     def __init__(self, select: str, where: str | None = None) -> None:
         self._select = Expression(select)
         self._where = Expression(where) if where else None
+        self._keys = _keys(self._select, self._where)
         self.record_type: type = msgspec.Raw
         self.why: str | None = None
         self._code: Code | None = None
@@ -87,10 +88,24 @@ class Selection:
         if self._code and isinstance(record, self.record_type):
             bodies, _ = self._code.run([record], [0])
             return bodies[0] if bodies else None
-        value = expression.read(bytes(cast(Any, record)))
+        json = bytes(cast(Any, record))
+        keys = self._keys
+        value = expression.read(json) if keys is None else expression.read_members(json, keys)
         if self._where and not expression.is_true(self._where.search(value)):
             return None
         return expression.write(self._select.search(value))
+
+
+def _keys(*expressions: Expression | None) -> frozenset[str] | None:
+    """Return the members of a record that some expressions can see; None for all."""
+    seen: frozenset[str] = frozenset()
+    for each in expressions:
+        if each is None:
+            continue
+        if each.keys is None:
+            return None
+        seen |= each.keys
+    return seen
 
 
 def _reason(error: Exception) -> str:
