@@ -10,7 +10,6 @@ characters in strings are errors. It takes numbers it does not have to understan
 key given twice the last one counts.
 """
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Final, cast
 
@@ -21,22 +20,12 @@ from penstock import expression
 from penstock.errors import Reject
 from penstock.expression import EVALUATION_ERRORS, Expression
 from penstock.model import Document, RecordReject
+from penstock.stages.decode_reasons import place, reject, type_name
 
 # Python's own check makes the text, four bytes a character; on more than this pydantic's, which
 # does not, is faster: 0.07 against 0.25 ns a byte.
 _UTF8_BYTES_SMALL: Final = 16_384
 _one_character = TypeAdapter(Annotated[str, Field(max_length=1)])
-
-_TYPES: Final = {"[": "array", '"': "string", "t": "boolean", "f": "boolean", "n": "null"}
-_TRUNCATED: Final = "Input data was truncated"
-# Half a surrogate pair without its other half; one that the end of the file cut off is none.
-_LONE_SURROGATE = re.compile(
-    rb"\\u[dD][89abAB]\w\w\\u[dD][c-fC-F]\w\w"
-    rb"|(?P<lone>\\u[dD][89a-fA-F]\w\w(?!(?:\\(?:u(?:[dD](?:[c-fC-F]\w?)?)?)?)?\Z))"
-    rb"|\\.",
-    re.DOTALL,
-)
-_BYTE = re.compile(r"(?:JSON is malformed: )?(.*) \(byte (\d+)\)")
 
 _raw = msgspec.json.Decoder(msgspec.Raw)
 _raw_array = msgspec.json.Decoder(list[msgspec.Raw])
@@ -79,7 +68,7 @@ class Decoder:
         except msgspec.DecodeError as error:
             if b"\x1e" in json:
                 return self._one_by_one(self._elements(_sequence(json)))
-            raise _reject(json, error) from None
+            raise reject(json, error) from None
 
     def _decoder(self, record_type: type) -> Callable[[bytes], Sequence[object]] | None:
         """Return what decodes all records of a file at once, if something can.
@@ -116,7 +105,7 @@ class Decoder:
             return _raw_array.decode(found)
         if found[:1] == b"{":
             return [msgspec.Raw(found)]
-        raise Reject(f"decode.records = {records.text!r} finds no records but {_type(found)}")
+        raise Reject(f"decode.records = {records.text!r} finds no records but {type_name(found)}")
 
     def _one_by_one(self, elements: Sequence[msgspec.Raw]) -> Document:
         """Decode each record alone, because not all of them are what the selection expects."""
@@ -126,7 +115,7 @@ class Decoder:
         for index, element in enumerate(elements):
             text = bytes(element)
             if text[:1] != b"{":
-                rejects.append(RecordReject(index, f"a record is an object, not {_type(text)}"))
+                rejects.append(RecordReject(index, f"a record is an object, not {type_name(text)}"))
                 continue
             try:
                 record = element if self._raw_wanted else self._record.decode(element)
@@ -153,7 +142,7 @@ def _sequence(json: bytes) -> Sequence[msgspec.Raw]:
         try:
             found.extend(_raw.decode_lines(text))
         except msgspec.DecodeError as error:
-            raise _reject(json, error, offset, offset + len(text)) from None
+            raise reject(json, error, offset, offset + len(text)) from None
         offset += len(text) + 1
     return found
 
@@ -206,7 +195,7 @@ def _check_utf8(json: bytes) -> None:
         json.decode()
     except UnicodeDecodeError as error:
         raise Reject(
-            f"the JSON is not UTF-8: {error.reason}, {_place(json, error.start)}",
+            f"the JSON is not UTF-8: {error.reason}, {place(json, error.start)}",
             truncated=error.reason == "unexpected end of data",
         ) from None
 
@@ -219,41 +208,3 @@ def _is_long_text(json: bytes) -> bool:
         # What it counted the characters of is text.
         return error.errors(include_input=False, include_url=False)[0]["type"] == "string_too_long"
     return False
-
-
-def _reject(
-    json: bytes, error: msgspec.DecodeError, start: int = 0, end: int | None = None
-) -> Reject:
-    """Say what is wrong with `json[start:end]`, and where."""
-    text = str(error)
-    end = len(json) if end is None else end
-    found = _BYTE.fullmatch(text)
-    if text == _TRUNCATED or (found and int(found[2]) + start >= end and "trailing" not in text):
-        # What msgspec also says of a lone surrogate at the end of a string at the end of a file.
-        lone = _lone_surrogate(json, start)
-        if lone is None:
-            reason = f"the JSON ends too early, {_place(json, end)}"
-            return Reject(reason, truncated=end == len(json))
-        return Reject(f"the JSON is malformed: lone surrogate, {_place(json, lone)}")
-    if found:
-        # Of trailing characters msgspec counts the first as read.
-        byte = int(found[2]) + start - (found[1] == "trailing characters")
-        return Reject(f"the JSON is malformed: {found[1]}, {_place(json, byte)}")
-    return Reject(f"the JSON is malformed: {text}")
-
-
-def _lone_surrogate(json: bytes, start: int) -> int | None:
-    """Return where half a surrogate pair stands alone; None if none does."""
-    escapes = _LONE_SURROGATE.finditer(json, start)
-    return next((escape.start() for escape in escapes if escape["lone"]), None)
-
-
-def _place(json: bytes, byte: int) -> str:
-    line = json.count(b"\n", 0, byte) + 1
-    column = byte - (json.rfind(b"\n", 0, byte) + 1) + 1
-    return f"line {line}, column {column} of the JSON (byte {byte})"
-
-
-def _type(json: bytes) -> str:
-    name = _TYPES.get(json[:1].decode("latin-1"), "number")
-    return f"an {name}" if name == "array" else name if name == "null" else f"a {name}"
