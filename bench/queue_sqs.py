@@ -75,11 +75,14 @@ def measure(url: str, python: dict[str, str], seconds: float, rounds: int) -> No
     """Print one table a workload, the best of the rounds; `python` is each client's interpreter."""
     for workload in WORKLOADS:
         best: dict[str, dict[str, float]] = {}
+        failed: set[str] = set()
         print(f"\n{workload:<24}{'messages/s':>12}{'calls/s':>10}{'CPU ms/call':>13}")
         for name in CLIENTS * rounds:
             got = run(python[name], name, url, workload, seconds)
             if isinstance(got, str):
-                print(f"  {name:<22}{got}")
+                if name not in failed:
+                    print(f"  {name:<22}{got}")
+                failed.add(name)
                 continue
             so_far = best.setdefault(name, got)
             cpu = min(got["cpu_ms_per_call"], so_far["cpu_ms_per_call"])
