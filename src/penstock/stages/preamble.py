@@ -53,6 +53,7 @@ _OTHER_FILES = (
     (b"\x1f\x8b", "compressed with gzip"),
     (b"\x00", "NUL bytes: was it being written when its machine stopped?"),
 )
+_BEGINS: Final = frozenset((b"[", b"{"))
 _JSON_LINE = re.compile(rb"^[ \t]*+[\[{]", re.MULTILINE)
 _QUOTED_CHARACTERS_MAX: Final = 60
 
@@ -85,7 +86,8 @@ class Preamble:
         )
         # What is declared goes before what is known: a declared text may begin like a comment.
         declared = b"(?!%b)" % b"|".join(prefixes) if prefixes else b""
-        self._head = re.compile(b"(?:%b(?:%b))*+(?:%b)?+" % (declared, _JUNK, openers))
+        junk = b"(?:%b(?:%b))*+" % (declared, _JUNK)
+        self._head = re.compile(b"%b(?:%b)?+%b" % (junk, openers, junk))
         self._plain = not (lines or pattern or literals)
 
     def strip(self, data: bytes) -> bytes:
@@ -94,15 +96,8 @@ class Preamble:
         Raises Reject if what follows the preamble does not begin an array or an object, with
         `truncated` where the bytes merely end too early.
         """
-        if self._plain:
-            if data[:1] in (b"[", b"{") and data[1:2] != b"}":
-                return data  # `{}` may be the guard `{}&&`
-            # One match is all there is to most files; the rest of the work is for the others.
-            head = self._head.match(data, 0, PREAMBLE_BYTES_MAX)
-            if head and not head.lastgroup:
-                start = head.end()
-                if data[start : start + 1] in (b"[", b"{") and start < PREAMBLE_BYTES_MAX:
-                    return data[start:]
+        if self._plain and data[:1] in _BEGINS and data[1:2] != b"}":
+            return data  # `{}` may be the guard `{}&&`
         start, end = self.span(data)
         return data[start:end]
 
@@ -117,7 +112,7 @@ class Preamble:
         if start == len(data):
             reason = "the file holds only preamble, no JSON" if data else "the file is empty"
             raise Reject(reason, truncated=True)
-        if data[start : start + 1] not in (b"[", b"{"):
+        if data[start : start + 1] not in _BEGINS:
             raise self._unknown(data, start)
         end = len(data)
         for opener in openers:
@@ -139,7 +134,7 @@ class Preamble:
                 position = head.end()
                 if head.lastgroup:
                     openers.append(head)
-            if position == before or not (pattern or openers):
+            if position == before or (self._plain and data[position : position + 1] in _BEGINS):
                 return position, openers
 
     def _end_of_lines(self, data: bytes) -> int:
