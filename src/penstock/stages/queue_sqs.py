@@ -6,6 +6,12 @@
 
 This is the only place that sends anything to SQS twice. On a standard queue each resend after an
 outcome that stayed unknown can be a repeat; it is counted.
+
+    queue_sqs_batch.py   from messages to a request, from a reply to what became of each
+    queue_sqs_errors.py  what SQS's codes mean
+    queue_sqs_gate.py    how many calls at a time
+    queue_sqs_limits.py  what the queue is and takes
+    queue_sqs_wire.py    one call, over queue_sqs_place.py (where, as whom) and queue_sqs_sign.py
 """
 
 import asyncio
