@@ -250,6 +250,11 @@ class _Pass:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._stop.wait(), seconds)
 
+    async def figures(self) -> Mapping[str, float]:
+        """Return how far the pass has come."""
+        tally = self.tally
+        return {"files_processed": tally.files_processed, "records_sent": tally.records_sent}
+
     async def lanes(self) -> None:
         """Run all lanes to their end; a bug in one releases the claims of the others."""
         async with asyncio.TaskGroup() as group:
@@ -269,7 +274,8 @@ async def load(loader: Loader, *, stop: asyncio.Event, budget_seconds: float = m
     lanes = asyncio.create_task(this.lanes())
     stopped = asyncio.create_task(_wait_then(stop, _STOP_SECONDS))
     try:
-        await asyncio.wait({lanes, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        async with telemetry.progress("loader.progress", this.figures):
+            await asyncio.wait({lanes, stopped}, return_when=asyncio.FIRST_COMPLETED)
     finally:
         stopped.cancel()
         if not lanes.done():

@@ -3,11 +3,17 @@
 Record contents, tokens and passwords never get here; file names, claim ids and counts do.
 """
 
+import asyncio
+import contextlib
 import json
 import logging
 import sys
 import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Any
+
+PROGRESS_SECONDS = 10.0
+_MANY = frozenset({"claim.committed"})  # dozens a second: for files of log lines, not for people
 
 _log = logging.getLogger("penstock")
 
@@ -25,15 +31,49 @@ def warn(step: str, /, **fields: Any) -> None:
 def configure(*, verbose: bool, as_json: bool | None = None) -> None:
     """Send events to standard error: for people on a terminal, as JSON lines otherwise.
 
-    Without `verbose`, a claim's line is left out of a terminal; warnings never are.
+    Without `verbose`, each claim's line is left out of a terminal; nothing else is.
     """
     if as_json is None:
         as_json = not sys.stderr.isatty()
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JsonLines() if as_json else _Plain())
+    if not (verbose or as_json):
+        handler.addFilter(lambda record: record.getMessage() not in _MANY)
     _log.handlers[:] = [handler]
-    _log.setLevel(logging.INFO if verbose or as_json else logging.WARNING)
+    _log.setLevel(logging.INFO)
     _log.propagate = False
+
+
+@contextlib.asynccontextmanager
+async def progress(
+    step: str, figures: Callable[[], Awaitable[Mapping[str, float]]]
+) -> AsyncGenerator[None]:
+    """Log how far long work has come, every ten seconds in which it has come further.
+
+    `figures` returns counts by name, or nothing if it cannot tell now; what each grew by a second
+    is logged beside it.
+    """
+
+    async def report() -> None:
+        before = await figures()
+        while True:
+            await asyncio.sleep(PROGRESS_SECONDS)
+            now = await figures()
+            if now and now != before:
+                rates = {
+                    f"{name}_per_second": round(
+                        (now[name] - before.get(name, 0)) / PROGRESS_SECONDS
+                    )
+                    for name in now
+                }
+                event(step, **now, **rates)
+            before = now or before
+
+    reporting = asyncio.create_task(report())
+    try:
+        yield
+    finally:
+        reporting.cancel()
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,12 +22,13 @@ from penstock.entry.embedded_process import EmbeddedProcess
 from penstock.entry.embedded_redis import EmbeddedRedis
 from penstock.entry.embedded_sqs import EmbeddedSqs
 from penstock.entry.tether import tethered
-from penstock.errors import Halt
+from penstock.errors import Halt, PenstockError
 from penstock.settings import EMBEDDED, EMBEDDED_QUEUE, Settings
 
 _STOP_SECONDS = 15.0  # a loader gives its claims five to commit; what takes longer is killed
 _RESTART_SECONDS_MIN = 0.5
 _RESTART_SECONDS_MAX = 30.0
+_FIGURES = ("files_processed", "files_archived", "files_rejected", "records_sent", "messages")
 _HEALTHY_SECONDS = 60.0  # a process that lived so long starts over with a short pause
 
 
@@ -85,11 +86,30 @@ async def supervise(
                 "PENSTOCK_QUEUE__ENDPOINT_URL": sqs.endpoint_url,
             }
             parts.append(sqs)
-        async with asyncio.TaskGroup() as group:
+        async with _watched(settings, environment), asyncio.TaskGroup() as group:
             for part in parts:
                 group.create_task(_keep_answering(part, stop))
             for member in members(settings, config, verbose=verbose):
                 group.create_task(_keep_alive(member, environment, stop))
+
+
+@contextlib.asynccontextmanager
+async def _watched(settings: Settings, environment: Mapping[str, str]) -> AsyncGenerator[None]:
+    """Log every ten seconds how much was done, as the ledger counts it."""
+    url = environment.get("PENSTOCK_LEDGER__URL", settings.ledger.url)
+    book = wiring.unopened_ledger(settings, url)
+
+    async def figures() -> Mapping[str, float]:
+        with contextlib.suppress(PenstockError):  # the members say what is wrong
+            counted = await book.counters()
+            return {name: counted.get(name, 0) for name in _FIGURES}
+        return {}
+
+    try:
+        async with telemetry.progress("run.progress", figures):
+            yield
+    finally:
+        await book.close()
 
 
 async def _keep_answering(part: EmbeddedProcess, stop: asyncio.Event) -> None:

@@ -165,7 +165,15 @@ async def ledger(settings: Settings, stack: AsyncExitStack) -> Ledger:
     if url == EMBEDDED:
         state = Path(settings.run.state_directory)
         url = (await stack.enter_async_context(EmbeddedRedis(state, share=True))).url
-    elif not _REDIS_URL.fullmatch(url):
+    book = unopened_ledger(settings, url)
+    stack.push_async_callback(book.close)
+    await book.open()
+    return book
+
+
+def unopened_ledger(settings: Settings, url: str) -> Ledger:
+    """Return the ledger at a Redis of which nothing is known yet. Raises Halt if `url` is wrong."""
+    if not _REDIS_URL.fullmatch(url):
         raise Halt(
             "ledger.url: not an address of Redis; allowed: 'embedded', redis://host:port,"
             " rediss://host:port or unix:///path"
@@ -177,7 +185,7 @@ async def ledger(settings: Settings, stack: AsyncExitStack) -> Ledger:
         socket_connect_timeout=_REDIS_TIMEOUT_SECONDS,
         health_check_interval=30,
     )
-    book = Ledger(
+    return Ledger(
         client,
         spool=spool_name(settings),
         worker=f"{socket.gethostname()}-{os.getpid()}",
@@ -185,9 +193,6 @@ async def ledger(settings: Settings, stack: AsyncExitStack) -> Ledger:
         margin_seconds=_margin_seconds(settings),
         takeovers_max=settings.ledger.takeovers_max,
     )
-    stack.push_async_callback(book.close)
-    await book.open()
-    return book
 
 
 def spool_name(settings: Settings) -> str:
