@@ -7,8 +7,10 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
+import typer.core
 import typer.main
 
 from penstock.entry.cli import app
@@ -35,11 +37,12 @@ def commands() -> dict[str, set[str]]:
     """Return every command of the command line with its options."""
     found: dict[str, set[str]] = {}
 
-    def walk(path: str, command: object) -> None:
-        options = {opt for p in getattr(command, "params", []) for opt in p.opts}
-        found[path] = options | {"--help"}
-        for name, inner in getattr(command, "commands", {}).items():
-            walk(f"{path} {name}".strip(), inner)
+    def walk(path: str, command: Any) -> None:
+        found[path] = {option for given in command.params for option in given.opts} | {"--help"}
+        if isinstance(command, typer.core.TyperGroup):
+            context: Any = typer.Context(cast("Any", command))
+            for name in command.list_commands(context):
+                walk(f"{path} {name}".strip(), command.get_command(context, name))
 
     walk("", typer.main.get_command(app))
     return found

@@ -19,7 +19,6 @@ from penstock.archiver import Archiver
 from penstock.checker import Checker
 from penstock.edges import Queue, Source
 from penstock.entry.embedded_redis import EmbeddedRedis
-from penstock.entry.embedded_sqs import EmbeddedSqs
 from penstock.errors import Halt
 from penstock.loader import Loader
 from penstock.settings import EMBEDDED, EMBEDDED_QUEUE, Settings
@@ -28,7 +27,6 @@ from penstock.stages.decode import Decoder
 from penstock.stages.ledger import Ledger
 from penstock.stages.pack import Packer
 from penstock.stages.preamble import Preamble
-from penstock.stages.queue_sqs import SqsQueue
 from penstock.stages.selection import Selection
 from penstock.stages.source_directory import DirectorySource
 
@@ -214,6 +212,10 @@ def _margin_seconds(settings: Settings) -> float:
 
 
 async def _queue(settings: Settings, stack: AsyncExitStack) -> Queue:
+    # Here, because the archiver and the checker do without them: a quarter of a second of imports.
+    from penstock.entry.embedded_sqs import EmbeddedSqs  # noqa: PLC0415
+    from penstock.stages.queue_sqs import SqsQueue  # noqa: PLC0415
+
     queue = settings.queue
     url, endpoint_url = queue.url, queue.endpoint_url
     if not url:

@@ -1,19 +1,53 @@
-"""The command line: one command a door, each with its own module."""
+"""The command line: one command a door, each in its own module, imported when it is called."""
 
+import importlib
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+import typer.core
+import typer.main
 
 from penstock import __version__
-from penstock.entry.cli import config, demo, functions, init, preview, run
 from penstock.errors import Again, Halt
 
 EXIT_AGAIN = 75  # EX_TEMPFAIL of sysexits.h: it may work later
 EXIT_HALT = 78  # EX_CONFIG: someone has to mend something first
 
+# In the order of --help: name of the command, its module here, and what of it is the command.
+COMMANDS = {
+    "demo": ("demo", "demo"),
+    "init": ("init", "init"),
+    "preview": ("preview", "preview"),
+    "run": ("run", "run"),
+    "load": ("functions", "load"),
+    "archive": ("functions", "archive"),
+    "check": ("functions", "check"),
+    "config": ("config", "app"),
+}
+
+
+class _Commands(typer.core.TyperGroup):
+    """Imports a command only when it is asked for: all of them take a second of CPU."""
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002  the signature is click's
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002  the same
+        if cmd_name not in COMMANDS:
+            return None
+        module, attribute = COMMANDS[cmd_name]
+        found = getattr(importlib.import_module(f"{__name__}.{module}"), attribute)
+        if not isinstance(found, typer.Typer):
+            alone = typer.Typer(add_completion=False, rich_markup_mode="markdown")
+            alone.command(cmd_name)(found)
+            found = alone
+        return typer.main.get_command(found)
+
+
 app = typer.Typer(
+    cls=_Commands,
     name="penstock",
     help="Drains a directory of timestamped JSON files into Amazon SQS: each file once, nothing"
     " lost.\n\nStart with `penstock demo`, then `penstock init DIR` on your own directory.",
@@ -36,16 +70,6 @@ def penstock(
     ] = False,
 ) -> None:
     """Take options that stand before the command."""
-
-
-app.command("demo")(demo.demo)
-app.command("init")(init.init)
-app.command("preview")(preview.preview)
-app.command("run")(run.run)
-app.command("load")(functions.load)
-app.command("archive")(functions.archive)
-app.command("check")(functions.check)
-app.add_typer(config.app, name="config")
 
 
 def main() -> None:

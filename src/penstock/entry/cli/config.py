@@ -11,7 +11,9 @@ from penstock.entry import wiring
 from penstock.entry.cli.options import Config, Json
 from penstock.settings import Settings
 
-app = typer.Typer(help="Show or check the settings.", no_args_is_help=True)
+app = typer.Typer(
+    name="config", help="Show or check the settings.", no_args_is_help=True, add_completion=False
+)
 
 
 @app.command()
