@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from penstock.entry.embedded_redis import EmbeddedRedis
+from support.books import Books
 from support.box import Box
 from support.require import require_redis
 from support.sender import Clock, Sender
@@ -62,3 +63,13 @@ async def fifo_box(aws: None, tmp_path: Path, redis_url: str) -> AsyncIterator[B
     async with SqsStub() as stub:
         queue = stub.model.create("q.fifo", FifoQueue="true")
         yield Box(tmp_path / tmp_path.name, redis_url, stub, queue)
+
+
+@pytest.fixture
+async def books(redis_url: str, request: pytest.FixtureRequest) -> AsyncIterator[Books]:
+    """Yield a spool of this test's own."""
+    book = Books(redis_url, f"{request.function.__name__[:50]}-{id(request.node)}")
+    await book.start()
+    yield book
+    await book.forget_all()
+    await book.close()

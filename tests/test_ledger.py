@@ -1,7 +1,7 @@
 """The ledger's verbs, each on the real scripts: what they do, refuse, and answer when repeated."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -11,16 +11,6 @@ from penstock.stages.ledger import Ledger
 from support.books import LEASE_SECONDS, Books, claimed, files, settled
 
 A, B, C = files(3)
-
-
-@pytest.fixture
-async def books(redis_url: str, request: pytest.FixtureRequest) -> AsyncIterator[Books]:
-    """Yield a spool of this test's own."""
-    book = Books(redis_url, f"{request.node.name[:50]}-{id(request.node)}")
-    await book.start()
-    yield book
-    await book.forget_all()
-    await book.close()
 
 
 async def test_waiting_candidates_are_claimed_in_their_order(books: Books) -> None:
@@ -325,7 +315,7 @@ async def test_every_script_run_twice_changes_nothing_more(
         return {
             key: value
             for key, value in (await books.everything()).items()
-            if not key.startswith(("call:", "epoch", "workers"))
+            if not key.startswith(("call:", "epoch", "workers", "suspects"))
         }
 
     twice = await live(worker)

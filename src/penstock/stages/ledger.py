@@ -170,7 +170,7 @@ class Ledger(LedgerReads):
             "claim",
             ["claims", "json_files_processing", "json_files_processed", "out_of_spool",
              "json_files_rejected", "retry", "counters", "epoch", "workers", "workers_since",
-             "frontier", f"call:{token}", f"claim:{new}"],
+             "suspects", "frontier", f"call:{token}", f"claim:{new}"],
             args,
         )  # fmt: skip
         kind, epoch = answer[0], self._in_epoch(answer[1], int(answer[2]), seen)
@@ -325,7 +325,7 @@ class Ledger(LedgerReads):
     @plainly
     async def prune(self) -> int:
         """Let go of workers not heard of for ten minutes; return how many."""
-        keys = ["workers", "workers_since", "overlooked"]
+        keys = ["workers", "workers_since", "overlooked", "suspects"]
         return int(await self._run("prune", keys, [_WORKER_SILENT_MS, _OVERLOOKED_MS]))
 
     async def close(self) -> None:

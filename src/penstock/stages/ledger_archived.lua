@@ -5,7 +5,7 @@
 -- ARGV  names
 --
 -- Answers how many of them were not noted before.
-local now = now_ms()
+local now = string.format('%.0f', now_ms())
 local noted = {}
 for i = 1, #ARGV do
   noted[2 * i - 1] = now

@@ -3,7 +3,7 @@
 --
 -- KEYS  1 claims  2 json_files_processing  3 json_files_processed  4 out_of_spool
 --       5 json_files_rejected  6 retry  7 counters  8 epoch  9 workers  10 workers_since
---       11 frontier  12 call:TOKEN  13 claim:NEW
+--       11 suspects  12 frontier  13 call:TOKEN  14 claim:NEW
 -- ARGV  1 prefix of claim keys  2 NEW, the id if a claim is made  3 token  4 worker
 --       5 fingerprint of the settings that shape messages  6 lease, ms
 --       7 how long the answer to this token is remembered, ms  8 most files of a claim
@@ -19,6 +19,7 @@
 --              '/', then index and journal entry of each confirmed message
 -- Safe to run twice: the same token gets the claim that it got before.
 local FIRST = 13
+local LOOK = 16  -- expired claims looked at: the first may be no business of this worker
 local now = now_ms()
 local prefix, new, token, worker, fingerprint = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local lease, remember, most = tonumber(ARGV[6]), ARGV[7], tonumber(ARGV[8])
@@ -31,7 +32,7 @@ end
 local made = tonumber(redis.call('HGET', KEYS[7], 'claims') or 0)
 -- A caller whose files this Redis has forgotten, wholly or back to a snapshot, may not move it.
 if ARGV[10] ~= '' and ARGV[11] == epoch and tonumber(ARGV[12]) <= made then
-  redis.call('SET', KEYS[11], ARGV[10])
+  redis.call('SET', KEYS[12], ARGV[10])
 end
 if redis.call('ZADD', KEYS[9], now, worker) == 1 then redis.call('HSET', KEYS[10], worker, now) end
 
@@ -65,28 +66,40 @@ local function set_aside(key)
   end
 end
 
-local before = redis.call('GET', KEYS[12])
+local before = redis.call('GET', KEYS[13])
 if before then
   if redis.call('HGET', prefix .. before, 'token') == token then return whole('repeat', before) end
   return {'late', epoch, made}
 end
 
-local expired = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, 1)[1]
-if expired then
+-- A worker died with it: who takes such a claim holds no other one meanwhile. Else a file that kills
+-- workers would have its neighbours in other lanes blamed along with it, time after time.
+local function has_suspect()
+  local id = redis.call('HGET', KEYS[11], worker)
+  if not id or redis.call('HGET', prefix .. id, 'worker') ~= worker then return false end
+  return tonumber(redis.call('ZSCORE', KEYS[1], id) or 0) > now
+end
+
+for _, expired in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, LOOK)) do
   local key = prefix .. expired
   local claim = redis.call('HMGET', key, 'released', 'attempt', 'fingerprint')
-  if claim[1] then
-    redis.call('HDEL', key, 'released')
-  else
-    if tonumber(claim[2]) > tonumber(ARGV[9]) then return {'worn', epoch, made, expired} end
-    redis.call('HINCRBY', key, 'attempt', 1)
-    redis.call('HINCRBY', KEYS[7], 'claims_taken_over', 1)
+  if not claim[1] and tonumber(claim[2]) > tonumber(ARGV[9]) then
+    return {'worn', epoch, made, expired}
   end
-  set_aside(key)
-  redis.call('HSET', key, 'token', token, 'worker', worker, 'fingerprint', fingerprint)
-  redis.call('ZADD', KEYS[1], now + lease, expired)
-  redis.call('SET', KEYS[12], expired, 'PX', remember)
-  return whole('taken_over', expired, claim[3])
+  if claim[1] or not has_suspect() then
+    if claim[1] then
+      redis.call('HDEL', key, 'released')
+    else
+      redis.call('HSET', KEYS[11], worker, expired)
+      redis.call('HINCRBY', key, 'attempt', 1)
+      redis.call('HINCRBY', KEYS[7], 'claims_taken_over', 1)
+    end
+    set_aside(key)
+    redis.call('HSET', key, 'token', token, 'worker', worker, 'fingerprint', fingerprint)
+    redis.call('ZADD', KEYS[1], now + lease, expired)
+    redis.call('SET', KEYS[13], expired, 'PX', remember)
+    return whole('taken_over', expired, claim[3])
+  end
 end
 
 local function make(names)
@@ -96,10 +109,10 @@ local function make(names)
     processing[2 * i] = new
   end
   redis.call('HSET', KEYS[2], unpack(processing))
-  redis.call('HSET', KEYS[13], 'names', table.concat(names, '/'), 'token', token,
+  redis.call('HSET', KEYS[14], 'names', table.concat(names, '/'), 'token', token,
     'worker', worker, 'attempt', 1, 'fingerprint', fingerprint, 'made_ms', now)
   redis.call('ZADD', KEYS[1], now + lease, new)
-  redis.call('SET', KEYS[12], new, 'PX', remember)
+  redis.call('SET', KEYS[13], new, 'PX', remember)
   redis.call('HINCRBY', KEYS[7], 'claims', 1)
 end
 
@@ -112,11 +125,15 @@ end
 
 local count = #ARGV - FIRST + 1
 if count == 0 then return {'none', epoch, made} end
-local indexes = waiting({KEYS[2], KEYS[5]}, {KEYS[3], KEYS[4], KEYS[6]}, FIRST)
+local indexes, all = waiting({KEYS[2], KEYS[5]}, {KEYS[3], KEYS[4], KEYS[6]}, FIRST)
 if #indexes == 0 then return {'none', epoch, made} end
 local names = {}
-for i = 1, #indexes do names[i] = ARGV[FIRST - 1 + indexes[i]] end
+if all then
+  names = {unpack(ARGV, FIRST)}
+else
+  for i = 1, #indexes do names[i] = ARGV[FIRST - 1 + indexes[i]] end
+end
 make(names)
 redis.call('HINCRBY', KEYS[7], 'files_seen', #names)
-if #names == count then return {'all', epoch, made} end
+if all then return {'all', epoch, made} end
 return {'some', epoch, made, table.concat(indexes, ',')}

@@ -37,11 +37,12 @@ for _ = 1, tonumber(ARGV[at]) do
 end
 for i = at + 1, #ARGV, 2 do redis.call('HINCRBY', KEYS[6], ARGV[i], ARGV[i + 1]) end
 
-local processed = {}
+local processed, n = {}, 0
+local score = string.format('%.0f', now)  -- once: Redis would format the number for each name
 for i = 1, #names do
   if not other[names[i]] then
-    processed[#processed + 1] = now
-    processed[#processed + 1] = names[i]
+    processed[n + 1], processed[n + 2] = score, names[i]
+    n = n + 2
   end
 end
 if #processed > 0 then redis.call('ZADD', KEYS[3], unpack(processed)) end

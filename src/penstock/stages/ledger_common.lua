@@ -11,7 +11,7 @@ local function split(joined)
 end
 
 -- The indexes, from 1, of those names in ARGV from `first` on that no key knows: they are waiting.
--- Each of `hashes` and `sets` costs a look-up a name, but nothing while it is empty.
+-- Also whether that is all of them. Each of `hashes` and `sets` costs a look-up a name, but nothing while it is empty.
 local function waiting(hashes, sets, first)
   local count, known = #ARGV - first + 1, {}
   local function look(values)
@@ -32,5 +32,5 @@ local function waiting(hashes, sets, first)
       indexes[n] = i
     end
   end
-  return indexes
+  return indexes, n == count
 end

@@ -1,7 +1,7 @@
 -- prune: let go of workers that have not been heard of, and of names seen waiting that went away.
 -- The answers remembered for a token expire by themselves.
 --
--- KEYS  1 workers  2 workers_since  3 overlooked
+-- KEYS  1 workers  2 workers_since  3 overlooked  4 suspects
 -- ARGV  1 how long a worker may be silent, ms  2 how long a name is remembered as waiting, ms
 --
 -- Answers how many workers were let go of.
@@ -10,6 +10,7 @@ local gone = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now - tonumber(ARGV[1]
 if #gone > 0 then
   redis.call('ZREM', KEYS[1], unpack(gone))
   redis.call('HDEL', KEYS[2], unpack(gone))
+  redis.call('HDEL', KEYS[4], unpack(gone))
 end
 redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', now - tonumber(ARGV[2]))
 return #gone

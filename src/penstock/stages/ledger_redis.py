@@ -29,7 +29,7 @@ def plainly(operation: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
 
     @functools.wraps(operation)
     async def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
-        verb = f"ledger.{operation.__name__}"
+        verb = f"ledger.{operation.__name__.lstrip('_')}"
         try:
             return await operation(*args, **kwargs)
         except (failed.AuthenticationError, failed.NoPermissionError) as error:

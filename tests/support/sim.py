@@ -1,0 +1,389 @@
+"""A fleet in virtual time, and everything that can go wrong with it, drawn from one seed.
+
+Real: the three functions, decoding, packing, the ledger and its scripts on a real Redis. Scripted:
+the spool, the queue, time, and what happens to Redis, to the queue and to the processes.
+
+A safety phase, in which everything goes wrong, then a liveness phase, in which nothing does and
+everything must come to an end.
+"""
+
+import asyncio
+import contextlib
+import functools
+import json
+import logging
+import random
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from penstock import archiver, checker, loader
+from penstock.entry import wiring
+from penstock.errors import PenstockError
+from penstock.model import FileRead, Unread
+from penstock.settings import Settings
+from penstock.stages import ledger as ledger_module
+from penstock.stages.candidates import Candidates
+from penstock.stages.ledger import Ledger
+from penstock.stages.pack import Packer
+from support.history import End, History, violations
+from support.scripted_source import ScriptedSource, Spool
+from support.sim_process import POINTS, Chaos, KilledError, Process
+from support.sim_queue import ScriptedQueue, Sqs
+from support.sim_redis import Client, Store
+from support.virtual import VirtualLoop, run
+
+LEASE_SECONDS = 10.0
+TAKEOVERS_MAX = 2
+SAFETY_SECONDS = 25.0
+LIVENESS_SECONDS = 400.0  # a poison file alone costs six leases and the pauses between
+
+RATES = {
+    "freeze": 0.002,
+    "redis cut before": 0.004,
+    "redis cut after": 0.004,
+    "redis reply lost, sent again": 0.02,
+    "redis out of memory": 0.003,
+    "script cache flushed": 0.003,
+    "queue throttled": 0.03,
+    "queue gone": 0.01,
+    "queue reset before accepting": 0.02,
+    "queue reset after accepting": 0.02,
+    "queue failed an entry": 0.05,
+    "queue slower than the lease": 0.03,
+    "listing out of order": 0.2,
+    "listing lacks a file": 0.1,
+    "file denied": 0.01,
+    "stop": 0.05,
+    "redis wiped": 0.04,
+    "redis restored from a snapshot": 0.04,
+    "snapshot": 0.3,
+}
+
+
+@dataclass
+class Result:
+    """What one seed gave."""
+
+    seed: int
+    broken: list[str]
+    fired: Counter[str]
+    history: History
+    copies: Counter[str]
+
+
+class Fleet:
+    """One simulated fleet; `canary` sabotages it, so that the checker must find something."""
+
+    def __init__(self, seed: int, client: Any, *, quiet: bool = False, canary: str = "") -> None:
+        self.seed = seed
+        self.dice = random.Random(seed)
+        self.loop = VirtualLoop()
+        self.history = History()
+        self.chaos = Chaos(self.dice, {} if quiet else self._rates())
+        self.quiet = quiet
+        self.store = Store(client, f"sim{seed}", self.history, lambda: self.loop.now)
+        self.spool = Spool()
+        self.poison: set[str] = set()
+        self.fifo = self.dice.random() < 0.4
+        self.sqs = Sqs(
+            fifo=self.fifo, message_bytes_max=self.dice.choice([1024, 4096]), history=self.history
+        )
+        self.canary = canary
+        self.sqs.drops = 1 if canary == "the queue forgets a message" else 0
+        self.processes: list[Process] = []
+        self.settings = Settings.model_validate(
+            {
+                "source": {"url": "/"},
+                "queue": {"records_per_message": self.dice.choice(["many", 1])},
+            }
+        )
+        self.middle = _middle()
+        self.stop = asyncio.Event()
+        self.laws: Sequence[str] = ()
+
+    def _rates(self) -> dict[str, float]:
+        """Each seed has some of the faults, at several times their usual rate or not."""
+        strength = self.dice.choice([0.5, 1, 2])
+        return {fault: r * strength for fault, r in RATES.items() if self.dice.random() < 0.7}
+
+    def _death(self, kind: str, number: int, life: int) -> dict[str, int]:
+        """Return where a process dies: one point by turns for the first, others drawn."""
+        points = POINTS[kind]
+        if self.quiet or life > 2:
+            return {}
+        if life == 1 and number == 0:
+            point = points[self.seed % len(points)]
+            if point == "renew.before":  # seldom gets there by itself
+                self.chaos.rates["queue slower than the lease"] = 0.5
+                return {point: 0}
+            if point == "release.before":
+                self.chaos.rates["queue gone"] = 0.3
+                return {point: 0}
+            return {point: self.dice.randrange(3)}
+        return (
+            {self.dice.choice(points): self.dice.randrange(6)} if self.dice.random() < 0.3 else {}
+        )
+
+    # The spool.
+
+    def write(self, number: int) -> None:
+        """Let one file arrive: mostly good, sometimes bad, once a killer."""
+        name = f"{number:04d}.json"
+        records = [f"{number}.{n}" for n in range(self.dice.choice([0, 1, 1, 1, 2, 5]))]
+        text = "x" * self.dice.choice([5, 50, 300])
+        body = json.dumps([{"id": record, "text": text} for record in records])
+        bad = self.dice.random() < 0.05
+        data = f"// {name}\n{body}".encode()
+        if bad:
+            data, records = data[:-1] + b"!", []
+        elif self.dice.random() < 0.02 and not self.poison and not self.quiet:
+            self.poison.add(name)
+        self.spool.write(name, data)
+        self.history.add(
+            self.loop.now, "arrive", name=name, records=records, data=data, bad=bad,
+            poison=name in self.poison,
+        )  # fmt: skip
+
+    async def produce(self) -> None:
+        """Let files arrive in the first part of the safety phase."""
+        for number in range(self.dice.randrange(10, 50)):
+            self.write(number)
+            if self.dice.random() < 0.2:
+                await asyncio.sleep(self.dice.uniform(0, 2))
+
+    def source(self, process: Process) -> ScriptedSource:
+        """Return the spool as this process sees it."""
+        chaos = self.chaos
+
+        def listing(names: list[str]) -> list[str]:
+            if chaos.strikes("listing out of order"):
+                chaos.dice.shuffle(names)
+            if names and chaos.strikes("listing lacks a file"):
+                names.pop(chaos.dice.randrange(len(names)))
+            return names
+
+        def reading(name: str) -> FileRead | None:
+            if name in self.poison:
+                process.die("by a file")
+            if name not in self.spool.files:
+                self.history.add(self.loop.now, "reread", name=name)
+                return None
+            if chaos.strikes("file denied"):
+                self.history.add(self.loop.now, "reread", name=name)
+                return FileRead(name, Unread.DENIED, 0, 0.0, "scripted")
+            return None
+
+        source = ScriptedSource(
+            self.spool, page_files_max=self.dice.choice([5, 20]),
+            monotonic=lambda: self.loop.now, listing=listing, reading=reading,
+        )  # fmt: skip
+        return _stepped(source, process)
+
+    # The processes.
+
+    def ledger(self, process: Process) -> Ledger:
+        """Return the ledger as this process sees it."""
+        client: Any = Client(self.store, process)
+        return Ledger(
+            client, spool=f"sim{self.seed}", worker=process.name, lease_seconds=LEASE_SECONDS,
+            margin_seconds=2.0, takeovers_max=TAKEOVERS_MAX, monotonic=lambda: self.loop.now,
+            clock=self.store.clock,
+        )  # fmt: skip
+
+    def loader(self, process: Process) -> loader.Loader:
+        """Return a worker's parts."""
+        preamble, decoder, selection = self.middle
+        source: Any = self.source(process)
+        fingerprint = self.settings.fingerprint(self.sqs.limits.message_bytes_max)
+
+        def new_packer(names: Any) -> Packer:
+            return Packer(
+                limits=self.sqs.limits, message_bytes=None, names=names, fingerprint=fingerprint,
+                records_per_message=self.settings.queue.records_per_message,
+            )  # fmt: skip
+
+        files_max = self.dice.choice([1, 4, 10])
+        return loader.Loader(
+            source=source,
+            candidates=Candidates(
+                source, files_max=files_max, bytes_max=10_000, monotonic=lambda: self.loop.now,
+                shuffle=self.dice.shuffle,
+            ),
+            ledger=self.ledger(process), queue=ScriptedQueue(self.sqs, process),
+            preamble=preamble, decoder=decoder, selection=selection, new_packer=new_packer,
+            fingerprint=fingerprint, lanes=self.dice.choice([1, 2, 3]), claim_files_max=files_max,
+            claim_bytes_max=self.dice.choice([500, 100_000]), max_file_bytes=1_000_000,
+            settle_seconds=0,
+        )  # fmt: skip
+
+    async def keep(self, kind: str, number: int) -> None:
+        """Run one function pass after pass, as a new process after each death."""
+        life = 0
+        while not self.stop.is_set():
+            life += 1
+            deaths = self._death(kind, number, life)
+            name = f"{kind}{number}.{life}"
+            process = Process(name, self.loop, self.chaos, self.history, deaths)
+            self.processes.append(process)
+            try:
+                await self._passes(kind, process)
+            except BaseException:
+                if not process.is_dead:
+                    raise
+            await asyncio.sleep(self.dice.uniform(0.5, 3))
+
+    async def _passes(self, kind: str, process: Process) -> None:
+        parts: Any = None
+        while not self.stop.is_set():
+            process.living()
+            stop = asyncio.Event()
+            if self.chaos.strikes("stop"):
+                self.loop.call_later(self.dice.uniform(0, 1), stop.set)
+            try:
+                parts = parts or self._parts(kind, process)
+                await self._one_pass(kind, parts, stop)
+            except PenstockError:
+                parts = None  # opened anew, as `penstock load --every` does
+            process.living()
+            idle = 10 if self.chaos.calm and not self.spool.files else 1
+            await asyncio.sleep(self.dice.uniform(0.2, 2) * idle * (1 if kind == "loader" else 3))
+
+    def _parts(self, kind: str, process: Process) -> Any:
+        match kind:
+            case "loader":
+                return self.loader(process)
+            case "checker":
+                source: Any = self.source(process)
+                return checker.Checker(source, self.ledger(process), LEASE_SECONDS, 15.0, self.fifo)
+            case _:
+                source = self.source(process)
+                return archiver.Archiver(source, self.ledger(process), 0)
+
+    async def _one_pass(self, kind: str, parts: Any, stop: asyncio.Event) -> None:
+        match kind:
+            case "loader":
+                await loader.load(parts, stop=stop)
+            case "checker":
+                await checker.check(parts, stop=stop)
+            case _:
+                await archiver.archive(parts, stop=stop)
+
+    # What happens to Redis and to files.
+
+    async def meddle(self) -> None:
+        """Lose Redis once in a while, and let files vanish."""
+        snapshot = self.store.snapshot()
+        while True:
+            await asyncio.sleep(self.dice.uniform(1, 8))
+            if self.chaos.strikes("redis wiped"):
+                self.store.lose({})
+            elif self.chaos.strikes("redis restored from a snapshot"):
+                self.store.lose(snapshot)
+            if self.chaos.strikes("snapshot"):
+                snapshot = self.store.snapshot()
+
+    def is_done(self) -> bool:
+        """Tell whether every file has left the spool and nobody holds anything."""
+        client, prefix = self.store.client, self.store.prefix
+        return not self.spool.files and not any(
+            client.exists(prefix + key)
+            for key in ("claims", "retry", "json_files_processing", "json_files_processed",
+                        "json_files_rejected", "out_of_spool")
+        )  # fmt: skip
+
+    async def live(self) -> None:
+        """Safety, then liveness."""
+        tasks = [
+            asyncio.create_task(self.keep(kind, number))
+            for kind, count in (("loader", 2), ("checker", 1), ("archiver", 1))
+            for number in range(count)
+        ]
+        meddling = asyncio.create_task(self.meddle())
+        await self.produce()
+        await asyncio.sleep(SAFETY_SECONDS)
+        meddling.cancel()
+        self.chaos.calm = True
+        until = self.loop.now + LIVENESS_SECONDS
+        while self.loop.now < until and not self.is_done():
+            await asyncio.sleep(5)
+            for task in tasks:
+                if task.done():
+                    task.result()
+        self.stop.set()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        calm = Process("end", self.loop, self.chaos, self.history, {})
+        self.laws = await self.ledger(calm).verify()
+
+    def end(self) -> End:
+        """Return how it ended."""
+        prefix = self.store.prefix
+        return End(
+            queue=self.sqs.records, fifo=self.fifo, spool=set(self.spool.files),
+            archived=self.spool.archived, rejected=self.spool.rejected, reasons=self.spool.reasons,
+            redis_keys={key.removeprefix(prefix) for key in self.store.held()},
+            laws_broken=self.laws,
+        )  # fmt: skip
+
+
+@functools.cache
+def _middle() -> Any:
+    """Return preamble, decoder and selection: pure, so all processes may share them."""
+    return wiring.decode_side(Settings.model_validate({"source": {"url": "/"}}))
+
+
+def _stepped(source: ScriptedSource, process: Process) -> Any:
+    """Return the source with a step before and after what it does."""
+
+    def stepped(name: str, point: str) -> Any:
+        async def call(*args: Any) -> Any:
+            await process.step(f"{point}.before")
+            answer = await getattr(source, name)(*args)
+            await process.step(f"{point}.after")
+            return answer
+
+        return call
+
+    return SimpleNamespace(
+        list=stepped("list", "list"), read=stepped("read", "read"),
+        archive=stepped("archive", "archive"), reject=stepped("reject", "archive"),
+        delete_archived=source.delete_archived, close=source.close,
+    )  # fmt: skip
+
+
+def simulate(seed: int, client: Any, *, quiet: bool = False, canary: str = "") -> Result:
+    """Run one seed; the same seed gives the same history."""
+    fleet = Fleet(seed, client, quiet=quiet, canary=canary)
+    now = SimpleNamespace(monotonic=lambda: fleet.loop.now)
+    dice = random.Random(seed + 1)
+
+    def token_hex(size: int) -> str:
+        return f"{dice.getrandbits(8 * size):0{2 * size}x}"
+
+    def quietly(*_: object) -> None:
+        """Say nothing of tasks of the killed."""
+
+    tokens = SimpleNamespace(token_hex=token_hex)
+    log = logging.getLogger("penstock")
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (loader, checker, archiver):
+            patch.setattr(module, "time", now)
+        patch.setattr(loader, "random", dice)
+        patch.setattr(loader, "_IDLE_SECONDS", 1.0)
+        patch.setattr(ledger_module, "secrets", tokens)
+        patch.setattr(checker, "secrets", tokens)
+        patch.setattr(log, "disabled", True)
+        fleet.loop.set_exception_handler(quietly)
+        try:
+            with contextlib.suppress(KilledError):
+                run(fleet.loop, fleet.live())
+            broken = violations(fleet.history, fleet.end())
+        finally:
+            fleet.store.clear()
+    return Result(seed, broken, fleet.chaos.fired, fleet.history, Counter(fleet.sqs.records))

@@ -1,0 +1,206 @@
+"""The Redis of the simulated fleet: a real one behind a client on which everything can go wrong."""
+
+import contextlib
+import json
+import re
+from collections.abc import AsyncGenerator, Callable
+from typing import Any
+
+from redis import exceptions as failed
+
+from support.history import History
+from support.sim_process import KilledError, Process
+
+_VERB = re.compile(r"^-- (claim|renew|journal|commit|release|expire|isolate|archived|forget|sweep|"
+                   r"swept|prune|age):", re.MULTILINE)  # fmt: skip
+_MIDDLE = 12  # arguments of `claim` before the candidates
+
+
+class Store:
+    """The real Redis, what it is wiped to or restored from, and the record of what it did."""
+
+    def __init__(self, client: Any, spool: str, history: History, now: Callable[[], float]) -> None:
+        self.client = client  # a synchronous one: every call is one moment of virtual time
+        self.prefix = f"penstock:{{{spool}}}:"
+        self.now_key = f"sim:now:{spool}"
+        self.clock = (
+            f"local function now_ms() return tonumber(redis.call('GET', '{self.now_key}')) end"
+        )
+        self.history = history
+        self.now = now
+        self.names: dict[str, list[str]] = {}
+        self.hidden: dict[bytes, bytes] = {}
+
+    def run(self, script: Any, keys: list[str], args: list[str | int]) -> Any:
+        """Run a script, at the time that it is, by its hash or else with its text."""
+        pipe = self.client.pipeline(transaction=False)
+        pipe.set(self.now_key, int(self.now() * 1000))
+        pipe.evalsha(script.sha, len(keys), *keys, *args)
+        try:
+            return pipe.execute()[1]
+        except failed.NoScriptError:
+            self.client.script_load(script.script)
+            return self.run(script, keys, args)
+
+    def held(self) -> list[str]:
+        """Return this spool's keys."""
+        return sorted(self.client.scan_iter(self.prefix.replace("[", "\\[") + "*", count=10_000))
+
+    def snapshot(self) -> dict[str, bytes]:
+        """Return all that Redis holds."""
+        dump = self.client.execute_command
+        return {key: dump("DUMP", key, NEVER_DECODE=True) for key in self.held()}
+
+    def lose(self, snapshot: dict[str, bytes]) -> None:
+        """Forget everything since a snapshot; everything at all, if it is empty."""
+        for key in self.held():
+            self.client.delete(key)
+        for key, data in snapshot.items():
+            self.client.restore(key, 0, data)
+        claims = self.client.zrange(f"{self.prefix}claims", 0, -1, withscores=True)
+        held = {
+            claim: (self.client.hget(f"{self.prefix}claim:{claim}", "token"), until / 1000)
+            for claim, until in claims
+        }
+        self.history.add(self.now(), "redis_lost", claims=held)
+
+    def clear(self) -> None:
+        """Leave nothing of this run."""
+        for key in self.held():
+            self.client.delete(key)
+        self.client.delete(self.now_key)
+
+    def note(self, verb: str, keys: list[str], args: list[str], answer: Any) -> None:
+        """Record what a script did, from what it was given and what it answered."""
+        recorder = getattr(self, f"_note_{verb}", None)
+        if recorder:
+            recorder(keys, args, answer)
+
+    def _note_claim(self, keys: list[str], args: list[str], answer: Any) -> None:
+        kind = answer[0]
+        if kind in {"none", "late", "worn"}:
+            return
+        claim, names = args[1], args[_MIDDLE:]
+        if kind == "some":
+            names = [names[int(i) - 1] for i in answer[3].split(",")]
+        elif kind != "all":
+            claim, names = answer[3], answer[6].split("/")
+        self.names[claim] = names
+        until = self.client.zscore(keys[0], claim) / 1000
+        self.history.add(
+            self.now(), "claim", claim=claim, names=names, token=args[2], until=until, kind=kind
+        )
+
+    def _note_renew(self, keys: list[str], args: list[str], answer: Any) -> None:
+        until = (self.client.zscore(keys[0], args[0]) or 0) / 1000
+        self.history.add(
+            self.now(), "renew", claim=args[0], token=args[1], ok=bool(answer), until=until
+        )
+
+    def _note_release(self, keys: list[str], args: list[str], answer: Any) -> None:
+        assert keys
+        self.history.add(self.now(), "release", claim=args[0], token=args[1], ok=bool(answer))
+
+    def _note_commit(self, keys: list[str], args: list[str], answer: Any) -> None:
+        assert keys
+        at, fates = 3, []
+        for width in (1, 2, 2):
+            count = int(args[at])
+            fates.append(args[at + 1 : at + 1 + count * width : width])
+            at += 1 + count * width
+        self.history.add(
+            self.now(), "commit", claim=args[0], token=args[1], ok=bool(answer),
+            vanished=fates[0], rejected=fates[1], retry=fates[2],
+        )  # fmt: skip
+
+    def _note_expire(self, keys: list[str], args: list[str], answer: Any) -> None:
+        assert keys
+        assert args
+        self.history.add(self.now(), "expire", claims=[row[0] for row in json.loads(answer)])
+
+    def _note_isolate(self, keys: list[str], args: list[str], answer: Any) -> None:
+        if not any(json.loads(answer)):
+            return
+        names = self.names.get(args[0], [])
+        self.history.add(
+            self.now(), "isolate", claim=args[0],
+            processed=[n for n in names if self.client.zscore(keys[2], n) is not None],
+            rejected=[n for n in names if self.client.hexists(keys[3], n)],
+        )  # fmt: skip
+
+
+class Client:
+    """What one process has of Redis: redis-py's asynchronous interface, as far as it is used."""
+
+    def __init__(self, store: Store, process: Process) -> None:
+        self._store = store
+        self._process = process
+
+    async def _call(self, what: str, act: Callable[[], Any]) -> Any:
+        process, chaos, store = self._process, self._process.chaos, self._store
+        await process.step(f"{what}.before")
+        if chaos.strikes("redis cut before"):
+            raise failed.ConnectionError("cut before the command")
+        if not await process.wire():
+            raise KilledError(process.name)
+        if chaos.strikes("redis out of memory"):
+            raise failed.OutOfMemoryError("command not allowed when used memory > 'maxmemory'")
+        if chaos.strikes("script cache flushed"):
+            store.client.script_flush()
+        answer = act()
+        if chaos.strikes("redis reply lost, sent again"):
+            await process.wire()
+            process.living()
+            answer = act()
+        if chaos.strikes("redis cut after"):
+            raise failed.ConnectionError("cut before the reply")
+        await process.wire()
+        await process.step(f"{what}.after")
+        return answer
+
+    def register_script(self, text: str) -> Any:
+        """Return the script as an asynchronous function."""
+        found = _VERB.search(text)
+        assert found, text[:200]
+        verb, script = found[1], self._store.client.register_script(text)
+
+        async def call(keys: list[str], args: list[str | int]) -> Any:
+            def act() -> Any:
+                answer = self._store.run(script, keys, args)
+                self._store.note(verb, keys, [str(arg) for arg in args], answer)
+                return answer
+
+            return await self._call(verb, act)
+
+        return call
+
+    def __getattr__(self, name: str) -> Any:
+        async def call(*args: Any, **kwargs: Any) -> Any:
+            return await self._call(
+                name, lambda: getattr(self._store.client, name)(*args, **kwargs)
+            )
+
+        return call
+
+    @contextlib.asynccontextmanager
+    async def pipeline(self, *, transaction: bool) -> AsyncGenerator[Any]:
+        """Collect commands, and run them in one moment."""
+        pipe = self._store.client.pipeline(transaction=transaction)
+
+        class Pipe:
+            def __getattr__(self, name: str) -> Any:
+                return getattr(pipe, name)
+
+        made: Any = Pipe()
+
+        def execute() -> Any:
+            commands = list(pipe.command_stack)
+            answer = pipe.execute()
+            pipe.command_stack = commands  # it may be sent again
+            return answer
+
+        made.execute = lambda: self._call("pipeline", execute)
+        yield made
+
+    async def aclose(self) -> None:
+        """Nothing is open."""

@@ -1,0 +1,110 @@
+"""The fleet in virtual time, seed by seed, and proof that the simulation would notice.
+
+`PENSTOCK_SEED=123 pytest tests/test_simulation.py -k one_seed` replays a seed.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis
+
+from support.campaign import scaled
+from support.sim import RATES, Result, simulate
+from support.sim_process import POINTS
+
+SEEDS_A_TEST = 75
+TESTS = 4
+CAMPAIGN_SEEDS = 20_000
+CAMPAIGN_TESTS = 20
+FAULTS = {
+    *RATES,
+    "kill by a file",
+    *(f"kill {point}" for points in POINTS.values() for point in points),
+} - {"snapshot"}
+
+
+@pytest.fixture
+def store(redis_url: str) -> Iterator[Any]:
+    """Yield a synchronous client of the real Redis."""
+    client: Any = redis.Redis.from_url(redis_url, decode_responses=True)
+    yield client
+    client.close()
+
+
+def run_seeds(seeds: range, store: Any) -> Counter[str]:
+    """Run seeds; fail with the first that breaks anything; return which faults fired."""
+    fired: Counter[str] = Counter()
+    for seed in seeds:
+        result = simulate(seed, store)
+        assert not result.broken, told(result)
+        fired += result.fired
+    return fired
+
+
+def told(result: Result) -> str:
+    """Return what a person needs to look into a seed that failed."""
+    what = "\n".join(result.broken)
+    return f"seed={result.seed}\n{what}\nPENSTOCK_SEED={result.seed} replays it"
+
+
+@pytest.mark.parametrize("number", range(TESTS))
+def test_no_seed_breaks_an_invariant(number: int, store: Any) -> None:
+    """Three hundred fleets under all faults lose nothing and repeat only what they may.
+
+    Each kind of fault must have fired: a test in which nothing goes wrong proves nothing.
+    """
+    fired = run_seeds(range(number * SEEDS_A_TEST, (number + 1) * SEEDS_A_TEST), store)
+    assert FAULTS - fired.keys() == set()
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize("number", range(CAMPAIGN_TESTS))
+def test_no_seed_of_the_campaign_breaks_an_invariant(
+    number: int, store: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Twenty thousand fleets more; prints how often each fault fired."""
+    count = scaled(CAMPAIGN_SEEDS // CAMPAIGN_TESTS)
+    first = 1_000_000 * (number + 1)
+    fired = run_seeds(range(first, first + count), store)
+    with capsys.disabled():
+        print(f"\nseeds {first}…{first + count - 1}: {count} runs, 0 violations")  # noqa: T201
+        for fault, times in sorted(fired.items()):
+            print(f"  {fault:32} {times:>7}")  # noqa: T201
+    if count >= SEEDS_A_TEST:
+        assert FAULTS - fired.keys() == set()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_without_faults_nothing_is_repeated(seed: int, store: Any) -> None:
+    """On a quiet day each record is in the queue once, standard queue or FIFO."""
+    result = simulate(seed, store, quiet=True)
+    assert not result.broken, told(result)
+    assert set(result.copies.values()) <= {1}
+    assert not result.fired
+
+
+@pytest.mark.parametrize("seed", [1, 7, 22])
+def test_a_seed_replays_itself(seed: int, store: Any) -> None:
+    """The same seed gives the same history, event by event."""
+    first, second = simulate(seed, store), simulate(seed, store)
+    same = first.history.events == second.history.events and first.fired == second.fired
+    assert same  # without a diff of two long histories
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_canary_is_reported(seed: int, store: Any) -> None:
+    """A queue that confirms a message and forgets it is found out: loss would not pass unseen."""
+    result = simulate(seed, store, quiet=True, canary="the queue forgets a message")
+    assert [line[:3] for line in result.broken] == ["I1:"]
+
+
+@pytest.mark.skipif("PENSTOCK_SEED" not in os.environ, reason="set PENSTOCK_SEED to replay one")
+def test_one_seed(store: Any) -> None:
+    """Replay the seed in PENSTOCK_SEED, with its whole history on failure."""
+    result = simulate(int(os.environ["PENSTOCK_SEED"]), store)
+    for event in result.history.events:
+        print(event)  # noqa: T201
+    assert not result.broken, told(result)
