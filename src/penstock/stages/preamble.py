@@ -35,6 +35,13 @@ _OPENERS = (
     rb"(?P<assignment>(?:(?:var|let|const)\s++)?+%b\s*+=(?!=))" % _NAME,
     rb"(?P<call>(?!(?:while|for|if|switch|catch|function)\b)%b\s*+\()" % _NAME,
 )
+# What closes each, and what may stand behind that.
+_BLANKS: Final = b" \t\r\n"
+_CLOSERS: Final = {
+    "start": (b"&&&END&&&", _BLANKS),
+    "assignment": (b"", _BLANKS + b";"),
+    "call": (b")", _BLANKS + b";"),
+}
 
 # The rest of a file that ended inside one of the above: not wrong, only not all there.
 _PART = _NAME + rb"(?:\.|\[(?:\"[^\"\r\n]*+\"?|'[^'\r\n]*+'?|\d*+))?+"
@@ -75,8 +82,8 @@ class Preamble:
     ) -> None:
         self._lines = lines
         self._pattern = re.compile(pattern.encode()) if pattern else None
-        self._closers = {"start": b"&&&END&&&", "assignment": b"", "call": b")"} | {
-            f"literal_{number}": suffix.encode().rstrip()
+        self._closers = _CLOSERS | {
+            f"literal_{number}": (suffix.encode().rstrip(), _BLANKS)
             for number, (_, suffix) in enumerate(literals)
         }
         self._prefixes = [prefix.encode() for prefix, _ in literals]
@@ -155,10 +162,9 @@ class Preamble:
         Raises Reject if it is not closed there.
         """
         name = str(opener.lastgroup)
-        closer = self._closers[name]
-        end = _trimmed(data, start, end)
-        if name in {"assignment", "call"} and data.endswith(b";", start, end):
-            end = _trimmed(data, start, end - 1)
+        closer, trailing = self._closers[name]
+        while data[end - 1] in trailing:  # the JSON begins with none of these
+            end -= 1
         if not data.endswith(closer, start, end):
             reason = f"the file does not end with the {_quoted(closer)} that belongs to"
             raise Reject(f"{reason} {_quoted(opener[name])}", truncated=True)
@@ -188,13 +194,6 @@ class Preamble:
             f"line {number} is neither JSON nor a comment Penstock knows: {_quoted(line)};"
             f" if this is your files' header, {setting}"
         )
-
-
-def _trimmed(data: bytes, start: int, end: int) -> int:
-    """Return where `data[start:end]` ends without white space."""
-    while end > start and data[end - 1] in b" \t\r\n":
-        end -= 1
-    return end
 
 
 def _too_much() -> Reject:
