@@ -6,7 +6,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from penstock.errors import Reject
+from penstock.errors import Halt, Reject
 from penstock.stages.decode import Decoder
 from penstock.stages.preamble import PREAMBLE_BYTES_MAX, Preamble
 from penstock.stages.selection import Selection
@@ -83,6 +83,13 @@ def test_each_kind_of_preamble_comes_off(text: str) -> None:
 def test_declared_preamble_comes_off(preamble: Preamble, data: bytes) -> None:
     """Lines, a pattern and literals with their suffix, among comments."""
     assert values(preamble, data) == [{"a": 1}]
+
+
+def test_a_pattern_that_is_none_stops_the_start() -> None:
+    """What is a regular expression over text need not be one over bytes."""
+    assert values(Preamble(pattern="Über.*\n"), 'Überschrift\n{"a":1}'.encode()) == [{"a": 1}]
+    with pytest.raises(Halt, match=r"decode\.preamble_pattern: "):
+        Preamble(pattern=r"\u00dcber.*\n")
 
 
 @pytest.mark.parametrize(

@@ -95,8 +95,8 @@ def run(seeds: Iterator[int], until_seconds: float) -> None:
 
 @pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")
 def test_no_bytes_crash_hang_or_give_a_body_sqs_refuses() -> None:
-    """The same thousand files every time."""
-    run(iter(range(200)), time.monotonic() + 60)
+    """The same fourteen thousand files every time."""
+    run(iter(range(2_000)), time.monotonic() + 60)
 
 
 @pytest.mark.campaign

@@ -15,7 +15,7 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-from penstock.errors import Reject
+from penstock.errors import Halt, Reject
 
 PREAMBLE_BYTES_MAX: Final = 65_536
 """More than this is no comment but a file of another kind; it also bounds the work per file."""
@@ -71,6 +71,8 @@ class Preamble:
     `lines` first lines of every file are preamble, whatever they hold. `pattern`, a regular
     expression, may match once, at the start or behind comments. `literals` are pairs of a prefix
     and the suffix that then must end the file ("" for none).
+
+    Raises Halt if `pattern` is no regular expression over bytes.
     """
 
     def __init__(
@@ -81,7 +83,7 @@ class Preamble:
         literals: Sequence[tuple[str, str]] = (),
     ) -> None:
         self._lines = lines
-        self._pattern = re.compile(pattern.encode()) if pattern else None
+        self._pattern = _compiled(pattern) if pattern else None
         self._closers = _CLOSERS | {
             f"literal_{number}": (suffix.encode().rstrip(), _BLANKS)
             for number, (_, suffix) in enumerate(literals)
@@ -194,6 +196,16 @@ class Preamble:
             f"line {number} is neither JSON nor a comment Penstock knows: {_quoted(line)};"
             f" if this is your files' header, {setting}"
         )
+
+
+def _compiled(pattern: str) -> re.Pattern[bytes]:
+    try:
+        return re.compile(pattern.encode())
+    except re.error as error:  # what is right for text, such as \u00e9, may not be for bytes
+        raise Halt(
+            f"decode.preamble_pattern: {pattern!r} is not allowed ({error});"
+            " allowed: a regular expression over bytes"
+        ) from None
 
 
 def _too_much() -> Reject:
