@@ -165,7 +165,7 @@ def test_broken_aws_settings_halt(
         ("my-queue", {}, "queue.url is 'my-queue': it must be the queue's URL"),
         ("https://sqs.eu-west-1.amazonaws.com/", {}, "it must be the queue's URL"),
         ("ftp://host/1/q", {}, "it must be the queue's URL"),
-        ("http://127.0.0.1:1/1/q", {"region": None}, "no AWS region: .* set queue.region or"),
+        ("http://sqs.example:1/1/q", {"region": None}, "no AWS region: .* set queue.region or"),
         (URL, {"region": "us-east-1"}, "queue.region is us-east-1, but .* is in eu-west-1"),
     ],
 )
@@ -368,3 +368,10 @@ async def test_over_tls_with_the_bundle_that_aws_tools_use(
         sent = await sender.send(messages := packed(numbered(30)))
         assert once(sent.confirmed) == once(messages) == sender.copies()
         await sender.queue.close()
+
+
+@pytest.mark.usefixtures("aws")
+def test_a_server_on_this_machine_needs_no_region() -> None:
+    """It is in none; what the signature names then is only a word."""
+    assert find("http://127.0.0.1:1/1/q", None, None).region == "us-east-1"
+    assert find("http://elsewhere:1/1/q", "http://localhost:2", None).region == "us-east-1"

@@ -54,7 +54,7 @@ def find(queue_url: str, endpoint_url: str | None, region: str | None) -> Place:
         place = Place(
             url=endpoint,
             host=endpoint.host_port_subcomponent or "",
-            region=_region(queue, region, aws),
+            region=_region(queue, region, aws, local=str(endpoint.host) in _LOOPBACK),
             proxy=_proxy(endpoint),
             tls=_tls(aws.get_config_variable("ca_bundle")),
             credentials=aws.get_credentials(),
@@ -69,7 +69,7 @@ def find(queue_url: str, endpoint_url: str | None, region: str | None) -> Place:
     return place
 
 
-def _region(queue: URL, region: str | None, aws: Any) -> str:
+def _region(queue: URL, region: str | None, aws: Any, *, local: bool) -> str:
     in_host = _REGION_IN_HOST.search(queue.host or "")
     of_url = (in_host[1] or in_host[2]) if in_host else None
     if of_url and region and of_url != region:
@@ -77,6 +77,8 @@ def _region(queue: URL, region: str | None, aws: Any) -> str:
             f"queue.region is {region}, but {queue} is in {of_url}: leave queue.region empty"
         )
     found = region or of_url or aws.get_config_variable("region")
+    if not found and local:
+        return "us-east-1"  # a server on this machine is in no region, but signing needs a name
     if not found:
         raise Halt(f"no AWS region: {queue} names none; set queue.region or AWS_DEFAULT_REGION")
     return str(found)
