@@ -431,3 +431,64 @@ async def test_answers_that_overtake_each_other_are_no_loss(books: Books) -> Non
     first_read.set()
     epochs |= {(await slow).epoch, (await worker.claim([three], 500)).epoch}
     assert len(epochs) == 1
+
+
+class Beats:
+    """The clock of a heartbeat: each sleep lets time pass, for the worker and for Redis."""
+
+    def __init__(self, books: Books, beats: int) -> None:
+        self._books = books
+        self._left = beats
+        self.now = 1000.0
+        self.over = asyncio.Event()
+
+    async def sleep(self, seconds: float) -> None:
+        """Let `seconds` pass; after the last beat, for ever."""
+        if not self._left:
+            self.over.set()
+            await asyncio.Event().wait()
+        self._left -= 1
+        self.now += seconds
+        await self._books.pass_seconds(seconds)
+
+
+async def test_a_heartbeat_keeps_the_lease(books: Books) -> None:
+    """Held for three leases, a claim is still its owner's, who may send until the margin."""
+    beats = Beats(books, 9)
+    worker = books.worker(sleep=beats.sleep, monotonic=lambda: beats.now)
+    claim = await claimed(worker, [A])
+    async with worker.holding(claim, since_seconds=1000.0) as lease:
+        assert lease.send_before() == 1000 + LEASE_SECONDS - 11
+        await beats.over.wait()
+        assert lease.send_before() == 1000 + 3 * LEASE_SECONDS + LEASE_SECONDS - 11
+        assert not lease.is_lost
+    assert (await books.worker("two").claim((), 500)).claim is None
+
+
+async def test_a_refused_renewal_loses_the_lease(books: Books) -> None:
+    """A worker whose claim was freed learns it at its next beat, and sends nothing more."""
+    beats = Beats(books, 1)
+    worker = books.worker(sleep=beats.sleep, monotonic=lambda: beats.now)
+    claim = await claimed(worker, [A])
+    await books.pass_seconds(LEASE_SECONDS)
+    await books.worker("checker").expire()
+    async with worker.holding(claim, since_seconds=1000.0) as lease:
+        while not lease.is_lost:
+            await asyncio.sleep(0)
+        assert lease.send_before() < beats.now
+
+
+async def test_a_lease_runs_out_by_itself_while_redis_is_away(books: Books) -> None:
+    """Renewals that fail move nothing: the worker stops sending in time without being told."""
+    beats = Beats(books, 3)
+    worker = books.worker(sleep=beats.sleep, monotonic=lambda: beats.now)
+    claim = await claimed(worker, [A])
+
+    async def away(*_: object) -> None:
+        raise ConnectionError
+
+    worker._run = away
+    async with worker.holding(claim, since_seconds=1000.0) as lease:
+        await beats.over.wait()
+        assert lease.send_before() == 1000 + LEASE_SECONDS - 11 < beats.now
+        assert not lease.is_lost
