@@ -111,6 +111,7 @@ def test_a_record_that_does_not_fit_its_type_is_kept_as_its_bytes() -> None:
         (b'\x1e{"a":1}\n\x1e{"a":}\n', "invalid character, line 2, column 7 of the JSON (byte 15)"),
         (b'{"a":\x1e1}', "ends too early, line 1, column 6 of the JSON (byte 5)"),
         (b"[" * 100_000, "nested deeper than the parser goes"),
+        (b'{"a":1}\x1e' + b"[" * 100_000, "nested deeper than the parser goes"),
         (b'{"a":' * 100_000, "nested deeper than the parser goes"),
     ],
 )

@@ -25,7 +25,13 @@ _COMPUTING: Final = frozenset(
         *("contains", "ends_with", "join", "starts_with", "keys", "length"),
     )
 )
-# Functions of our own over bytes, with the form of their result.
+# Functions of our own, which pick out bytes, or look at no more of them than they must.
+_OWN: Final = {
+    "not_null": "first_not_null",
+    "to_number": "as_number",
+    "to_string": "as_string",
+    "type": "type_name",
+}
 _ORDERINGS: Final = {
     "lt": "less=True, equal=False",
     "lte": "less=True, equal=True",
@@ -299,12 +305,9 @@ class _Compiler(Writer):
         if any(child["type"] == "expref" for child in node["children"]):
             raise Uncompiled(f"{name}() takes an expression, which the jmespath library evaluates")
         arguments = [self._value(child, scope) for child in node["children"]]
-        own = {"type": "type_name", "to_string": "as_string", "to_number": "as_number"}
-        if name == "not_null":
-            own[name] = "first_not_null"
-        if name in own:
+        if name in _OWN:
             raws = ", ".join(self.raw(argument) for argument in arguments)
-            code = self.let(f"v.{own[name]}({raws})")
+            code = self.let(f"v.{_OWN[name]}({raws})")
             form = Form.PLAIN if name == "type" else Form.RAW
             return Value(form, code, self.root(node))
         if name not in _COMPUTING:
