@@ -107,8 +107,8 @@ async def test_a_file_put_to_retry_is_taken_up_when_it_is_due(box: Box) -> None:
     assert box.received_ids() == {1: 1}
 
 
-async def test_what_is_no_file_is_left_alone(box: Box) -> None:
-    """A directory, a FIFO and a symlink named like a file block nobody and stay."""
+async def test_what_is_no_file_is_left_alone(box: Box, caplog: pytest.LogCaptureFixture) -> None:
+    """A directory, a FIFO and a symlink named like a file block nobody and stay, with a warning."""
     box.write_many(2)
     (box.spool / "a.json").mkdir()
     os.mkfifo(box.spool / "b.json")
@@ -117,6 +117,7 @@ async def test_what_is_no_file_is_left_alone(box: Box) -> None:
     assert tally.files_processed == 2
     await box.archive()
     assert sorted(path.name for path in box.spool.iterdir()) == ["a.json", "b.json", "c.json"]
+    assert [record.message for record in caplog.records] == ["entries.ignored"]
 
 
 async def test_a_file_that_vanishes_after_listing_is_counted(

@@ -43,7 +43,7 @@ class Page:
     `files` are in arrival order as far as the source knows it. `cursor`, given to the next call,
     says that these have been dealt with. `listed_at_seconds` is the caller's monotonic clock when
     the listing began: names are not claimed from a listing that is too old. `ignored` counts the
-    directory entries that are not files by the pattern or by their type.
+    directory entries that are not files by the pattern or by their type; drafts are not counted.
     """
 
     files: Sequence[ListedFile]

@@ -19,7 +19,12 @@ def is_safe(name: str) -> bool:
 
     Names are never trusted: not those of a listing, not those that come back from Redis.
     """
-    return _SAFE.fullmatch(name) is not None and not name.endswith(".tmp")
+    return _SAFE.fullmatch(name) is not None and not is_draft(name)
+
+
+def is_draft(name: str) -> bool:
+    """Tell whether an entry is one that writers are free to have: hidden, or `*.tmp`."""
+    return name.startswith(".") or name.endswith(".tmp")
 
 
 def hour_of(name: str) -> str | None:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from penstock import telemetry
 from penstock.edges import Source
 from penstock.model import LISTING_SECONDS_MAX, Page
 
@@ -65,6 +66,7 @@ class Candidates:
         self._empty_at_seconds = -math.inf
         self._epoch = ""
         self._after_loss = False
+        self._ignored = 0  # entries of the spool, up to which there is no warning
         self.frontier = ""
         """The cursor up to which every file has been tried: claimed, by us or by somebody else."""
 
@@ -105,6 +107,9 @@ class Candidates:
         self._advance()
         if not self._portions:
             self._empty_at_seconds = self._monotonic()
+        if page.ignored > self._ignored:
+            telemetry.warn("entries.ignored", entries=page.ignored, remedy="see source.pattern")
+            self._ignored = 2 * page.ignored  # should they grow more, that is another warning
 
     def tried(self, portion: Portion) -> None:
         """Note that all names of a portion have an owner now, us or somebody else."""

@@ -7,7 +7,7 @@ from typing import Any, cast
 import typer
 
 from penstock import settings
-from penstock.entry import wiring
+from penstock.entry import survey, wiring
 from penstock.entry.cli.options import Config, Json
 from penstock.settings import Settings
 
@@ -30,7 +30,7 @@ def show(config: Config = None, as_json: Json = False) -> None:
     for section, values in known.items():
         typer.echo(f"[{section}]")
         for name, value in cast("Mapping[str, Any]", values).items():
-            typer.echo(f"{name} = {_toml(value)}")
+            typer.echo(f"{name} = {survey.toml(value)}")
         typer.echo()
 
 
@@ -76,12 +76,3 @@ def _tell(report: Mapping[str, Any]) -> None:
         typer.echo(line, err=True)
     if not report["missing"]:
         typer.echo("the settings can work")
-
-
-def _toml(value: object) -> str:
-    """Return a setting as TOML spells it: JSON's spelling, but for tables in a list."""
-    if isinstance(value, list):
-        tables = cast("list[dict[str, object]]", value)
-        inner = [", ".join(f"{k} = {_toml(v)}" for k, v in table.items()) for table in tables]
-        return "[" + ", ".join(f"{{ {table} }}" for table in inner) + "]"
-    return json.dumps(value, ensure_ascii=False)
