@@ -94,7 +94,7 @@ def _toml(directory: Path, found: Survey, answer: Callable[[str, str], str]) -> 
         "",
         "[source]",
         f"url = {survey.toml(str(directory.resolve()))}",
-        "# What a file's whole name must match to be a file. What does not match stays in the spool.",
+        "# What a file's whole name must match to be a file; the others stay in the spool.",
         *([f"# All names seen match {survey.toml(found.pattern)}."] if found.pattern else []),
         f"pattern = {survey.toml(_PATTERN)}",
         "# A file that ends too early is left waiting while it is younger than this.",
