@@ -484,8 +484,8 @@ async def test_a_lease_runs_out_by_itself_while_redis_is_away(books: Books) -> N
     worker = books.worker(sleep=beats.sleep, monotonic=lambda: beats.now)
     claim = await claimed(worker, [A])
 
-    async def away(*_: object) -> None:
-        raise ConnectionError
+    async def away(verb: str, keys: Sequence[str], args: Sequence[str | int]) -> Any:
+        raise ConnectionError(verb, keys, args)
 
     worker._run = away
     async with worker.holding(claim, since_seconds=1000.0) as lease:

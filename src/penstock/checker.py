@@ -83,7 +83,7 @@ async def check(
     tally.workers_pruned = await checker.ledger.prune()
     for law in await checker.ledger.verify():
         tally.laws_broken += 1
-        telemetry.warn("ledger.law_broken", law=law)
+        telemetry.warn("conservation.broken", law=law)
     sizes = await checker.ledger.sizes()
     tally.claims = sizes["claims"]
     tally.files_processing = sizes["processing"]

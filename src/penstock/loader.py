@@ -207,7 +207,7 @@ class _Pass:
                 (candidates.tried if tried else candidates.put_back)(portion)
             if candidates.in_epoch(answer.epoch):
                 self.tally.ledger_losses += 1
-                telemetry.warn("ledger.forgot", remedy="files not yet archived are sent again")
+                telemetry.warn("redis.forgot", remedy="files not yet archived are sent again")
             claim = answer.claim
             if claim is not None and tried:
                 claim = dataclasses.replace(claim, after_loss=portion.after_loss)
