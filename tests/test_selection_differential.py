@@ -188,6 +188,9 @@ def test_every_scalar_meets_every_other(operator: str) -> None:
         texts = [f'{{"a":{left}}}' for left in _SCALARS]
         compare(f"a {operator} `{scalar}`", None, texts)
         compare(f"`{scalar}` {operator} a", None, texts)
+    texts = [f'{{"a":{scalar}}}' for scalar in (*_SCALARS, '"nan"', '"-inf"', '"1e999"', "1e999")]
+    compare(f"to_number(a) {operator} `1`", "!to_number(a)", texts)
+    compare(f"!to_number(a) {operator} a", None, texts)
 
 
 def test_a_value_nested_deeper_than_bytes_are_kept_is_the_same_value() -> None:

@@ -308,7 +308,7 @@ class _Compiler(Writer):
         if name in _OWN:
             raws = ", ".join(self.raw(argument) for argument in arguments)
             code = self.let(f"v.{_OWN[name]}({raws})")
-            form = Form.PLAIN if name == "type" else Form.RAW
+            form = Form.PLAIN if name in {"type", "to_number"} else Form.RAW
             return Value(form, code, self.root(node))
         if name not in _COMPUTING:
             raise Uncompiled(f"{name}() is left to the jmespath library")

@@ -7,6 +7,7 @@ from typing import Any, Final, cast
 import msgspec
 from jmespath import functions
 
+from penstock import expression
 from penstock.stages.selection_needs import NULL
 
 # Python's own conversion, as in json.loads: 1e400 is infinite, not an error.
@@ -34,7 +35,7 @@ def decoded(raw: msgspec.Raw) -> Any:
 
 def encoded(value: object) -> msgspec.Raw:
     """Return a computed value as JSON; what JSON cannot hold, infinity and NaN, becomes null."""
-    return msgspec.Raw(msgspec.json.encode(value))
+    return msgspec.Raw(expression.write(value))
 
 
 def is_true(raw: msgspec.Raw) -> bool:
@@ -123,12 +124,15 @@ def as_string(raw: msgspec.Raw) -> msgspec.Raw:
     return encoded(json.dumps(decoded(raw), separators=(",", ":")))
 
 
-def as_number(raw: msgspec.Raw) -> msgspec.Raw:
-    """Apply to_number(): a number is itself, a string the number it spells, anything else null."""
+def as_number(raw: msgspec.Raw) -> object:
+    """Apply to_number(): a number is itself, a string the number it spells, anything else null.
+
+    What a string spells may be infinite or NaN, which no JSON can hold, but which is true.
+    """
     kind = type_name(raw)
     if kind == "number":
-        return raw
-    return encoded(called("to_number", decoded(raw))) if kind == "string" else NULL
+        return expression.read(bytes(raw))  # it remembers its bytes
+    return called("to_number", decoded(raw)) if kind == "string" else None
 
 
 def first_not_null(*raws: msgspec.Raw) -> msgspec.Raw:
