@@ -213,7 +213,7 @@ def _run(url: str, examples: int, steps: int) -> None:
         LedgerMachine,
         settings=settings(
             max_examples=examples, stateful_step_count=steps, deadline=None, derandomize=True,
-            suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much], database=None,
+            suppress_health_check=[HealthCheck.too_slow], database=None,
         ),
     )  # fmt: skip
 

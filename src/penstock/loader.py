@@ -205,13 +205,14 @@ class _Pass:
                 tried = answer.tried
             finally:
                 (candidates.tried if tried else candidates.put_back)(portion)
-            if candidates.in_epoch(answer.epoch):
+            forgot = candidates.in_epoch(answer.epoch)
+            if forgot:
                 self.tally.ledger_losses += 1
                 telemetry.warn("redis.forgot", remedy="files not yet archived are sent again")
             claim = answer.claim
             if claim is not None and tried:
                 claim = dataclasses.replace(claim, after_loss=portion.after_loss)
-            if claim is not None or not portion.names or self._over():
+            if claim is not None or self._over() or not (portion.names or forgot):
                 return claim, since_seconds
 
     async def _carry(self, claim: Claim, since_seconds: float) -> None:
