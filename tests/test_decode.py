@@ -99,6 +99,7 @@ def test_a_record_that_does_not_fit_its_type_is_kept_as_its_bytes() -> None:
         (b'[{"a":1},]', "trailing comma in array"),
         (b'{"a":"\\ud800"}', "lone surrogate, line 1, column 7 of the JSON (byte 6)"),
         (b'{"skipped":"\\ud800"}', "lone surrogate"),
+        (b'{"a":"\\\\\\uD83D\\n"}', "lone surrogate, line 1, column 9 of the JSON (byte 8)"),
         (b'{"a":"\\\\\\udc00 and more text"}', "surrogate"),
         (b'{"a":"\\ud83d\\u0041 and more text"}', "surrogate"),
         (b'{"a":"\\ud83d\\ude00","b":"\\udfff"}', "surrogate"),

@@ -9,12 +9,10 @@ from penstock.errors import Reject
 
 _TYPES: Final = {"[": "array", '"': "string", "t": "boolean", "f": "boolean", "n": "null"}
 _TRUNCATED: Final = "Input data was truncated"
-# Half a surrogate pair without its other half; one that the end of the file cut off is none.
+# The first half of a surrogate pair, without the second; one that the end cut off is not meant.
 _LONE_SURROGATE = re.compile(
-    rb"\\u[dD][89abAB]\w\w\\u[dD][c-fC-F]\w\w"
-    rb"|(?P<lone>\\u[dD][89a-fA-F]\w\w(?!(?:\\(?:u(?:[dD](?:[c-fC-F]\w?)?)?)?)?\Z))"
-    rb"|\\.",
-    re.DOTALL,
+    rb"(?<!\\)(?:\\\\)*+(?P<lone>\\u[dD][89abAB]\w\w)"
+    rb"(?!\\u[dD][c-fC-F]\w\w)(?!(?:\\(?:u(?:[dD](?:[c-fC-F]\w?)?)?)?)?\Z)"
 )
 _BYTE = re.compile(r"(?:JSON is malformed: )?(.*) \(byte (\d+)\)")
 
@@ -27,23 +25,19 @@ def reject(
     end = len(json) if end is None else end
     found = _BYTE.fullmatch(text)
     if text == _TRUNCATED or (found and int(found[2]) + start >= end and "trailing" not in text):
-        # What msgspec also says of a lone surrogate at the end of a string at the end of a file.
-        lone = _lone_surrogate(json, start)
-        if lone is None:
-            reason = f"the JSON ends too early, {place(json, end)}"
-            return Reject(reason, truncated=end == len(json))
-        return Reject(f"the JSON is malformed: lone surrogate, {place(json, lone)}")
+        # Which is also said of half a surrogate pair in the last dozen bytes.
+        lone = _LONE_SURROGATE.search(json, max(start, end - 24), end)
+        if lone:
+            return Reject(
+                f"the JSON is malformed: lone surrogate, {place(json, lone.start('lone'))}"
+            )
+        reason = f"the JSON ends too early, {place(json, end)}"
+        return Reject(reason, truncated=end == len(json))
     if found:
         # Of trailing characters msgspec counts the first as read.
         byte = int(found[2]) + start - (found[1] == "trailing characters")
         return Reject(f"the JSON is malformed: {found[1]}, {place(json, byte)}")
     return Reject(f"the JSON is malformed: {text}")
-
-
-def _lone_surrogate(json: bytes, start: int) -> int | None:
-    """Return where half a surrogate pair stands alone; None if none does."""
-    escapes = _LONE_SURROGATE.finditer(json, start)
-    return next((escape.start() for escape in escapes if escape["lone"]), None)
 
 
 def place(json: bytes, byte: int) -> str:
