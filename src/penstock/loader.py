@@ -225,6 +225,15 @@ class _Pass:
                 await self._give_up(claim, lease, error)
                 raise
         self.tally.add(counters)
+        if counters.get("journal_mismatches"):
+            telemetry.warn(
+                "claim.mismatched",
+                claim=claim.id,
+                messages=counters["journal_mismatches"],
+                cause="files changed between two attempts"
+                if claim.fingerprint == self._loader.fingerprint
+                else "it was begun under other settings",
+            )
         telemetry.event(
             "claim.committed",
             claim=claim.id,
