@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 from penstock.errors import Again, Halt
 from penstock.model import Message, QueueLimits, Sent
@@ -44,7 +44,7 @@ class Sqs:
 def records_of(message: Message) -> list[str]:
     """Return the ids of the records in a message, read from its body."""
     body: Any = json.loads(message.body)
-    records: Any = body if isinstance(body, list) else [body]
+    records = cast("list[Any]", body if isinstance(body, list) else [body])
     return [record["id"] for record in records]
 
 
