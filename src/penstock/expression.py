@@ -8,6 +8,7 @@ keeps the text it was read from. What an expression picks out unchanged is there
 byte for byte, `1e400`, `-0`, `"\u00e9"` and inner white space included.
 """
 
+import json as standard_json
 import warnings
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Final, cast
@@ -85,10 +86,20 @@ def write(value: object) -> bytes:
         return cast(bytes, raw)
     if isinstance(value, Mapping):
         members = cast("Mapping[str, object]", value).items()
-        return b"{%s}" % b",".join(b"%s:%s" % (write(key), write(item)) for key, item in members)
+        return b"{%s}" % b",".join(b"%s:%s" % (_key(key), write(item)) for key, item in members)
     if isinstance(value, list):
         return b"[%s]" % b",".join(write(item) for item in cast("list[object]", value))
     return msgspec.json.encode(value)
+
+
+def _key(key: object) -> bytes:
+    """Return an object's key; jmespath's merge() of an array of pairs makes some that are no text.
+
+    Those are spelled as json.dumps does it, `null` as "null".
+    """
+    if isinstance(key, str):
+        return write(key)
+    return msgspec.json.encode(next(iter(standard_json.loads(standard_json.dumps({key: None})))))
 
 
 def is_true(value: object) -> bool:
