@@ -98,7 +98,7 @@ def test_what_cannot_ever_work_is_an_error_of_the_expression() -> None:
 
 
 def test_keys_that_are_no_text_are_spelled_as_json_does() -> None:
-    """jmespath's merge() takes an array of pairs for an object, whatever its keys are."""
+    """Jmespath's merge() takes an array of pairs for an object, whatever its keys are."""
     record = b'{"b": [[null, 1], [true, 2], [1.5, 3], ["x", 4]]}'
     (body,) = select(record, "merge({a: `0`}, b)").records
     assert json.loads(body) == {"a": 0, "null": 1, "true": 2, "1.5": 3, "x": 4}
