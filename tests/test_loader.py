@@ -13,6 +13,7 @@ import redis.asyncio as redis
 from penstock.entry import wiring
 from penstock.errors import Again, Halt
 from penstock.model import FileRead, Settled
+from penstock.settings import load
 from penstock.stages.settle import Outcome
 from support.box import SECOND, Box
 from support.sqs_stub import Fault
@@ -330,3 +331,17 @@ async def test_the_queue_away_at_start_is_again(box: Box) -> None:
     box.set("queue", endpoint_url="http://127.0.0.1:9")
     with pytest.raises(Again, match="cannot reach the queue"):
         await box.load()
+
+
+@pytest.mark.parametrize("url", ["file://spool", "file://", "file:///", "http://h/d"])
+async def test_an_address_that_names_no_directory_is_refused(url: str) -> None:
+    """`file://spool` has a host and no path: the current directory must not be drained for it."""
+    with pytest.raises(Halt, match=r"source\.url: "):
+        wiring.spool_directory(load(overrides={"source": {"url": url}}))
+
+
+async def test_a_spool_as_an_address() -> None:
+    """A file:// address with a path is that path, its escapes undone."""
+    address = "file:///var/spool/my%20tweets"
+    known = load(overrides={"source": {"url": address}})
+    assert wiring.spool_directory(known) == Path("/var/spool/my tweets")

@@ -212,3 +212,81 @@ async def test_a_full_disk_leaves_the_file_where_it_is(
     (moved,) = await source.archive([NAME])
     assert "No space left on device" in moved.error
     assert (tmp_path / "spool" / NAME).exists()
+
+
+async def test_the_spool_is_no_place_for_rejects(make: Make, tmp_path: Path) -> None:
+    """A file moved onto itself looks moved already: it must not be deleted as the copy of one."""
+    with pytest.raises(Halt, match=r"archive\.rejected_directory: .* is the spool itself"):
+        make(rejects_directory=tmp_path / "spool")
+    (tmp_path / "link").symlink_to("spool")
+    with pytest.raises(Halt, match="is the spool itself"):
+        make(rejects_directory=tmp_path / "link")
+    path = tmp_path / "spool" / NAME
+    path.write_text("{}")
+    fd = os.open(tmp_path / "spool", os.O_RDONLY)
+    assert "is the spool itself" in moving.move(fd, NAME, fd, "there").error
+    os.close(fd)
+    assert path.read_text() == "{}"
+
+
+async def test_a_spool_that_is_replaced_is_noticed(make: Make, tmp_path: Path) -> None:
+    """Renamed away, made anew, or gone: nothing goes on in the directory that once had the name."""
+    spool = tmp_path / "spool"
+    source = make()
+    spool.rename(tmp_path / "old")
+    (tmp_path / "old" / NAME).write_text("{}")
+    for _ in range(2):
+        with pytest.raises(Again, match="the spool"):
+            await source.list("")
+        with pytest.raises(Again, match="the spool"):
+            await source.archive([NAME])
+        with pytest.raises(Again, match="the spool"):
+            await source.reject({NAME: "{}"})
+        spool.mkdir(exist_ok=True)  # gone at first, then another one
+    assert (tmp_path / "old" / NAME).exists()
+
+
+async def test_the_longest_name_can_be_rejected(make: Make, tmp_path: Path) -> None:
+    """Its reason, and the draft of its reason, fit the 255 bytes of a name."""
+    name = "a" * 235 + ".json"
+    (tmp_path / "spool" / name).write_text("x")
+    (moved,) = await make().reject({name: "{}"})
+    assert moved.error == ""
+    assert (tmp_path / "rejected" / f"{name}.reason.json").read_text() == "{}"
+
+
+async def test_a_reject_does_not_take_over_the_reason_of_another(
+    make: Make, tmp_path: Path
+) -> None:
+    """Where a different file of that name was rejected before, both files and its reason stay."""
+    source = make()
+    path = tmp_path / "spool" / NAME
+    path.write_text("first")
+    await source.reject({NAME: "why first"})
+    path.write_text("other")
+    (moved,) = await source.reject({NAME: "why other"})
+    assert "exists and differs" in moved.error
+    assert path.read_text() == "other"
+    assert (tmp_path / "rejected" / f"{NAME}.reason.json").read_text() == "why first"
+
+
+@pytest.mark.parametrize("directory", ["archive", "rejected"])
+async def test_a_directory_that_cannot_be_made_is_told_per_file(
+    make: Make, tmp_path: Path, directory: str
+) -> None:
+    """A file in its place, say: every name has its error, and nothing is raised."""
+    (tmp_path / directory).write_text("in the way")
+    (tmp_path / "spool" / NAME).write_text("{}")
+    source = make()
+    moved = (
+        await source.archive([NAME]) if directory == "archive" else await source.reject({NAME: ""})
+    )
+    assert moved[0].error
+    assert (tmp_path / "spool" / NAME).exists()
+
+
+async def test_reasons_are_no_files(make: Make, tmp_path: Path) -> None:
+    """Rejects moved back into the spool bring their reasons along; those are not sent."""
+    (tmp_path / "spool" / NAME).write_text("{}")
+    (tmp_path / "spool" / f"{NAME}.reason.json").write_text("{}")
+    assert await listed(make()) == [NAME]

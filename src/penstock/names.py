@@ -3,6 +3,9 @@
 import re
 from datetime import UTC, datetime
 
+REASON_SUFFIX = ".reason.json"
+"""What the file beside a rejected one has behind that one's name."""
+
 # 240 characters at most: NAME.reason.json must fit the 255 bytes that file systems allow.
 _SAFE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:+,=@~ -]{0,239}", re.ASCII)
 
@@ -15,11 +18,12 @@ _DATE = re.compile(
 
 
 def is_safe(name: str) -> bool:
-    """Tell whether `name` is in the alphabet: ASCII, no separator, no leading dot, no `.tmp`.
+    """Tell whether `name` may be a file's: ASCII, no separator, no draft, no reason of a reject.
 
     Names are never trusted: not those of a listing, not those that come back from Redis.
     """
-    return _SAFE.fullmatch(name) is not None and not is_draft(name)
+    plain = _SAFE.fullmatch(name) is not None
+    return plain and not is_draft(name) and not name.endswith(REASON_SUFFIX)
 
 
 def is_draft(name: str) -> bool:

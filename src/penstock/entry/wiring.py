@@ -134,10 +134,12 @@ def spool_directory(settings: Settings) -> Path:
     url = settings.source.url
     if not url:
         raise Halt("source.url: missing; allowed: the directory that the files are written into")
+    if "://" not in url:
+        return Path(url)
     parts = urlsplit(url)
-    if parts.scheme not in {"", "file"}:
-        raise Halt(f"source.url: {parts.scheme}:// is not known; allowed: /path or file:///path")
-    return Path(unquote(parts.path) if parts.scheme else url)
+    if parts.scheme != "file" or parts.netloc not in {"", "localhost"} or parts.path in {"", "/"}:
+        raise Halt(f"source.url: {url!r} names no directory; allowed: /path or file:///path")
+    return Path(unquote(parts.path))
 
 
 def _beside(spool: Path, directory: str, setting: str) -> Path:

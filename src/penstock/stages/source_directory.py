@@ -60,6 +60,11 @@ class DirectorySource:
                 f"source.url: {spool} cannot be opened as a directory: {error.strerror};"
                 " name the directory that the files are written into"
             ) from None
+        if rejects_directory.is_dir() and rejects_directory.samefile(spool):
+            raise Halt(
+                f"archive.rejected_directory: {rejects_directory} is the spool itself;"
+                " allowed: any other directory"
+            )
         self._dealt_with: set[str] = set()  # handed out, and the cursor came back
         self._page: list[str] = []  # handed out last, its cursor not yet back
         self._backlog: list[str] = []  # found by the last scan, not handed out; newest first
@@ -89,6 +94,7 @@ class DirectorySource:
     def _scan(self) -> None:
         """Read the whole directory: 0.4 s a million names, so the caller spaces the calls."""
         began = time.monotonic()
+        self._check_place()
         found: set[str] = set()
         ignored = 0
         try:
@@ -193,14 +199,17 @@ class DirectorySource:
         return await asyncio.to_thread(self._archive, names)
 
     def _archive(self, wanted: Sequence[str]) -> Sequence[Moved]:
-        if self._archive_action == "delete":
-            moved = [moving.delete(self._fd, name) for name in wanted]
+        self._check_place()
+        try:
+            if self._archive_action == "delete":
+                moved = [moving.delete(self._fd, name) for name in wanted]
+            else:
+                with moving.Folders(self._archive_directory) as folders:
+                    moved = [self._archive_one(folders, name) for name in wanted]
+                    folders.sync()
             os.fsync(self._fd)
-            return moved
-        with moving.Folders(self._archive_directory) as folders:
-            moved = [self._archive_one(folders, name) for name in wanted]
-            folders.sync()
-        os.fsync(self._fd)
+        except OSError as error:  # whatever was moved is found to be so by the next pass
+            return [Moved(name, f"archive {name}: {error.strerror}") for name in wanted]
         return moved
 
     def _archive_one(self, folders: moving.Folders, name: str) -> Moved:
@@ -221,19 +230,38 @@ class DirectorySource:
         return await asyncio.to_thread(self._reject, reasons)
 
     def _reject(self, reasons: Mapping[str, str]) -> Sequence[Moved]:
-        with moving.Folders(self._rejects_directory) as folders:
-            fd = folders.open(".")
-            moved: list[Moved] = []
-            for name, reason in reasons.items():
-                try:
-                    if moving.exists(self._fd, name):
-                        moving.write_new(fd, f"{name}.reason.json", reason)
-                    moved.append(moving.move(self._fd, name, fd, str(folders.root)))
-                except OSError as error:
-                    moved.append(Moved(name, f"reject {name}: {error.strerror}"))
-            folders.sync()
-        os.fsync(self._fd)
+        self._check_place()
+        try:
+            with moving.Folders(self._rejects_directory) as folders:
+                fd = folders.open(".")
+                moved = [self._reject_one(fd, name, reason) for name, reason in reasons.items()]
+                folders.sync()
+            os.fsync(self._fd)
+        except OSError as error:
+            directory = self._rejects_directory
+            return [Moved(n, f"reject {n} to {directory}: {error.strerror}") for n in reasons]
         return moved
+
+    def _reject_one(self, to_fd: int, name: str, reason: str) -> Moved:
+        """Write the reason, then move the file: a crash between them repeats, and loses nothing."""
+        try:
+            if moving.exists(self._fd, name):
+                if moving.exists(to_fd, name) and not moving.same(self._fd, to_fd, name):
+                    where = self._rejects_directory
+                    return Moved(name, f"{where}/{name} exists and differs; rename one of the two")
+                moving.write_new(to_fd, name + names.REASON_SUFFIX, reason)
+            return moving.move(self._fd, name, to_fd, str(self._rejects_directory))
+        except OSError as error:
+            return Moved(name, f"reject {name}: {error.strerror}")
+
+    def _check_place(self) -> None:
+        """Raise Again if the spool's path leads elsewhere by now: whoever has us opens it anew."""
+        try:
+            replaced = not os.path.samestat(self._spool.stat(), os.fstat(self._fd))
+        except OSError as error:
+            raise Again(f"the spool {self._spool}: {error.strerror}") from None
+        if replaced:
+            raise Again(f"the spool {self._spool} is another directory now; it is opened anew")
 
     async def delete_archived(self, older_than_days: float) -> int:
         """See `Source.delete_archived`; at most 10,000 files a call."""

@@ -2,6 +2,7 @@
 
 import ctypes
 import errno
+import hashlib
 import os
 import shutil
 import time
@@ -69,7 +70,9 @@ def move(from_fd: int, name: str, to_fd: int, to_path: str) -> Moved:
     except FileNotFoundError:
         return Moved(name, vanished=not exists(to_fd, name))
     except FileExistsError:
-        if not _same(from_fd, to_fd, name):
+        if same_directory(from_fd, to_fd):  # then its target is the file itself, and looks equal
+            return Moved(name, f"{to_path} is the spool itself")
+        if not same(from_fd, to_fd, name):
             return Moved(name, f"{to_path}/{name} exists and differs; rename one of the two")
         os.unlink(name, dir_fd=from_fd)
     except OSError as error:
@@ -90,9 +93,14 @@ def delete(from_fd: int, name: str) -> Moved:
     return Moved(name)
 
 
+def same_directory(one_fd: int, other_fd: int) -> bool:
+    """Tell whether two descriptors are of one directory."""
+    return os.path.samestat(os.fstat(one_fd), os.fstat(other_fd))
+
+
 def write_new(to_fd: int, name: str, text: str) -> None:
     """Write a small file completely or not at all, replacing an earlier one. Raises OSError."""
-    draft = f".{name}.draft"
+    draft = _draft(name)
     fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644, dir_fd=to_fd)
     with os.fdopen(fd, "w", encoding="utf-8") as file:
         file.write(text)
@@ -163,7 +171,7 @@ def _rename_no_replace(from_fd: int, to_fd: int, name: str) -> None:
 
 def _copy(from_fd: int, to_fd: int, name: str) -> None:
     """Copy to another file system: whole and on disk before it has its name."""
-    draft = f".{name}.draft"
+    draft = _draft(name)
     source = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=from_fd)
     with os.fdopen(source, "rb") as reader:
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
@@ -181,6 +189,11 @@ def _copy(from_fd: int, to_fd: int, name: str) -> None:
     os.fsync(to_fd)
 
 
+def _draft(name: str) -> str:
+    """Return the hidden name of a file while it is written: short, whatever length `name` has."""
+    return f".{hashlib.sha256(name.encode()).hexdigest()[:32]}.draft"
+
+
 def exists(fd: int, name: str) -> bool:
     """Tell whether a directory has an entry `name`, of whatever kind; a wrong name is none."""
     if not names.is_safe(name):
@@ -192,7 +205,7 @@ def exists(fd: int, name: str) -> bool:
     return True
 
 
-def _same(from_fd: int, to_fd: int, name: str) -> bool:
+def same(from_fd: int, to_fd: int, name: str) -> bool:
     """Compare two regular files byte by byte."""
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     with (
