@@ -345,3 +345,28 @@ async def test_a_spool_as_an_address() -> None:
     address = "file:///var/spool/my%20tweets"
     known = load(overrides={"source": {"url": address}})
     assert wiring.spool_directory(known) == Path("/var/spool/my tweets")
+
+
+async def test_a_spool_has_one_embedded_ledger(box: Box) -> None:
+    """Another state directory would know nothing of what was sent, and send it again."""
+    box.given["ledger"] = {}
+    box.set("run", state_directory=str(box.root / "state"))
+    box.write_many(2)
+    assert (await box.load()).files_processed == 2
+    assert (await box.load()).files_processed == 0
+    box.set("run", state_directory=str(box.root / "other"))
+    with pytest.raises(Halt, match=r"run\.state_directory: .*/other, but .* ledger in .*/state"):
+        await box.load()
+    (box.spool / wiring.MARKER).unlink()
+    assert (await box.load()).files_processed == 2
+    assert box.received_ids() == {0: 2, 1: 2}
+
+
+async def test_a_link_in_the_markers_place_is_not_followed(tmp_path: Path) -> None:
+    """A spool that others write to must not have Penstock write elsewhere."""
+    (tmp_path / "spool").mkdir()
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    (tmp_path / "spool" / wiring.MARKER).symlink_to(victim)
+    wiring.bind(tmp_path / "spool", tmp_path / "state")
+    assert victim.read_text() == "precious"

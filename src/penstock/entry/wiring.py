@@ -4,13 +4,15 @@ Everything that needs giving back is opened on an AsyncExitStack that the caller
 closed in the reverse of the order in which they were opened, whatever happens.
 """
 
+import contextlib
 import hashlib
 import os
 import re
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import unquote, urlsplit
 
 import redis.asyncio as redis
@@ -29,6 +31,11 @@ from penstock.stages.pack import Packer
 from penstock.stages.preamble import Preamble
 from penstock.stages.selection import Selection
 from penstock.stages.source_directory import DirectorySource
+
+T = TypeVar("T")
+
+MARKER = ".penstock-ledger"
+"""The file in a spool that names the embedded ledger that knows it."""
 
 _REDIS_TIMEOUT_SECONDS = 5.0
 _REDIS_URL = re.compile(r"(rediss?|unix)://.+")
@@ -142,6 +149,41 @@ def spool_directory(settings: Settings) -> Path:
     return Path(unquote(parts.path))
 
 
+def bind(spool: Path, state: Path) -> None:
+    """Note in the spool which embedded ledger knows it. Raises Halt if that is another one.
+
+    A second ledger (the settings copied elsewhere, another `run.state_directory`) would know
+    nothing of what was sent, and send all of it again.
+    """
+    marker, ours = spool / MARKER, str(state.resolve())
+    try:
+        theirs = _opened(marker, os.O_RDONLY, lambda fd: os.read(fd, 4096).decode().strip())
+        if theirs == ours:
+            return
+        if theirs and Path(theirs).is_dir():
+            raise Halt(
+                f"run.state_directory: {ours}, but what was sent of {spool} is known to the ledger"
+                f" in {theirs}; allowed: that one, or delete {marker} if it is given up"
+            )
+        marker.unlink()
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError):
+        return  # a link, or not ours to read or write: then there is no marker, and nothing is lost
+    with contextlib.suppress(OSError):
+        new = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+        _opened(marker, new, lambda fd: os.write(fd, f"{ours}\n".encode()))
+
+
+def _opened(path: Path, flags: int, use: Callable[[int], T]) -> T:
+    """Use a file of the spool, where anybody may have put a link in its place. Raises OSError."""
+    fd = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
+    try:
+        return use(fd)
+    finally:
+        os.close(fd)
+
+
 def _beside(spool: Path, directory: str, setting: str) -> Path:
     """Return where files are moved to; a relative path lies beside the spool.
 
@@ -164,6 +206,7 @@ async def ledger(settings: Settings, stack: AsyncExitStack) -> Ledger:
     url = settings.ledger.url
     if url == EMBEDDED:
         state = Path(settings.run.state_directory)
+        bind(spool_directory(settings), state)
         url = (await stack.enter_async_context(EmbeddedRedis(state, share=True))).url
     book = unopened_ledger(settings, url)
     stack.push_async_callback(book.close)
