@@ -357,16 +357,16 @@ async def test_a_spool_has_one_embedded_ledger(box: Box) -> None:
     box.set("run", state_directory=str(box.root / "other"))
     with pytest.raises(Halt, match=r"run\.state_directory: .*/other, but .* ledger in .*/state"):
         await box.load()
-    (box.spool / wiring.MARKER).unlink()
+    wiring.marker_of(box.spool).unlink()
     assert (await box.load()).files_processed == 2
     assert box.received_ids() == {0: 2, 1: 2}
 
 
 async def test_a_link_in_the_markers_place_is_not_followed(tmp_path: Path) -> None:
-    """A spool that others write to must not have Penstock write elsewhere."""
+    """A directory that others write to must not have Penstock write elsewhere."""
     (tmp_path / "spool").mkdir()
     victim = tmp_path / "victim"
     victim.write_text("precious")
-    (tmp_path / "spool" / wiring.MARKER).symlink_to(victim)
+    wiring.marker_of(tmp_path / "spool").symlink_to(victim)
     wiring.bind(tmp_path / "spool", tmp_path / "state")
     assert victim.read_text() == "precious"

@@ -34,8 +34,6 @@ from penstock.stages.source_directory import DirectorySource
 
 T = TypeVar("T")
 
-MARKER = ".penstock-ledger"
-"""The file in a spool that names the embedded ledger that knows it."""
 
 _REDIS_TIMEOUT_SECONDS = 5.0
 _REDIS_URL = re.compile(r"(rediss?|unix)://.+")
@@ -150,12 +148,12 @@ def spool_directory(settings: Settings) -> Path:
 
 
 def bind(spool: Path, state: Path) -> None:
-    """Note in the spool which embedded ledger knows it. Raises Halt if that is another one.
+    """Note beside the spool which embedded ledger knows it. Raises Halt if that is another one.
 
     A second ledger (the settings copied elsewhere, another `run.state_directory`) would know
     nothing of what was sent, and send all of it again.
     """
-    marker, ours = spool / MARKER, str(state.resolve())
+    marker, ours = marker_of(spool), str(state.resolve())
     try:
         theirs = _opened(marker, os.O_RDONLY, lambda fd: os.read(fd, 4096).decode().strip())
         if theirs == ours:
@@ -175,8 +173,14 @@ def bind(spool: Path, state: Path) -> None:
         _opened(marker, new, lambda fd: os.write(fd, f"{ours}\n".encode()))
 
 
+def marker_of(spool: Path) -> Path:
+    """Return the hidden file beside a spool that names the embedded ledger that knows it."""
+    whole = spool.resolve()
+    return whole.with_name(f".{whole.name}.penstock-ledger")
+
+
 def _opened(path: Path, flags: int, use: Callable[[int], T]) -> T:
-    """Use a file of the spool, where anybody may have put a link in its place. Raises OSError."""
+    """Use a file in whose place anybody may have put a link. Raises OSError."""
     fd = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
     try:
         return use(fd)
