@@ -14,6 +14,7 @@ from penstock.errors import Again, Halt
 
 EXIT_AGAIN = 75  # EX_TEMPFAIL of sysexits.h: it may work later
 EXIT_HALT = 78  # EX_CONFIG: someone has to mend something first
+EXIT_STOPPED = 130  # as shells say it of Ctrl-C
 
 # In the order of --help: name of the command, its module here, and what of it is the command.
 COMMANDS = {

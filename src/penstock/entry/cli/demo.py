@@ -17,12 +17,12 @@ from rich.live import Live
 from rich.table import Table
 
 from penstock.entry import repeat
+from penstock.entry.cli import EXIT_STOPPED
 from penstock.entry.cli.options import Json
 from penstock.entry.demo import SAMPLE_SECONDS, Demo, Plan
 from penstock.entry.demo_result import Result
 from penstock.errors import Halt
 
-_EXIT_STOPPED = 130  # as shells say it of Ctrl-C
 _RATE_SECONDS = 2.0  # rates are over so long
 _MEMORY = "/dev/shm"  # noqa: S108  its subdirectory is made by mkdtemp
 _MEMORY_SHARE_MAX = 0.25  # of what is free there
@@ -64,7 +64,7 @@ def demo(
             result = repeat.run(run.run)
         if result is None:
             _say(console, "stopped")
-            raise typer.Exit(_EXIT_STOPPED)
+            raise typer.Exit(EXIT_STOPPED)
         if as_json:
             typer.echo(json.dumps(result.as_dict()))
         else:

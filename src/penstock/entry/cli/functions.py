@@ -13,8 +13,11 @@ import typer
 
 from penstock import archiver, checker, loader, settings, telemetry
 from penstock.entry import repeat, wiring
+from penstock.entry.cli import EXIT_STOPPED
 from penstock.entry.cli.options import Config, Json, Verbose
 from penstock.settings import Settings
+
+_WRONG = ("files_stuck", "laws_broken")  # what a tally must not hold: exit code 1
 
 Every = Annotated[
     float | None,
@@ -106,10 +109,16 @@ def _go(
         repeat.run(until_stopped)
         return
 
-    async def one_pass(stop: asyncio.Event) -> object:
-        return await repeat.once(open_parts, stop)
+    async def one_pass(stop: asyncio.Event) -> tuple[Any, bool]:
+        return await repeat.once(open_parts, stop), stop.is_set()
 
-    _print(dataclasses.asdict(repeat.run(one_pass)), as_json=as_json)  # type: ignore[call-overload]
+    found, stopped = repeat.run(one_pass)
+    tally = dataclasses.asdict(found)
+    _print(tally, as_json=as_json)
+    if stopped:
+        raise typer.Exit(EXIT_STOPPED)
+    if any(tally.get(name) for name in _WRONG):
+        raise typer.Exit(1)
 
 
 def _print(tally: Mapping[str, Any], *, as_json: bool) -> None:
