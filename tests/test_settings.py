@@ -48,6 +48,8 @@ def test_every_setting_can_come_from_the_environment(
             "select.fields: '{a b}' is not allowed; allowed: a JMESPath",
         ),
         ('[source]\npattern = "("', "source.pattern: '(' is not allowed; allowed: a regular expr"),
+        ('[source]\npattern = ""', "source.pattern: '' is not allowed; allowed: "),
+        ("[archive]\nretention_days = inf", "archive.retention_days: inf is not allowed; allowed:"),
         ("[worker]\nlane = 1", "worker.lane: no such setting; see `penstock config show`"),
         ("[wroker]\nlanes = 1", "wroker: no such setting; see `penstock config show`"),
         ("[worker\n", "penstock.toml: "),
@@ -105,12 +107,93 @@ def test_a_password_is_in_no_error(tmp_path: Path) -> None:
     assert without_password("redis://user:secret@host:1/0") == "redis://user:…@host:1/0"
     assert without_password("redis://:secret@host") == "redis://:…@host"
     assert without_password("unix:///a@b:c/redis.sock") == "unix:///a@b:c/redis.sock"
+    assert without_password("https://sqs.example:1/1/q") == "https://sqs.example:1/1/q"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://:sec@ret@host/0",
+        "redis://:sec#ret@host",
+        "redis://:sec/ret@host",
+        "redis://u@ser:sec?ret@host",
+        "redis://localhost/0?password=sec@ret&db=1",
+        "unix:///run/redis.sock?db=1&password=sec#ret",
+        "http://user:sec:ret@127.0.0.1:1/1/q",
+    ],
+)
+def test_no_part_of_a_password_is_left(url: str) -> None:
+    """Whatever stands in it, and wherever it stands."""
+    assert "sec" not in without_password(url)
+    assert "ret" not in without_password(url)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'ledger = "redis://:secret@host"',
+        '[[ledger]]\nurl = "redis://:secret@host"',
+        'queue = ["http://user:secret@host"]',
+        '[queue]\nendpoint_url = ["http://user:secret@host"]',
+        '[ledger]\nspool = "redis://:secret@host"',
+        '[worker]\nlanes = {password = "secret"}',
+    ],
+)
+def test_a_password_in_the_wrong_place_is_in_no_error(tmp_path: Path, text: str) -> None:
+    """A value where a table belongs, and the other way round, is refused and not repeated."""
+    with pytest.raises(Halt, match="is not allowed; allowed: ") as caught:
+        load(toml(tmp_path, text))
+    assert "secret" not in str(caught.value)
 
 
 def test_a_config_that_is_not_there(tmp_path: Path) -> None:
     """A named file must exist; without a name there may be none."""
     with pytest.raises(Halt, match="no such file"):
         load(tmp_path / "nowhere.toml")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "line"),
+    [
+        ("PENSTOCK_QUEU__URL", "x", "PENSTOCK_QUEU__URL: no such setting"),
+        ("PENSTOCK_LANES", "3", "PENSTOCK_LANES: no such setting"),
+        ("PENSTOCK_QUEUE__URI", "x", "PENSTOCK_QUEUE__URI: no such setting"),
+        ("PENSTOCK_QUEUE", "hush", "PENSTOCK_QUEUE: not JSON"),
+        ("PENSTOCK_QUEUE", '"hush"', "queue: … is not allowed; allowed: a table"),
+        ("PENSTOCK_DECODE__PREAMBLE_LITERALS", "x", "PENSTOCK_DECODE__PREAMBLE_LITERALS: not JSON"),
+        ("PENSTOCK_CONFIG", "/no/penstock.toml", "PENSTOCK_CONFIG: /no/penstock.toml: no such"),
+    ],
+)
+def test_the_environment_is_taken_at_its_word(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, line: str
+) -> None:
+    """What it says is used or refused in one line that names the variable; never passed over."""
+    monkeypatch.setenv(name, value)
+    with pytest.raises(Halt) as caught:
+        load()
+    assert str(caught.value).startswith(line)
+    assert "\n" not in str(caught.value)
+    assert "hush" not in str(caught.value)
+
+
+def test_the_environment_may_hold_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sections as JSON, an empty size, the tests' own, and what Kubernetes says of services."""
+    for name, value in {
+        "PENSTOCK_WORKER": '{"lanes": 3}',
+        "PENSTOCK_QUEUE__MESSAGE_BYTES": "",
+        "PENSTOCK_SEED": "1",
+        "PENSTOCK_CONFIG": "",
+        "PENSTOCK_REDIS_SERVICE_HOST": "10.0.0.1",
+        "PENSTOCK_REDIS_SERVICE_PORT_REDIS": "6379",
+        "PENSTOCK_REDIS_PORT_6379_TCP_ADDR": "10.0.0.1",
+        "PENSTOCK_PORT": "tcp://10.0.0.1:80",
+    }.items():
+        monkeypatch.setenv(name, value)
+    found = load()
+    assert (found.worker.lanes, found.queue.message_bytes) == (3, None)
+    monkeypatch.setenv("PENSTOCK_QUEUE__MESSAGE_BYTES", "1023")
+    with pytest.raises(Halt, match=r"queue\.message_bytes: '1023' is not allowed"):
+        load()
 
 
 def test_relative_paths_are_from_where_the_file_lies(tmp_path: Path) -> None:

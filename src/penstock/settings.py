@@ -70,6 +70,14 @@ _LOCAL_REDIS = re.compile(
 
 # The environment has only text; `1` is the number there too.
 One = Annotated[Literal["many", 1], BeforeValidator(lambda value: 1 if value == "1" else value)]
+OrEmpty = Annotated[int | None, BeforeValidator(lambda value: None if value == "" else value)]
+
+# Beside the settings, the environment has these, and what Kubernetes sets for each service there:
+# one called penstock-redis gives PENSTOCK_REDIS_SERVICE_HOST, PENSTOCK_REDIS_PORT and more.
+_ENVIRONMENT = re.compile(
+    r"CONFIG|REQUIRE_ALL|CAMPAIGN_SCALE|SEED"
+    r"|(.+_)?(SERVICE_HOST|SERVICE_PORT(_.+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
+)
 
 
 class _Section(BaseModel):
@@ -81,7 +89,9 @@ class Source(_Section):
 
     url: str = Field(default="", description="the spool: a directory, /path or file:///path")
     pattern: Pattern = Field(
-        default=r".*\.json", description="what a file's whole name must match to be a file"
+        default=r".*\.json",
+        min_length=1,
+        description="what a file's whole name must match to be a file",
     )
     settle_seconds: float = Field(
         default=2.0,
@@ -145,7 +155,7 @@ class Queue(_Section):
     records_per_message: One = Field(
         default="many", description="'many': a JSON array of records a message; 1: one record"
     )
-    message_bytes: int | None = Field(
+    message_bytes: OrEmpty = Field(
         default=None,
         ge=1024,
         le=_LIMIT_SQS_BYTES,
@@ -209,7 +219,10 @@ class Archive(_Section):
         description="where rejected files go, each with NAME.reason.json",
     )
     retention_days: float = Field(
-        default=30.0, ge=0, description="archived files older than this are deleted; 0: kept"
+        default=30.0,
+        ge=0,
+        le=36_500,
+        description="archived files older than this are deleted; 0: kept",
     )
 
 
@@ -295,12 +308,16 @@ def load(
 ) -> Settings:
     """Read the settings: `overrides` over the environment over `config` over the defaults.
 
-    Without `config`, ./penstock.toml is read if it is there (or what PENSTOCK_CONFIG names).
+    Without `config`, what PENSTOCK_CONFIG names is read, or else ./penstock.toml if it is there.
     Raises Halt with one line per wrong value.
     """
-    path = config or Path(os.environ.get("PENSTOCK_CONFIG", CONFIG_DEFAULT))
-    if config is not None and not path.is_file():
-        raise Halt(f"{path}: no such file; give --config an existing penstock.toml")
+    named = os.environ.get("PENSTOCK_CONFIG")
+    path = config or Path(named or CONFIG_DEFAULT)
+    if (config or named) and not path.is_file():
+        who = "--config" if config else "PENSTOCK_CONFIG"
+        raise Halt(f"{who}: {path}: no such file; give an existing penstock.toml")
+    if wrong := _wrong_in_environment():
+        raise Halt("\n".join(wrong))
 
     class Sourced(Settings):
         @classmethod
@@ -320,13 +337,54 @@ def load(
     except ValidationError as error:
         lines = [_one_line(cast("Mapping[str, Any]", e)) for e in error.errors()]
         raise Halt("\n".join(lines)) from None
-    except (ValueError, OSError) as error:  # TOML that does not parse, environment that is no JSON
+    except (ValueError, OSError) as error:  # TOML that does not parse
         raise Halt(f"{path}: {error}") from None
 
 
 def without_password(url: str) -> str:
-    """Return an address with its password left out, for logs and people."""
-    return re.sub(r"(?<=://)([^/@:]*):[^/@]*@", r"\1:…@", url)
+    """Return an address with its password left out, for logs and people.
+
+    A password may hold any character, unquoted too: up to the last `@` all is taken for one.
+    """
+    url = re.sub(r"(?<=[?&]password=)[^&]*", "…", url)
+    return re.sub(r"(?<=://)([^/:]*):.*@", r"\1:…@", url)
+
+
+def _wrong_in_environment() -> list[str]:
+    """Return a line for each variable that looks like a setting and cannot be one."""
+    lines: list[str] = []
+    for name, value in os.environ.items():
+        prefix, _, rest = name.upper().partition("_")
+        if prefix != "PENSTOCK" or not rest or _ENVIRONMENT.fullmatch(rest):
+            continue
+        section, _, key = rest.lower().partition("__")
+        shape = _shape(section, key)
+        if shape is None:
+            lines.append(
+                f"{name}: no such setting; allowed: PENSTOCK_SECTION__KEY for what"
+                " `penstock config show` lists, such as PENSTOCK_QUEUE__URL"
+            )
+        elif shape in {Mapping, tuple} and not _is_json(value):
+            lines.append(f"{name}: not JSON; allowed: a table or a list in JSON")
+    return lines
+
+
+def _shape(section: str, key: str) -> type | None:
+    """Return the type of a setting's default, Mapping for a whole section, None if it is none."""
+    if section not in Settings.model_fields:
+        return None
+    if not key:
+        return Mapping
+    defaults: Mapping[str, object] = Settings.model_fields[section].default.model_dump()
+    return type(defaults[key]) if key in defaults else None
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _absolute(settings: Settings, base: Path) -> Settings:
@@ -351,6 +409,9 @@ def _one_line(error: Mapping[str, Any]) -> str:
     field = ".".join(where)
     if error["type"] == "extra_forbidden":
         return f"{field}: no such setting; see `penstock config show` for those there are"
-    value = "…" if where[-1] == "url" else repr(error["input"])
+    if error["type"] in {"model_type", "model_attributes_type"}:
+        return f"{field}: … is not allowed; allowed: a table of settings"
+    told = not where[-1].endswith("url") and isinstance(error["input"], str | int | float)
+    value = without_password(repr(error["input"])) if told else "…"
     allowed = str(error["msg"]).removeprefix("Value error, ").removeprefix("Input should be ")
     return f"{field}: {value} is not allowed; allowed: {allowed}"
