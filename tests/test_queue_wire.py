@@ -147,6 +147,7 @@ def test_aws_settings_are_found_as_by_every_aws_tool(
     [
         ("AWS_PROFILE", "nobody", "the AWS settings of this machine .* profile .*nobody"),
         ("AWS_CA_BUNDLE", "/nonexistent.pem", "AWS_CA_BUNDLE is /nonexistent.pem"),
+        ("AWS_ENDPOINT_URL", "http://u:secret@h", "AWS_ENDPOINT_URL is …: it must be the server"),
     ],
 )
 def test_broken_aws_settings_halt(
@@ -165,6 +166,17 @@ def test_broken_aws_settings_halt(
         ("my-queue", {}, "queue.url is 'my-queue': it must be the queue's URL"),
         ("https://sqs.eu-west-1.amazonaws.com/", {}, "it must be the queue's URL"),
         ("ftp://host/1/q", {}, "it must be the queue's URL"),
+        ("http://[::1", {}, r"queue.url is 'http://\[::1': it must be the queue's URL"),
+        ("http://127.0.0.1:99999/1/q", {}, "it must be the queue's URL"),
+        ("http://u:secret@host/1/q", {}, "queue.url is …: .* without a user or password"),
+        ("http://u:sec#ret@host/1/q", {}, "queue.url is …: "),
+        (
+            URL,
+            {"endpoint_url": "http://h:99999"},
+            "queue.endpoint_url is 'http://h:99999': it must",
+        ),
+        (URL, {"endpoint_url": "http://u:secret@h"}, "queue.endpoint_url is …: .* password"),
+        (URL, {"endpoint_url": "h:4566"}, "queue.endpoint_url is 'h:4566': it must be the server"),
         ("http://sqs.example:1/1/q", {"region": None}, "no AWS region: .* set queue.region or"),
         (URL, {"region": "us-east-1"}, "queue.region is us-east-1, but .* is in eu-west-1"),
     ],

@@ -42,15 +42,12 @@ def find(queue_url: str, endpoint_url: str | None, region: str | None) -> Place:
 
     Raises Halt, in one line, if it cannot be told, or if two of them contradict each other.
     """
-    queue = URL(queue_url)
-    if "" in (queue.host or "", queue.name) or queue.scheme not in ("http", "https"):
-        raise Halt(
-            f"queue.url is {queue_url!r}: it must be the queue's URL, such as "
-            "https://sqs.us-east-1.amazonaws.com/123456789012/NAME"
-        )
+    queue, endpoint = addresses(queue_url, endpoint_url)
     try:
         aws: Any = botocore.session.Session()
-        endpoint = URL(endpoint_url or _configured_endpoint(aws) or str(queue.origin()))
+        if endpoint is None and (configured := _configured_endpoint(aws)):
+            endpoint = _endpoint("AWS_ENDPOINT_URL", configured)
+        endpoint = endpoint or queue.origin()
         place = Place(
             url=endpoint,
             host=endpoint.host_port_subcomponent or "",
@@ -67,6 +64,41 @@ def find(queue_url: str, endpoint_url: str | None, region: str | None) -> Place:
             "machine or function a role"
         )
     return place
+
+
+def addresses(queue_url: str, endpoint_url: str | None) -> tuple[URL, URL | None]:
+    """Return the two addresses of a queue. Raises Halt, in one line, if one of them cannot be one.
+
+    Pure; what may hold a password is not repeated.
+    """
+    queue = _http(queue_url)
+    if queue is None or "" in (queue.name, queue.host):
+        shown = "…" if "@" in queue_url else repr(queue_url)
+        raise Halt(
+            f"queue.url is {shown}: it must be the queue's URL, without a user or password, such as"
+            " https://sqs.us-east-1.amazonaws.com/123456789012/NAME"
+        )
+    return queue, _endpoint("queue.endpoint_url", endpoint_url) if endpoint_url else None
+
+
+def _endpoint(setting: str, text: str) -> URL:
+    if (endpoint := _http(text)) is None:
+        shown = "…" if "@" in text else repr(text)
+        raise Halt(
+            f"{setting} is {shown}: it must be the server's address, without a user or password,"
+            " such as http://127.0.0.1:4566"
+        )
+    return endpoint
+
+
+def _http(text: str) -> URL | None:
+    """Return an http address as a URL, None if it is none, or has a user or a password in it."""
+    try:
+        url = URL(text)
+    except ValueError:  # yarl's text may repeat a part of a password
+        return None
+    plain = url.scheme in ("http", "https") and url.host and "@" not in url.raw_authority
+    return url if plain else None
 
 
 def _region(queue: URL, region: str | None, aws: Any, *, local: bool) -> str:
