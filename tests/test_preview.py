@@ -2,13 +2,16 @@
 
 import json
 import os
+import re
 from pathlib import Path
+from typing import cast
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
 from penstock.entry.cli import preview
+from penstock.errors import Halt
 
 _app = typer.Typer()
 _app.command()(preview.preview)
@@ -44,7 +47,7 @@ def lines(*arguments: object) -> tuple[int, list[dict[str, object]]]:
 def test_each_file_is_one_line_of_json(spool: Path) -> None:
     """Values have their own bytes; a file of another name and a directory are not looked at."""
     code, shown = lines(spool, "--select", "{b: b, a: a}", "--where", "a")
-    assert code == 0
+    assert code == 1
     assert shown == [
         {
             "file": str(spool / "1.json"),
@@ -91,7 +94,7 @@ def test_the_settings_say_what_a_file_is(spool: Path) -> None:
         '[source]\npattern = "e.*"\n[decode]\nrecords = "r"\n[queue]\nmessage_bytes = 1024\n'
     )
     code, shown = lines(spool, "--config", config)
-    assert (code, len(shown)) == (0, 1)
+    assert (code, len(shown)) == (1, 1)
     assert shown[0]["records"] == [{"a": 1}]
     assert "a selected record of 2008 bytes" in str(shown[0]["rejected"])
     config.write_text('[source]\npattern = "e.*"\n[decode]\nmax_file_bytes = 1000\n')
@@ -102,12 +105,13 @@ def test_the_settings_say_what_a_file_is(spool: Path) -> None:
 def test_for_people_it_tells_the_preamble_the_sizes_and_the_packing(spool: Path) -> None:
     """In a few lines a file and a summary."""
     code, out = run(spool, "--where", "a")
-    assert code == 0
+    assert code == 1
     for text in (
         "preamble  5 bytes  // x",
         "3 in the file: 2 selected, 1 filtered out, 0 rejected",
         "record 1: a record is an object, not a number",
-        "2 files, 0 rejected; 3 records selected, 1 filtered out, 1 rejected",
+        "the file is kept as a reject; its other records are sent",
+        "2 files, 1 rejected; 3 records selected, 1 filtered out, 1 rejected",
         "1 messages of at most 1,048,576 bytes",
     ):
         assert text in out
@@ -119,6 +123,67 @@ def test_a_file_that_ends_too_early_is_said_to_wait(spool: Path) -> None:
     code, out = run(spool / "cut")
     assert code == 1
     assert "left waiting until it has not changed for 2 s" in out
+
+
+def test_line_ends_inside_a_record_become_spaces_and_nothing_else_changes(spool: Path) -> None:
+    """One file is one line, and its help says so."""
+    (spool / "l.json").write_bytes(b'[{"a" :\r\n1.50,\n"b": "\\n\\u00e9"}]')
+    code, out = run("--json", spool / "l.json")
+    assert code == 0
+    assert '{"a" :  1.50, "b": "\\n\\u00e9"}' in out
+    assert "line ends inside a record become spaces" in " ".join(re.sub("│", "", _help()).split())
+
+
+def _help() -> str:
+    return CliRunner().invoke(_app, ["--help"], env={"COLUMNS": "200", "NO_COLOR": "1"}).stdout
+
+
+def test_claims_are_cut_by_bytes_too(spool: Path) -> None:
+    """As a loader cuts them: no message spans two claims."""
+    for number in range(3):
+        (spool / f"c{number}.json").write_bytes(b'{"a":1}')
+    names = [spool / f"c{number}.json" for number in range(3)]
+    assert "1 messages of" in run(*names)[1]
+    config = spool / "p.toml"
+    config.write_text("[worker]\nclaim_bytes_max = 14\n")
+    assert "2 messages of" in run(*names, "--config", config)[1]
+
+
+def test_an_empty_expression_replaces_the_configured_one(spool: Path) -> None:
+    """No filter, no envelope; what cannot be empty is refused."""
+    config = spool / "p.toml"
+    config.write_text('[select]\nwhere = "b"\n[decode]\nrecords = "r"\n')
+    code, shown = lines(spool / "1.json", "--config", config, "--where", "", "--records", "")
+    assert code == 0
+    assert len(cast("list[object]", shown[0]["records"])) == 3
+    with pytest.raises(Halt, match=r"select\.fields"):
+        run(spool / "1.json", "--select", "")
+
+
+def test_of_a_directory_it_looks_at_what_a_loader_would_list(spool: Path) -> None:
+    """The others are counted with the reason; a file that is named itself is looked at."""
+    for name in ("t(1).json", "größe.json", "x.json.reason.json", ".h.json", "w.json.tmp"):
+        (spool / name).write_bytes(b"{}")
+    (spool / "s.json").symlink_to(spool / "1.json")
+    result = CliRunner().invoke(_app, ["--json", str(spool)])
+    assert len(result.stdout.splitlines()) == 2
+    assert result.stderr == (
+        "entries left out, as a loader would: 2 hidden or *.tmp, 2 no regular file, 1 of a name"
+        " that does not match source.pattern, 3 of a name that is not allowed (docs/files.md)\n"
+    )
+    named = ("t(1).json", "größe.json", "s.json")
+    code, shown = lines(*(spool / name for name in named))
+    assert (code, len(shown)) == (0, 3)
+
+
+def test_no_control_character_of_a_file_reaches_the_terminal(spool: Path) -> None:
+    """Names, reasons, preambles and records might steer it."""
+    (spool / "n\x1b[2J\n.json").write_bytes(b'// \x1b\n[{"a":"\xc2\x9b1m"}]')
+    (spool / "k.json").write_bytes(b"[\x07")
+    out = run(spool / "n\x1b[2J\n.json", spool / "k.json")[1]
+    assert "n\ufffd[2J\ufffd.json" in out
+    assert all(line.isprintable() for line in out.splitlines())
+    assert not {"\x07", "\x1b", "\x9b"} & set(out)
 
 
 def test_one_process_previews_10_000_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

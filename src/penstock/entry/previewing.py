@@ -1,14 +1,14 @@
 """What would become of files, as far as their messages: the loader's parts, nothing sent."""
 
 import json
-import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from penstock.entry import wiring
-from penstock.errors import Halt, Reject
+from penstock.entry import survey, wiring
+from penstock.errors import Reject
 from penstock.model import Message, QueueLimits, RecordReject
 from penstock.settings import Settings
 from penstock.stages.pack import Packer
@@ -35,11 +35,14 @@ class Preview:
 
     @property
     def line(self) -> bytes:
-        """The file as one line of JSON, the selected values with their own bytes."""
+        """The file as one line of JSON.
+
+        The selected values have their own bytes, but that line ends between their parts become
+        spaces; inside strings JSON has none.
+        """
         start = {"file": self.file, "preamble_bytes": len(self.preamble)}
         rejected = [{"index": r.index, "reason": r.reason} for r in self.rejected]
         end = {"filtered": self.filtered, "rejected": rejected, "error": self.error}
-        # A line end in a selected value is white space between its parts: in strings JSON has none.
         values = b",".join(self.records).translate(bytes.maketrans(b"\r\n", b"  "))
         head, tail = json.dumps(start)[:-1].encode(), json.dumps(end)[1:].encode()
         return b'%b, "records": [%b], %b\n' % (head, values, tail)
@@ -62,7 +65,7 @@ class Totals:
     def add(self, preview: Preview) -> None:
         """Count one file."""
         self.files += 1
-        self.rejected_files += preview.error is not None
+        self.rejected_files += preview.error is not None or bool(preview.rejected)
         self.json_bytes += preview.json_bytes
         self.records += len(preview.records)
         self.record_bytes += sum(map(len, preview.records))
@@ -75,24 +78,39 @@ class Totals:
         self.batches += sum(1 for _ in batches(messages, LIMITS))
 
 
-def files_of(paths: Iterable[Path], pattern: str) -> Iterator[Path]:
-    """Yield the files named, and those of the directories named, in order of name."""
-    matches = re.compile(pattern).fullmatch
+def files_of(paths: Iterable[Path], pattern: str) -> tuple[list[Path], Counter[str]]:
+    """Return the files named, and those that the source would list of the directories named.
+
+    With them, why how many other entries of the directories were left out.
+    """
+    files: list[Path] = []
+    left_out: Counter[str] = Counter()
     for path in paths:
         if path.is_dir():
-            try:
-                inside = [entry for entry in path.iterdir() if matches(entry.name)]
-            except OSError as error:
-                raise Halt(f"{path}: {error.strerror}") from None
-            yield from sorted(entry for entry in inside if entry.is_file())
+            inside, others = survey.listed(path, pattern)
+            files += [path / name for name in inside]
+            left_out += others
         else:
-            yield path
+            files.append(path)
+    return files, left_out
 
 
-def claims_of(files: Sequence[Path], size: int) -> Iterator[Sequence[Path]]:
+def claims_of(files: Sequence[Path], files_max: int, bytes_max: int) -> Iterator[Sequence[Path]]:
     """Yield the files in portions as large as a claim."""
-    for start in range(0, len(files), size):
-        yield files[start : start + size]
+    claim: list[Path] = []
+    claim_bytes = 0
+    for path in files:
+        try:
+            size_bytes = path.stat().st_size
+        except OSError:
+            size_bytes = 0  # its preview will say what is wrong
+        if claim and (len(claim) == files_max or claim_bytes + size_bytes > bytes_max):
+            yield claim
+            claim, claim_bytes = [], 0
+        claim.append(path)
+        claim_bytes += size_bytes
+    if claim:
+        yield claim
 
 
 def previewed(files: Sequence[Path], known: Settings, totals: Totals) -> Iterator[Preview]:

@@ -11,8 +11,9 @@ from typing import Any, Final, cast
 
 import msgspec
 
-from penstock.errors import Reject
+from penstock.errors import Halt, Reject
 from penstock.model import Document
+from penstock.names import is_draft, is_safe
 from penstock.stages.decode import Decoder
 from penstock.stages.preamble import Preamble
 
@@ -72,6 +73,43 @@ def look(directory: Path) -> Survey:
         found.decode["records"] = records
     _see_documents(found, whole, Decoder(msgspec.Raw, records=records or None))
     return found
+
+
+def listed(directory: Path, pattern: str) -> tuple[list[str], Counter[str]]:
+    """Return the names that the source would list of a directory, and why how many others not.
+
+    Raises Halt if the directory cannot be listed.
+    """
+    matches = re.compile(pattern).fullmatch
+    found: list[str] = []
+    left_out: Counter[str] = Counter()
+    try:
+        with os.scandir(directory) as entries:
+            for entry in entries:
+                if is_draft(entry.name):
+                    left_out["hidden or *.tmp"] += 1
+                elif not entry.is_file(follow_symlinks=False):
+                    left_out["no regular file"] += 1
+                elif not is_safe(entry.name):
+                    left_out["of a name that is not allowed (docs/files.md)"] += 1
+                elif not matches(entry.name):
+                    left_out["of a name that does not match source.pattern"] += 1
+                else:
+                    found.append(entry.name)
+    except OSError as error:
+        raise Halt(f"{directory}: {error.strerror}") from None
+    return sorted(found), left_out
+
+
+def told(left_out: Mapping[str, int]) -> str:
+    """Return in one line how many entries of directories were left out, and why."""
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(left_out.items()))
+    return f"entries left out, as a loader would: {reasons}"
+
+
+def printable(text: str) -> str:
+    """Return a text that a terminal can show: what is in files and names may steer it."""
+    return "".join(character if character.isprintable() else "\ufffd" for character in text)
 
 
 def preamble_of(decode: Mapping[str, object]) -> Preamble:

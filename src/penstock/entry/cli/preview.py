@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from penstock import settings
+from penstock.entry import survey
 from penstock.entry.cli.options import Config
 from penstock.entry.previewing import LIMITS, Preview, Totals, claims_of, files_of, previewed
 from penstock.settings import Settings
@@ -17,7 +18,7 @@ Paths = Annotated[
     list[Path],
     typer.Argument(
         metavar="FILE|DIR…",
-        help="Files; of a directory, those whose names match source.pattern.",
+        help="Files; of a directory, those that a loader would list.",
         show_default=False,
     ),
 ]
@@ -26,37 +27,51 @@ Paths = Annotated[
 def preview(
     paths: Paths,
     select: Annotated[
-        str, typer.Option("--select", metavar="JMESPATH", help="Instead of select.fields.")
-    ] = "",
+        str | None, typer.Option("--select", metavar="JMESPATH", help="Instead of select.fields.")
+    ] = None,
     where: Annotated[
-        str, typer.Option("--where", metavar="JMESPATH", help="Instead of select.where.")
-    ] = "",
+        str | None,
+        typer.Option(
+            "--where", metavar="JMESPATH", help="Instead of select.where; empty: all records."
+        ),
+    ] = None,
     records: Annotated[
-        str, typer.Option("--records", metavar="JMESPATH", help="Instead of decode.records.")
-    ] = "",
+        str | None,
+        typer.Option(
+            "--records", metavar="JMESPATH", help="Instead of decode.records; empty: the document."
+        ),
+    ] = None,
     config: Config = None,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object a line, one for each file.")
+        bool,
+        typer.Option(
+            "--json",
+            help="Print one JSON object a line, one for each file; line ends inside a record"
+            " become spaces.",
+        ),
     ] = False,
 ) -> None:
     """Show what would be sent of files, and send nothing.
 
     Tells the preamble that came off, the records before and after, what is filtered out, what is
-    rejected and why, and how the records would be packed. Exits with 1 if a file is rejected.
+    rejected and why, and how the records would be packed. Exits with 0 if every file could be read,
+    with 1 if one was rejected, be it for one of its records.
     """
     given = {
         "select": {"fields": select, "where": where},
         "decode": {"records": records},
     }
     overrides = {
-        section: {key: value for key, value in values.items() if value}
+        section: {key: value for key, value in values.items() if value is not None}
         for section, values in given.items()
     }
     known = settings.load(config, {section: keys for section, keys in overrides.items() if keys})
     totals = Totals()
     out = typer.get_binary_stream("stdout")
-    files = list(files_of(paths, known.source.pattern))
-    for names in claims_of(files, known.worker.claim_files_max):
+    files, left_out = files_of(paths, known.source.pattern)
+    if left_out:
+        typer.echo(survey.told(left_out), err=True)
+    for names in claims_of(files, known.worker.claim_files_max, known.worker.claim_bytes_max):
         for shown in previewed(names, known, totals):
             if as_json:
                 out.write(shown.line)
@@ -69,11 +84,11 @@ def preview(
 
 
 def _tell(shown: Preview) -> None:
-    typer.echo(f"{shown.file}  {shown.size_bytes:,} bytes")
+    _say(f"{shown.file}  {shown.size_bytes:,} bytes")
     if shown.preamble:
         typer.echo(f"  preamble  {len(shown.preamble):,} bytes  {_begin(shown.preamble)}")
     if shown.error is not None:
-        typer.echo(f"  rejected  {shown.error}")
+        _say(f"  rejected  {shown.error}")
         if shown.note:
             typer.echo(f"            {shown.note}")
         return
@@ -85,15 +100,22 @@ def _tell(shown: Preview) -> None:
     )
     typer.echo(f"  bytes     {shown.json_bytes:,} of JSON, {size:,} selected")
     for reject in shown.rejected[:_TOLD_IN_FULL]:
-        typer.echo(f"  rejected  record {reject.index}: {reject.reason}")
+        _say(f"  rejected  record {reject.index}: {reject.reason}")
+    if shown.rejected:
+        typer.echo("            the file is kept as a reject; its other records are sent")
     for record in shown.records[:1]:
         typer.echo(f"  first     {_begin(record)}")
+
+
+def _say(text: str) -> None:
+    """Print a line with text of a file in it."""
+    typer.echo(survey.printable(text))
 
 
 def _begin(text: bytes) -> str:
     """Return the beginning of a text in one line."""
     shown = " ".join(text[: 4 * _TEXT_CHARACTERS].decode("utf-8", "replace").split())
-    shown = "".join(c if c.isprintable() else "\ufffd" for c in shown)
+    shown = survey.printable(shown)
     cut = shown[:_TEXT_CHARACTERS]
     return cut + "…" * (cut != shown or len(text) > 4 * _TEXT_CHARACTERS)
 
