@@ -61,7 +61,8 @@ _OTHER_FILES = (
     (b"\x00", "NUL bytes: was it being written when its machine stopped?"),
 )
 _BEGINS: Final = frozenset((b"[", b"{"))
-_JSON_LINE = re.compile(rb"^[ \t]*+[\[{]", re.MULTILINE)
+_LINE_END = re.compile(rb"\r\n|\r|\n")
+_JSON_LINE = re.compile(rb"(?:^|(?<=\r))[ \t]*+[\[{]", re.MULTILINE)
 _QUOTED_CHARACTERS_MAX: Final = 60
 
 
@@ -149,8 +150,9 @@ class Preamble:
     def _end_of_lines(self, data: bytes) -> int:
         position = 0
         for _ in range(self._lines):
-            position = data.find(b"\n", position, PREAMBLE_BYTES_MAX) + 1
-            if position:
+            end = _LINE_END.search(data, position, PREAMBLE_BYTES_MAX)
+            if end:
+                position = end.end()
                 continue
             if len(data) >= PREAMBLE_BYTES_MAX:
                 raise _too_much()
@@ -177,7 +179,7 @@ class Preamble:
         for signature, kind in _OTHER_FILES:
             if data.startswith(signature, start):
                 return Reject(f"the file is not JSON but {kind}")
-        number = data.count(b"\n", 0, start) + 1
+        number = _line_ends(data, start) + 1
         cut = any(prefix.startswith(data[start:]) for prefix in self._prefixes)
         if cut or _UNFINISHED.match(data, start):
             if len(data) >= PREAMBLE_BYTES_MAX:
@@ -185,12 +187,12 @@ class Preamble:
             return Reject(f"the file ends inside its preamble, on line {number}", truncated=True)
         if _SCALAR.match(data, start):
             return Reject("the document is a single value, not an object or an array of objects")
-        line = data[start:PREAMBLE_BYTES_MAX].partition(b"\n")[0]
+        line = _LINE_END.split(data[start:PREAMBLE_BYTES_MAX], maxsplit=1)[0]
         found = _JSON_LINE.search(data, start, PREAMBLE_BYTES_MAX)
         if not found and re.search(rb"[\[{]", line):
             setting = "declare it in decode.preamble_literals or decode.preamble_pattern"
         else:
-            lines = data.count(b"\n", 0, found.start()) if found else number
+            lines = _line_ends(data, found.start()) if found else number
             setting = f"set decode.preamble_lines = {lines}"
         return Reject(
             f"line {number} is neither JSON nor a comment Penstock knows: {_quoted(line)};"
@@ -206,6 +208,11 @@ def _compiled(pattern: str) -> re.Pattern[bytes]:
             f"decode.preamble_pattern: {pattern!r} is not allowed ({error});"
             " allowed: a regular expression over bytes"
         ) from None
+
+
+def _line_ends(data: bytes, end: int) -> int:
+    """Return how many lines end before a place."""
+    return len(_LINE_END.findall(data, 0, end))
 
 
 def _too_much() -> Reject:
