@@ -76,6 +76,24 @@ def test_a_record_the_expression_cannot_be_evaluated_on_is_rejected() -> None:
     assert len(result.rejects[0].reason) < 300
 
 
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ("length(a)", "length(), invalid type for value, expected one of: string, array, object,"),
+        ("sum([b])", "sum(), invalid type for value, expected one of: "),
+        ("sort([a, b])", "sort(), invalid type for value, expected one of: "),
+        ("abs(b)", "abs(), invalid type for value, expected one of: number, received: string"),
+        ("sort_by([@, {a: `1`}], &b)", "sort_by(), invalid type for value, expected one of: "),
+    ],
+)
+def test_a_reason_holds_nothing_of_the_record(fields: str, reason: str) -> None:
+    """It goes to logs, Redis and terminals: the function and the types are enough."""
+    (reject,) = select(b'{"a":4242424242,"b":"secret"}', f"[{fields}]").rejects
+    assert reason in reject.reason
+    assert "4242" not in reject.reason
+    assert "secret" not in reject.reason
+
+
 def test_a_record_with_a_number_beyond_python_is_selected_all_the_same() -> None:
     """1e999 where an object was expected: decoded alone, interpreted, same answer."""
     result = select(b'[{"a":{"b":1}},{"a":1e999},{"a":{"b":2}}]', "{b: a.b}")

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any, Final, cast
 
 import msgspec
+from jmespath.exceptions import JMESPathTypeError
 
 from penstock import expression
 from penstock.expression import EVALUATION_ERRORS, Expression
@@ -109,7 +110,12 @@ def _keys(*expressions: Expression | None) -> frozenset[str] | None:
 
 
 def _reason(error: Exception) -> str:
-    text = " ".join(str(error).split())  # jmespath quotes the value, which may be the whole record
+    text = " ".join(str(error).split())
+    if isinstance(error, JMESPathTypeError):  # its own text quotes the value, maybe a whole record
+        text = (
+            f"In function {error.function_name}(), invalid type for value, expected one of:"
+            f" {', '.join(error.expected_types)}, received: {error.actual_type}"
+        )
     return f"the selection fails: {text[:_REASON_MAX]}{'…' * (len(text) > _REASON_MAX)}"
 
 
