@@ -65,7 +65,7 @@ def _expression(text: str) -> str:
 Expression = Annotated[str, AfterValidator(_expression)]
 Pattern = Annotated[str, AfterValidator(_pattern)]
 _LOCAL_REDIS = re.compile(
-    r"unix:|rediss?://([^/@]*@)?(localhost|127\.\d+\.\d+\.\d+|\[::1\])?(:\d+)?([/?]|$)"
+    r"rediss?://([^/@]*@)?(localhost|127\.\d+\.\d+\.\d+|\[::1\])?(:\d+)?([/?]|$)"
 )
 
 # The environment has only text; `1` is the number there too.
@@ -277,8 +277,8 @@ class Settings(BaseSettings):
         On one machine the directory's path is name enough. Elsewhere, one path may be two
         directories, whose files would be taken for each other, and one directory may have two.
         """
-        local = self.ledger.url == EMBEDDED or _LOCAL_REDIS.match(self.ledger.url)
-        if not local and not self.ledger.spool:
+        shared = self.ledger.url.startswith("redis") and not _LOCAL_REDIS.match(self.ledger.url)
+        if shared and not self.ledger.spool:
             msg = (
                 "ledger.spool: missing, and machines may share this Redis; allowed: a name such as"
                 " 'tweets', the same for every worker on this directory and used for no other"

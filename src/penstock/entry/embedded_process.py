@@ -17,7 +17,7 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self, cast
@@ -84,8 +84,9 @@ class EmbeddedProcess:
 
         Raises Halt if it cannot be started or does not answer, with the end of its log.
         """
-        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.directory.chmod(0o700)
+        with _usable(self.directory):
+            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.directory.chmod(0o700)
         self._owner = _lock(self.directory / "owner.lock")
         if self._owner is None:
             await self._join()
@@ -210,9 +211,22 @@ async def _within(seconds: float, done: Callable[[], Awaitable[bool]]) -> bool:
     return True
 
 
+@contextlib.contextmanager
+def _usable(path: Path) -> Generator[None]:
+    """Say in one line what the system says of a path in the state directory. Raises Halt."""
+    try:
+        yield
+    except OSError as error:
+        raise Halt(
+            f"run.state_directory: {path}: {error.strerror};"
+            " allowed: a directory that this user owns, or may make"
+        ) from None
+
+
 def _lock(path: Path) -> int | None:
     """Return a descriptor that holds the flock of `path`, or None if another one does."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    with _usable(path):
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

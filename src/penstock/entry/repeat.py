@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack
 from typing import Any, Protocol, TypeVar
 
 from penstock import telemetry
-from penstock.errors import Again
+from penstock.errors import Again, Halt
 
 _AGAIN_SECONDS_MAX = 30.0
 
@@ -77,6 +77,9 @@ async def every(seconds: float, open_parts: Open[T], stop: asyncio.Event, *, wha
             pause = random.uniform(0.5, 1) * min(2.0**again, _AGAIN_SECONDS_MAX)  # noqa: S311  jitter
             telemetry.warn(f"{what}.waits", cause=str(error), again_in_seconds=round(pause, 1))
             await _pause(stop, pause)
+        except Halt as error:  # `penstock run` starts this anew: the log says why it ended
+            telemetry.warn(f"{what}.halts", cause=str(error))
+            raise
 
 
 async def _pause(stop: asyncio.Event, seconds: float) -> None:

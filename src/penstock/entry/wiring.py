@@ -9,7 +9,7 @@ import hashlib
 import os
 import re
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TypeVar
@@ -36,7 +36,8 @@ T = TypeVar("T")
 
 
 _REDIS_TIMEOUT_SECONDS = 5.0
-_REDIS_URL = re.compile(r"(rediss?|unix)://.+")
+# What redis-py would pass over is refused: a path that is no number, all from a # on.
+_REDIS_URL = re.compile(r"(rediss?://(?=.)[^/?#]*(/\d*)?|unix://[^?#]+)(\?[^#]*)?")
 
 
 def decode_side(settings: Settings) -> tuple[Preamble, Decoder, Selection]:
@@ -220,18 +221,20 @@ async def ledger(settings: Settings, stack: AsyncExitStack) -> Ledger:
 
 def unopened_ledger(settings: Settings, url: str) -> Ledger:
     """Return the ledger at a Redis of which nothing is known yet. Raises Halt if `url` is wrong."""
-    if not _REDIS_URL.fullmatch(url):
+    try:
+        client = redis.from_url(
+            url if _REDIS_URL.fullmatch(url) else "",  # which redis-py refuses, too
+            decode_responses=True,
+            socket_timeout=_REDIS_TIMEOUT_SECONDS,
+            socket_connect_timeout=_REDIS_TIMEOUT_SECONDS,
+            health_check_interval=30,
+        )
+        client.connection_pool.make_connection()  # connects nothing, but reads the address's query
+    except (ValueError, TypeError, redis.RedisError):  # their texts may repeat a part of a password
         raise Halt(
             "ledger.url: not an address of Redis; allowed: 'embedded', redis://host:port,"
-            " rediss://host:port or unix:///path"
-        )
-    client = redis.from_url(
-        url,
-        decode_responses=True,
-        socket_timeout=_REDIS_TIMEOUT_SECONDS,
-        socket_connect_timeout=_REDIS_TIMEOUT_SECONDS,
-        health_check_interval=30,
-    )
+            " rediss://host:port or unix:///path, a password in it percent-encoded"
+        ) from None
     return Ledger(
         client,
         spool=spool_name(settings),
@@ -267,8 +270,7 @@ async def _queue(settings: Settings, stack: AsyncExitStack) -> Queue:
 
     queue = settings.queue
     url, endpoint_url = queue.url, queue.endpoint_url
-    if not url:
-        raise Halt("queue.url: missing; allowed: the URL of an SQS queue, or 'embedded' to try out")
+    _check_queue(settings)
     if url == EMBEDDED:
         sqs = await stack.enter_async_context(
             EmbeddedSqs(Path(settings.run.state_directory), share=True)
@@ -285,3 +287,38 @@ async def _queue(settings: Settings, stack: AsyncExitStack) -> Queue:
     )
     stack.push_async_callback(made.close)
     return made
+
+
+def _check_queue(settings: Settings) -> None:
+    """Raise Halt if the queue's addresses cannot be ones; asks nobody."""
+    from penstock.stages.queue_sqs_place import addresses  # noqa: PLC0415  as in `_queue`
+
+    url = settings.queue.url
+    if not url:
+        raise Halt("queue.url: missing; allowed: the URL of an SQS queue, or 'embedded' to try out")
+    if url != EMBEDDED:
+        addresses(url, settings.queue.endpoint_url or None)
+
+
+async def mistakes(settings: Settings) -> list[str]:
+    """Return what cannot work as configured, a line each; asks neither Redis nor the queue."""
+    lines: list[str] = []
+    async with AsyncExitStack() as stack:
+        with _noted(lines):
+            decode_side(settings)
+        with _noted(lines):
+            await source(settings, stack)
+        with _noted(lines):
+            if settings.ledger.url != EMBEDDED:
+                unopened_ledger(settings, settings.ledger.url)
+        with _noted(lines):
+            _check_queue(settings)
+    return list(dict.fromkeys(lines))
+
+
+@contextlib.contextmanager
+def _noted(lines: list[str]) -> Generator[None]:
+    try:
+        yield
+    except Halt as error:
+        lines += str(error).splitlines()

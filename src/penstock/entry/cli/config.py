@@ -1,5 +1,7 @@
 """`penstock config show | check`: what the settings are, and whether they can work."""
 
+import asyncio
+import contextlib
 import json
 from collections.abc import Mapping
 from typing import Any, cast
@@ -9,7 +11,7 @@ import typer
 from penstock import settings
 from penstock.entry import survey, wiring
 from penstock.entry.cli.options import Config, Json
-from penstock.settings import Settings
+from penstock.errors import Halt
 
 app = typer.Typer(
     name="config", help="Show or check the settings.", no_args_is_help=True, add_completion=False
@@ -23,7 +25,9 @@ def show(config: Config = None, as_json: Json = False) -> None:
     What is printed is a penstock.toml. Passwords in addresses are left out.
     """
     known = settings.load(config).model_dump(mode="json", exclude_none=True)
-    known["ledger"]["url"] = settings.without_password(known["ledger"]["url"])
+    for values in known.values():
+        for name in [name for name in values if name.endswith("url")]:
+            values[name] = settings.without_password(values[name])
     if as_json:
         typer.echo(json.dumps(known))
         return
@@ -41,38 +45,25 @@ def check(config: Config = None, as_json: Json = False) -> None:
     Exits with 0 if they can work. What is missing or wrong is told in one line each.
     """
     known = settings.load(config)
-    _, _, selection = wiring.decode_side(known)
-    missing = [*_missing(known)]
-    report: dict[str, Any] = {
-        "selection": "interpreted" if selection.why else "compiled",
-        "why": selection.why,
-        "missing": missing,
-    }
+    wrong = asyncio.run(wiring.mistakes(known))
+    report: dict[str, Any] = {"wrong": wrong}
+    with contextlib.suppress(Halt):  # which `wrong` tells
+        why = wiring.decode_side(known)[2].why
+        report |= {"selection": "interpreted" if why else "compiled", "why": why}
     if as_json:
         typer.echo(json.dumps(report))
     else:
         _tell(report)
-    if missing:
+    if wrong:
         raise typer.Exit(1)
 
 
-def _missing(known: Settings) -> list[str]:
-    missing: list[str] = []
-    if not known.source.url:
-        missing.append("source.url: missing; allowed: the directory that the files lie in")
-    elif not wiring.spool_directory(known).is_dir():
-        missing.append(f"source.url: {known.source.url}: no such directory")
-    if not known.queue.url:
-        missing.append("queue.url: missing; allowed: the URL of an SQS queue, or 'embedded'")
-    return missing
-
-
 def _tell(report: Mapping[str, Any]) -> None:
-    if report["why"]:
+    if report.get("why"):
         typer.echo(f"selection: interpreted by the jmespath library, because {report['why']}")
-    else:
+    elif "selection" in report:
         typer.echo("selection: compiled")
-    for line in report["missing"]:
+    for line in report["wrong"]:
         typer.echo(line, err=True)
-    if not report["missing"]:
+    if not report["wrong"]:
         typer.echo("the settings can work")

@@ -7,17 +7,20 @@ import typer
 from penstock import settings, telemetry
 from penstock.entry import onebox, repeat, wiring
 from penstock.entry.cli.options import Config, Verbose
+from penstock.errors import Halt
 
 
 def run(config: Config = None, verbose: Verbose = False) -> None:
     """Drain the spool on this box: loaders, archiver and checker, until SIGTERM or Ctrl-C.
 
-    A process that dies is started again. What is away (Redis, the queue) is waited for. On a stop,
-    claims in flight are finished or released, nothing is lost, and the exit code is 0.
+    What cannot work as configured halts at once. A process that dies is started again. What is away
+    (Redis, the queue) is waited for. On a stop, claims in flight are finished or released, nothing
+    is lost, and the exit code is 0.
     """
     telemetry.configure(verbose=verbose)
     known = settings.load(config)
-    wiring.spool_directory(known)
+    if wrong := asyncio.run(wiring.mistakes(known)):
+        raise Halt("\n".join(wrong))
 
     async def until_stopped(stop: asyncio.Event) -> None:
         await onebox.supervise(known, config, stop, verbose=verbose)
