@@ -25,6 +25,9 @@ _HEADER_BYTES_MAX: Final = 1_000
 # An object with more members than this is a record rather than an envelope of records.
 _ENVELOPE_MEMBERS_MAX: Final = 8
 _PREFIX_CHARACTERS_MIN: Final = 4
+_NO_MATCH: Final = "of a name that does not match source.pattern"
+_LETTER: Final = re.compile(rb"[A-Za-z\x80-\xff]")
+_JSON_SIGN: Final = re.compile(rb'["{}\[\]]')
 
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _elements = msgspec.json.Decoder(list[msgspec.Raw])
@@ -40,12 +43,18 @@ class Field:
 
 @dataclass
 class Survey:
-    """What was seen; `decode` is what to set in that section for these files, by key."""
+    """What was seen; `decode` is what to set in that section for these files, by key.
+
+    `doubtful` is what would have them read, but may as well be wrong.
+    """
 
     files: int = 0
     samples: int = 0
     pattern: str = ""
+    suffix: str = ".json"
+    left_out: Counter[str] = field(default_factory=Counter[str])
     decode: dict[str, object] = field(default_factory=dict[str, object])
+    doubtful: dict[str, object] = field(default_factory=dict[str, object])
     preambles: Counter[str] = field(default_factory=Counter[str])
     shapes: Counter[str] = field(default_factory=Counter[str])
     reasons: Counter[str] = field(default_factory=Counter[str])
@@ -55,23 +64,30 @@ class Survey:
 
 def look(directory: Path) -> Survey:
     """Look at up to 200 of a directory's files, from the first to the last by name."""
-    with os.scandir(directory) as entries:
-        names = sorted(e.name for e in entries if e.is_file() and not e.name.startswith("."))
-    found = Survey(files=len(names), pattern=_pattern(names))
-    matches = re.compile(found.pattern or ".*").fullmatch
-    fitting = [name for name in names if matches(name)]
-    step = max(1, len(fitting) / _SAMPLES_MAX)
-    chosen = [fitting[int(n * step)] for n in range(min(len(fitting), _SAMPLES_MAX))]
+    safe, left_out = listed(directory, ".*")
+    suffix = _suffix(safe)
+    names = [name for name in safe if name.endswith(suffix)]
+    left_out += Counter({_NO_MATCH: len(safe) - len(names)})
+    found = Survey(len(names), pattern=_pattern(names, suffix), suffix=suffix, left_out=left_out)
+    step = max(1, len(names) / _SAMPLES_MAX)
+    chosen = [names[int(n * step)] for n in range(min(len(names), _SAMPLES_MAX))]
     samples = list(_read(directory, chosen))
     found.samples = len(samples)
-    found.decode |= _header(samples)
-    preamble = preamble_of(found.decode)
+    header = _header(samples)
+    preamble = preamble_of(header)
+    (found.decode if _is_prose(preamble, samples) else found.doubtful).update(header)
     _see_preambles(found, samples, preamble)
     documents = [_stripped(preamble, data) for data in samples]
     whole = [data for data in documents if data is not None]
-    if records := _envelope(whole):
+    records, count = _envelope(whole, elements_min=2)
+    if count * 2 > len(whole):
         found.decode["records"] = records
-    _see_documents(found, whole, Decoder(msgspec.Raw, records=records or None))
+    else:
+        perhaps, count = _envelope(whole, elements_min=1)
+        records = None
+        if perhaps and count == len(whole):
+            found.doubtful["records"] = perhaps
+    _see_documents(found, whole, Decoder(msgspec.Raw, records=records))
     return found
 
 
@@ -93,7 +109,7 @@ def listed(directory: Path, pattern: str) -> tuple[list[str], Counter[str]]:
                 elif not is_safe(entry.name):
                     left_out["of a name that is not allowed (docs/files.md)"] += 1
                 elif not matches(entry.name):
-                    left_out["of a name that does not match source.pattern"] += 1
+                    left_out[_NO_MATCH] += 1
                 else:
                     found.append(entry.name)
     except OSError as error:
@@ -141,20 +157,25 @@ def _read(directory: Path, names: Sequence[str]) -> Iterator[bytes]:
             continue  # gone, or not ours to read
 
 
-def _pattern(names: Sequence[str]) -> str:
+def _suffix(names: Sequence[str]) -> str:
+    """Return .json if a name ends so, or else the most common suffix."""
+    suffixes = Counter(Path(name).suffix for name in names)
+    if ".json" in suffixes or not suffixes:
+        return ".json"
+    return suffixes.most_common(1)[0][0]
+
+
+def _pattern(names: Sequence[str], suffix: str) -> str:
     """Return a regular expression for the names: digits as digits, the rest as it is.
 
-    "" if no name ends in .json; the plain default if the names have no form in common.
+    If the names have no form in common, it is that of the suffix.
     """
-    ours = [name for name in names if name.endswith(".json")]
-    if not ours:
-        return ""
-    exact = {_generalised(name, exact=True) for name in ours}
-    loose = {_generalised(name, exact=False) for name in ours}
+    exact = {_generalised(name, exact=True) for name in names}
+    loose = {_generalised(name, exact=False) for name in names}
     for forms in (exact, loose):
         if len(forms) == 1:
             return forms.pop()
-    return r".*\.json"
+    return f".*{re.escape(suffix)}"
 
 
 def _generalised(name: str, *, exact: bool) -> str:
@@ -192,6 +213,25 @@ def _header(samples: Sequence[bytes]) -> dict[str, object]:
         if sum(_decoded(preamble_of(proposal), data) for data in unknown) * 2 > len(unknown):
             return proposal
     return {}
+
+
+def _is_prose(preamble: Preamble, samples: Sequence[bytes]) -> bool:
+    """Tell whether what comes off of most files is a header: the same words, no signs of JSON.
+
+    Otherwise it may be the rest of records whose beginning was cut off.
+    """
+    firsts: Counter[bytes] = Counter()
+    plain = Preamble()
+    unknown = [data for data in samples if _stripped(plain, data) is None]
+    for data in unknown:
+        try:
+            head = data[: preamble.span(data)[0]].strip()
+        except Reject:
+            continue
+        first = b"".join(head.splitlines()[:1])
+        if _LETTER.search(first) and not _JSON_SIGN.search(head):
+            firsts[re.sub(rb"\d+", b"#", first)] += 1
+    return any(count * 2 > len(unknown) for count in firsts.values())
 
 
 def _proposals(unknown: Sequence[bytes], *, lines: bool) -> Iterator[dict[str, object]]:
@@ -241,8 +281,11 @@ def _see_preambles(found: Survey, samples: Sequence[bytes], preamble: Preamble) 
         found.preambles[json.dumps(text, ensure_ascii=False) if text else "none"] += 1
 
 
-def _envelope(documents: Sequence[bytes]) -> str:
-    """Return the key under which documents that are single objects hold their records."""
+def _envelope(documents: Sequence[bytes], *, elements_min: int) -> tuple[str | None, int]:
+    """Return the key under which most of the documents hold their records, and how many do.
+
+    Documents that are single objects are meant, with arrays of `elements_min` objects or more.
+    """
     keys: Counter[str] = Counter()
     for data in documents:
         try:
@@ -251,20 +294,20 @@ def _envelope(documents: Sequence[bytes]) -> str:
             values = []
         for members in values:
             if len(members) <= _ENVELOPE_MEMBERS_MAX:
-                keys.update(key for key, raw in members.items() if _are_records(bytes(raw)))
-    best = keys.most_common(1)
-    if not best or best[0][1] * 2 <= len(documents):
-        return ""
-    key = best[0][0]
-    return key if key.isascii() and key.isidentifier() else json.dumps(key)
+                keys.update(
+                    key for key, raw in members.items() if _are_records(bytes(raw), elements_min)
+                )
+    for key, count in keys.most_common(1):
+        return key if key.isascii() and key.isidentifier() else json.dumps(key), count
+    return None, 0
 
 
-def _are_records(raw: bytes) -> bool:
-    """Tell whether a value is an array of several objects."""
+def _are_records(raw: bytes, elements_min: int) -> bool:
+    """Tell whether a value is an array of so many objects, or more."""
     if raw[:1] != b"[":
         return False
     elements = [bytes(element)[:1] for element in _elements.decode(raw)]
-    return len(elements) > 1 and set(elements) == {b"{"}
+    return len(elements) >= elements_min and set(elements) == {b"{"}
 
 
 def _see_documents(found: Survey, documents: Sequence[bytes], decoder: Decoder) -> None:

@@ -1,8 +1,9 @@
 """`penstock init`: looks at sample files and writes a penstock.toml that fits them."""
 
 import json
+import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +17,8 @@ from penstock.errors import Halt
 from penstock.settings import CONFIG_DEFAULT, EMBEDDED
 
 _FIELDS_TOLD = 40
-_PATTERN = r".*\.json"
+_CUT = "what it takes off may be the rest of records whose beginning was cut off"
+_ENVELOPE = "each file is one object with an array of objects there, maybe the records"
 
 
 def init(
@@ -31,6 +33,7 @@ def init(
 
     Tells what it sees: names, what stands before the JSON, the documents' shape, the fields of the
     records with their types. Asks on a terminal; without one, or with --yes, takes what fits.
+    Writes nothing and exits with 1 if there is no file that can be read.
     """
     if not directory.is_dir():
         raise Halt(f"{directory}: no such directory; give the one the files are written into")
@@ -39,13 +42,22 @@ def init(
         raise Halt(f"{target} exists already; --force replaces it")
     found = survey.look(directory)
     for line in _seen(found):
-        typer.echo(line)
+        typer.echo(survey.printable(line))
+    if found.left_out:
+        typer.echo(survey.told(found.left_out), err=True)
+    if not found.shapes:
+        line = f"penstock: {directory}: {_useless(found)}; nothing is written"
+        typer.echo(survey.printable(line), err=True)
+        raise typer.Exit(1)
     answer = _asking() if not yes and _is_terminal() else _taking
     text = _toml(directory, found, answer)
     try:
-        target.write_text(text, encoding="utf-8")
+        target.write_bytes(text.encode())
     except OSError as error:
         raise Halt(f"{target}: it cannot be written: {error.strerror}") from None
+    except UnicodeError:
+        name = survey.printable(str(directory.resolve()))
+        raise Halt(f"{name}: not UTF-8; give the directory a name that TOML can hold") from None
     wiring.decode_side(settings.load(target))
     typer.echo(f"\nwrote {target}; see what would be sent: penstock preview {directory}")
 
@@ -53,9 +65,7 @@ def init(
 def _seen(found: Survey) -> list[str]:
     """Return what the samples show, in lines."""
     lines = [f"{found.files:,} files, {found.samples:,} looked at"]
-    lines += [
-        f"names      {found.pattern}" if found.pattern else "names      none that end in .json"
-    ]
+    lines.append(f"names      {found.pattern}")
     lines += [f"preamble   {text}  ({count} files)" for text, count in found.preambles.items()]
     lines += [f"documents  {shape}  ({count} files)" for shape, count in found.shapes.items()]
     lines += [f"rejected   {reason}  ({count} files)" for reason, count in found.reasons.items()]
@@ -67,6 +77,22 @@ def _seen(found: Survey) -> list[str]:
     if len(found.fields) > _FIELDS_TOLD:
         lines.append(f"  and {len(found.fields) - _FIELDS_TOLD} more")
     return lines
+
+
+def _useless(found: Survey) -> str:
+    """Say why there is nothing to go by, and what to do."""
+    if not found.files:
+        return "there is no file in it; give the spool, with some files in it"
+    if not found.samples:
+        return (
+            "its files are empty, larger than 16 MiB or not readable for you;"
+            " give a directory with files as they will be sent"
+        )
+    reason = found.reasons.most_common(1)[0][0].partition("; if this is your files' header")[0]
+    return (
+        f"none of the {found.samples:,} files looked at can be read: {reason};"
+        " give a directory with JSON files in UTF-8, not compressed"
+    )
 
 
 def _is_terminal() -> bool:
@@ -95,13 +121,13 @@ def _toml(directory: Path, found: Survey, answer: Callable[[str, str], str]) -> 
         "[source]",
         f"url = {survey.toml(str(directory.resolve()))}",
         "# What a file's whole name must match to be a file; the others stay in the spool.",
-        *([f"# All names seen match {survey.toml(found.pattern)}."] if found.pattern else []),
-        f"pattern = {survey.toml(_PATTERN)}",
+        f"# All names seen match {survey.toml(found.pattern)}.",
+        f"pattern = {survey.toml('.*' + re.escape(found.suffix))}",
         "# A file that ends too early is left waiting while it is younger than this.",
         "settle_seconds = 2.0",
         "",
         "[decode]",
-        *_decode(found.decode, answer),
+        *_decode(found, answer),
         "",
         "[select]",
         "# JMESPath: what is sent of each record; @ is the whole record.",
@@ -122,13 +148,23 @@ def _toml(directory: Path, found: Survey, answer: Callable[[str, str], str]) -> 
     return "\n".join(parts)
 
 
-def _decode(proposed: Mapping[str, object], answer: Callable[[str, str], str]) -> list[str]:
-    """Return the lines of the section; what is proposed is asked for one by one."""
+def _decode(found: Survey, answer: Callable[[str, str], str]) -> list[str]:
+    """Return the lines of the section; what is proposed is asked for one by one.
+
+    What is doubtful is a comment, unless someone says yes.
+    """
     lines = ["# Comments, guards, assignments and calls before the JSON come off by themselves."]
+    proposed = found.decode | found.doubtful
     for key, value in proposed.items():
-        text = survey.toml(value)
-        if answer(f"decode.{key} = {text}: take it? (yes/no)", "yes").lower().startswith("y"):
-            lines.append(f"{key} = {text}")
+        text = f"{key} = {survey.toml(value)}"
+        doubt = (_ENVELOPE if key == "records" else _CUT) if key in found.doubtful else ""
+        question = f"decode.{text}{doubt and f' ({doubt})'}: take it? (yes/no)"
+        if answer(question, "no" if doubt else "yes").lower().startswith("y"):
+            lines.append(text)
+        elif doubt:
+            line = f"warning: decode.{text} is written as a comment only: {doubt}"
+            typer.echo(survey.printable(line), err=True)
+            lines += [f"# Look before you take this: {doubt}.", f"# {text}"]
     if "records" not in proposed:
         lines += ["# JMESPath to the records inside an envelope.", '# records = "statuses"']
     return lines
