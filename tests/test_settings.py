@@ -74,6 +74,7 @@ def test_a_wrong_value_is_one_line(tmp_path: Path, text: str, line: str) -> None
         ("unix:///run/redis.sock", True),
         ("redis://localhost:6379/0", True),
         ("redis://:secret@127.0.0.1", True),
+        ("redis://:sec@ret@127.0.0.1", True),
         ("redis://[::1]:6379?db=1", True),
         ("rediss://localhost.example.com:6379", False),
         ("redis://127.0.0.1.example.com", False),

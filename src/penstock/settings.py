@@ -65,7 +65,7 @@ def _expression(text: str) -> str:
 Expression = Annotated[str, AfterValidator(_expression)]
 Pattern = Annotated[str, AfterValidator(_pattern)]
 _LOCAL_REDIS = re.compile(
-    r"rediss?://([^/@]*@)?(localhost|127\.\d+\.\d+\.\d+|\[::1\])?(:\d+)?([/?]|$)"
+    r"rediss?://([^/]*@)?(localhost|127\.\d+\.\d+\.\d+|\[::1\])?(:\d+)?([/?]|$)"
 )
 
 # The environment has only text; `1` is the number there too.
