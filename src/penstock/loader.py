@@ -136,13 +136,13 @@ class Loader:
 
 def _pack(packer: Packer, file: int, name: str, selected: Selected, outcome: Outcome) -> None:
     """Give a file's records to the packer; one too large for any message is rejected alone."""
-    packed: list[int] = []
-    for index, record in zip(selected.indexes, selected.records, strict=True):
-        try:
-            packer.add(file, record)
-            packed.append(index)
-        except Reject as reject:
-            outcome.reject_record(name, RecordReject(index, reject.reason))
+    refused = {reject.index: reject for reject in packer.add_file(file, selected.records)}
+    packed = selected.indexes
+    if refused:
+        for position, reject in refused.items():
+            reason = RecordReject(selected.indexes[position], reject.reason)
+            outcome.reject_record(name, reason)
+        packed = [index for at, index in enumerate(packed) if at not in refused]
     outcome.pack(file, selected, packed)
 
 
