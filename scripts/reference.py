@@ -14,7 +14,7 @@ from typing import Any, get_args
 
 import typer.core
 import typer.main
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
 from penstock.entry.cli import app
@@ -66,6 +66,8 @@ def _setting(name: str, info: FieldInfo) -> str:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
     return [] if value == () else value
 
 

@@ -19,6 +19,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    SecretStr,
     ValidationError,
     model_validator,
 )
@@ -80,6 +81,20 @@ _ENVIRONMENT = re.compile(
 )
 
 
+_TOKEN = re.compile(r"[\x21-\x7e]{1,1000}")  # what an Authorization header can carry
+
+
+def _tokens(secret: SecretStr) -> SecretStr:
+    words = secret.get_secret_value().split()
+    if not all(_TOKEN.fullmatch(word) for word in words):
+        msg = "printable ASCII characters, as `openssl rand -hex 32` makes them"
+        raise ValueError(msg)
+    return secret
+
+
+Tokens = Annotated[SecretStr, AfterValidator(_tokens)]
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -87,7 +102,11 @@ class _Section(BaseModel):
 class Source(_Section):
     """Where the files come from."""
 
-    url: str = Field(default="", description="the spool: a directory, /path or file:///path")
+    url: str = Field(
+        default="",
+        description="the spool: a directory (/path), Penstock's file server (http://host:port,"
+        " https://host:port, http+unix:///socket) or plain nginx (nginx+http://host/path/)",
+    )
     pattern: Pattern = Field(
         default=r".*\.json",
         min_length=1,
@@ -98,6 +117,16 @@ class Source(_Section):
         ge=0,
         le=3600,
         description="a file whose last change is younger than this may still be being written",
+    )
+    token: Tokens = Field(
+        default=SecretStr(""), description="the bearer token for a spool over HTTP"
+    )
+    token_file: str = Field(default="", description="a file that holds this token instead")
+    ca_file: str = Field(
+        default="", description="certificates to trust over https; empty: the system's"
+    )
+    timeout_seconds: float = Field(
+        default=10.0, gt=0, le=300, description="how long one call over HTTP may take"
     )
 
 
@@ -252,6 +281,40 @@ class Run(_Section):
     checker_interval_seconds: float = Field(
         default=15.0, gt=0, le=3600, description="pause between two passes of the checker"
     )
+    serve: bool = Field(
+        default=False, description="serve the spool over HTTP, too, as [serve] says"
+    )
+
+
+class Serve(_Section):
+    """The file server: `penstock serve`, and `penstock run` where it is to serve as well."""
+
+    listen: str = Field(
+        default="127.0.0.1:8080",
+        pattern=r"^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):\d{1,5}$",
+        description="host:port; another host than this machine's own needs a token and TLS",
+    )
+    unix_socket: str = Field(
+        default="", description="a socket to listen on instead; who may use it: its directory"
+    )
+    token: Tokens = Field(
+        default=SecretStr(""),
+        description="the bearer token that callers must have; two, with a space between, to change",
+    )
+    token_file: str = Field(default="", description="a file that holds them instead")
+    tls_cert: str = Field(default="", description="the certificate chain, PEM")
+    tls_key: str = Field(default="", description="its private key, PEM")
+    insecure: bool = Field(
+        default=False, description="allow another host than this machine's own without TLS"
+    )
+    watch: Literal["inotify", "poll"] = Field(
+        default="inotify",
+        description="'poll' where the file system tells no events, as over a network",
+    )
+    rescan_seconds: float = Field(
+        default=20.0, ge=1, le=25, description="pause between two scans of the directory"
+    )
+    access_log: bool = Field(default=False, description="a log line per request")
 
 
 class Settings(BaseSettings):
@@ -269,6 +332,7 @@ class Settings(BaseSettings):
     archive: Archive = Archive()
     worker: Worker = Worker()
     run: Run = Run()
+    serve: Serve = Serve()
 
     @model_validator(mode="after")
     def _spool_is_named(self) -> Self:
@@ -341,6 +405,30 @@ def load(
         raise Halt(f"{path}: {error}") from None
 
 
+def tokens(token: SecretStr, token_file: str, setting: str) -> list[str]:
+    """Return the tokens that a setting or the file beside it holds; [] if neither is given.
+
+    `setting` names the first in errors. Raises Halt if both are given, or the file cannot be used.
+    """
+    if not token_file:
+        return token.get_secret_value().split()
+    if token.get_secret_value():
+        raise Halt(f"{setting} and {setting}_file: both are given; allowed: one of them")
+    try:
+        found = _tokens(SecretStr(Path(token_file).read_text(encoding="ascii")))
+    except OSError as error:
+        raise Halt(f"{setting}_file: {token_file} cannot be read: {error.strerror}") from None
+    except ValueError:
+        raise Halt(
+            f"{setting}_file: {token_file} holds no token; allowed: printable ASCII characters,"
+            " as `openssl rand -hex 32` makes them"
+        ) from None
+    words = found.get_secret_value().split()
+    if not words:
+        raise Halt(f"{setting}_file: {token_file} is empty; allowed: a token")
+    return words
+
+
 def without_password(url: str) -> str:
     """Return an address with its password left out, for logs and people.
 
@@ -387,18 +475,25 @@ def _is_json(text: str) -> bool:
     return True
 
 
+# Paths that are taken from where penstock.toml lies; `source.url`, too, where it is a path.
+_PATHS = {
+    "source": ("token_file", "ca_file"),
+    "run": ("state_directory",),
+    "serve": ("token_file", "tls_cert", "tls_key", "unix_socket"),
+}
+
+
 def _absolute(settings: Settings, base: Path) -> Settings:
     """Take relative paths from where penstock.toml lies, so that every command finds the same."""
-    url = settings.source.url
-    if url and "://" not in url:
-        url = str(base / url)
-    state = str(base / settings.run.state_directory)
-    return settings.model_copy(
-        update={
-            "source": settings.source.model_copy(update={"url": url}),
-            "run": settings.run.model_copy(update={"state_directory": state}),
-        }
-    )
+    update: dict[str, _Section] = {}
+    for section, names in _PATHS.items():
+        given: _Section = getattr(settings, section)
+        paths = {name: str(base / value) for name in names if (value := getattr(given, name))}
+        url = settings.source.url
+        if section == "source" and url and "://" not in url:
+            paths["url"] = str(base / url)
+        update[section] = given.model_copy(update=paths)
+    return settings.model_copy(update=update)
 
 
 def _one_line(error: Mapping[str, Any]) -> str:
@@ -411,7 +506,9 @@ def _one_line(error: Mapping[str, Any]) -> str:
         return f"{field}: no such setting; see `penstock config show` for those there are"
     if error["type"] in {"model_type", "model_attributes_type"}:
         return f"{field}: … is not allowed; allowed: a table of settings"
-    told = not where[-1].endswith("url") and isinstance(error["input"], str | int | float)
+    told = not where[-1].endswith(("url", "token")) and isinstance(
+        error["input"], str | int | float
+    )
     value = without_password(repr(error["input"])) if told else "…"
     allowed = str(error["msg"]).removeprefix("Value error, ").removeprefix("Input should be ")
     return f"{field}: {value} is not allowed; allowed: {allowed}"

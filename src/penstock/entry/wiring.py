@@ -17,13 +17,14 @@ from urllib.parse import unquote, urlsplit
 
 import redis.asyncio as redis
 
+from penstock import settings as settings_of
 from penstock.archiver import Archiver
 from penstock.checker import Checker
 from penstock.edges import Queue, Source
 from penstock.entry.embedded_redis import EmbeddedRedis
 from penstock.errors import Halt
 from penstock.loader import Loader
-from penstock.settings import EMBEDDED, EMBEDDED_QUEUE, Settings
+from penstock.settings import EMBEDDED, EMBEDDED_QUEUE, Settings, without_password
 from penstock.stages.candidates import Candidates
 from penstock.stages.decode import Decoder
 from penstock.stages.ledger import Ledger
@@ -31,11 +32,15 @@ from penstock.stages.pack import Packer
 from penstock.stages.preamble import Preamble
 from penstock.stages.selection import Selection
 from penstock.stages.source_directory import DirectorySource
+from penstock.stages.source_http import HttpSite
+from penstock.stages.source_server import ServerSource
 
 T = TypeVar("T")
 
 
 _REDIS_TIMEOUT_SECONDS = 5.0
+_FILE_SERVER = ("http://", "https://", "http+unix://")
+_HTTP = (*_FILE_SERVER, "nginx+")
 # What redis-py would pass over is refused: a path that is no number, all from a # on.
 _REDIS_URL = re.compile(r"(rediss?://(?=.)[^/?#]*(/\d*)?|unix://[^?#]+)(\?[^#]*)?")
 
@@ -119,8 +124,20 @@ async def checker(settings: Settings, stack: AsyncExitStack) -> Checker:
 
 async def source(settings: Settings, stack: AsyncExitStack) -> Source:
     """Return the way into the spool. Raises Halt if `source.url` names none."""
+    url = settings.source.url
+    made: Source
+    if url.startswith(_FILE_SERVER):
+        made = ServerSource(_site(settings, url), max_file_bytes=settings.decode.max_file_bytes)
+    else:
+        made = directory_source(settings)
+    stack.push_async_callback(made.close)
+    return made
+
+
+def directory_source(settings: Settings) -> DirectorySource:
+    """Return the spool as a directory of this machine. Raises Halt if `source.url` names none."""
     spool = spool_directory(settings)
-    directory = DirectorySource(
+    return DirectorySource(
         spool,
         pattern=settings.source.pattern,
         settle_seconds=settings.source.settle_seconds,
@@ -131,8 +148,23 @@ async def source(settings: Settings, stack: AsyncExitStack) -> Source:
         ),
         archive_action=settings.archive.action,
     )
-    stack.push_async_callback(directory.close)
-    return directory
+
+
+def _site(settings: Settings, url: str) -> HttpSite:
+    """Return the server at `url` as settings.source says to speak with it. Raises Halt."""
+    source = settings.source
+    tokens = settings_of.tokens(source.token, source.token_file, "source.token")
+    return HttpSite(
+        url,
+        token=tokens[0] if tokens else "",
+        ca_file=source.ca_file,
+        timeout_seconds=source.timeout_seconds,
+    )
+
+
+def is_directory(settings: Settings) -> bool:
+    """Tell whether the spool is a directory of this machine, not one behind HTTP."""
+    return not settings.source.url.startswith(_HTTP)
 
 
 def spool_directory(settings: Settings) -> Path:
@@ -144,7 +176,10 @@ def spool_directory(settings: Settings) -> Path:
         return Path(url)
     parts = urlsplit(url)
     if parts.scheme != "file" or parts.netloc not in {"", "localhost"} or parts.path in {"", "/"}:
-        raise Halt(f"source.url: {url!r} names no directory; allowed: /path or file:///path")
+        raise Halt(
+            f"source.url: {without_password(url)!r} names no spool; allowed: /path, file:///path,"
+            " http://host:port, https://host:port, http+unix:///socket or nginx+http://host/path/"
+        )
     return Path(unquote(parts.path))
 
 
@@ -211,7 +246,8 @@ async def ledger(settings: Settings, stack: AsyncExitStack) -> Ledger:
     url = settings.ledger.url
     if url == EMBEDDED:
         state = Path(settings.run.state_directory)
-        bind(spool_directory(settings), state)
+        if is_directory(settings):
+            bind(spool_directory(settings), state)
         url = (await stack.enter_async_context(EmbeddedRedis(state, share=True))).url
     book = unopened_ledger(settings, url)
     stack.push_async_callback(book.close)
@@ -246,13 +282,16 @@ def unopened_ledger(settings: Settings, url: str) -> Ledger:
 
 
 def spool_name(settings: Settings) -> str:
-    """Return the spool's name in Redis; without one it is made from the whole path."""
+    """Return the spool's name in Redis; without one it is made from the whole path or address."""
     if settings.ledger.spool:
         return settings.ledger.spool
-    spool = spool_directory(settings)
-    whole = str(spool.resolve())
+    if is_directory(settings):
+        spool = spool_directory(settings)
+        whole, name = str(spool.resolve()), spool.name
+    else:
+        whole, name = settings.source.url, urlsplit(settings.source.url).hostname or "spool"
     digest = hashlib.sha256(whole.encode()).hexdigest()[:8]
-    return f"{re.sub(r'[^A-Za-z0-9_.-]', '-', spool.name)[:40]}-{digest}"
+    return f"{re.sub(r'[^A-Za-z0-9_.-]', '-', name)[:40]}-{digest}"
 
 
 def _margin_seconds(settings: Settings) -> float:

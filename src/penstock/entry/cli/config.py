@@ -22,12 +22,14 @@ app = typer.Typer(
 def show(config: Config = None, as_json: Json = False) -> None:
     """Print all settings as they are in force, defaults and environment included.
 
-    What is printed is a penstock.toml. Passwords in addresses are left out.
+    What is printed is a penstock.toml. Tokens, and passwords in addresses, are left out.
     """
     known = settings.load(config).model_dump(mode="json", exclude_none=True)
     for values in known.values():
         for name in [name for name in values if name.endswith("url")]:
             values[name] = settings.without_password(values[name])
+        if values.get("token"):
+            values["token"] = "…"  # noqa: S105  none: what is printed cannot be taken for it
     if as_json:
         typer.echo(json.dumps(known))
         return

@@ -1,0 +1,138 @@
+"""The spool behind Penstock's own file server: a page of names, or hundreds of files, a call.
+
+What the server knows of arrival order, and of what is complete, it tells by its cursor; nothing of
+the listing is remembered here.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+
+from penstock import names
+from penstock.edges import Moved
+from penstock.errors import Again
+from penstock.model import FileRead, ListedFile, Page
+from penstock.stages import source_server_wire as wire
+from penstock.stages.source_http import HttpSite
+
+_WAIT_SECONDS = 1.0  # a listing with nothing new is answered so late: a pass ends no later for it
+_SMALL_BYTES = 65_536
+_JSON = {"Content-Type": "application/json"}
+
+_listing_decoder = msgspec.json.Decoder(wire.Listing)
+
+
+class ServerSource:
+    """`Source` over `penstock serve`; any number of them may share a server.
+
+    `max_file_bytes` bounds a file, `wait_seconds` how long a listing waits for something new.
+    """
+
+    def __init__(
+        self,
+        site: HttpSite,
+        *,
+        max_file_bytes: int,
+        page_files_max: int = wire.PAGE_FILES_MAX,
+        wait_seconds: float = _WAIT_SECONDS,
+    ) -> None:
+        self._site = site
+        self._max_file_bytes = max_file_bytes
+        self._page_files_max = page_files_max
+        self._wait_seconds = wait_seconds
+        # Between machines bytes cost more than the time to press them; on one machine less.
+        self._encoding = {} if site.is_local else {"Accept-Encoding": "gzip"}
+
+    async def list(self, cursor: str) -> Page:
+        """See `Source.list`. A cursor of another server, or of its earlier life, starts over."""
+        began = time.monotonic()
+        reply = await self._site.call(
+            "GET",
+            "v1/files",
+            takes={200},
+            body_bytes_max=_SMALL_BYTES + self._page_files_max * wire.ENTRY_BYTES_MAX,
+            query={
+                "after": cursor,
+                "limit": str(self._page_files_max),
+                "wait": f"{self._wait_seconds:g}",
+            },
+            headers=self._encoding,
+            wait_seconds=self._wait_seconds,
+        )
+        try:
+            listing = _listing_decoder.decode(reply.body)
+        except msgspec.DecodeError as error:
+            raise Again(f"list: the server's answer is not a listing: {error}") from None
+        files = [
+            ListedFile(file.name, file.size_bytes)
+            for file in listing.files
+            if names.is_safe(file.name)
+        ]
+        ignored = listing.ignored + len(listing.files) - len(files)
+        return Page(files, listing.cursor, began, ignored)
+
+    async def read(self, names: Sequence[str], bytes_max: int) -> Sequence[FileRead]:
+        """See `Source.read`; at most 1,000 files a call."""
+        wanted = names[: wire.CALL_NAMES_MAX]
+        reply = await self._post(
+            "v1/files:read",
+            wire.ReadRequest([*wanted], bytes_max),
+            bytes_max + self._max_file_bytes + len(wanted) * wire.ENTRY_BYTES_MAX,
+            self._encoding,
+        )
+        return wire.unframed(reply, wanted)
+
+    async def archive(self, names: Sequence[str]) -> Sequence[Moved]:
+        """See `Source.archive`; where to, and whether files are deleted, the server's settings say.
+
+        At most 1,000 files a call to the server.
+        """
+        moved: list[Moved] = []
+        for at in range(0, len(names), wire.CALL_NAMES_MAX):
+            portion = [*names[at : at + wire.CALL_NAMES_MAX]]
+            reply = await self._post("v1/files:archive", wire.ArchiveRequest(portion))
+            moved += wire.moved(reply, portion)
+        return moved
+
+    async def reject(self, reasons: Mapping[str, str]) -> Sequence[Moved]:
+        """See `Source.reject`."""
+        reply = await self._post("v1/files:reject", wire.RejectRequest({**reasons}))
+        return wire.moved(reply, reasons)
+
+    async def delete_archived(self, older_than_days: float) -> int:
+        """See `Source.delete_archived`; at most 10,000 files a call."""
+        before = datetime.now(UTC) - timedelta(days=older_than_days)
+        reply = await self._site.call(
+            "DELETE",
+            "v1/archive",
+            takes={200},
+            body_bytes_max=_SMALL_BYTES,
+            query={"before": before.isoformat()},
+        )
+        try:
+            return msgspec.json.decode(reply.body, type=wire.Deleted).files_deleted
+        except msgspec.DecodeError as error:
+            raise Again(f"delete archived files: the server's answer is none: {error}") from None
+
+    async def _post(
+        self,
+        path: str,
+        question: msgspec.Struct,
+        answer_bytes_max: int = _SMALL_BYTES + wire.CALL_NAMES_MAX * wire.ENTRY_BYTES_MAX,
+        headers: Mapping[str, str] | None = None,
+    ) -> bytes:
+        reply = await self._site.call(
+            "POST",
+            path,
+            takes={200},
+            body_bytes_max=answer_bytes_max,
+            body=msgspec.json.encode(question),
+            headers=_JSON | {**(headers or {})},
+        )
+        return reply.body
+
+    async def close(self) -> None:
+        """See `Source.close`."""
+        await self._site.close()

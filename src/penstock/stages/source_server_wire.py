@@ -1,0 +1,150 @@
+"""What the file server and its clients say to each other (docs/file-api.md).
+
+Many files travel in one body, a frame:
+
+    00000065[{"name":"a.json","length_bytes":7,…},{"name":"b.json",…}]{"a":1}{"b":2}
+    ─── ①───────────────────────── ② ───────────────────────────────── ③ ── ③ ──
+
+① eight hexadecimal digits: the length of ② in bytes. ② the index, in JSON: an entry a name, in the
+order in which they were asked for. ③ the files' bytes, `length_bytes` each, nothing between them.
+"""
+
+import itertools
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from penstock.edges import Moved
+from penstock.errors import Again
+from penstock.model import FileRead, Unread
+
+FRAME_TYPE = "application/vnd.penstock.files"
+PAGE_FILES_MAX = 10_000
+CALL_NAMES_MAX = 1_000
+"""Names that one call to read, archive or reject may hold."""
+
+ENTRY_BYTES_MAX = 1_024
+"""What one entry of a listing, an index or a result takes, rather more: 240 bytes are its name."""
+
+_DIGITS = 8
+
+
+class ListedEntry(msgspec.Struct):
+    """One file of a listing; `modified_at_seconds` since 1970, by the clock of the directory."""
+
+    name: str
+    size_bytes: int
+    modified_at_seconds: float
+
+
+class Listing(msgspec.Struct):
+    """The answer to GET /v1/files."""
+
+    files: list[ListedEntry]
+    cursor: str
+    ignored: int
+
+
+class ReadRequest(msgspec.Struct):
+    """The body of POST /v1/files:read: files from the front of `names` until `bytes_max` is passed.
+
+    At least one file is answered for.
+    """
+
+    names: list[str]
+    bytes_max: int
+
+
+class ReadEntry(msgspec.Struct, omit_defaults=True):
+    """One file of a frame's index; `unread` is why it has no bytes: 'vanished' or 'denied'."""
+
+    name: str
+    length_bytes: int
+    size_bytes: int = 0
+    age_seconds: float = 0.0
+    unread: str = ""
+    detail: str = ""
+
+
+class ArchiveRequest(msgspec.Struct):
+    """The body of POST /v1/files:archive."""
+
+    names: list[str]
+
+
+class RejectRequest(msgspec.Struct):
+    """The body of POST /v1/files:reject: each name, and the text of its NAME.reason.json."""
+
+    reasons: dict[str, str]
+
+
+class MovedEntry(msgspec.Struct, omit_defaults=True):
+    """What became of one name, as in penstock.edges.Moved."""
+
+    name: str
+    error: str = ""
+    vanished: bool = False
+
+
+class MovedFiles(msgspec.Struct):
+    """The answer to files:archive and files:reject: one result a name, in order."""
+
+    results: list[MovedEntry]
+
+
+class Deleted(msgspec.Struct):
+    """The answer to DELETE /v1/archive."""
+
+    files_deleted: int
+
+
+_index_decoder = msgspec.json.Decoder(list[ReadEntry])
+
+
+def framed(files: Sequence[FileRead]) -> list[bytes]:
+    """Return a frame of files that were read, as parts to be written one after another."""
+    index = msgspec.json.encode([_entry(file) for file in files])
+    parts = [b"%08x" % len(index), index]
+    parts += [file.data for file in files if isinstance(file.data, bytes)]
+    return parts
+
+
+def _entry(file: FileRead) -> ReadEntry:
+    if isinstance(file.data, bytes):
+        return ReadEntry(file.name, len(file.data), file.size_bytes, file.age_seconds)
+    return ReadEntry(file.name, 0, 0, 0.0, file.data.value, file.detail)
+
+
+def unframed(frame: bytes, wanted: Sequence[str]) -> list[FileRead]:
+    """Return the files of a frame: an answer for the front of `wanted`, or Again is raised."""
+    try:
+        begin = _DIGITS + int(frame[:_DIGITS], 16)
+        entries = _index_decoder.decode(frame[_DIGITS:begin])
+        ends = list(itertools.accumulate((e.length_bytes for e in entries), initial=begin))
+        files = [
+            _file(entry, frame[at:end])
+            for entry, (at, end) in zip(entries, itertools.pairwise(ends), strict=True)
+        ]
+    except (ValueError, msgspec.DecodeError):
+        files, ends = [], []
+    asked = [file.name for file in files] == list(wanted[: len(files)])
+    if not (files and asked and ends == sorted(ends) and ends[-1] == len(frame)):
+        raise Again("read: the server's answer is not a frame of the files asked for")
+    return files
+
+
+def _file(entry: ReadEntry, data: bytes) -> FileRead:
+    if entry.unread:
+        return FileRead(entry.name, Unread(entry.unread), 0, 0.0, entry.detail)
+    return FileRead(entry.name, data, entry.size_bytes, entry.age_seconds)
+
+
+def moved(answer: bytes, wanted: Iterable[str]) -> list[Moved]:
+    """Return the results in an answer, one for each of `wanted`, or raise Again."""
+    try:
+        results = msgspec.json.decode(answer, type=MovedFiles).results
+    except msgspec.DecodeError:
+        results = []
+    if [result.name for result in results] != list(wanted):
+        raise Again("the server's answer is not one result for each file")
+    return [Moved(result.name, result.error, result.vanished) for result in results]
