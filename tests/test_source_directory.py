@@ -89,7 +89,7 @@ async def test_a_scan_takes_no_more_than_its_share(make: Make, tmp_path: Path) -
     source = make()
     (tmp_path / "spool" / NAME).write_text("{}")
     page = await source.list("")
-    source._scan_seconds = 0.02
+    source.index._scan_seconds = 0.02
     began = time.monotonic()
     await source.list(page.cursor)
     assert time.monotonic() - began >= 0.15

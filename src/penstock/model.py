@@ -30,10 +30,14 @@ LISTING_SECONDS_MAX = 30.0
 
 
 class ListedFile(NamedTuple):
-    """One file of a listing: its name, which is its identity, and its size in bytes."""
+    """One file of a listing: its name, which is its identity, its size, its last modification.
+
+    `modified_at_seconds` since 1970, by the clock of the machine that holds the directory.
+    """
 
     name: str
     size_bytes: int
+    modified_at_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

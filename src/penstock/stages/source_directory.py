@@ -1,15 +1,11 @@
 """The spool as a directory of this machine.
 
-One scan of the directory is one listing; what was listed and dealt with is remembered by name, so
-a file is offered once. A file is complete when its last change is `settle_seconds` old: a plain
-directory cannot tell whether a writer still has it open.
+What lies in it and is complete, its index tells: _index.py. Moving files out of it: _move.py.
 """
 
 import asyncio
 import errno
-import math
 import os
-import re
 import stat
 import time
 from collections.abc import Mapping, Sequence
@@ -18,19 +14,20 @@ from typing import Literal
 
 from penstock import names
 from penstock.edges import Moved
-from penstock.errors import Again, Halt
-from penstock.model import FileRead, ListedFile, Page, Unread
+from penstock.errors import Halt
+from penstock.model import FileRead, Page, Unread
 from penstock.stages import source_directory_move as moving
+from penstock.stages.source_directory_index import Index
 
 _OPEN_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_SCAN_SHARE_MAX = 0.1  # of the time, at most, goes into scanning, however many files lie there
 
 
 class DirectorySource:
     """`Source` over a directory; one instance belongs to one process.
 
     `archive_directory` and `rejects_directory` are made when first needed. `page_files_max` bounds
-    one page. Raises Halt if the spool is not a directory that can be opened.
+    one page. With `watch`, `index.open` must be called: see there. Raises Halt if the spool is not
+    a directory that can be opened.
     """
 
     def __init__(
@@ -44,10 +41,10 @@ class DirectorySource:
         rejects_directory: Path,
         archive_action: Literal["move", "delete"] = "move",
         page_files_max: int = 10_000,
+        watch: bool = False,
+        rescan_seconds: float = 20.0,
     ) -> None:
         self._spool = spool
-        self._matches = re.compile(pattern).fullmatch
-        self._settle_seconds = settle_seconds
         self._max_file_bytes = max_file_bytes
         self._archive_directory = archive_directory
         self._rejects_directory = rejects_directory
@@ -65,91 +62,21 @@ class DirectorySource:
                 f"archive.rejected_directory: {rejects_directory} is the spool itself;"
                 " allowed: any other directory"
             )
-        self._dealt_with: set[str] = set()  # handed out, and the cursor came back
-        self._page: list[str] = []  # handed out last, its cursor not yet back
-        self._backlog: list[str] = []  # found by the last scan, not handed out; newest first
-        self._unsettled: dict[str, tuple[int, float]] = {}  # name: (ctime_ns, since)
-        self._pages = 0
-        self._ignored = 0
-        self._scanned_at_seconds = -math.inf
-        self._scan_seconds = 0.0
+        self.index = Index(
+            self._fd,
+            spool,
+            pattern=pattern,
+            settle_seconds=settle_seconds,
+            watch=watch,
+            rescan_seconds=rescan_seconds,
+        )
 
     async def list(self, cursor: str) -> Page:
-        """See `Source.list`. The cursor counts this instance's pages; a restart starts over."""
-        if cursor and cursor == str(self._pages):
-            self._dealt_with.update(self._page)
-        else:
-            self._backlog = []
-            if cursor != str(self._pages - 1):
-                self._dealt_with.clear()
-        if not self._backlog:
-            pause = self._scan_seconds / _SCAN_SHARE_MAX
-            await asyncio.sleep(self._scanned_at_seconds + pause - time.monotonic())
-            await asyncio.to_thread(self._scan)
-        files = await asyncio.to_thread(self._next_page)
-        self._pages += 1
-        self._page = [file.name for file in files]
-        return Page(files, str(self._pages), self._scanned_at_seconds, self._ignored)
-
-    def _scan(self) -> None:
-        """Read the whole directory: 0.4 s a million names, so the caller spaces the calls."""
-        began = time.monotonic()
-        self._check_place()
-        found: set[str] = set()
-        ignored = 0
-        try:
-            with os.scandir(self._fd) as listing:
-                for entry in listing:
-                    name = entry.name
-                    if (
-                        self._matches(name)
-                        and names.is_safe(name)
-                        and entry.is_file(follow_symlinks=False)
-                    ):
-                        found.add(name)
-                    elif not names.is_draft(name):
-                        ignored += 1
-        except OSError as error:
-            raise Again(f"list {self._spool}: {error.strerror}") from None
-        # A name that is gone is forgotten: should it come back, it is a new file.
-        self._dealt_with &= found
-        for name in self._unsettled.keys() - found:
-            del self._unsettled[name]
-        self._backlog = sorted(found - self._dealt_with, reverse=True)
-        self._ignored = ignored
-        self._scanned_at_seconds = began
-        self._scan_seconds = time.monotonic() - began
-
-    def _next_page(self) -> Sequence[ListedFile]:
-        """Cut the oldest complete files off the backlog; those still being written stay behind."""
-        files: list[ListedFile] = []
-        while self._backlog and not files:
-            oldest = self._backlog[-self._page_files_max :]
-            del self._backlog[-self._page_files_max :]
-            files = [file for name in reversed(oldest) if (file := self._settled(name))]
-        return files
-
-    def _settled(self, name: str) -> ListedFile | None:
-        """Return the file if it is complete, None while its writer may not be done.
-
-        `st_ctime` changes with every write, and no writer can set it. Where the file server's clock
-        differs from ours, a file unchanged for `settle_seconds` on our own clock is complete too.
-        """
-        try:
-            status = os.stat(name, dir_fd=self._fd, follow_symlinks=False)
-        except OSError:
-            return None
-        if self._settle_seconds == 0 or time.time() - status.st_ctime >= self._settle_seconds:
-            self._unsettled.pop(name, None)
-            return ListedFile(name, status.st_size)
-        now = time.monotonic()
-        ctime_ns, since = self._unsettled.get(name, (0, now))
-        if ctime_ns == status.st_ctime_ns and now - since >= self._settle_seconds:
-            del self._unsettled[name]
-            return ListedFile(name, status.st_size)
-        if ctime_ns != status.st_ctime_ns:
-            self._unsettled[name] = (status.st_ctime_ns, now)
-        return None
+        """See `Source.list`. A restart starts over."""
+        files, cursor, seen_at_seconds, ignored = await self.index.page(
+            cursor, self._page_files_max
+        )
+        return Page(files, cursor, seen_at_seconds, ignored)
 
     async def read(self, names: Sequence[str], bytes_max: int) -> Sequence[FileRead]:
         """See `Source.read`."""
@@ -196,10 +123,12 @@ class DirectorySource:
 
     async def archive(self, names: Sequence[str]) -> Sequence[Moved]:
         """See `Source.archive`."""
-        return await asyncio.to_thread(self._archive, names)
+        moved = await asyncio.to_thread(self._archive, names)
+        self.index.drop(file.name for file in moved if not file.error)
+        return moved
 
     def _archive(self, wanted: Sequence[str]) -> Sequence[Moved]:
-        self._check_place()
+        self.index.check_spool()
         try:
             if self._archive_action == "delete":
                 moved = [moving.delete(self._fd, name) for name in wanted]
@@ -227,10 +156,12 @@ class DirectorySource:
 
     async def reject(self, reasons: Mapping[str, str]) -> Sequence[Moved]:
         """See `Source.reject`."""
-        return await asyncio.to_thread(self._reject, reasons)
+        moved = await asyncio.to_thread(self._reject, reasons)
+        self.index.drop(file.name for file in moved if not file.error)
+        return moved
 
     def _reject(self, reasons: Mapping[str, str]) -> Sequence[Moved]:
-        self._check_place()
+        self.index.check_spool()
         try:
             with moving.Folders(self._rejects_directory) as folders:
                 fd = folders.open(".")
@@ -254,15 +185,6 @@ class DirectorySource:
         except OSError as error:
             return Moved(name, f"reject {name}: {error.strerror}")
 
-    def _check_place(self) -> None:
-        """Raise Again if the spool's path leads elsewhere by now: whoever has us opens it anew."""
-        try:
-            replaced = not os.path.samestat(self._spool.stat(), os.fstat(self._fd))
-        except OSError as error:
-            raise Again(f"the spool {self._spool}: {error.strerror}") from None
-        if replaced:
-            raise Again(f"the spool {self._spool} is another directory now; it is opened anew")
-
     async def delete_archived(self, older_than_days: float) -> int:
         """See `Source.delete_archived`; at most 10,000 files a call."""
         before_seconds = time.time() - older_than_days * 86_400
@@ -272,6 +194,7 @@ class DirectorySource:
 
     async def close(self) -> None:
         """See `Source.close`."""
+        await self.index.close()
         os.close(self._fd)
 
 

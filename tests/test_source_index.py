@@ -1,0 +1,276 @@
+"""The order in which files come to be complete: events, scans, and what is lost between them."""
+
+import asyncio
+import os
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from penstock.errors import Again
+from penstock.stages.source_directory_index import Index
+
+A_LONG_TIME_SECONDS = 20.0  # on a busy machine; nothing waits so long when all is well
+
+Make = Callable[..., Awaitable[Index]]
+
+
+@pytest.fixture
+async def make(tmp_path: Path) -> AsyncIterator[Make]:
+    """Yield a function that opens a watching index over tmp_path/spool."""
+    spool = tmp_path / "spool"
+    spool.mkdir()
+    fd = os.open(spool, os.O_RDONLY)
+    made: list[Index] = []
+
+    async def new(*, watch: bool = True, settle_seconds: float = 3600.0, **given: float) -> Index:
+        index = Index(
+            fd, spool, pattern=r".*\.json", settle_seconds=settle_seconds, watch=watch, **given
+        )
+        if watch:
+            await index.open()
+        made.append(index)
+        return index
+
+    yield new
+    for index in made:
+        await index.close()
+    os.close(fd)
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Path:
+    """Return the directory behind `make`."""
+    return tmp_path / "spool"
+
+
+async def told(index: Index, cursor: str = "", files: int = 1) -> tuple[list[str], str]:
+    """Return names from a cursor on, in order, as soon as there are so many."""
+    names: list[str] = []
+    until = time.monotonic() + A_LONG_TIME_SECONDS
+    while len(names) < files and time.monotonic() < until:
+        page = await index.page(cursor, 1_000, wait_seconds=1)
+        names += [file.name for file in page.files]
+        cursor = page.cursor
+    return names, cursor
+
+
+async def test_a_closed_file_is_complete_at_once(make: Make, spool: Path) -> None:
+    """A writer that closes its file does not have to wait for settle_seconds, an hour here."""
+    index = await make()
+    assert (await index.page("", 10)).files == []
+    (spool / "a.json").write_text("{}")
+    names, _ = await told(index)
+    assert names == ["a.json"]
+
+
+async def test_a_renamed_file_is_complete_at_once(make: Make, spool: Path) -> None:
+    """A file written elsewhere, or as a draft, and renamed into place is whole."""
+    index = await make()
+    (spool / "a.json.tmp").write_text("{}")
+    (spool / "a.json.tmp").rename(spool / "a.json")
+    names, _ = await told(index)
+    assert names == ["a.json"]
+
+
+async def test_an_open_file_waits_for_its_writer(make: Make, spool: Path) -> None:
+    """While it is written a file is not told, however often the directory is scanned."""
+    index = await make()
+    with (spool / "a.json").open("w") as writer:
+        writer.write("[")
+        writer.flush()
+        await index._scan()
+        await index._scan()
+        assert (await index.page("", 10, wait_seconds=0.05)).files == []
+        assert index.files == 1
+        writer.write("]")
+    names, _ = await told(index)
+    assert names == ["a.json"]
+
+
+async def test_a_file_whose_writer_is_silent_settles(make: Make, spool: Path) -> None:
+    """Where no event tells of the end, so long without a change is enough."""
+    (spool / "a.json").write_text("{}")
+    index = await make(settle_seconds=0.3)
+    began = time.time()
+    page = await index.page("", 10, wait_seconds=A_LONG_TIME_SECONDS)
+    assert [file.name for file in page.files] == ["a.json"]
+    assert time.time() - (spool / "a.json").stat().st_ctime >= 0.3
+    assert time.time() - began < A_LONG_TIME_SECONDS
+
+
+async def test_late_names_stand_behind(make: Make, spool: Path) -> None:
+    """A file that comes late, with an old name, is behind every cursor given before it came."""
+    index = await make()
+    (spool / "2026-b.json").write_text("{}")
+    _, cursor = await told(index)
+    (spool / "2026-a.json").write_text("{}")
+    names, _ = await told(index, cursor)
+    assert names == ["2026-a.json"]
+    assert (await told(index, "", 2))[0] == ["2026-b.json", "2026-a.json"]
+
+
+async def test_an_old_cursor_gives_the_same_again(make: Make, spool: Path) -> None:
+    """Any cursor of this life may be given again; another one begins at the beginning."""
+    index = await make()
+    for i in range(5):
+        (spool / f"{i}.json").write_text("{}")
+    await told(index, "", 5)
+    first = await index.page("", 2)
+    second = await index.page(first.cursor, 2)
+    assert (await index.page(first.cursor, 2)).files == second.files
+    everything = [file.name for file in (await index.page("", 10)).files]
+    for strange in ("0-1", "ffffffff-3", "nonsense", "-1", f"{first.cursor}0000000000000000000"):
+        assert [file.name for file in (await index.page(strange, 10)).files] == everything
+
+
+async def test_a_place_ahead_of_the_order_is_no_silence(make: Make, spool: Path) -> None:
+    """A cursor that this life cannot have given does not hide what comes."""
+    index = await make()
+    cursor = (await index.page("", 10)).cursor
+    (spool / "a.json").write_text("{}")
+    assert (await told(index, f"{cursor.partition('-')[0]}-999"))[0] == ["a.json"]
+
+
+async def test_what_went_away_is_let_go(make: Make, spool: Path) -> None:
+    """A file moved out by somebody else is not told any more, and takes no memory."""
+    index = await make()
+    for i in range(2_500):
+        (spool / f"{i:04}.json").write_text("{}")
+    await told(index, "", 2_500)
+    for i in range(2_499):
+        (spool / f"{i:04}.json").unlink()
+    (spool / "new.json").write_text("{}")  # its event comes after theirs
+    while index.files > 2:
+        await index.page("", 10)
+        await asyncio.sleep(0.01)
+    assert [file.name for file in (await index.page("", 10)).files] == ["2499.json", "new.json"]
+    assert len(index._chunks) == 1
+
+
+async def test_a_name_that_comes_back_is_told_again(make: Make, spool: Path) -> None:
+    """Gone and written anew between two pages, a file has a new place."""
+    index = await make()
+    (spool / "a.json").write_text("{}")
+    _, cursor = await told(index)
+    (spool / "a.json").unlink()
+    (spool / "a.json").write_text("{}")
+    assert (await told(index, cursor))[0] == ["a.json"]
+
+
+async def test_an_overflow_is_mended_by_a_scan(make: Make, spool: Path) -> None:
+    """The kernel drops events beyond 16,384: nothing is lost by that, nor told as still there."""
+    index = await make(settle_seconds=0.0)
+    assert (await index.page("", 10)).files == []
+    for i in range(17_000):  # without giving the reader of events a chance
+        os.close(os.open(spool / f"{i:05}.json", os.O_CREAT | os.O_WRONLY))
+    assert index.overflows == 0
+    names, cursor = await told(index, "", 17_000)
+    assert index.overflows == 1
+    assert sorted(names) == [f"{i:05}.json" for i in range(17_000)]
+    for i in range(17_000):
+        (spool / f"{i:05}.json").unlink()
+    (spool / "z.json").write_text("{}")
+    assert (await told(index, cursor))[0] == ["z.json"]
+    assert index.overflows == 2
+    until = time.monotonic() + A_LONG_TIME_SECONDS
+    while index.files > 1 and time.monotonic() < until:
+        await asyncio.sleep(0.02)
+    assert [file.name for file in (await index.page("", 10)).files] == ["z.json"]
+
+
+async def test_scans_find_what_no_event_told(make: Make, spool: Path) -> None:
+    """A hard link tells of no writer, a network file system of nothing: the next scan does."""
+    index = await make(settle_seconds=0.0, rescan_seconds=0.05)
+    await index.page("", 10)
+    (spool.parent / "elsewhere").write_text("{}")
+    os.link(spool.parent / "elsewhere", spool / "a.json")
+    assert (await told(index))[0] == ["a.json"]
+
+
+async def test_without_events_what_is_gone_is_looked_for_again(
+    make: Make, spool: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A part of the order that was seen long ago is not told before it was looked at again."""
+    index = await make(watch=False, settle_seconds=0.0)
+    for name in ("a.json", "b.json"):
+        (spool / name).write_text("{}")
+    assert len((await index.page("", 10)).files) == 2
+    (spool / "a.json").unlink()
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 11)
+    page = await index.page("", 10)
+    assert [file.name for file in page.files] == ["b.json"]
+    assert page.seen_at_seconds == now + 11
+
+
+async def test_a_page_waits_for_the_first_scan(make: Make, spool: Path) -> None:
+    """An empty page says that nothing is there: not so before anybody has looked."""
+    for i in range(3_000):
+        (spool / f"{i}.json").write_text("{}")
+    index = await make(settle_seconds=0.0)
+    assert len((await index.page("", 5_000)).files) == 3_000
+
+
+async def test_a_full_page_is_full(make: Make, spool: Path) -> None:
+    """A page shorter than asked for is the last of what is known: sweeps rely on it."""
+    for i in range(12_000):
+        os.close(os.open(spool / f"{i:05}.json", os.O_CREAT | os.O_WRONLY))
+    index = await make(settle_seconds=0.0)
+    first = await index.page("", 7_000)
+    second = await index.page(first.cursor, 7_000)
+    assert [len(first.files), len(second.files)] == [7_000, 5_000]
+
+
+async def test_a_replaced_spool_is_again(make: Make, spool: Path) -> None:
+    """Pages of a directory that is not the spool any more are not told."""
+    index = await make(rescan_seconds=0.05)
+    await index.page("", 10)
+    spool.rename(spool.parent / "old")
+    with pytest.raises(Again, match="the spool"):
+        await told(index)
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_every_file_is_told_once(make: Make, spool: Path, seed: int) -> None:
+    """Written, removed, archived, come back in any order: a reader sees each life of a file once.
+
+    Two readers, one of which begins late and with small pages, agree on what is there.
+    """
+    rng = random.Random(seed)
+    index = await make(watch=seed % 2 == 0, settle_seconds=0.0, rescan_seconds=0.05)
+    alive: dict[str, int] = {}
+    lives = 0
+    seen: dict[str, int] = {}
+    cursor = ""
+    for step in range(600):
+        name = f"{rng.randrange(10**6):06}.json"
+        if name not in alive and rng.random() < 0.7:
+            lives += 1
+            alive[name] = lives
+            (spool / f".{name}").write_text(str(step))
+            (spool / f".{name}").rename(spool / name)
+        elif alive:
+            gone = rng.choice(sorted(alive))
+            if gone in seen:  # as an archiver would
+                del alive[gone], seen[gone]
+                (spool / gone).unlink()
+                if rng.random() < 0.5:
+                    index.drop([gone])
+        if rng.random() < 0.2:
+            page = await index.page(cursor, rng.choice([1, 7, 100]))
+            cursor = page.cursor
+            for file in page.files:
+                assert file.name not in seen or file.name not in alive
+                if file.name in alive:
+                    seen[file.name] = alive[file.name]
+    names, _ = await told(index, cursor, len(alive) - len(seen))
+    assert sorted([*seen, *names]) == sorted(alive)
+    late: list[str] = []
+    cursor = ""
+    while files := (page := await index.page(cursor, 3)).files:
+        late += [file.name for file in files if file.name in alive]
+        cursor = page.cursor
+    assert sorted(late) == sorted(alive)
