@@ -15,12 +15,13 @@ from typing import Any
 PROGRESS_SECONDS = 10.0
 _MANY = frozenset({"claim.committed"})  # dozens a second: for files of log lines, not for people
 
-_log = logging.getLogger("penstock")
+LOG = logging.getLogger("penstock")
+"""Where every event goes."""
 
 
 def event(step: str, /, *, level: int = logging.INFO, **fields: Any) -> None:
     """Log one step, such as `claim.committed`, with its fields; units stand in their names."""
-    _log.log(level, step, extra={"fields": fields})
+    LOG.log(level, step, extra={"fields": fields})
 
 
 def warn(step: str, /, **fields: Any) -> None:
@@ -39,9 +40,9 @@ def configure(*, verbose: bool, as_json: bool | None = None) -> None:
     handler.setFormatter(_JsonLines() if as_json else _Plain())
     if not (verbose or as_json):
         handler.addFilter(lambda record: record.getMessage() not in _MANY)
-    _log.handlers[:] = [handler]
-    _log.setLevel(logging.INFO)
-    _log.propagate = False
+    LOG.handlers[:] = [handler]
+    LOG.setLevel(logging.INFO)
+    LOG.propagate = False
 
 
 @contextlib.asynccontextmanager

@@ -134,7 +134,14 @@ async def source(settings: Settings, stack: AsyncExitStack) -> Source:
     return made
 
 
-def directory_source(settings: Settings) -> DirectorySource:
+def served_directory(settings: Settings) -> DirectorySource:
+    """Return the spool as the file server has it: with events, if it may. Raises Halt."""
+    if not is_directory(settings):
+        raise Halt("source.url: only a directory can be served; name one: penstock serve DIR")
+    return directory_source(settings, served=True)
+
+
+def directory_source(settings: Settings, *, served: bool = False) -> DirectorySource:
     """Return the spool as a directory of this machine. Raises Halt if `source.url` names none."""
     spool = spool_directory(settings)
     return DirectorySource(
@@ -147,6 +154,8 @@ def directory_source(settings: Settings) -> DirectorySource:
             spool, settings.archive.rejected_directory, "archive.rejected_directory"
         ),
         archive_action=settings.archive.action,
+        watch=served and settings.serve.watch == "inotify",
+        rescan_seconds=settings.serve.rescan_seconds,
     )
 
 

@@ -30,9 +30,12 @@ from typing import NamedTuple, cast
 
 from inotify_simple import INotify, flags
 
-from penstock import names
+from penstock import names, telemetry
 from penstock.errors import Again, Halt
 from penstock.model import LISTING_SECONDS_MAX, ListedFile
+
+LARGE_FILES = 2_000_000
+"""So many files are worth a warning: ext4 without large_dir takes about 11 million a directory."""
 
 _SCAN_SHARE_MAX = 0.1  # of the time, at most, goes into scanning, however many files lie there
 _POLL_SECONDS = 0.05  # between two scans, at least, while somebody waits
@@ -88,8 +91,8 @@ class _Seen(NamedTuple):
 class Index:
     """The order of one spool, for one event loop. `fd` is the directory, `spool` its path.
 
-    `matches` tells whether a whole name is a file's. With `watch`, `open` must be called; then
-    events tell of new files. `rescan_seconds` is the pause between two scans beside them.
+    `matches` tells whether a whole name is a file's. With `watch`, events tell of new
+    files from `open` on. `rescan_seconds` is the pause between two scans beside them.
     """
 
     def __init__(
@@ -126,7 +129,9 @@ class Index:
         self._scanned_at_seconds = -math.inf
         self._scan_seconds = 0.0
         self._ignored = 0
+        self._stopped = False
         self._sure = False  # events have told of everything since the last scan
+        self._large_files = LARGE_FILES
         self.scans = 0
         self.overflows = 0
 
@@ -136,7 +141,9 @@ class Index:
         return len(self._places)
 
     async def open(self) -> None:
-        """Begin to watch. Raises Halt if the kernel cannot."""
+        """Begin to watch, if that is wanted. Raises Halt if the kernel cannot."""
+        if not self._watch:
+            return
         events = INotify(nonblocking=True)
         try:
             # By the descriptor: the path may lead elsewhere by now.
@@ -150,6 +157,11 @@ class Index:
         self._events = events
         asyncio.get_running_loop().add_reader(events.fileno(), self._take_events)
         self._scanning = asyncio.create_task(self._keep_scanning())
+
+    def stop_waiting(self) -> None:
+        """Let every page that waits for something new come back empty, now and from now on."""
+        self._stopped = True
+        self._news.set()
 
     async def close(self) -> None:
         """Stop watching; nothing is called afterwards."""
@@ -243,7 +255,7 @@ class Index:
     async def _something(self, until_seconds: float) -> bool:
         """Wait until there may be something new; False if `until_seconds` has come before."""
         now = time.monotonic()
-        if now >= until_seconds:
+        if now >= until_seconds or self._stopped:
             return False
         wake_seconds = min(until_seconds, self._due[0][0] if self._due else math.inf)
         if not self._watch:
@@ -389,6 +401,9 @@ class Index:
         self.drop(name for name, place in gone if self._places.get(name) == place)
         self._sure = self._watch and overflows == self.overflows
         self.scans += 1
+        if self.files > self._large_files:
+            telemetry.warn("spool.large", files=self.files, remedy="keep the archiver running")
+            self._large_files = 2 * self.files  # should they double, that is another warning
         self._scan_seconds = time.monotonic() - began
 
     def _read_directory(

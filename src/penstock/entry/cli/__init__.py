@@ -25,6 +25,7 @@ COMMANDS = {
     "load": ("functions", "load"),
     "archive": ("functions", "archive"),
     "check": ("functions", "check"),
+    "serve": ("serve", "serve"),
     "config": ("config", "app"),
 }
 

@@ -1,0 +1,218 @@
+"""What every HTTP server of ours has: who may listen where, who may call, and how errors look."""
+
+import contextlib
+import hmac
+import ipaddress
+import ssl
+from collections.abc import AsyncGenerator, Sequence
+from pathlib import Path
+
+import msgspec
+from aiohttp import hdrs, web
+from aiohttp.abc import AbstractAccessLogger
+from aiohttp.typedefs import Handler, Middleware
+
+from penstock import settings as settings_of
+from penstock import telemetry
+from penstock.errors import Again, Halt
+from penstock.settings import Serve
+
+_TOKENS_MAX = 2  # the old one and the new one, while callers change over
+_TOKEN_CHARACTERS_MIN = 16
+_BODY_BYTES_MAX = 16 << 20  # a thousand names, or the reasons of a thousand rejects
+_IDLE_SECONDS = 75.0  # a connection without a whole request for so long is closed
+_STOP_SECONDS = 5.0  # how long calls in flight go on after a stop
+
+OPEN_TO_ALL = web.AppKey("open_to_all", frozenset[str])
+"""The paths of an application that need no token."""
+
+
+class Refused(Exception):
+    """A call that is not answered: its HTTP status, and one line that says why."""
+
+    def __init__(self, status: int, why: str) -> None:
+        super().__init__(why)
+        self.status = status
+
+
+def application(tokens: Sequence[str], open_to_all: frozenset[str]) -> web.Application:
+    """Return an application whose calls need one of `tokens`, if there are any.
+
+    `open_to_all` are paths that everybody may call.
+    """
+    app = web.Application(
+        middlewares=[_as_json, _guard(tokens)],
+        client_max_size=_BODY_BYTES_MAX,
+        handler_args={
+            "keepalive_timeout": _IDLE_SECONDS,
+            "auto_decompress": False,  # no body that unfolds in our memory
+        },
+    )
+    app[OPEN_TO_ALL] = open_to_all
+    app.on_response_prepare.append(_add_headers)
+    return app
+
+
+@web.middleware
+async def _as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Answer every error as `{"error": "…"}`."""
+    try:
+        response = await handler(request)
+    except Refused as error:
+        response = error_reply(error.status, str(error))
+    except Again as error:
+        response = error_reply(503, str(error))
+    except web.HTTPException as error:
+        response = error_reply(error.status, error.reason)
+        if hdrs.ALLOW in error.headers:
+            response.headers[hdrs.ALLOW] = error.headers[hdrs.ALLOW]
+    except Exception as error:  # noqa: BLE001  a bug answers one caller, and stops no other
+        telemetry.warn("http.failed", path=request.path, cause=repr(error))
+        response = error_reply(500, "internal error; see the server's log")
+    return response
+
+
+async def _add_headers(_: web.Request, response: web.StreamResponse) -> None:
+    response.headers[hdrs.SERVER] = "penstock"  # no versions
+    response.headers.setdefault(hdrs.CACHE_CONTROL, "no-store")
+    response.headers.setdefault("X-Content-Type-Options", "nosniff")
+    if response.status == 401:  # noqa: PLR2004
+        response.headers[hdrs.WWW_AUTHENTICATE] = 'Bearer realm="penstock"'
+
+
+def _guard(tokens: Sequence[str]) -> Middleware:
+    """Return the middleware that compares tokens, in a time that tells nothing of them."""
+    wanted = [token.encode() for token in tokens]
+
+    @web.middleware
+    async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if wanted and request.path not in request.app[OPEN_TO_ALL]:
+            given = request.headers.getall(hdrs.AUTHORIZATION, [])
+            scheme, _, token = given[0].partition(" ") if len(given) == 1 else ("", "", "")
+            sent = token.strip().encode("utf-8", "surrogateescape")
+            # All of them are compared, whatever the first comparison says.
+            matches = [hmac.compare_digest(sent, one) for one in wanted]
+            if scheme.lower() != "bearer" or not any(matches):
+                raise Refused(401, "give one of the server's tokens as `Authorization: Bearer …`")
+        return await handler(request)
+
+    return guard
+
+
+def reply(answer: msgspec.Struct, status: int = 200) -> web.Response:
+    """Return an answer in JSON."""
+    return web.Response(
+        body=msgspec.json.encode(answer), status=status, content_type="application/json"
+    )
+
+
+def error_reply(status: int, why: str) -> web.Response:
+    """Return an error in JSON."""
+    body = msgspec.json.encode({"error": why})
+    return web.Response(body=body, status=status, content_type="application/json")
+
+
+def tokens_of(serve: Serve) -> list[str]:
+    """Return the tokens that callers must have. Raises Halt if they cannot be used."""
+    tokens = settings_of.tokens(serve.token, serve.token_file, "serve.token")
+    if len(tokens) > _TOKENS_MAX:
+        raise Halt(f"serve.token: {len(tokens)} tokens; allowed: two, the old and the new one")
+    if any(len(token) < _TOKEN_CHARACTERS_MIN for token in tokens):
+        raise Halt(
+            f"serve.token: shorter than {_TOKEN_CHARACTERS_MIN} characters; allowed: what"
+            " `openssl rand -hex 32` makes"
+        )
+    return tokens
+
+
+class _Logged(AbstractAccessLogger):
+    """One event per request."""
+
+    def log(self, request: web.BaseRequest, response: web.StreamResponse, time: float) -> None:
+        telemetry.event(
+            "http.request",
+            method=request.method,
+            path=request.path,
+            status=response.status,
+            bytes=response.body_length,
+            seconds=round(time, 4),
+            remote=request.remote,
+        )
+
+
+@contextlib.asynccontextmanager
+async def serving(app: web.Application, serve: Serve) -> AsyncGenerator[str]:
+    """Serve an application as the settings say; yields its address.
+
+    Raises Halt if that may not be, or cannot.
+    """
+    host, _, port = serve.listen.rpartition(":")
+    host = host.strip("[]")
+    tls = _tls(serve)
+    if not serve.unix_socket:
+        _check_exposure(host, has_tls=tls is not None, serve=serve)
+    runner = web.AppRunner(
+        app,
+        access_log=telemetry.LOG if serve.access_log else None,
+        access_log_class=_Logged,
+        shutdown_timeout=_STOP_SECONDS,
+    )
+    await runner.setup()
+    try:
+        site: web.BaseSite
+        if serve.unix_socket:
+            site = web.UnixSite(runner, serve.unix_socket, ssl_context=tls)
+        else:
+            site = web.TCPSite(runner, host, int(port), ssl_context=tls)
+        try:
+            await site.start()
+        except (OSError, OverflowError) as error:
+            where = serve.unix_socket or serve.listen
+            setting = "serve.unix_socket" if serve.unix_socket else "serve.listen"
+            raise Halt(f"{setting}: cannot listen on {where}: {error}") from None
+        if serve.unix_socket:
+            yield f"http+unix://{serve.unix_socket}"
+        else:
+            listens = runner.addresses[0]
+            shown = f"[{listens[0]}]" if ":" in listens[0] else listens[0]
+            yield f"{'https' if tls else 'http'}://{shown}:{listens[1]}"
+    finally:
+        await runner.cleanup()
+        if serve.unix_socket:
+            with contextlib.suppress(OSError):
+                Path(serve.unix_socket).unlink()  # noqa: ASYNC240  one call, at the end
+
+
+def _check_exposure(host: str, *, has_tls: bool, serve: Serve) -> None:
+    """Refuse to listen beyond this machine without a token, or in clear text unasked."""
+    try:
+        loopback = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        loopback = host == "localhost"
+    if loopback:
+        return
+    if not tokens_of(serve):
+        raise Halt(
+            f"serve.listen: {serve.listen} can be reached from other machines, and there is no"
+            " token; allowed: set serve.token_file, or listen on 127.0.0.1"
+        )
+    if not (has_tls or serve.insecure):
+        raise Halt(
+            f"serve.listen: {serve.listen} can be reached from other machines, and without TLS the"
+            " token goes over the wire in clear text; allowed: set serve.tls_cert and"
+            " serve.tls_key, or serve.insecure = true where the network is private"
+        )
+
+
+def _tls(serve: Serve) -> ssl.SSLContext | None:
+    if not (serve.tls_cert or serve.tls_key):
+        return None
+    if not (serve.tls_cert and serve.tls_key):
+        raise Halt("serve.tls_cert, serve.tls_key: one is missing; allowed: both, or none")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(serve.tls_cert, serve.tls_key)
+    except (OSError, ssl.SSLError) as error:
+        raise Halt(f"serve.tls_cert: {serve.tls_cert} cannot be used: {error}") from None
+    return context
