@@ -1,0 +1,106 @@
+"""Which files of a spool are still to be handed out, where each listing is of the whole directory.
+
+listing ─▶ present, less what is dealt with ─▶ backlog ─oldest name first─▶ page
+                          ▲                                                   │
+                          └─────────────── its cursor comes back ◀────────────┘
+"""
+
+import asyncio
+import math
+import time
+from collections.abc import Collection, Hashable, Sequence
+from collections.abc import Set as AbstractSet
+
+from penstock.model import ListedFile, Page
+
+_LISTING_SHARE_MAX = 0.1  # of the time, at most, goes into listing, however many files lie there
+
+
+class Backlog:
+    """Hands each name out once; a cursor counts this instance's pages, so a restart starts over.
+
+    `page_files_max` bounds one page.
+    """
+
+    def __init__(self, *, page_files_max: int) -> None:
+        self.listed_at_seconds = -math.inf
+        """Our monotonic clock when the last listing began."""
+        self.listing_seconds = 0.0
+        """How long the last listing took."""
+        self._page_files_max = page_files_max
+        self._dealt_with: set[str] = set()  # handed out, and the cursor came back
+        self._page: list[str] = []  # handed out last, its cursor not yet back
+        self._names: list[str] = []  # found by the last listing, not handed out; newest first
+        self._pages = 0
+        self._ignored = 0
+
+    def give_back(self, cursor: str) -> bool:
+        """Take a cursor, as `Source.list` is given it; tell whether a new listing is needed."""
+        if cursor and cursor == str(self._pages):
+            self._dealt_with.update(self._page)
+        else:
+            self._names = []
+            if cursor != str(self._pages - 1):
+                self._dealt_with.clear()
+        return not self._names
+
+    async def pause(self) -> None:
+        """Wait until another listing is within its share of the time."""
+        pause_seconds = self.listing_seconds / _LISTING_SHARE_MAX
+        await asyncio.sleep(self.listed_at_seconds + pause_seconds - time.monotonic())
+
+    def fill(self, present: AbstractSet[str], *, ignored: int, began_seconds: float) -> None:
+        """Take a listing: the names of all files, and how many entries are none.
+
+        `began_seconds` is our monotonic clock when it began; it ends now.
+        """
+        self._dealt_with &= present  # a name that is gone and comes back is a new file
+        self._names = sorted(present - self._dealt_with, reverse=True)
+        self._ignored = ignored
+        self.listed_at_seconds = began_seconds
+        self.listing_seconds = time.monotonic() - began_seconds
+
+    def take(self) -> Sequence[str]:
+        """Return the oldest names that are left, as many as a page may have; none at the end."""
+        oldest = self._names[-self._page_files_max :]
+        del self._names[-self._page_files_max :]
+        oldest.reverse()
+        return oldest
+
+    def page(self, files: Sequence[ListedFile]) -> Page:
+        """Return the next page; names taken that are not on it come with a later listing."""
+        self._pages += 1
+        self._page = [file.name for file in files]
+        return Page(files, str(self._pages), self.listed_at_seconds, self._ignored)
+
+
+class Settling:
+    """Which files are complete: a directory does not tell whether a writer still has one open.
+
+    A file is, when its last change is `settle_seconds` old. Where the clock behind its times and
+    the one that they are compared with differ, so is one unchanged for that long on our own.
+    """
+
+    def __init__(self, settle_seconds: float) -> None:
+        self._settle_seconds = settle_seconds
+        self._waiting: dict[str, tuple[Hashable, float]] = {}  # name: (stamp, since)
+
+    def is_complete(self, name: str, stamp: Hashable, age_seconds: float) -> bool:
+        """Tell whether a file is complete; `stamp` is what every change of it changes."""
+        if self._settle_seconds == 0 or age_seconds >= self._settle_seconds:
+            self._waiting.pop(name, None)
+            return True
+        now = time.monotonic()
+        known, since = self._waiting.get(name, (None, now))
+        if known != stamp:
+            self._waiting[name] = (stamp, now)
+            return False
+        if now - since < self._settle_seconds:
+            return False
+        del self._waiting[name]
+        return True
+
+    def keep(self, present: Collection[str]) -> None:
+        """Forget the files that are gone."""
+        for name in self._waiting.keys() - present:
+            del self._waiting[name]
