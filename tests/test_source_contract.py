@@ -4,6 +4,7 @@ import json
 import os
 import time
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import pytest
 from penstock.edges import Source
 from penstock.model import FileRead, Unread
 from penstock.stages.source_directory import DirectorySource
+from support.nginx import nginx_over, source_at
+from support.require import require_nginx
 
 NAME = "2026-11-23T06:15:00.123456.json"
 OTHER = "2026-11-23T07:00:00.000001.json"
@@ -19,12 +22,17 @@ OTHER = "2026-11-23T07:00:00.000001.json"
 
 @dataclass(frozen=True)
 class Site:
-    """A source, and the directories behind it as its producer sees them."""
+    """A source, and the directories behind it as its producer sees them.
+
+    `lists_links`: nginx looks through a symbolic link in its listing, and does not say that it is
+    one; reading it is denied.
+    """
 
     source: Source
     spool: Path
     archive: Path
     rejects: Path
+    lists_links: bool = False
 
     def write(self, name: str, data: bytes = b'{"a":1}') -> Path:
         """Write a file as a producer does."""
@@ -33,23 +41,39 @@ class Site:
         return path
 
 
-@pytest.fixture(params=["directory"])
-async def site(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Site]:
-    """Yield a source over an empty spool, one for each implementation."""
-    assert request.param == "directory"
-    spool = tmp_path / "spool"
-    spool.mkdir()
-    source = DirectorySource(
-        spool,
+async def _directory(root: Path, stack: AsyncExitStack) -> Source:
+    assert stack
+    return DirectorySource(
+        root / "spool",
         pattern=r".*\.json",
         settle_seconds=0,
         max_file_bytes=1000,
-        archive_directory=tmp_path / "archive",
-        rejects_directory=tmp_path / "rejected",
+        archive_directory=root / "archive",
+        rejects_directory=root / "rejected",
         page_files_max=10,
     )
-    yield Site(source, spool, tmp_path / "archive", tmp_path / "rejected")
-    await source.close()
+
+
+async def _nginx(root: Path, stack: AsyncExitStack) -> Source:
+    require_nginx()
+    nginx = await stack.enter_async_context(nginx_over(root))
+    return source_at(nginx.url, nginx.move_token, page_files_max=10)
+
+
+IMPLEMENTATIONS = {"directory": _directory, "nginx": _nginx}
+
+
+@pytest.fixture(params=IMPLEMENTATIONS)
+async def site(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Site]:
+    """Yield a source over an empty spool, one for each implementation."""
+    (tmp_path / "spool").mkdir()
+    async with AsyncExitStack() as stack:
+        source = await IMPLEMENTATIONS[request.param](tmp_path, stack)
+        stack.push_async_callback(source.close)
+        lists_links = request.param == "nginx"
+        yield Site(
+            source, tmp_path / "spool", tmp_path / "archive", tmp_path / "rejected", lists_links
+        )
 
 
 async def names_of(source: Source, cursor: str = "") -> tuple[list[str], str]:
@@ -127,8 +151,9 @@ async def test_what_is_no_file_is_counted_and_left_alone(site: Site) -> None:
     site.write("f\u00e9.json")
     (site.spool / os.fsdecode(b"g\xff.json")).write_bytes(b"{}")
     page = await site.source.list("")
-    assert [file.name for file in page.files] == [NAME]
-    assert page.ignored == 6
+    listed = [NAME, "c.json"] if site.lists_links else [NAME]
+    assert [file.name for file in page.files] == listed
+    assert page.ignored == 7 - len(listed)
 
 
 async def test_tells_sizes_and_when_it_listed(site: Site) -> None:
@@ -182,7 +207,8 @@ async def test_what_is_no_regular_file_has_vanished(site: Site) -> None:
     os.mkfifo(site.spool / "b.json")
     (site.spool / "c.json").mkdir()
     files = await site.source.read(["a.json", "b.json", "c.json"], 1000)
-    assert [file.data for file in files] == [Unread.VANISHED] * 3
+    link = Unread.DENIED if site.lists_links else Unread.VANISHED
+    assert [file.data for file in files] == [link, Unread.VANISHED, Unread.VANISHED]
 
 
 async def test_archives_by_the_hour_of_the_name(site: Site) -> None:

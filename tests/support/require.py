@@ -6,6 +6,8 @@ import shutil
 
 import pytest
 
+from penstock.entry.embedded_nginx import nginx_program
+
 
 def require(*, present: bool, what: str) -> None:
     """Skip the calling test if `what` is not there; fail it if PENSTOCK_REQUIRE_ALL=1."""
@@ -25,3 +27,8 @@ def require_redis() -> None:
 def require_ministack() -> None:
     """Require ministack."""
     require(present=importlib.util.find_spec("ministack") is not None, what="ministack")
+
+
+def require_nginx() -> None:
+    """Require an nginx where Penstock would find it."""
+    require(present=nginx_program() is not None, what="nginx on PATH or in /usr/sbin")

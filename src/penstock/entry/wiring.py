@@ -33,6 +33,8 @@ from penstock.stages.preamble import Preamble
 from penstock.stages.selection import Selection
 from penstock.stages.source_directory import DirectorySource
 from penstock.stages.source_http import HttpSite
+from penstock.stages.source_nginx import NginxSource, place_of
+from penstock.stages.source_nginx_many import CONNECTIONS
 from penstock.stages.source_server import ServerSource
 
 T = TypeVar("T")
@@ -40,7 +42,8 @@ T = TypeVar("T")
 
 _REDIS_TIMEOUT_SECONDS = 5.0
 _FILE_SERVER = ("http://", "https://", "http+unix://")
-_HTTP = (*_FILE_SERVER, "nginx+")
+_NGINX = "nginx+"
+_HTTP = (*_FILE_SERVER, _NGINX)
 # What redis-py would pass over is refused: a path that is no number, all from a # on.
 _REDIS_URL = re.compile(r"(rediss?://(?=.)[^/?#]*(/\d*)?|unix://[^?#]+)(\?[^#]*)?")
 
@@ -128,6 +131,8 @@ async def source(settings: Settings, stack: AsyncExitStack) -> Source:
     made: Source
     if url.startswith(_FILE_SERVER):
         made = ServerSource(_site(settings, url), max_file_bytes=settings.decode.max_file_bytes)
+    elif url.startswith(_NGINX):
+        made = _nginx_source(settings)
     else:
         made = directory_source(settings)
     stack.push_async_callback(made.close)
@@ -159,7 +164,22 @@ def directory_source(settings: Settings, *, served: bool = False) -> DirectorySo
     )
 
 
-def _site(settings: Settings, url: str) -> HttpSite:
+def _nginx_source(settings: Settings) -> NginxSource:
+    """Return the spool behind plain nginx. Raises Halt if `source.url` names none."""
+    above, spool = place_of(settings.source.url)
+    return NginxSource(
+        _site(settings, above, CONNECTIONS),
+        spool=spool,
+        pattern=settings.source.pattern,
+        settle_seconds=settings.source.settle_seconds,
+        max_file_bytes=settings.decode.max_file_bytes,
+        archive_directory=settings.archive.directory,
+        rejects_directory=settings.archive.rejected_directory,
+        archive_action=settings.archive.action,
+    )
+
+
+def _site(settings: Settings, url: str, connections: int = 16) -> HttpSite:
     """Return the server at `url` as settings.source says to speak with it. Raises Halt."""
     source = settings.source
     tokens = settings_of.tokens(source.token, source.token_file, "source.token")
@@ -168,6 +188,7 @@ def _site(settings: Settings, url: str) -> HttpSite:
         token=tokens[0] if tokens else "",
         ca_file=source.ca_file,
         timeout_seconds=source.timeout_seconds,
+        connections=connections,
     )
 
 

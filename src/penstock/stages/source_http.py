@@ -12,7 +12,7 @@ a connection broke: a server may close a connection that lay idle just when we u
 import asyncio
 import ssl
 import zlib
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple
 from urllib.parse import quote, unquote, urlsplit
 
@@ -54,6 +54,7 @@ class HttpSite:
         connections: int = 16,
     ) -> None:
         self._url, self._socket = _address(url)
+        self._below = str(self._url).rstrip("/") + "/"
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._tls = _trust(ca_file) if self._url.scheme == "https" else None
         self._timeout_seconds = timeout_seconds
@@ -77,16 +78,19 @@ class HttpSite:
         headers: Mapping[str, str] | None = None,
         body: bytes | None = None,
         wait_seconds: float = 0.0,
+        admit: Callable[[Mapping[str, str]], bool] | None = None,
     ) -> Reply:
         """Send one request; return its reply if its status is among `takes`.
 
         `path` is below the address, its names quoted by `quoted`. `body_bytes_max` bounds the body
         on the wire and after decompression. `wait_seconds` is how much longer than usual the server
-        may take because it was asked to wait. Raises Again or Halt.
+        may take because it was asked to wait. `admit` is asked, with the header fields, whether the
+        body shall be read; where it is not, the reply has none. Raises Again or Halt.
         """
-        target = self._url.joinpath(path, encoded=True) if path else self._url
+        # Not URL.joinpath, which parses the address anew for every file.
+        target = URL(f"{self._below}{path}", encoded=True)
         target = target.with_query(query) if query else target
-        what = f"{method} {target.with_query(None)}"
+        what = f"{method} {self._below}{path}"
         for attempt in (1, 2):
             try:
                 async with (
@@ -98,6 +102,9 @@ class HttpSite:
                     if response.status not in takes:
                         start = await response.content.read(_REASON_BYTES)
                         raise _refusal(what, response.status, start)
+                    if admit and not admit(response.headers):
+                        response.close()
+                        return Reply(response.status, response.headers, b"")
                     body_read = await _bounded(response, body_bytes_max, what)
                     return Reply(response.status, response.headers, body_read)
             except TimeoutError:
@@ -109,6 +116,10 @@ class HttpSite:
                     cause = str(error) or type(error).__name__
                     raise Again(f"{what}: {cause}") from None
         raise AssertionError  # the loop returns or raises
+
+    def path(self, below: str) -> str:
+        """Return the path that `below` has on the server, as DAV's Destination wants it."""
+        return URL(f"{self._below}{below}", encoded=True).raw_path
 
     def _session(self) -> aiohttp.ClientSession:
         if self._opened is None:
@@ -137,6 +148,12 @@ class HttpSite:
         """Close the connections; nothing is called afterwards."""
         if self._opened is not None:
             await self._opened.close()
+
+
+def content_length(headers: Mapping[str, str]) -> int | None:
+    """Return how many bytes a body is announced to have; None if it is not."""
+    text = headers.get("Content-Length", "")
+    return int(text) if text.isdecimal() and text.isascii() else None
 
 
 def quoted(name: str) -> str:

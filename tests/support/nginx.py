@@ -1,0 +1,26 @@
+"""nginx for tests: the real one, with deploy/nginx.conf as it is shipped."""
+
+from pathlib import Path
+
+from penstock.entry.embedded_nginx import EmbeddedNginx
+from penstock.stages.source_http import HttpSite
+from penstock.stages.source_nginx import NginxSource, place_of
+from penstock.stages.source_nginx_many import CONNECTIONS
+
+
+def nginx_over(root: Path) -> EmbeddedNginx:
+    """Return an nginx, not started, in front of `root`: its spool, archive and rejected."""
+    (root / "spool").mkdir(exist_ok=True)
+    return EmbeddedNginx(root / "state", root=root)
+
+
+def source_at(url: str, token: str, **given: object) -> NginxSource:
+    """Return a source as a worker has it that reads from `url`."""
+    above, spool = place_of(url)
+    settings: dict[str, object] = {
+        "pattern": r".*\.json",
+        "settle_seconds": 0.0,
+        "max_file_bytes": 1000,
+    }
+    site = HttpSite(above, token=token, connections=CONNECTIONS)
+    return NginxSource(site, spool=spool, **(settings | given))  # type: ignore[arg-type]
