@@ -186,6 +186,7 @@ class Index:
         if place > self._end():
             place = 0
         if self._watch:
+            self._take_events()  # an empty page says: nothing is there, by now
             await self._scanned.wait()
         while True:
             files, end, seen_at_seconds = await self._cut(place, files_max)

@@ -66,7 +66,7 @@ class ServerSource:
         except msgspec.DecodeError as error:
             raise Again(f"list: the server's answer is not a listing: {error}") from None
         files = [
-            ListedFile(file.name, file.size_bytes)
+            ListedFile(file.name, file.size_bytes, file.modified_at_seconds)
             for file in listing.files
             if names.is_safe(file.name)
         ]

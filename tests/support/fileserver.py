@@ -1,0 +1,41 @@
+"""The file server for tests: the real one, in the test's own loop or a thread's."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from penstock.entry import fileserver, web
+from penstock.settings import Serve
+from penstock.stages.source_directory import DirectorySource
+from penstock.stages.source_http import HttpSite
+from penstock.stages.source_server import ServerSource
+
+TOKEN = "a-token-of-the-tests-0123456789"  # noqa: S105
+NEW_TOKEN = "the-token-that-follows-it-98765"  # noqa: S105
+
+
+@asynccontextmanager
+async def served(root: Path, *, tokens: str = "", **given: object) -> AsyncGenerator[str]:
+    """Serve `root`/spool while the context lasts; yields the address.
+
+    `given` are keywords of DirectorySource.
+    """
+    (root / "spool").mkdir(exist_ok=True)
+    settings: dict[str, object] = {
+        "pattern": r".*\.json",
+        "settle_seconds": 0.0,
+        "max_file_bytes": 1000,
+        "archive_directory": root / "archive",
+        "rejects_directory": root / "rejected",
+        "watch": True,
+    }
+    source = DirectorySource(root / "spool", **(settings | given))  # type: ignore[arg-type]
+    app = fileserver.new_app(source, tokens.split())
+    async with web.serving(app, Serve(listen="127.0.0.1:0")) as address:
+        yield address
+
+
+def source_at(address: str, token: str = "", **given: object) -> ServerSource:
+    """Return a source as a worker has it that reads from `address`."""
+    settings: dict[str, object] = {"max_file_bytes": 1000, "wait_seconds": 0.0}
+    return ServerSource(HttpSite(address, token=token), **(settings | given))  # type: ignore[arg-type]
