@@ -14,7 +14,9 @@ def nginx_over(root: Path) -> EmbeddedNginx:
     return EmbeddedNginx(root / "state", root=root)
 
 
-def source_at(url: str, token: str, **given: object) -> NginxSource:
+def source_at(
+    url: str, token: str, *, timeout_seconds: float = 10.0, **given: object
+) -> NginxSource:
     """Return a source as a worker has it that reads from `url`."""
     above, spool = place_of(url)
     settings: dict[str, object] = {
@@ -22,5 +24,5 @@ def source_at(url: str, token: str, **given: object) -> NginxSource:
         "settle_seconds": 0.0,
         "max_file_bytes": 1000,
     }
-    site = HttpSite(above, token=token, connections=CONNECTIONS)
+    site = HttpSite(above, token=token, timeout_seconds=timeout_seconds, connections=CONNECTIONS)
     return NginxSource(site, spool=spool, **(settings | given))  # type: ignore[arg-type]

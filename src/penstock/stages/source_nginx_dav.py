@@ -153,8 +153,9 @@ class Dav:
         """
         if (await self._look_at(name)).status != HTTPStatus.NOT_FOUND:
             raise Halt(
-                f"{self._site.path('dav/')}: nginx knows no such place, or another spool;"
-                " allow DAV there as deploy/nginx.conf does"
+                f"{self._site.path('dav/')}: answered 404 for a file that lies in the spool: allow"
+                " DAV there as deploy/nginx.conf does, and see that nothing but folders is where"
+                " files are to go"
             )
 
     async def _call(
