@@ -21,8 +21,8 @@ from penstock.edges import Moved
 from penstock.errors import Halt
 from penstock.model import FileRead, ListedFile, Page, Unread
 from penstock.stages import source_nginx_listing as listings
-from penstock.stages.source_backlog import Backlog, Settling
 from penstock.stages.source_http import HttpSite, Reply, content_length
+from penstock.stages.source_nginx_backlog import Backlog, Settling
 from penstock.stages.source_nginx_dav import Dav, path_of
 from penstock.stages.source_nginx_many import CONNECTIONS, each, in_lanes
 
@@ -122,9 +122,10 @@ class NginxSource:
         while not files and (oldest := self._backlog.take()):
             for entry in map(self._found.__getitem__, oldest):
                 # Both times are cut to whole seconds: the age may be a second less than it looks.
-                age_seconds = self._found_at_seconds - listings.time_of(entry.mtime) - 1
+                changed_at_seconds = listings.time_of(entry.mtime)
+                age_seconds = self._found_at_seconds - changed_at_seconds - 1
                 if self._settling.is_complete(entry.name, (entry.mtime, entry.size), age_seconds):
-                    files.append(ListedFile(entry.name, entry.size))
+                    files.append(ListedFile(entry.name, entry.size, changed_at_seconds))
         return files
 
     async def read(self, names: Sequence[str], bytes_max: int) -> Sequence[FileRead]:

@@ -1,4 +1,4 @@
-"""Which files of a spool are still to be handed out, where each listing is of the whole directory.
+"""Which files behind nginx are still to be handed out: each listing is of the whole directory.
 
 listing ─▶ present, less what is dealt with ─▶ backlog ─oldest name first─▶ page
                           ▲                                                   │
@@ -7,6 +7,7 @@ listing ─▶ present, less what is dealt with ─▶ backlog ─oldest name fi
 
 import asyncio
 import math
+import secrets
 import time
 from collections.abc import Collection, Hashable, Sequence
 from collections.abc import Set as AbstractSet
@@ -17,7 +18,7 @@ _LISTING_SHARE_MAX = 0.1  # of the time, at most, goes into listing, however man
 
 
 class Backlog:
-    """Hands each name out once; a cursor counts this instance's pages, so a restart starts over.
+    """Hands each name out once; a cursor counts the pages of one instance: another starts over.
 
     `page_files_max` bounds one page.
     """
@@ -31,16 +32,17 @@ class Backlog:
         self._dealt_with: set[str] = set()  # handed out, and the cursor came back
         self._page: list[str] = []  # handed out last, its cursor not yet back
         self._names: list[str] = []  # found by the last listing, not handed out; newest first
+        self._epoch = secrets.token_hex(4)
         self._pages = 0
         self._ignored = 0
 
     def give_back(self, cursor: str) -> bool:
         """Take a cursor, as `Source.list` is given it; tell whether a new listing is needed."""
-        if cursor and cursor == str(self._pages):
+        if self._pages and cursor == self._cursor(self._pages):
             self._dealt_with.update(self._page)
         else:
             self._names = []
-            if cursor != str(self._pages - 1):
+            if cursor != self._cursor(self._pages - 1):
                 self._dealt_with.clear()
         return not self._names
 
@@ -71,7 +73,10 @@ class Backlog:
         """Return the next page; names taken that are not on it come with a later listing."""
         self._pages += 1
         self._page = [file.name for file in files]
-        return Page(files, str(self._pages), self.listed_at_seconds, self._ignored)
+        return Page(files, self._cursor(self._pages), self.listed_at_seconds, self._ignored)
+
+    def _cursor(self, pages: int) -> str:
+        return f"{self._epoch}-{pages}"
 
 
 class Settling:
