@@ -16,7 +16,7 @@ import pytest
 
 from penstock.entry import demo as demo_module
 from penstock.entry.demo import Demo, Plan
-from support.require import require_ministack, require_redis
+from support.require import require_ministack, require_nginx, require_redis
 
 _KEYS = [
     "files_written", "records_written", "records_expected", "records_received", "records_lost",
@@ -53,11 +53,14 @@ def _run(*arguments: str) -> tuple[int, dict[str, Any], str]:
         ["--rate", "500", "--seconds", "2"],
         ["--rate", "500", "--seconds", "2", "--queue", "fifo"],
         ["--rate", "210", "--seconds", "2", "--records-per-file", "100", "--workers", "1"],
+        ["--rate", "500", "--seconds", "2", "--source", "nginx"],
     ],
-    ids=["standard", "fifo", "100-records-a-file"],
+    ids=["standard", "fifo", "100-records-a-file", "nginx"],
 )
 def test_everything_agrees_and_is_kept(arguments: Sequence[str], tmp_path: Path) -> None:
     """Nothing lost, doubled or changed; every file where it belongs; all of it there to look at."""
+    if "nginx" in arguments:
+        require_nginx()
     place = tmp_path / "kept"
     code, result, errors = _run(*arguments, "--keep", str(place))
     assert code == 0, errors

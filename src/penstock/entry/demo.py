@@ -46,6 +46,7 @@ class Plan:
     records_per_file: int
     workers: int
     fifo: bool
+    source: demo_box.SourceKind = demo_box.SourceKind.directory
 
     @property
     def files(self) -> int:
@@ -88,14 +89,18 @@ class Demo:
             EmbeddedRedis(state) as ledger_server,
             EmbeddedSqs(state) as sqs,
             redis.from_url(ledger_server.url, decode_responses=True) as client,
+            demo_box.source(self.plan.source, self.directory) as spool,
         ):
             plan = self.plan
             queue_url = await sqs.create_queue("demo.fifo" if plan.fifo else "demo")
             self.consumer = Consumer(sqs, queue_url, self.comparison)
             self.watch = Watch(self.directory / "spool", demo_box.ledger(client))
             config = self.directory / "penstock.toml"
+            config.touch(mode=0o600)  # a token may be in it
             config.write_text(
-                demo_box.settings(self.directory, ledger_server.url, sqs, queue_url, plan.workers)
+                demo_box.settings(
+                    self.directory, spool, ledger_server.url, sqs, queue_url, plan.workers
+                )
             )
             command = [sys.executable, "-m", "penstock", "run", "--config", str(config)]
             environment = demo_box.environment(sqs)

@@ -6,12 +6,14 @@ import json
 import os
 import signal
 from collections.abc import AsyncGenerator, Mapping
+from enum import StrEnum
 from pathlib import Path
 from subprocess import STDOUT
 
 import redis.asyncio as redis
 
 from penstock.entry.demo_tweets import SELECTION
+from penstock.entry.embedded_nginx import EmbeddedNginx
 from penstock.entry.embedded_sqs import EmbeddedSqs
 from penstock.entry.tether import tethered
 from penstock.stages.ledger import Ledger
@@ -20,20 +22,41 @@ _SPOOL_NAME = "demo"
 _STOP_SECONDS = 25.0
 
 
+class SourceKind(StrEnum):
+    """How the demo's workers reach its spool."""
+
+    directory = "directory"
+    nginx = "nginx"
+
+
+@contextlib.asynccontextmanager
+async def source(kind: SourceKind, directory: Path) -> AsyncGenerator[Mapping[str, str]]:
+    """Run what serves the spool in `directory`; yield the settings of section `source` for it."""
+    if kind is SourceKind.directory:
+        yield {"url": str(directory / "spool")}
+        return
+    async with EmbeddedNginx(directory / "state", root=directory) as nginx:
+        yield {"url": nginx.url, "token": nginx.move_token}
+
+
 def settings(
-    directory: Path, ledger_url: str, sqs: EmbeddedSqs, queue_url: str, workers: int
+    directory: Path,
+    spool: Mapping[str, str],
+    ledger_url: str,
+    sqs: EmbeddedSqs,
+    queue_url: str,
+    workers: int,
 ) -> str:
-    """Return the penstock.toml of a box that works in `directory`, on short intervals."""
+    """Return the penstock.toml of a box that works in `directory`, on short intervals.
+
+    `spool` is what `source` yields. Archive and rejects lie beside the spool, as by default.
+    """
     sections: dict[str, dict[str, str | float]] = {
-        "source": {"url": str(directory / "spool"), "settle_seconds": 0.5},
+        "source": {**spool, "settle_seconds": 0.5},
         "select": {"fields": SELECTION},
         "queue": {"url": queue_url, "endpoint_url": sqs.endpoint_url, "region": sqs.region},
         # Short, so that what a killed worker held is taken over while one watches.
         "ledger": {"url": ledger_url, "spool": _SPOOL_NAME, "lease_seconds": 10},
-        "archive": {
-            "directory": str(directory / "archive"),
-            "rejected_directory": str(directory / "rejected"),
-        },
         "run": {
             "workers": workers,
             "state_directory": str(directory / "state"),

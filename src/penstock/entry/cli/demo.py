@@ -20,6 +20,7 @@ from penstock.entry import repeat
 from penstock.entry.cli import EXIT_STOPPED
 from penstock.entry.cli.options import Json
 from penstock.entry.demo import SAMPLE_SECONDS, Demo, Plan
+from penstock.entry.demo_box import SourceKind
 from penstock.entry.demo_result import Result
 from penstock.errors import Halt
 
@@ -42,6 +43,10 @@ def demo(
     seconds: Annotated[float, typer.Option(min=0.1, help="How long files are written.")] = 10,
     records_per_file: Annotated[int, typer.Option(min=1, help="Records in a file.")] = 1,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Loader processes.")] = 2,
+    source: Annotated[
+        SourceKind,
+        typer.Option(help="How the loaders reach the files: as a directory, or over HTTP."),
+    ] = SourceKind.directory,
     queue: Annotated[QueueKind, typer.Option(help="The kind of queue.")] = QueueKind.standard,
     as_json: Json = False,
     keep: Annotated[
@@ -56,7 +61,7 @@ def demo(
 
     Exits 0 only if nothing was lost, doubled or changed, and every file is where it belongs.
     """
-    plan = Plan(rate, seconds, records_per_file, workers, queue is QueueKind.fifo)
+    plan = Plan(rate, seconds, records_per_file, workers, queue is QueueKind.fifo, source)
     console = Console(stderr=True)
     with _directory(keep, plan.disk_bytes) as place:
         with _Progress(console, quiet=as_json) as progress:
