@@ -286,13 +286,18 @@ class Run(_Section):
     )
 
 
+FD = "fd://"
+"""How `serve.listen` begins where it is the number of a socket that is listened on already."""
+
+
 class Serve(_Section):
     """The file server: `penstock serve`, and `penstock run` where it is to serve as well."""
 
     listen: str = Field(
         default="127.0.0.1:8080",
-        pattern=r"^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):\d{1,5}$",
-        description="host:port; another host than this machine's own needs a token and TLS",
+        pattern=r"^((\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):\d{1,5}|fd://\d{1,4})$",
+        description="host:port, or fd://3 for a socket of systemd's; another host than this"
+        " machine's own needs a token and TLS",
     )
     unix_socket: str = Field(
         default="", description="a socket to listen on instead; who may use it: its directory"

@@ -13,6 +13,7 @@ from subprocess import STDOUT
 import redis.asyncio as redis
 
 from penstock.entry.demo_tweets import SELECTION
+from penstock.entry.embedded_fileserver import EmbeddedFileServer
 from penstock.entry.embedded_nginx import EmbeddedNginx
 from penstock.entry.embedded_sqs import EmbeddedSqs
 from penstock.entry.tether import tethered
@@ -20,12 +21,14 @@ from penstock.stages.ledger import Ledger
 
 _SPOOL_NAME = "demo"
 _STOP_SECONDS = 25.0
+_SETTLE_SECONDS = 0.5
 
 
 class SourceKind(StrEnum):
     """How the demo's workers reach its spool."""
 
     directory = "directory"
+    server = "server"
     nginx = "nginx"
 
 
@@ -34,6 +37,13 @@ async def source(kind: SourceKind, directory: Path) -> AsyncGenerator[Mapping[st
     """Run what serves the spool in `directory`; yield the settings of section `source` for it."""
     if kind is SourceKind.directory:
         yield {"url": str(directory / "spool")}
+        return
+    if kind is SourceKind.server:
+        config = directory / "server.toml"
+        config.write_text(f"[source]\nsettle_seconds = {_SETTLE_SECONDS}\n")
+        state = directory / "state"
+        async with EmbeddedFileServer(state, spool=directory / "spool", config=config) as server:
+            yield {"url": server.address, "token": server.token}
         return
     async with EmbeddedNginx(directory / "state", root=directory) as nginx:
         yield {"url": nginx.url, "token": nginx.move_token}
@@ -52,7 +62,7 @@ def settings(
     `spool` is what `source` yields. Archive and rejects lie beside the spool, as by default.
     """
     sections: dict[str, dict[str, str | float]] = {
-        "source": {**spool, "settle_seconds": 0.5},
+        "source": {**spool, "settle_seconds": _SETTLE_SECONDS},
         "select": {"fields": SELECTION},
         "queue": {"url": queue_url, "endpoint_url": sqs.endpoint_url, "region": sqs.region},
         # Short, so that what a killed worker held is taken over while one watches.

@@ -1,6 +1,5 @@
 """A real nginx that Penstock runs for itself, in STATE/nginx/, with the shipped configuration."""
 
-import contextlib
 import getpass
 import os
 import re
@@ -12,13 +11,10 @@ from http import HTTPStatus
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import aiohttp
-
-from penstock.entry.embedded_process import EmbeddedProcess
+from penstock.entry.embedded_process import EmbeddedProcess, is_answered
 from penstock.errors import Halt
 
 _CONFIGURATION = Path(__file__).with_name("nginx.conf")
-_PROBE_SECONDS = 2.0
 # nginx makes all of them at its start, and those it was built with belong to root.
 _TEMP_PATHS = ("proxy_temp_path", "fastcgi_temp_path", "uwsgi_temp_path", "scgi_temp_path")
 
@@ -80,14 +76,7 @@ class EmbeddedNginx(EmbeddedProcess):
 
     async def answers(self) -> bool:
         """Tell whether nginx answers; wait up to two seconds for it."""
-        timeout = aiohttp.ClientTimeout(total=_PROBE_SECONDS)
-        with contextlib.suppress(aiohttp.ClientError, TimeoutError):
-            async with (
-                aiohttp.ClientSession(timeout=timeout) as session,
-                session.get(f"{self.address}/") as response,
-            ):
-                return response.status == HTTPStatus.UNAUTHORIZED
-        return False
+        return await is_answered(f"{self.address}/", HTTPStatus.UNAUTHORIZED)
 
     def _values(self, port: int) -> Mapping[str, str]:
         """Return what stands in the shipped file for another place, by directive."""

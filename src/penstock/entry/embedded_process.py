@@ -15,6 +15,7 @@ import contextlib
 import fcntl
 import json
 import os
+import socket
 import subprocess
 import time
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
@@ -22,12 +23,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, cast
 
+import aiohttp
+
 from penstock.entry.tether import tethered
 from penstock.errors import Halt
 
 _POLL_SECONDS = 0.02
 _START_SECONDS = 30.0  # to the first answer; ministack needs 0.5, Redis 0.05, a busy box more
 _STOP_SECONDS = 15.0  # to write what is in memory, then it is killed
+_PROBE_SECONDS = 2.0
 _LOG_BYTES_MAX = 1_048_576
 _LOG_TAIL_LINES = 12
 
@@ -257,3 +261,32 @@ def _tail(log: Path, offset: int) -> str:
         lines = log.read_bytes()[offset:].decode(errors="replace").splitlines()
         return "\n".join(f"  {line}" for line in lines[-_LOG_TAIL_LINES:]) or "  (nothing)"
     return "  (no log)"
+
+
+def listener_on(port: int) -> socket.socket:
+    """Return a socket that listens on the loopback interface, on `port` if that can be had."""
+    for wanted in (port, 0):
+        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(("127.0.0.1", wanted))
+            listener.listen(1024)
+        except OSError:
+            listener.close()
+            if wanted == 0:
+                raise
+        else:
+            return listener
+    raise AssertionError(port)  # unreachable: the loop's last turn returns or raises
+
+
+async def is_answered(url: str, status: int = 200) -> bool:
+    """Tell whether a server answers a GET of `url` with `status`; wait up to two seconds for it."""
+    timeout = aiohttp.ClientTimeout(total=_PROBE_SECONDS)
+    with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+        async with (
+            aiohttp.ClientSession(timeout=timeout) as session,
+            session.get(url) as response,
+        ):
+            return response.status == status
+    return False

@@ -1,11 +1,9 @@
 """A real SQS API on loopback that Penstock runs for itself, in STATE/sqs/: ministack."""
 
-import contextlib
 import importlib.util
 import io
 import json
 import os
-import socket
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,10 +12,8 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from penstock.entry.embedded_process import EmbeddedProcess
+from penstock.entry.embedded_process import EmbeddedProcess, is_answered, listener_on
 from penstock.errors import Again, Halt
-
-_PROBE_SECONDS = 2.0
 
 
 class EmbeddedSqs(EmbeddedProcess):
@@ -54,7 +50,7 @@ class EmbeddedSqs(EmbeddedProcess):
         """Start ministack on its previous port if that is free. Raises Halt if there is none."""
         if importlib.util.find_spec("ministack") is None:
             raise Halt(f"{self.title}: ministack is not installed; {self.remedy}")
-        with _listen(urlsplit(previous).port or 0) as listener:
+        with listener_on(urlsplit(previous).port or 0) as listener:
             port = int(listener.getsockname()[1])
             command = [sys.executable, "-m", "hypercorn", "ministack.app:app", "--workers", "0"]
             command += ["--bind", f"fd://{listener.fileno()}", "--log-level", "WARNING"]
@@ -64,14 +60,7 @@ class EmbeddedSqs(EmbeddedProcess):
 
     async def answers(self) -> bool:
         """Tell whether the server answers; wait up to two seconds for it."""
-        timeout = aiohttp.ClientTimeout(total=_PROBE_SECONDS)
-        with contextlib.suppress(aiohttp.ClientError, TimeoutError):
-            async with (
-                aiohttp.ClientSession(timeout=timeout) as session,
-                session.get(f"{self.address}/_ministack/health") as response,
-            ):
-                return response.ok
-        return False
+        return await is_answered(f"{self.address}/_ministack/health")
 
     async def create_queue(self, name: str) -> str:
         """Return the URL of queue `name`, made if it is not there; `….fifo` makes a FIFO queue."""
@@ -129,20 +118,3 @@ class EmbeddedSqs(EmbeddedProcess):
             "HOME": str(self.directory),
             "TMPDIR": str(self.directory),
         }
-
-
-def _listen(port: int) -> socket.socket:
-    """Return a socket that listens on the loopback interface, on `port` if that can be had."""
-    for wanted in (port, 0):
-        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind(("127.0.0.1", wanted))
-            listener.listen(1024)
-        except OSError:
-            listener.close()
-            if wanted == 0:
-                raise
-        else:
-            return listener
-    raise AssertionError(port)  # unreachable: the loop's last turn returns or raises

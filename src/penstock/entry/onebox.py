@@ -53,11 +53,12 @@ def members(settings: Settings, config: Path | None, *, verbose: bool) -> list[M
         member(f"loader-{number}", "load", run.loader_interval_seconds)
         for number in range(1, run.workers + 1)
     ]
-    return [
-        *loaders,
+    others = [
         member("archiver", "archive", run.archiver_interval_seconds),
         member("checker", "check", run.checker_interval_seconds),
     ]
+    servers = [Member("server", ["serve", *options])] if run.serve else []
+    return [*loaders, *others, *servers]
 
 
 async def supervise(

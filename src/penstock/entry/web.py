@@ -3,6 +3,7 @@
 import contextlib
 import hmac
 import ipaddress
+import socket
 import ssl
 from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from aiohttp.typedefs import Handler, Middleware
 from penstock import settings as settings_of
 from penstock import telemetry
 from penstock.errors import Again, Halt
-from penstock.settings import Serve
+from penstock.settings import FD, Serve
 
 _TOKENS_MAX = 2  # the old one and the new one, while callers change over
 _TOKEN_CHARACTERS_MIN = 16
@@ -146,9 +147,13 @@ async def serving(app: web.Application, serve: Serve) -> AsyncGenerator[str]:
 
     Raises Halt if that may not be, or cannot.
     """
-    host, _, port = serve.listen.rpartition(":")
-    host = host.strip("[]")
     tls = _tls(serve)
+    inherited = _inherited(serve)
+    if inherited is not None:
+        host, port = str(inherited.getsockname()[0]), 0
+    else:
+        host, _, digits = serve.listen.rpartition(":")
+        host, port = host.strip("[]"), int(digits)
     if not serve.unix_socket:
         _check_exposure(host, has_tls=tls is not None, serve=serve)
     runner = web.AppRunner(
@@ -162,8 +167,10 @@ async def serving(app: web.Application, serve: Serve) -> AsyncGenerator[str]:
         site: web.BaseSite
         if serve.unix_socket:
             site = web.UnixSite(runner, serve.unix_socket, ssl_context=tls)
+        elif inherited is not None:
+            site = web.SockSite(runner, inherited, ssl_context=tls)
         else:
-            site = web.TCPSite(runner, host, int(port), ssl_context=tls)
+            site = web.TCPSite(runner, host, port, ssl_context=tls)
         try:
             await site.start()
         except (OSError, OverflowError) as error:
@@ -181,6 +188,19 @@ async def serving(app: web.Application, serve: Serve) -> AsyncGenerator[str]:
         if serve.unix_socket:
             with contextlib.suppress(OSError):
                 Path(serve.unix_socket).unlink()  # noqa: ASYNC240  one call, at the end
+
+
+def _inherited(serve: Serve) -> socket.socket | None:
+    """Return the socket that whoever started us listens on already, if that is meant.
+
+    That is how systemd hands over a socket, and who picks a free port without a race.
+    """
+    if serve.unix_socket or not serve.listen.startswith(FD):
+        return None
+    try:
+        return socket.socket(fileno=int(serve.listen.removeprefix(FD)))
+    except OSError as error:
+        raise Halt(f"serve.listen: {serve.listen} is no socket: {error.strerror}") from None
 
 
 def _check_exposure(host: str, *, has_tls: bool, serve: Serve) -> None:
