@@ -26,6 +26,7 @@ COMMANDS = {
     "archive": ("functions", "archive"),
     "check": ("functions", "check"),
     "serve": ("serve", "serve"),
+    "plan": ("plan", "plan"),
     "config": ("config", "app"),
 }
 
