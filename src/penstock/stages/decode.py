@@ -25,7 +25,7 @@ from penstock.stages.decode_reasons import place, reject, type_name
 # Python's own check makes the text, up to four bytes a character. pydantic's does not and is two to
 # ten times faster, but has to raise an error to say so: it pays on more than this.
 _UTF8_BYTES_SMALL: Final = 16_384
-_one_character = TypeAdapter(Annotated[str, Field(max_length=1)])
+_one_character: TypeAdapter[str] = TypeAdapter(Annotated[str, Field(max_length=1)])
 
 _raw = msgspec.json.Decoder(msgspec.Raw)
 _raw_array = msgspec.json.Decoder(list[msgspec.Raw])
