@@ -36,7 +36,8 @@ class CheckerTally:
     for more than five leases, `claims_past_fifo_window` have waited so long for a successor that
     SQS may not know their messages any more. `laws_broken` counts the conservation laws that do not
     hold: it must be 0. `claims`, `workers` and the files in each state are what the ledger holds
-    after the pass; `oldest_claim_seconds` is the age of the oldest.
+    after the pass; `oldest_claim_seconds` is the age of the oldest. `files_waiting` lay in the
+    spool and were in none of these states; None if this pass has not listed the whole spool.
     """
 
     claims_expired: int = 0
@@ -56,6 +57,7 @@ class CheckerTally:
     files_processed: int = 0
     files_rejected: int = 0
     files_retrying: int = 0
+    files_waiting: int | None = None
     seconds: float = 0.0
 
 
@@ -79,7 +81,7 @@ async def check(
     tally = CheckerTally()
     await _free(checker, tally, stop)
     await _look_at_claims(checker, tally)
-    await _sweep(checker, tally, stop, min(until, time.monotonic() + _SWEEP_SECONDS_MAX))
+    listed = await _sweep(checker, tally, stop, min(until, time.monotonic() + _SWEEP_SECONDS_MAX))
     tally.workers_pruned = await checker.ledger.prune()
     for law in await checker.ledger.verify():
         tally.laws_broken += 1
@@ -90,6 +92,9 @@ async def check(
     tally.files_processed = sizes["processed"]
     tally.files_rejected = sizes["rejected"]
     tally.files_retrying = sizes["retry"]
+    if listed is not None:
+        known = sizes["processing"] + sizes["processed"] + sizes["rejected"]
+        tally.files_waiting = max(0, listed - known)
     tally.workers = len(await checker.ledger.workers())
     tally.seconds = round(time.monotonic() - began, 3)
     return tally
@@ -136,23 +141,29 @@ async def _look_at_claims(checker: Checker, tally: CheckerTally) -> None:
 
 async def _sweep(
     checker: Checker, tally: CheckerTally, stop: asyncio.Event, until_seconds: float
-) -> None:
-    """List the whole spool, and put in line what no worker takes up, unless another one does."""
+) -> int | None:
+    """List the whole spool, and put in line what no worker takes up, unless another one does.
+
+    Returns how many files lie there, or None if not all of them were listed.
+    """
     sweeper = secrets.token_hex(8)
     if await checker.ledger.sweep(sweeper, ()) is None:
-        return
-    cursor, listed = "", 0
+        return None
+    cursor, listed, total, whole = "", 0, 0, False
     while not stop.is_set() and time.monotonic() < until_seconds:
         page = await checker.source.list(cursor)
         names = [file.name for file in page.files]
         for at in range(0, len(names), _NAMES_A_CALL):
             swept = await checker.ledger.sweep(sweeper, names[at : at + _NAMES_A_CALL])
             if swept is None:
-                return
+                return None
             tally.files_swept += swept
+        total += len(names)
         if len(names) < max(listed, 1):  # shorter than the one before: what lay there is listed
+            whole = True
             break
         cursor, listed = page.cursor, len(names)
     await checker.ledger.swept(sweeper, checker.sweep_seconds)
     if tally.files_swept:
         telemetry.warn("files.swept", files=tally.files_swept)
+    return total if whole else None

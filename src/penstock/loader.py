@@ -59,11 +59,14 @@ class Loader:
     max_file_bytes: int
     settle_seconds: float
 
-    async def carry(self, claim: Claim, lease: Lease) -> Mapping[str, int]:
+    async def carry(
+        self, claim: Claim, lease: Lease, seen: Callable[[float], None]
+    ) -> Mapping[str, int]:
         """Carry one claim through the whole path; the order of its last two lines is the promise.
 
-        Returns the claim's counters, by the names of Tally's fields. Raises
-        Again if the claim cannot be finished now or has another owner, Halt if none can.
+        `seen` is told the age in seconds of the oldest of the files that were read. Returns the
+        claim's counters, by the names of Tally's fields. Raises Again if the claim cannot be
+        finished now or has another owner, Halt if none can.
         """
         outcome = Outcome(claim.names, after_loss=claim.after_loss)
         packer = self.new_packer(claim.names)
@@ -71,7 +74,9 @@ class Loader:
         while at < len(claim.names):
             if at:  # the claim is larger than a lane may hold in memory
                 await self.send(packer.full(), claim, lease, outcome)
-            for file in await self.source.read(claim.names[at:], self.claim_bytes_max):
+            files = await self.source.read(claim.names[at:], self.claim_bytes_max)
+            seen(max(file.age_seconds for file in files))
+            for file in files:
                 if selected := self.select(file, outcome):
                     _pack(packer, at, file.name, selected, outcome)
                 at += 1
@@ -149,10 +154,17 @@ def _pack(packer: Packer, file: int, name: str, selected: Selected, outcome: Out
 class _Pass:
     """One pass of a worker: its lanes, when they end, and what they did."""
 
-    def __init__(self, loader: Loader, stop: asyncio.Event, until_seconds: float) -> None:
+    def __init__(
+        self,
+        loader: Loader,
+        stop: asyncio.Event,
+        until_seconds: float,
+        seen: Callable[[float], None],
+    ) -> None:
         self._loader = loader
         self._stop = stop
         self._until_seconds = until_seconds
+        self._tell = seen
         self._busy = 0
         self.tally = Tally()
         self.error: PenstockError | None = None
@@ -220,7 +232,7 @@ class _Pass:
         self.tally.claims_taken_over += claim.attempt > 1
         async with self._loader.ledger.holding(claim, since_seconds) as lease:
             try:
-                counters = await self._loader.carry(claim, lease)
+                counters = await self._loader.carry(claim, lease, self._seen)
             except BaseException as error:
                 await self._give_up(claim, lease, error)
                 raise
@@ -242,6 +254,11 @@ class _Pass:
             seconds=round(time.monotonic() - since_seconds, 3),
             **counters,
         )
+
+    def _seen(self, age_seconds: float) -> None:
+        oldest = max(self.tally.oldest_waiting_seconds, round(age_seconds, 3))
+        self.tally.oldest_waiting_seconds = oldest
+        self._tell(age_seconds)
 
     async def _give_up(self, claim: Claim, lease: Lease, error: BaseException) -> None:
         """Leave a claim to whoever comes next, at once if Redis can be told."""
@@ -272,17 +289,25 @@ class _Pass:
                 group.create_task(self._lane())
 
 
-async def load(loader: Loader, *, stop: asyncio.Event, budget_seconds: float = math.inf) -> Tally:
+async def load(
+    loader: Loader,
+    *,
+    stop: asyncio.Event,
+    budget_seconds: float = math.inf,
+    grace_seconds: float = _STOP_SECONDS,
+    seen: Callable[[float], None] = lambda _: None,
+) -> Tally:
     """Run one pass: until nothing is left to claim, the budget is spent, or `stop` is set.
 
-    After `stop`, claims in flight have five seconds to commit before they are released. Raises
-    Again or Halt for what ended the pass early; then no claim is left held.
+    After `stop`, claims in flight have `grace_seconds` to commit before they are released. `seen`
+    is told, claim by claim, how many seconds its oldest file had waited. Raises Again or Halt for
+    what ended the pass early; then no claim is left held.
     """
     began = time.monotonic()
     loader.candidates.resume(await loader.ledger.frontier())
-    this = _Pass(loader, stop, began + budget_seconds)
+    this = _Pass(loader, stop, began + budget_seconds, seen)
     lanes = asyncio.create_task(this.lanes())
-    stopped = asyncio.create_task(_wait_then(stop, _STOP_SECONDS))
+    stopped = asyncio.create_task(_wait_then(stop, grace_seconds))
     try:
         async with telemetry.progress("loader.progress", this.figures):
             await asyncio.wait({lanes, stopped}, return_when=asyncio.FIRST_COMPLETED)

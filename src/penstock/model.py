@@ -193,7 +193,7 @@ class Sent:
 
 @dataclass(slots=True)
 class Tally:
-    """What one run of sqs_loader did; all but `seconds` are counts.
+    """What one run of sqs_loader did; all but what is in seconds are counts.
 
     The counters of the ledger have the same names. `claims_lost` got another owner before their
     commit, `claims_released` were given back unfinished. `messages_skipped` were confirmed under an
@@ -201,7 +201,8 @@ class Tally:
     `possible_repeats` were sent again because their outcome stayed unknown. Of the messages
     submitted to the queue, `messages_failed` never will be taken. `ledger_losses` counts how often
     Redis had forgotten something; `files_after_loss` were claimed from the spool as it lay then, so
-    some of them may have been sent before.
+    some of them may have been sent before. `oldest_waiting_seconds` is the age of the oldest file
+    when it was read.
     """
 
     claims: int = 0
@@ -227,6 +228,7 @@ class Tally:
     throttled: int = 0
     ledger_losses: int = 0
     files_after_loss: int = 0
+    oldest_waiting_seconds: float = 0.0
     seconds: float = 0.0
 
     def add(self, counters: Mapping[str, int]) -> None:

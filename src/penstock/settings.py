@@ -322,6 +322,26 @@ class Serve(_Section):
     access_log: bool = Field(default=False, description="a log line per request")
 
 
+class Aws(_Section):
+    """In AWS Lambda: the template sets these."""
+
+    token_secret: str = Field(
+        default="", description="the secret (name or ARN) in Secrets Manager with source.token"
+    )
+    token_parameter: str = Field(
+        default="", description="or the parameter in SSM's Parameter Store that has it"
+    )
+    ledger_password_secret: str = Field(
+        default="", description="the secret with the password of the Redis that ledger.url names"
+    )
+    max_loaders: int = Field(
+        default=1,
+        ge=1,
+        le=1000,
+        description="a loader that sees the backlog grow starts another while fewer run",
+    )
+
+
 class Settings(BaseSettings):
     """All settings; the sections and keys of penstock.toml."""
 
@@ -338,6 +358,7 @@ class Settings(BaseSettings):
     worker: Worker = Worker()
     run: Run = Run()
     serve: Serve = Serve()
+    aws: Aws = Aws()
 
     @model_validator(mode="after")
     def _spool_is_named(self) -> Self:

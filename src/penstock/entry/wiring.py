@@ -304,11 +304,20 @@ def unopened_ledger(settings: Settings, url: str) -> Ledger:
     return Ledger(
         client,
         spool=spool_name(settings),
-        worker=f"{socket.gethostname()}-{os.getpid()}",
+        worker=_worker_name(),
         lease_seconds=settings.ledger.lease_seconds,
         margin_seconds=_margin_seconds(settings),
         takeovers_max=settings.ledger.takeovers_max,
     )
+
+
+def _worker_name() -> str:
+    """Return what no other process is called at the same time.
+
+    Sandboxes of Lambda share host names and process ids; what tells them apart is their log stream.
+    """
+    stream = os.environ.get("AWS_LAMBDA_LOG_STREAM_NAME", "")
+    return stream.rpartition("]")[2] or f"{socket.gethostname()}-{os.getpid()}"
 
 
 def spool_name(settings: Settings) -> str:

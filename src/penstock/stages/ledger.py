@@ -26,6 +26,7 @@ import redis.asyncio as redis
 from penstock import telemetry
 from penstock.errors import Again, PenstockError
 from penstock.model import LISTING_SECONDS_MAX, Claim, Settled
+from penstock.stages.ledger_loaders import LedgerLoaders
 from penstock.stages.ledger_reads import FILES_A_CALL_MAX, LedgerReads
 from penstock.stages.ledger_redis import LedgerRedis, plainly
 
@@ -112,6 +113,7 @@ class Ledger(LedgerReads):
     ) -> None:
         book = LedgerRedis(client, spool, clock=clock)
         super().__init__(book)
+        self.loaders = LedgerLoaders(book)
         self._run = book.run
         self._worker = worker
         self._lease_seconds = lease_seconds

@@ -27,6 +27,7 @@ COMMANDS = {
     "check": ("functions", "check"),
     "serve": ("serve", "serve"),
     "plan": ("plan", "plan"),
+    "bundle": ("bundle", "bundle"),
     "config": ("config", "app"),
 }
 

@@ -1,0 +1,10 @@
+-- enlist: note that a loader runs; it is let go of when its time is over.
+--
+-- KEYS  1 loaders
+-- ARGV  1 the loader's name  2 how long it may live, ms
+--
+-- Answers how many run. Safe to run twice: a name that is noted is noted.
+local now = now_ms()
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
+redis.call('ZADD', KEYS[1], now + tonumber(ARGV[2]), ARGV[1])
+return redis.call('ZCARD', KEYS[1])

@@ -1,0 +1,17 @@
+-- reserve: note a loader that is about to be started, if there is room for one.
+--
+-- KEYS  1 loaders  2 loader_started  3 counters
+-- ARGV  1 the loader's name  2 how long it has to begin, ms  3 most loaders
+--       4 pause between two starts, ms
+--
+-- Answers 1; or 0 where as many run as are wanted, or one was started a moment ago, whose effect
+-- nobody can have seen yet. Safe to run twice: a name that has its place has it.
+local now = now_ms()
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
+if redis.call('ZSCORE', KEYS[1], ARGV[1]) then return 1 end
+if redis.call('ZCARD', KEYS[1]) >= tonumber(ARGV[3]) then return 0 end
+if now - tonumber(redis.call('GET', KEYS[2]) or 0) < tonumber(ARGV[4]) then return 0 end
+redis.call('SET', KEYS[2], string.format('%.0f', now))
+redis.call('ZADD', KEYS[1], now + tonumber(ARGV[2]), ARGV[1])
+redis.call('HINCRBY', KEYS[3], 'loaders_started', 1)
+return 1
