@@ -29,7 +29,9 @@ FAULTS = {
 @pytest.fixture
 def store(redis_url: str) -> Iterator[Any]:
     """Yield a synchronous client of the real Redis."""
-    client: Any = redis.Redis.from_url(redis_url, decode_responses=True)
+    client: Any = redis.Redis.from_url(
+        redis_url, decode_responses=True, single_connection_client=True
+    )
     yield client
     client.close()
 

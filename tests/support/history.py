@@ -91,9 +91,7 @@ class _Check:
         if claim in self.names and self.names[claim] != names:
             self.fail("I5", f"claim {claim} is not frozen")
         if holder is None or claim not in self.names:
-            # A snapshot may bring back a claim whose owner died before it could record it.
-            owned = [c for c, (_, end) in self.owner.items() if end > at]
-            live = {name for c in owned for name in self.names.get(c, ())}
+            live = {n for c, (_, end) in self.owner.items() if end > at for n in self.names[c]}
             if claim not in self.names and live & set(names):
                 self.fail("I5", f"{sorted(live & set(names))} have two live owners at {at}")
         if claim in self.names and (holder is None or holder[0] != event["token"]):
@@ -107,17 +105,32 @@ class _Check:
 
     def on_renew(self, event: Event) -> None:
         if not event["ok"]:
+            self._refused(event)
             return
         if not self._owned(event):
             self.fail("I5", f"a stale token renewed claim {event['claim']}")
         self.owner[event["claim"]] = (event["token"], event["until"])
 
+    def _refused(self, event: Event) -> None:
+        if self._owned(event) and self.owner[event["claim"]][1] > event["at"]:
+            self.fail(
+                "I5", f"the live owner of claim {event['claim']} was refused a {event['what']}"
+            )
+
     def on_release(self, event: Event) -> None:
-        if event["ok"] and self._owned(event):
+        if not event["ok"]:
+            self._refused(event)
+        elif self._owned(event):
             self.owner[event["claim"]] = ("", 0.0)
 
     def on_expire(self, event: Event) -> None:
-        for claim in event["claims"]:
+        """Judge by the token that each claim has afterwards, not by the answer.
+
+        The answer is remembered for a repeated call, and a successor may have come in between.
+        """
+        for claim, left in event["tokens"].items():
+            if left != "":
+                continue  # it has an owner, or is no more
             token, until = self.owner.get(claim, ("", 0.0))
             if until > event["at"]:
                 self.fail("I10", f"the checker freed claim {claim}, whose owner {token} lives")
@@ -138,6 +151,7 @@ class _Check:
 
     def on_commit(self, event: Event) -> None:
         if not event["ok"]:
+            self._refused(event)
             return
         claim = event["claim"]
         if claim in self.names and not self._owned(event):
@@ -183,10 +197,8 @@ class _Check:
 
     def on_redis_lost(self, event: Event) -> None:
         self.losses += 1
-        self.owner.clear()
-        self.names = {c: n for c, n in self.names.items() if c in event["claims"]}
-        for claim, (token, until) in event["claims"].items():
-            self.owner[claim] = (token, until)
+        self.names = {claim: names for claim, (_, _, names) in event["claims"].items()}
+        self.owner = {claim: (token, end) for claim, (token, end, _) in event["claims"].items()}
 
     def at_end(self, end: End) -> None:
         copies = Counter(end.queue)

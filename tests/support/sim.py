@@ -250,8 +250,15 @@ class Fleet:
             except PenstockError:
                 parts = None  # opened anew, as `penstock load --every` does
             process.living()
-            idle = 10 if self.chaos.calm and not self.spool.files else 1
-            await asyncio.sleep(self.dice.uniform(0.2, 2) * idle * (1 if kind == "loader" else 3))
+            await asyncio.sleep(self._pause_seconds(kind))
+
+    def _pause_seconds(self, kind: str) -> float:
+        """Return how long a function waits between passes; a calm fleet has nothing to hurry for.
+
+        Three quarters of all calls to Redis would otherwise be made while only leases run out.
+        """
+        calm = (3 if self.spool.files else 10) if self.chaos.calm else 1
+        return self.dice.uniform(0.2, 2) * calm * (1 if kind == "loader" else 3)
 
     def _parts(self, kind: str, process: Process) -> Any:
         match kind:
@@ -289,12 +296,10 @@ class Fleet:
 
     def is_done(self) -> bool:
         """Tell whether every file has left the spool and nobody holds anything."""
-        client, prefix = self.store.client, self.store.prefix
-        return not self.spool.files and not any(
-            client.exists(prefix + key)
-            for key in ("claims", "retry", "json_files_processing", "json_files_processed",
-                        "json_files_rejected", "out_of_spool")
-        )  # fmt: skip
+        keys = ("claims", "retry", "json_files_processing", "json_files_processed",
+                "json_files_rejected", "out_of_spool")  # fmt: skip
+        prefixed = [self.store.prefix + key for key in keys]
+        return not self.spool.files and not self.store.client.exists(*prefixed)
 
     async def live(self) -> None:
         """Safety, then liveness."""
