@@ -61,9 +61,9 @@ class _Check:
         self.losses = 0
         self.names: dict[str, list[str]] = {}  # claim: its files
         self.owner: dict[str, tuple[str, float]] = {}  # claim: token, end of its lease
-        self.dead: set[str] = set()
         self.rejected_names: Counter[str] = Counter()
-        self.faults = 0
+        self.given_up: set[str] = set()  # files rejected because their workers died
+        self.refused: set[str] = set()  # records that SQS said it would never take
 
     def fail(self, invariant: str, text: str) -> None:
         self.broken.append(f"{invariant}: {text}")
@@ -145,6 +145,7 @@ class _Check:
         self._processed(event["processed"], event["at"])
         for name in event["rejected"]:
             self.rejected_names[name] += 1
+            self.given_up.add(name)
             if name not in self.poison:
                 self.disturbed[name] += 1
         self.owner.pop(claim, None)
@@ -165,7 +166,7 @@ class _Check:
         self._processed([name for name in names if name not in other], event["at"])
         self.rejected_names.update(event["rejected"])
         for name in event["rejected"]:
-            if name not in self.bad:
+            if name not in self.bad and not self.refused & set(self.expected[name]):
                 self.fail("I8", f"{name} was rejected and is good")
         self.owner.pop(claim)
 
@@ -189,6 +190,9 @@ class _Check:
     def on_unknown(self, event: Event) -> None:
         self.disturbed.update({self.file_of[r] for r in event["records"] if r in self.file_of})
 
+    def on_refuse(self, event: Event) -> None:
+        self.refused.update(event["records"])
+
     def on_reread(self, event: Event) -> None:
         """Note that a file of a claim was not there, or not readable, when it was read."""
         claims = [names for names in self.names.values() if event["name"] in names]
@@ -205,8 +209,9 @@ class _Check:
         wanted = {
             record
             for name, records in self.expected.items()
-            if name not in self.bad and name not in self.rejected_names
+            if name not in self.bad and name not in self.given_up
             for record in records
+            if record not in self.refused
         }
         if lost := wanted - copies.keys():
             self.fail("I1", f"lost: {sorted(lost)}")

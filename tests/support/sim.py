@@ -12,6 +12,7 @@ import contextlib
 import functools
 import json
 import logging
+import math
 import random
 from collections import Counter
 from collections.abc import Sequence
@@ -49,16 +50,23 @@ RATES = {
     "redis reply lost, sent again": 0.02,
     "redis out of memory": 0.003,
     "script cache flushed": 0.003,
-    "queue throttled": 0.03,
+    "queue throttle storm": 0.02,
     "queue gone": 0.01,
+    "queue credentials expired": 0.01,
     "queue reset before accepting": 0.02,
     "queue reset after accepting": 0.02,
+    "queue answered 5xx before accepting": 0.01,
+    "queue answered 5xx after accepting": 0.01,
+    "queue answered a wrong MD5": 0.01,
+    "queue answered without an id": 0.02,
     "queue failed an entry": 0.05,
+    "queue refused an entry": 0.02,
     "queue slower than the lease": 0.03,
     "listing out of order": 0.2,
     "listing lacks a file": 0.1,
     "file denied": 0.01,
     "stop": 0.05,
+    "deadline": 0.05,
     "redis wiped": 0.04,
     "redis restored from a snapshot": 0.04,
     "snapshot": 0.3,
@@ -274,7 +282,9 @@ class Fleet:
     async def _one_pass(self, kind: str, parts: Any, stop: asyncio.Event) -> None:
         match kind:
             case "loader":
-                await loader.load(parts, stop=stop)
+                hurry = self.chaos.strikes("deadline")
+                budget_seconds = self.dice.uniform(0, 1) if hurry else math.inf
+                await loader.load(parts, stop=stop, budget_seconds=budget_seconds)
             case "checker":
                 await checker.check(parts, stop=stop)
             case _:

@@ -3,10 +3,11 @@
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 from penstock.errors import Again, Halt
-from penstock.model import Message, QueueLimits, Sent
+from penstock.model import Message, MessageReject, QueueLimits, Sent
 from support.history import History
 from support.sim_process import KilledError, Process
 
@@ -20,6 +21,7 @@ class Sqs:
         self.limits = QueueLimits(message_bytes_max=message_bytes_max, fifo=fifo)
         self.records: list[str] = []
         self.drops = 0
+        self.throttled_until = 0.0
         self.history = history
         self._seen: dict[tuple[str, str], float] = {}
 
@@ -48,6 +50,23 @@ def records_of(message: Message) -> list[str]:
     return [record["id"] for record in records]
 
 
+@dataclass
+class _Run:
+    """One call of `send`."""
+
+    confirmed: Callable[[Sequence[Message]], Awaitable[None]]
+    done: list[Message] = field(default_factory=list[Message])
+    rejected: list[MessageReject] = field(default_factory=list[MessageReject])
+    unknown: set[int] = field(default_factory=set[int])
+    batches: int = 0
+    repeats: int = 0
+
+    def unheard(self, messages: list[Message]) -> list[Message]:
+        """Note messages of which nobody knows whether SQS has them, and return them."""
+        self.unknown |= {message.index for message in messages}
+        return messages
+
+
 class ScriptedQueue:
     """`Queue` for one process: batch by batch, each with its own fate."""
 
@@ -68,58 +87,89 @@ class ScriptedQueue:
         confirmed: Callable[[Sequence[Message]], Awaitable[None]],
     ) -> Sent:
         """See `Queue.send`."""
-        done: list[Message] = []
-        batches = repeats = 0
+        run = _Run(confirmed)
         todo = [list(messages[i : i + 3]) for i in range(0, len(messages), 3)]
-        unknown: set[int] = set()
         while todo:
             batch = todo.pop(0)
             if self._process.loop.now >= before():
                 raise Again("the lease leaves no time")
-            repeats += sum(message.index in unknown for message in batch)
-            good, again, lost = await self._call(batch, group)
-            unknown |= {message.index for message in lost}
-            if good:
-                batches += 1
-                done += good
-                await self._process.step("send.after")
-                await confirmed(good)
-            if again or lost:
-                todo.append([*again, *lost])
-        return Sent(done, [], batches, repeats)
+            run.repeats += sum(message.index in run.unknown for message in batch)
+            if again := await self._call(run, batch, group):
+                todo.append(again)
+        return Sent(run.done, run.rejected, run.batches, run.repeats)
 
-    async def _call(
-        self, batch: list[Message], group: str
-    ) -> tuple[list[Message], list[Message], list[Message]]:
-        """Return what was confirmed, what was not taken, and what nobody knows of."""
+    async def _call(self, run: "_Run", batch: list[Message], group: str) -> list[Message]:
+        """Make one call; return what of the batch is to be sent again."""
         process, chaos = self._process, self._process.chaos
-        history, now = process.history, lambda: process.loop.now
         await process.step("send.before")
-        if chaos.strikes("queue gone"):
-            raise Halt("the queue does not exist")
-        if chaos.strikes("queue throttled"):
-            await process.wire()
-            return [], batch, []
-        if chaos.strikes("queue reset before accepting"):
-            await process.wire()
-            return [], [], batch
-        taken = batch
-        if len(batch) > 1 and chaos.strikes("queue failed an entry"):
-            taken = batch[1:]
+        if again := await self._stopped_on_the_way(run, batch):
+            return again
+        failed, refused = self._entries_failed(batch)
+        taken = [message for message in batch if message not in (*failed, *refused)]
         if not await process.wire():
             raise KilledError(process.name)
-        self._sqs.take(taken, group, now())
-        if process.is_dead:
-            raise KilledError(process.name)
-        records = [record for message in taken for record in records_of(message)]
-        if chaos.strikes("queue reset after accepting"):
-            history.add(now(), "unknown", records=records)
-            return [], [message for message in batch if message not in taken], taken
+        self._sqs.take(taken, group, process.loop.now)
+        process.living()
+        if self._is_reply_useless():
+            self._note("unknown", taken)
+            return run.unheard(batch)
         if chaos.strikes("queue slower than the lease"):
             await asyncio.sleep(chaos.dice.uniform(9, 15))
+        unheard: list[Message] = []
+        if len(taken) > 1 and chaos.strikes("queue answered without an id"):
+            unheard = [taken.pop()]
         await process.wire()
         process.living()
-        return taken, [message for message in batch if message not in taken], []
+        self._note("unknown", unheard)
+        self._note("refuse", refused)
+        run.rejected += [MessageReject(message, "scripted") for message in refused]
+        if taken:
+            run.batches += 1
+            run.done += taken
+            await process.step("send.after")
+            await run.confirmed(taken)
+        return [*failed, *run.unheard(unheard)]
+
+    async def _stopped_on_the_way(self, run: "_Run", batch: list[Message]) -> list[Message]:
+        """Return the batch, to be sent again, if SQS did not take it up."""
+        process, chaos = self._process, self._process.chaos
+        if chaos.strikes("queue gone"):
+            raise Halt("the queue does not exist")
+        if chaos.strikes("queue credentials expired"):
+            raise Halt("ExpiredToken: renew the credentials")
+        if chaos.strikes("queue throttle storm"):
+            self._sqs.throttled_until = process.loop.now + chaos.dice.uniform(0.1, 5)
+        if self._sqs.throttled_until > process.loop.now and not chaos.calm:
+            await process.wire()
+            await asyncio.sleep(chaos.dice.uniform(0, 0.5))
+            return batch
+        for lost in ("queue reset before accepting", "queue answered 5xx before accepting"):
+            if chaos.strikes(lost):
+                await process.wire()
+                return run.unheard(batch)
+        return []
+
+    def _is_reply_useless(self) -> bool:
+        """Draw whether SQS took a batch and nobody can know it."""
+        return any(
+            self._process.chaos.strikes(f"queue {fault}")
+            for fault in ("reset after accepting", "answered 5xx after accepting",
+                          "answered a wrong MD5")
+        )  # fmt: skip
+
+    def _entries_failed(self, batch: list[Message]) -> tuple[list[Message], list[Message]]:
+        """Return the entries that SQS does not take now, and those that it never will."""
+        chaos = self._process.chaos
+        if len(batch) > 1 and chaos.strikes("queue failed an entry"):
+            return batch[:1], []
+        if chaos.strikes("queue refused an entry"):
+            return [], batch[:1]
+        return [], []
+
+    def _note(self, what: str, messages: Sequence[Message]) -> None:
+        records = [record for message in messages for record in records_of(message)]
+        if records:
+            self._process.history.add(self._process.loop.now, what, records=records)
 
     async def close(self) -> None:
         """Nothing is open."""
