@@ -33,7 +33,7 @@ bench: .venv/installed ## Measure; prints a table for each script in bench/.
 	@for script in bench/[a-z]*.py; do echo "== $$script"; .venv/bin/python $$script || exit 1; done
 
 campaign: .venv/installed ## Run the long forms of the tests (SCALE=0.01 for a taste).
-	@PENSTOCK_CAMPAIGN_SCALE=$(SCALE) .venv/bin/pytest -m campaign --timeout 0 $(ARGS)
+	@PENSTOCK_CAMPAIGN_SCALE=$(SCALE) .venv/bin/pytest -n 2 --maxschedchunk 1 -m "campaign or both" --timeout 0 $(ARGS)
 
 clean: ## Remove the virtual environment and caches.
 	rm -rf .venv .cache .pytest_cache .ruff_cache .hypothesis

@@ -1,17 +1,30 @@
 """Fixtures shared by all tests; its place puts `support` on the path."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from penstock.entry.embedded_redis import EmbeddedRedis
+from support import campaign
 from support.books import Books
 from support.box import Box
 from support.require import require_redis
 from support.sender import Clock, Sender
 from support.sqs_stub import SqsStub
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Say at the end of a campaign what it did."""
+    if "PENSTOCK_CAMPAIGN_SCALE" in os.environ:
+        stats = terminalreporter.stats
+        terminalreporter.section("campaign")
+        for line in campaign.summary([*stats.get("passed", ()), *stats.get("failed", ())]):
+            terminalreporter.write_line(line)
 
 
 @pytest.fixture

@@ -2,13 +2,13 @@
 
 import asyncio
 import itertools
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, ClassVar, TypeVar
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from hypothesis.stateful import run_state_machine_as_test as run_machine
@@ -20,6 +20,8 @@ from support.campaign import scaled
 
 T = TypeVar("T")
 NAMES = files(6)
+CAMPAIGN_EXAMPLES = 10_000
+CAMPAIGN_PARTS = 10  # so that several processes can share them
 _spools = itertools.count()
 
 
@@ -40,10 +42,13 @@ class LedgerMachine(RuleBasedStateMachine):
 
     url: ClassVar[str] = ""
     ids: ClassVar["itertools.count[int]"] = itertools.count(1)
+    examples: ClassVar[int] = 0
+    states: ClassVar[int] = 0
 
     def __init__(self) -> None:
         super().__init__()
         LedgerMachine.ids = itertools.count(1)
+        LedgerMachine.examples += 1
         self.loop = asyncio.new_event_loop()
         self.books: Books = self.do(self._open())
         self.workers = itertools.count()
@@ -207,6 +212,7 @@ class LedgerMachine(RuleBasedStateMachine):
         """Hold every file to be in the same state as the model does, and the laws to be kept."""
         ledger = self.ledger()
         wanted = [self.state.get(name, ("waiting",))[0] for name in NAMES]
+        LedgerMachine.states += 1
         assert self.do(ledger.states(NAMES)) == wanted
         assert self.do(ledger.verify()) == []
 
@@ -216,21 +222,19 @@ def _token_hex(size: int) -> str:
     return f"{next(LedgerMachine.ids):0{2 * size}x}"
 
 
-def _run(url: str, examples: int, steps: int) -> None:
-    LedgerMachine.url = url
+def _run(url: str, examples: int, steps: int, number: int = 0) -> None:
+    """Run the machine; another `number` finds other examples."""
+    LedgerMachine.url, LedgerMachine.examples, LedgerMachine.states = url, 0, 0
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ledger_module, "secrets", SimpleNamespace(token_hex=_token_hex))
-        _run_machine(examples, steps)
-
-
-def _run_machine(examples: int, steps: int) -> None:
-    run_machine(
-        LedgerMachine,
-        settings=settings(
-            max_examples=examples, stateful_step_count=steps, deadline=None, derandomize=True,
-            suppress_health_check=[HealthCheck.too_slow], database=None,
-        ),
-    )  # fmt: skip
+        run_machine(
+            seed(number)(type("Machine", (LedgerMachine,), {})),
+            settings=settings(
+                max_examples=examples, stateful_step_count=steps, deadline=None, derandomize=True,
+                suppress_health_check=[HealthCheck.too_slow], database=None,
+            ),
+        )  # fmt: skip
+    assert LedgerMachine.examples >= examples
 
 
 def test_the_ledger_is_its_model(redis_url: str) -> None:
@@ -239,6 +243,11 @@ def test_the_ledger_is_its_model(redis_url: str) -> None:
 
 
 @pytest.mark.campaign
-def test_the_ledger_is_its_model_for_long(redis_url: str) -> None:
+@pytest.mark.parametrize("part", range(1, 1 + CAMPAIGN_PARTS))
+def test_the_ledger_is_its_model_for_long(
+    part: int, redis_url: str, record_property: Callable[[str, object], None]
+) -> None:
     """Ten thousand sequences, twice as long."""
-    _run(redis_url, examples=scaled(10_000), steps=50)
+    _run(redis_url, scaled(CAMPAIGN_EXAMPLES // CAMPAIGN_PARTS), steps=50, number=part)
+    counts = [LedgerMachine.examples, LedgerMachine.states]
+    record_property("examples", ["state machine of the ledger against its model", *counts])

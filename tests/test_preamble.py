@@ -291,7 +291,7 @@ def test_law_of_files_cut_short(around: Around, sample: Sample, kept: int) -> No
 
 
 @pytest.mark.campaign
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 @given(arounds(), documents(), st.integers(0, 10_000), st.integers(0, 5), _SCRAPS)
 @settings(max_examples=scaled(20_000), deadline=None)
 def test_law_in_20_000_examples(

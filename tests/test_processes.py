@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from support.killable import ARCHIVER_POINTS, POINTS
 FILES = 60
 LEASE_SECONDS = 1.0
 ROUNDS = 10
+
+Note = Callable[[str, object], None]  # of pytest's `record_property`
 
 
 def prepare(box: Box) -> None:
@@ -69,7 +72,7 @@ async def recover(box: Box) -> None:
     pytest.fail("not finished long after the lease")
 
 
-async def killed_at(box: Box, point: str, times: int) -> tuple[int, int]:
+async def killed_at(box: Box, point: str, times: int, note: Note) -> tuple[int, int]:
     """Kill a worker there; return how many records were in flight, and how many are repeated."""
     prepare(box)
     process = await start(box, "load", point, times, "SIGKILL")
@@ -77,22 +80,31 @@ async def killed_at(box: Box, point: str, times: int) -> tuple[int, int]:
     flying = await in_flight(box)
     await recover(box)
     copies = accepted(box)
-    assert set(copies) == {str(n) for n in range(FILES)}, "lost or invented"
-    repeated = sum(copies.values()) - FILES
+    lost = {str(n) for n in range(FILES)} - copies.keys()
+    repeated = sum(copies.values()) - len(copies)
+    kind = "fifo" if box.queue.fifo else "standard"
+    note("killed", [kind, point, len(lost), flying, repeated])
+    assert not lost
+    assert len(copies) == FILES, "invented"
     assert repeated <= flying
     return flying, repeated
 
 
 @pytest.mark.parametrize("point", POINTS)
-async def test_a_worker_killed_at_any_point_loses_nothing(point: str, box: Box) -> None:
+async def test_a_worker_killed_at_any_point_loses_nothing(
+    point: str, box: Box, record_property: Note
+) -> None:
     """On a standard queue no more is repeated than was in flight when it died."""
-    await killed_at(box, point, times=1 if point.startswith(("send", "journal")) else 0)
+    times = 1 if point.startswith(("send", "journal")) else 0
+    await killed_at(box, point, times, record_property)
 
 
 @pytest.mark.parametrize("point", ["send.after", "journal.before", "journal.after"])
-async def test_a_worker_killed_on_fifo_repeats_nothing(point: str, fifo_box: Box) -> None:
+async def test_a_worker_killed_on_fifo_repeats_nothing(
+    point: str, fifo_box: Box, record_property: Note
+) -> None:
     """On a FIFO queue each record is there exactly once."""
-    assert (await killed_at(fifo_box, point, times=1))[1] == 0
+    assert (await killed_at(fifo_box, point, 1, record_property))[1] == 0
 
 
 @pytest.mark.parametrize("point", ARCHIVER_POINTS)
@@ -147,32 +159,22 @@ async def test_sigterm_under_load_releases_claims(box: Box) -> None:
 @pytest.mark.parametrize("point", POINTS)
 @pytest.mark.parametrize("round_", range(scaled(ROUNDS)))
 async def test_many_workers_killed(
-    point: str, round_: int, box: Box, capsys: pytest.CaptureFixture[str]
+    point: str, round_: int, box: Box, record_property: Note
 ) -> None:
-    """Ten times each point on a standard queue; prints what was in flight and what is repeated."""
-    told(capsys, "standard", point, await killed_at(box, point, passes(point, round_)))
+    """Ten times each point on a standard queue."""
+    await killed_at(box, point, passes(point, round_), record_property)
 
 
 @pytest.mark.campaign
 @pytest.mark.parametrize("point", POINTS)
 @pytest.mark.parametrize("round_", range(scaled(ROUNDS)))
 async def test_many_workers_killed_on_fifo(
-    point: str, round_: int, fifo_box: Box, capsys: pytest.CaptureFixture[str]
+    point: str, round_: int, fifo_box: Box, record_property: Note
 ) -> None:
     """Ten times each point on a FIFO queue: each record is there exactly once."""
-    flying, repeated = await killed_at(fifo_box, point, passes(point, round_))
-    assert repeated == 0
-    told(capsys, "fifo", point, (flying, repeated))
+    assert (await killed_at(fifo_box, point, passes(point, round_), record_property))[1] == 0
 
 
 def passes(point: str, round_: int) -> int:
     """Return how often a point is passed alive: a worker comes by some only once or twice."""
     return 0 if point.startswith(("claim", "commit", "read")) else round_ % 5
-
-
-def told(
-    capsys: pytest.CaptureFixture[str], queue: str, point: str, counts: tuple[int, int]
-) -> None:
-    """Print one line of the table."""
-    with capsys.disabled():
-        print(f"{queue:9} {point:15} lost 0  in flight {counts[0]:3}  repeated {counts[1]:3}")  # noqa: T201

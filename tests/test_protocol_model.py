@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 
 import pytest
 
+pytestmark = pytest.mark.both
+
 WORKERS = 3
 MESSAGES = 2
 CRASHES = 1

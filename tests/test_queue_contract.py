@@ -24,6 +24,8 @@ from support.require import require_ministack
 from support.sqs_stub import SqsStub
 from support.threaded import threaded
 
+pytestmark = pytest.mark.both
+
 SERVERS = ("stub", "ministack", "moto")
 LIMIT = 1_048_576
 

@@ -2,10 +2,9 @@
 
 import asyncio
 import math
-import os
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -13,6 +12,7 @@ from hypothesis import strategies as st
 
 from penstock.model import Message
 from penstock.stages.queue_sqs import SqsQueue
+from support.campaign import SCALE
 from support.messages import numbered, packed
 from support.sender import Clock, Sender, once
 from support.sqs_stub import Fault, SqsStub
@@ -64,17 +64,17 @@ def test_no_script_of_faults_loses_a_message(
 
 
 RATES = {"throttle": 0.02, "reset_after": 0.005, "fail_receiver": 0.005}
-SECONDS = 60 * min(1.0, float(os.environ.get("PENSTOCK_CAMPAIGN_SCALE", "1")))
+SECONDS = 60 * min(1.0, SCALE)
 LATENCY_SECONDS = 0.02
 LANES = 4
 CLAIM_MESSAGES = 500
 
 
 @pytest.mark.campaign
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 @pytest.mark.usefixtures("aws")
 @pytest.mark.parametrize("name", ["q", "q.fifo"])
-async def test_a_minute_of_storm(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_a_minute_of_storm(name: str, record_property: Callable[[str, object], None]) -> None:
     """A minute at 20 ms latency, 2 % throttles, 0.5 % lost replies, 0.5 % partial failures.
 
     Lost 0; on a standard queue exactly the messages whose receipt was lost are there twice, on
@@ -115,8 +115,9 @@ async def test_a_minute_of_storm(name: str, capsys: pytest.CaptureFixture[str]) 
         for stored in stub.model.queues[name].messages()
     )
     repeats = copies.total() - len(copies)
-    with capsys.disabled():
-        print(f"\n{name}: {dict(counted)} fired={dict(stub.fired)} repeats={repeats}")  # noqa: T201
+    told_of = f"{counted['messages']:,} messages, lost {len(told.keys() - copies.keys())}"
+    fired = ", ".join(f"{fault} {stub.fired[fault]:,}" for fault in RATES)
+    record_property("campaign", f"storm, {name}: {told_of}, repeated {repeats}; fired: {fired}")
     assert all(stub.fired[fault] > 0 for fault in RATES)
     assert copies.keys() == told.keys()
     assert told.total() == len(told) == counted["messages"]

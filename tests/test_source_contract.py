@@ -17,6 +17,8 @@ from support import fileserver
 from support.nginx import nginx_over, source_at
 from support.require import require_nginx
 
+pytestmark = pytest.mark.both
+
 NAME = "2026-11-23T06:15:00.123456.json"
 OTHER = "2026-11-23T07:00:00.000001.json"
 
