@@ -17,6 +17,7 @@ from penstock.errors import Again, Halt
 from penstock.model import Unread
 from penstock.settings import load
 from penstock.stages import source_nginx as module
+from penstock.stages.source_http import Reply
 from penstock.stages.source_nginx import NginxSource, place_of
 from support.malicious_http import DATE, MaliciousHttp, reply
 from support.nginx import nginx_over, source_at
@@ -171,13 +172,26 @@ async def test_warns_of_a_directory_too_large_for_nginx(
     assert "penstock serve" in str(warned)
 
 
-async def test_reading_holds_no_more_than_its_bound(make: Make, tmp_path: Path) -> None:
+async def test_reading_holds_no_more_than_its_bound(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """However many GETs run at once, only so many bodies are held as the bound, and one, allow."""
     wanted = [f"{number:02d}.json" for number in range(30)]
     for name in wanted:
         (tmp_path / "spool" / name).write_bytes(b"x" * 900)
-    files = await make().read(wanted, 1000)
+    source, held_bytes = make(), 0
+    call = source._site.call
+
+    async def counted(*given: Any, **named: Any) -> Reply:
+        nonlocal held_bytes
+        reply = await call(*given, **named)
+        held_bytes += len(reply.body)
+        return reply
+
+    monkeypatch.setattr(source._site, "call", counted)
+    files = await source.read(wanted, 1000)
     assert [file.name for file in files] in (wanted[:1], wanted[:2])
+    assert held_bytes <= 1000 + 1000
     rest: list[str] = []
     while len(rest) < 30:
         rest += [file.name for file in await make().read(wanted[len(rest) :], 1000)]
