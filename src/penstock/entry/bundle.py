@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from penstock import settings
 from penstock.errors import Again, Halt
 
 ARCHITECTURES: Final = {"arm64": "aarch64", "x86_64": "x86_64"}
@@ -76,6 +77,34 @@ class Bundle(NamedTuple):
     import_seconds: float | None
 
 
+def add_config(archive: Path, text: str) -> None:
+    """Put a penstock.toml into an archive: functions find it where they run. Raises Halt.
+
+    No secret may be in it: whoever may read the function's code would have it.
+    """
+    with tempfile.TemporaryDirectory() as temporary:
+        config = Path(temporary) / "penstock.toml"
+        config.write_text(text)
+        known = settings.load(config)
+    held = [known.source.token, known.serve.token]
+    if any(secret.get_secret_value() for secret in held) or (
+        settings.without_password(known.ledger.url) != known.ledger.url
+    ):
+        raise Halt(
+            "bundle: the settings hold a token or a password; allowed: none, they belong into"
+            " Secrets Manager (deploy/README.md)"
+        )
+    with zipfile.ZipFile(archive, "a") as opened:
+        opened.writestr(_entry("penstock.toml"), text)
+
+
+def _entry(name: str) -> zipfile.ZipInfo:
+    entry = zipfile.ZipInfo(name, date_time=_EPOCH)
+    entry.external_attr = 0o100644 << 16  # Lambda runs as another user, who must read it
+    entry.compress_type = zipfile.ZIP_DEFLATED
+    return entry
+
+
 def here() -> tuple[str, str]:
     """Return the architecture and the Python of this process."""
     names = {machine: name for name, machine in ARCHITECTURES.items()}
@@ -84,9 +113,17 @@ def here() -> tuple[str, str]:
 
 
 def build(
-    output: Path, *, architecture: str, python: str, say: Callable[[str], None] = lambda _: None
+    output: Path,
+    *,
+    architecture: str,
+    python: str,
+    config: str = "",
+    say: Callable[[str], None] = lambda _: None,
 ) -> Bundle:
-    """Build the archive at `output`; `say` is told each step. Raises Again or Halt."""
+    """Build the archive at `output`, with `config` as its penstock.toml if there is one.
+
+    `say` is told each step. Raises Again or Halt.
+    """
     root = checkout()
     interpreter = _interpreter(python)
     with tempfile.TemporaryDirectory(prefix="penstock-bundle-") as temporary:
@@ -100,6 +137,8 @@ def build(
             _run([interpreter, "-I", "-S", "-c", _COMPILE, str(tree)], seed=True)
         say("packing")
         unzipped_bytes = _pack(tree, output)
+        if config:
+            add_config(output, config)
         zipped_bytes = output.stat().st_size
         if zipped_bytes > ZIPPED_BYTES_MAX or unzipped_bytes > UNZIPPED_BYTES_MAX:
             raise Halt(
@@ -189,11 +228,8 @@ def _pack(tree: Path, output: Path) -> int:
     output.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(output, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
         for path in _files(tree):
-            entry = zipfile.ZipInfo(path.relative_to(tree).as_posix(), date_time=_EPOCH)
-            entry.external_attr = 0o100644 << 16  # Lambda runs as another user, who must read it
-            entry.compress_type = zipfile.ZIP_DEFLATED
             data = path.read_bytes()
-            archive.writestr(entry, data)
+            archive.writestr(_entry(path.relative_to(tree).as_posix()), data)
             total += len(data)
     return total
 

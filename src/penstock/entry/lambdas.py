@@ -43,7 +43,9 @@ class _Lines(LambdaPowertoolsFormatter):
 
 
 # Powertools' logger of this name is the one that telemetry writes to.
-_logger = Logger(service="penstock", logger_formatter=_Lines(utc=True, use_rfc3339=True))
+_logger = Logger(
+    service="penstock", level="INFO", logger_formatter=_Lines(utc=True, use_rfc3339=True)
+)
 _logger.remove_keys(["location"])
 _metrics = Metrics(namespace="Penstock")
 _process = LambdaProcess()

@@ -40,6 +40,17 @@ def bundle(
             "--output", "-o", metavar="FILE", help="By default, dist/penstock-ARCH-PYTHON.zip."
         ),
     ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config",
+            "-c",
+            metavar="FILE",
+            help="A penstock.toml that the functions shall use: what to decode, select and pack.",
+            exists=True,
+            dir_okay=False,
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Build the archive that AWS Lambda runs, from the versions and hashes of the lock file.
@@ -52,6 +63,7 @@ def bundle(
         path,
         architecture=architecture.value,
         python=python.value,
+        config=config.read_text() if config else "",
         say=lambda line: typer.echo(f"{line} …", err=True),
     )
     if as_json:
