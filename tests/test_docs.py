@@ -17,7 +17,9 @@ from penstock.entry.cli import app
 from penstock.settings import Settings, load
 
 ROOT = Path(__file__).parent.parent
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("**/*.md")])
+PAGES = sorted(
+    [*ROOT.glob("*.md"), *(ROOT / "docs").glob("**/*.md"), *(ROOT / "deploy").glob("*.md")]
+)
 SETTINGS = {
     f"{section}.{key}"
     for section, field in Settings.model_fields.items()

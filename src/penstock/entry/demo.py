@@ -63,6 +63,9 @@ class Plan:
 class Demo:
     """One run in `directory`, which is empty; `show` is called at every sample with this object."""
 
+    standstill_seconds: float = 0.0
+    """When nothing has moved for so long, the run is over; 0: for as long as suits this demo."""
+
     def __init__(self, plan: Plan, directory: Path, show: Callable[["Demo"], None]) -> None:
         self.plan = plan
         self.directory = directory
@@ -127,7 +130,7 @@ class Demo:
             await asyncio.sleep(0.1)
 
     async def _produce_and_consume(
-        self, penstock: asyncio.subprocess.Process, stop: asyncio.Event
+        self, penstock: asyncio.subprocess.Process | None, stop: asyncio.Event
     ) -> None:
         plan = self.plan
         command = [sys.executable, "-m", "penstock.entry.demo_producer"]
@@ -150,7 +153,7 @@ class Demo:
     async def _until_over(
         self,
         stop: asyncio.Event,
-        penstock: asyncio.subprocess.Process,
+        penstock: asyncio.subprocess.Process | None,
         consuming: asyncio.Task[None],
         counting: asyncio.Task[None],
     ) -> None:
@@ -161,14 +164,14 @@ class Demo:
             self._show(self)
             if consuming.done():
                 consuming.result()  # it ends only by an error
-            if penstock.returncode is not None:
+            if penstock is not None and penstock.returncode is not None:
                 raise Halt(f"penstock run: ended with {penstock.returncode}; see {self.log}")
             if counting.done() and self._all_accounted_for():
                 return
             now = (self.files_written, self.comparison.received, self.watch.in_spool)
             if now != before:
                 before, moved_at = now, time.monotonic()
-            elif time.monotonic() - moved_at > _STANDSTILL_SECONDS:
+            elif time.monotonic() - moved_at > (self.standstill_seconds or _STANDSTILL_SECONDS):
                 return
             await _pause(stop, SAMPLE_SECONDS)
 

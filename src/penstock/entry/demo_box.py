@@ -19,7 +19,7 @@ from penstock.entry.embedded_sqs import EmbeddedSqs
 from penstock.entry.tether import tethered
 from penstock.stages.ledger import Ledger
 
-_SPOOL_NAME = "demo"
+SPOOL_NAME = "demo"
 _STOP_SECONDS = 25.0
 _SETTLE_SECONDS = 0.5
 
@@ -66,7 +66,7 @@ def settings(
         "select": {"fields": SELECTION},
         "queue": {"url": queue_url, "endpoint_url": sqs.endpoint_url, "region": sqs.region},
         # Short, so that what a killed worker held is taken over while one watches.
-        "ledger": {"url": ledger_url, "spool": _SPOOL_NAME, "lease_seconds": 10},
+        "ledger": {"url": ledger_url, "spool": SPOOL_NAME, "lease_seconds": 10},
         "run": {
             "workers": workers,
             "state_directory": str(directory / "state"),
@@ -85,7 +85,7 @@ def settings(
 
 def ledger(client: "redis.Redis") -> Ledger:
     """Return the ledger as one that only looks."""
-    return Ledger(client, spool=_SPOOL_NAME, worker="demo", lease_seconds=60.0, margin_seconds=10.0)
+    return Ledger(client, spool=SPOOL_NAME, worker="demo", lease_seconds=60.0, margin_seconds=10.0)
 
 
 def environment(sqs: EmbeddedSqs) -> dict[str, str]:

@@ -45,7 +45,7 @@ class Run(NamedTuple):
 
 
 class LocalCloud:
-    """A deployed stack in `directory`, which holds spool/, archive/ and rejected/ or is given them.
+    """A deployed stack over `directory`/spool; archive/ and rejected/ lie beside it.
 
     `archive` is the bundle for this machine's own interpreter; `config` what a penstock.toml in it
     says; `parameters` are the template's, where they shall not be its defaults. Used as an async
@@ -57,13 +57,13 @@ class LocalCloud:
         directory: Path,
         archive: Path,
         *,
-        spool: Path | None = None,
+        spool_name: str = "local",
         config: str = "",
         parameters: Mapping[str, str] | None = None,
     ) -> None:
         self.directory = directory.absolute()
-        self.spool = spool or self.directory / "spool"
-        self.spool_name = "local"
+        self.spool = self.directory / "spool"
+        self.spool_name = spool_name
         self.cloud = EmbeddedCloud(self.directory / "state")
         self.redis = EmbeddedRedis(self.directory / "state")
         self.queue_url = ""

@@ -48,8 +48,8 @@ LOADER_MB: Final = 1769  # one vCPU; below it Lambda gives a share of one
 SMALL_MB: Final = 512  # archiver and checker
 START_SECONDS: Final = 2.0  # of an invocation that finds nothing to do
 CLAIM_LINE_BYTES: Final = 600  # one line of JSON a claim
-CLOUDWATCH_METRICS: Final = 24
-CLOUDWATCH_ALARMS: Final = 6
+CLOUDWATCH_METRICS: Final = 21  # those of the functions, entry/lambdas.py
+CLOUDWATCH_ALARMS: Final = 9  # of the template
 ZONES: Final = 2
 FIFO_CALLS_PER_SECOND: Final = 300  # without high throughput; docs/sqs.md
 

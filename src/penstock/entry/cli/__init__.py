@@ -28,6 +28,7 @@ COMMANDS = {
     "serve": ("serve", "serve"),
     "plan": ("plan", "plan"),
     "bundle": ("bundle", "bundle"),
+    "local-cloud": ("local_cloud", "local_cloud"),
     "config": ("config", "app"),
 }
 

@@ -63,39 +63,53 @@ def demo(
     """
     plan = Plan(rate, seconds, records_per_file, workers, queue is QueueKind.fifo, source)
     console = Console(stderr=True)
-    with _directory(keep, plan.disk_bytes) as place:
-        with _Progress(console, quiet=as_json) as progress:
+    with working_directory(keep, plan.disk_bytes) as place:
+        with Progress(console, quiet=as_json) as progress:
             run = Demo(plan, place.path, progress.show)
             result = repeat.run(run.run)
-        if result is None:
-            _say(console, "stopped")
-            raise typer.Exit(EXIT_STOPPED)
-        if as_json:
-            typer.echo(json.dumps(result.as_dict()))
-        else:
-            _summarize(Console(), result)
-        if run.producing_seconds > _LATE * seconds:
-            reached = result.files_written / run.producing_seconds
-            _say(
-                console,
-                f"the producer reached {reached:,.0f} files a second, not {rate:,.0f}: this machine"
-                f" is too busy, or the file system of {place.path.parent} too slow",
-            )
-        wrong = result.disagreements()
-        for line in wrong:
-            _say(console, f"disagrees: {line}", style="red")
-        place.keep = place.keep or bool(wrong)
-        if place.keep:
-            _say(console, f"all of it lies in {place.path}")
-        if wrong:
-            raise typer.Exit(1)
+        account(console, run, result, place, seconds, as_json=as_json)
 
 
-def _say(console: Console, line: str, style: str = "") -> None:
+def account(
+    console: Console,
+    run: Demo,
+    result: Result | None,
+    place: "Place",
+    seconds: float,
+    *,
+    as_json: bool,
+) -> None:
+    """Print what came of a run, and exit with what it is worth; `result` is None if stopped."""
+    if result is None:
+        say(console, "stopped")
+        raise typer.Exit(EXIT_STOPPED)
+    if as_json:
+        typer.echo(json.dumps(result.as_dict()))
+    else:
+        summarize(Console(), result)
+    if run.producing_seconds > _LATE * seconds:
+        reached, rate = result.files_written / run.producing_seconds, run.plan.rate
+        say(
+            console,
+            f"the producer reached {reached:,.0f} files a second, not {rate:,.0f}: this machine"
+            f" is too busy, or the file system of {place.path.parent} too slow",
+        )
+    wrong = result.disagreements()
+    for line in wrong:
+        say(console, f"disagrees: {line}", style="red")
+    place.keep = place.keep or bool(wrong)
+    if place.keep:
+        say(console, f"all of it lies in {place.path}")
+    if wrong:
+        raise typer.Exit(1)
+
+
+def say(console: Console, line: str, style: str = "") -> None:
+    """Print a line as it is, without markup."""
     console.print(line, style=style, highlight=False, markup=False, soft_wrap=True)
 
 
-class _Place:
+class Place:
     """Where the demo works, and whether that stays."""
 
     def __init__(self, path: Path, *, keep: bool) -> None:
@@ -118,13 +132,13 @@ def _temporary(disk_bytes: int) -> str:
 
 
 @contextlib.contextmanager
-def _directory(keep: Path | None, disk_bytes: int) -> Generator[_Place]:
+def working_directory(keep: Path | None, disk_bytes: int) -> Generator[Place]:
     """Give the demo an empty directory; a temporary one goes away unless it holds evidence."""
     if keep is None:
         made = tempfile.mkdtemp(prefix="penstock-demo-", dir=_temporary(disk_bytes))
-        place = _Place(Path(made), keep=False)
+        place = Place(Path(made), keep=False)
     else:
-        place = _Place(keep.absolute(), keep=True)
+        place = Place(keep.absolute(), keep=True)
         place.path.mkdir(parents=True, exist_ok=True)
         if any(place.path.iterdir()):
             raise Halt(f"--keep {keep}: not empty; give a new directory")
@@ -138,7 +152,7 @@ def _directory(keep: Path | None, disk_bytes: int) -> Generator[_Place]:
             shutil.rmtree(place.path, ignore_errors=True)
 
 
-class _Progress:
+class Progress:
     """Live figures on a terminal, now and then a line elsewhere, nothing beside `--json` there."""
 
     def __init__(self, console: Console, *, quiet: bool) -> None:
@@ -176,7 +190,7 @@ class _Progress:
             self._live.update(self._table(figures, oldest), refresh=True)
         elif not self._quiet and self._samples % _LINE_EVERY == 0:
             words = [f"{name} {value:,.0f}" for name, value in figures.items()]
-            _say(self._console, ", ".join([*words, f"oldest waiting {oldest:.2f} s"]))
+            say(self._console, ", ".join([*words, f"oldest waiting {oldest:.2f} s"]))
 
     def _table(self, figures: dict[str, float], oldest: float) -> Table:
         table = Table("files, records", "count", "a second", box=None, padding=(0, 2))
@@ -191,7 +205,7 @@ class _Progress:
         return table
 
 
-def _summarize(console: Console, result: Result) -> None:
+def summarize(console: Console, result: Result) -> None:
     """Print the figures, and what they come to."""
     table = Table(show_header=False, box=None, padding=(0, 2))
     table.add_column()
