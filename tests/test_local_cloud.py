@@ -8,8 +8,9 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import aiohttp
 import pytest
 import redis.asyncio as redis
 from typer.testing import CliRunner
@@ -45,19 +46,21 @@ def write(cloud: LocalCloud, first: int, count: int) -> None:
 async def received(cloud: LocalCloud) -> Counter[int]:
     """Receive what is in the stack's queue, and count each id; what was received is deleted."""
     found: Counter[int] = Counter()
-    while messages := (
-        await cloud.cloud.api(
-            "sqs", "receive_message", QueueUrl=cloud.queue_url, MaxNumberOfMessages=10
-        )
-    ).get("Messages", []):
-        for message in messages:
-            body: Any = json.loads(message["Body"])
-            records: list[Any] = body if isinstance(body, list) else [body]
-            found.update([record["id"] for record in records])
-            await cloud.cloud.api(
-                "sqs", "delete_message", QueueUrl=cloud.queue_url,
-                ReceiptHandle=message["ReceiptHandle"],
-            )  # fmt: skip
+    request = {"QueueUrl": cloud.queue_url, "MaxNumberOfMessages": 10}
+    async with aiohttp.ClientSession() as session:
+        while messages := (await cloud.cloud.call(session, "ReceiveMessage", request)).get(
+            "Messages"
+        ):
+            for message in messages:
+                body: Any = json.loads(message["Body"])
+                records = cast("list[Any]", body if isinstance(body, list) else [body])
+                found.update([record["id"] for record in records])
+            entries = [
+                {"Id": str(at), "ReceiptHandle": message["ReceiptHandle"]}
+                for at, message in enumerate(messages)
+            ]
+            done = {"QueueUrl": cloud.queue_url, "Entries": entries}
+            await cloud.cloud.call(session, "DeleteMessageBatch", done)
     return found
 
 

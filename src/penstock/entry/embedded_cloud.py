@@ -31,27 +31,33 @@ class EmbeddedCloud(EmbeddedSqs):
         super().__init__(state_directory)
         self.directory = state_directory.absolute() / "cloud"
         self.log = self.directory / "cloud.log"
+        self._clients: dict[str, Any] = {}
 
     async def api(self, service: str, operation: str, **arguments: Any) -> dict[str, Any]:
         """Call one operation of AWS, named as botocore does. Raises Halt with its words."""
         return await asyncio.to_thread(self._api, service, operation, arguments)
 
     def _api(self, service: str, operation: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        session: Any = botocore.session.Session()
-        client = session.create_client(
-            service,
-            region_name=self.region,
-            endpoint_url=self.address,
-            aws_access_key_id=self.environment["AWS_ACCESS_KEY_ID"],
-            aws_secret_access_key=self.environment["AWS_SECRET_ACCESS_KEY"],
-            config=botocore.config.Config(
-                connect_timeout=5, read_timeout=60, s3={"addressing_style": "path"}, proxies={}
-            ),
-        )
         try:
-            return getattr(client, operation)(**arguments)
+            return getattr(self._client(service), operation)(**arguments)
         except (botocore.exceptions.ClientError, botocore.exceptions.BotoCoreError) as error:
             raise Halt(f"{self.title}: {service} {operation}: {error}; see {self.log}") from None
+
+    def _client(self, service: str) -> Any:
+        """Return a client, made at its first call: that takes a quarter of a second."""
+        if service not in self._clients:
+            session: Any = botocore.session.Session()
+            self._clients[service] = session.create_client(
+                service,
+                region_name=self.region,
+                endpoint_url=self.address,
+                aws_access_key_id=self.environment["AWS_ACCESS_KEY_ID"],
+                aws_secret_access_key=self.environment["AWS_SECRET_ACCESS_KEY"],
+                config=botocore.config.Config(
+                    connect_timeout=5, read_timeout=60, s3={"addressing_style": "path"}, proxies={}
+                ),
+            )
+        return self._clients[service]
 
     def _settings(self, port: int) -> dict[str, str]:
         """Return ministack's environment: as for SQS alone, with the other services."""
