@@ -120,3 +120,30 @@ def test_every_machine_of_lambda_gets_one(architecture: str, python: str, tmp_pa
         kind = subprocess.run(["file", "-b", path], capture_output=True, text=True, check=True)
         assert machines[architecture] in kind.stdout, path
         assert f"cpython-{python.replace('.', '')}-" in path.name or ".abi3." in path.name
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[source]\ntoken = "abcdefghijklmnopqrst"\n',
+        '[serve]\ntoken = "abcdefghijklmnopqrst"\n',
+        '[ledger]\nurl = "redis://:hush@host:6379"\nspool = "s"\n',
+    ],
+)
+def test_no_secret_goes_into_a_bundle(tmp_path: Path, text: str) -> None:
+    """Whoever may read a function's code would have it: refused, and nothing is written."""
+    archive = tmp_path / "b.zip"
+    with pytest.raises(Halt, match="hold a token or a password"):
+        bundle.add_config(archive, text)
+    assert not archive.exists()
+
+
+def test_settings_go_into_a_bundle_as_they_are(tmp_path: Path) -> None:
+    """A function reads the penstock.toml that lies beside its code."""
+    archive = tmp_path / "b.zip"
+    text = "[select]\nfields = '{id: id}'\n"
+    bundle.add_config(archive, text)
+    with zipfile.ZipFile(archive) as opened:
+        assert opened.read("penstock.toml").decode() == text
+    with pytest.raises(Halt, match=r"select\.fields"):
+        bundle.add_config(archive, "[select]\nfields = '{'\n")
