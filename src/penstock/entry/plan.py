@@ -32,9 +32,10 @@ class Cpu(NamedTuple):
     """Of a message of its own for each record; collections are part of `record`."""
 
 
-# python bench/plan.py, on the date below: CPython 3.11, two shared cores of an x86-64 server.
+# python bench/plan.py --rounds 2, on the date below: CPython 3.11, two cores of an x86-64 server
+# that had four times as much to do as they could: above what a quiet machine needs.
 MEASURED: Final = "2026-11-25"
-CPU: Final = Cpu(file=24.0, record=2.6, kilobyte=0.9, message=21.0)
+CPU: Final = Cpu(file=47.2, record=3.84, kilobyte=2.52, message=101.7)
 REDIS_FILE_BYTES: Final = 145
 """Of a name of 31 characters in a sorted set, docs/ledger.md."""
 
