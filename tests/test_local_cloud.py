@@ -178,50 +178,6 @@ async def test_five_loaders_share_a_spool(tmp_path: Path) -> None:
 
 @pytest.mark.campaign
 @pytest.mark.timeout(900)
-async def test_a_growing_backlog_starts_more_loaders(tmp_path: Path) -> None:
-    """Files come faster than a slow loader takes them: it starts others, up to the bound."""
-    slow = f"{CONFIG.replace('100', '5')}lanes = 1\n[queue]\nrecords_per_message = 1\n"
-    async with local(tmp_path, {"MaxLoaders": "3"}, slow) as cloud:
-        files = 0
-        writing = True
-
-        async def keep_writing() -> None:
-            nonlocal files
-            while writing:
-                await asyncio.to_thread(write, cloud, files, 400)
-                files += 400
-                await asyncio.sleep(0.5)
-
-        task = asyncio.create_task(keep_writing())
-        await asyncio.sleep(25)
-        await invoke(cloud, 1)
-        until = time.monotonic() + 200
-        while await count(cloud, "loaders_started") < 2 and time.monotonic() < until:
-            await asyncio.sleep(1)
-        writing = False
-        await task
-        started = await count(cloud, "loaders_started")
-        assert 1 <= started <= 2
-        await ran(cloud, lambda runs: len(runs) >= 1 + started, 300)
-        while len(await received_all(cloud, files)) < files:
-            await invoke(cloud, 1)
-            await asyncio.sleep(5)
-        print(f"{files} files; {started} loaders started by others")  # noqa: T201  seen with -s
-
-
-_received: Counter[int] = Counter()
-
-
-async def received_all(cloud: LocalCloud, files: int) -> Counter[int]:
-    """Return all that was ever received; no file twice."""
-    _received.update(await received(cloud))
-    assert all(number == 1 for number in _received.values())
-    assert all(0 <= identity < files for identity in _received)
-    return _received
-
-
-@pytest.mark.campaign
-@pytest.mark.timeout(900)
 @pytest.mark.parametrize("queue", ["standard", "fifo"])
 def test_the_command_accounts_for_every_record(queue: str) -> None:
     """`penstock local-cloud` ends with 0: all three schedules have done their work."""
