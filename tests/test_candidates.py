@@ -1,5 +1,6 @@
 """Which names are tried next, and how far the spool has been dealt with."""
 
+import asyncio
 from collections.abc import Sequence
 
 from penstock.model import LISTING_SECONDS_MAX
@@ -122,3 +123,23 @@ async def test_an_empty_listing_answers_for_all_lanes() -> None:
     scene.now += 1
     await scene.take(1)
     assert len(scene.source.listed_from) == 2
+
+
+async def test_a_portion_put_back_while_another_lane_lists_is_offered_again() -> None:
+    """Listing takes time, and a lane that was given something else puts its names back."""
+    scene = Scene(NAMES[:2])
+    (first,) = await scene.take(1)
+    began, go_on = asyncio.Event(), asyncio.Event()
+    lists = scene.source.list
+
+    async def slowly(cursor: str) -> object:
+        began.set()
+        await go_on.wait()
+        return await lists(cursor)
+
+    scene.source.list = slowly  # type: ignore[method-assign, assignment]
+    other = asyncio.create_task(scene.candidates.next())
+    await began.wait()
+    scene.candidates.put_back(first)
+    go_on.set()
+    assert (await other).names == first.names

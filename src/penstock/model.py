@@ -8,7 +8,7 @@ A file is its name; every noun here names files, never contents or inodes.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple
 
@@ -110,6 +110,32 @@ class Selected(NamedTuple):
     filtered: int
     rejects: Sequence[RecordReject]
 
+    def only(self, put_back: "PutBack | None") -> "Selected":
+        """Keep the only records that an operator wants sent, if `put_back` names them."""
+        if put_back is None or put_back.records is None:
+            return self
+        wanted = set(put_back.records)
+        kept = [at for at, index in enumerate(self.indexes) if index in wanted]
+        rejects = [reject for reject in self.rejects if reject.index in wanted]
+        # An operator names none but rejected records: what is neither kept nor rejected now is
+        # filtered out, by another `select.where`.
+        filtered = max(0, min(self.filtered, len(wanted) - len(kept) - len(rejects)))
+        records, indexes = [self.records[at] for at in kept], [self.indexes[at] for at in kept]
+        return Selected(records, indexes, filtered, rejects)
+
+
+class PutBack(NamedTuple):
+    """What an operator said of a file put back into the spool for another pass.
+
+    `by` is the token of the command. `salt`, if not empty, gives its messages other ids than those
+    it had, so that neither SQS nor a consumer takes them for repeats. `records` are the indexes of
+    the only records to be sent: the others were; None means all.
+    """
+
+    by: str
+    salt: str = ""
+    records: tuple[int, ...] | None = None
+
 
 @dataclass(frozen=True, slots=True)
 class Claim:
@@ -119,7 +145,8 @@ class Claim:
     index of each confirmed message to its id, as written by this worker's predecessors.
     `fingerprint` stands for the settings under which the claim was last held; the messages of
     another fingerprint have other ids. `after_loss`: its files lay in the spool when Redis had
-    forgotten something, so some of them may have been sent before.
+    forgotten something, so some of them may have been sent before. `put_back` holds what an
+    operator said of some of its files.
     """
 
     id: str
@@ -129,6 +156,13 @@ class Claim:
     journal: Mapping[int, str]
     fingerprint: str = ""
     after_loss: bool = False
+    put_back: Mapping[str, PutBack] = field(default_factory=dict[str, PutBack])
+
+    @property
+    def salt(self) -> str:
+        """What else the ids of its messages depend on; empty but for replayed files."""
+        salts = [(name, self.put_back[name].salt) for name in self.names if name in self.put_back]
+        return "".join(f"{name}={salt}/" for name, salt in salts if salt)
 
     def __repr__(self) -> str:
         """Leave the token out: it proves ownership, so it never reaches a log."""
@@ -173,6 +207,14 @@ class QueueLimits:
     batch_bytes_max: int = 1_048_576
     batch_entries_max: int = 10
     fifo: bool = False
+
+
+class QueueDepth(NamedTuple):
+    """How many messages a queue holds, as SQS estimates it: to be received, received, delayed."""
+
+    visible: int
+    in_flight: int
+    delayed: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,9 @@ _DATE = re.compile(
     r"(?:[T_ .-]?([01]\d|2[0-3]))?"
 )
 
+# What may follow the hour of a date: minute, second, fraction.
+_CLOCK = re.compile(r"[-:_.]?([0-5]\d)(?:[-:_.]?([0-5]\d)(?:[.,_-]?(\d{1,9}))?)?(?!\d)")
+
 
 def is_safe(name: str) -> bool:
     """Tell whether `name` may be a file's: ASCII, no separator, no draft, no reason of a reject.
@@ -42,6 +45,22 @@ def hour_of(name: str) -> str | None:
         return f"{year}/{month}/{day}/{hour or '00'}"
     if match := _EPOCH.search(name):
         return hour_of_time(int(match[1]) / _EPOCH_DIGITS_UNITS[len(match[1])])
+    return None
+
+
+def time_of(name: str) -> float | None:
+    """Return the time stamp in a name as seconds since 1970, as exact as it is written.
+
+    One without an hour is of midnight, in UTC as `hour_of` has it. None if there is none.
+    """
+    if match := _DATE.search(name):
+        rest = _CLOCK.match(name, match.end()) if match[4] else None
+        minute, second, fraction = rest.groups() if rest else (None, None, None)
+        year, month, day, hour = (int(part or 0) for part in match.groups())
+        at = datetime(year, month, day, hour, int(minute or 0), int(second or 0), tzinfo=UTC)
+        return at.timestamp() + float(f"0.{fraction or 0}")
+    if match := _EPOCH.search(name):
+        return int(match[1]) / _EPOCH_DIGITS_UNITS[len(match[1])]
     return None
 
 

@@ -281,6 +281,12 @@ class Run(_Section):
     checker_interval_seconds: float = Field(
         default=15.0, gt=0, le=3600, description="pause between two passes of the checker"
     )
+    console: str = Field(
+        default="127.0.0.1:8081",
+        pattern=r"^((\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):\d{1,5})?$",
+        description="host:port of the console and of /metrics, with the tokens and TLS of [serve];"
+        " empty: none",
+    )
     serve: bool = Field(
         default=False, description="serve the spool over HTTP, too, as [serve] says"
     )
@@ -342,6 +348,19 @@ class Aws(_Section):
     )
 
 
+class Status(_Section):
+    """When `penstock status`, the console and the alarms call something wrong."""
+
+    oldest_waiting_seconds: float = Field(
+        default=600.0, gt=0, description="a file that has waited for longer is late"
+    )
+    silent_seconds: float = Field(
+        default=600.0,
+        gt=0,
+        description="a worker, archiver or checker not heard of for longer does not run",
+    )
+
+
 class Settings(BaseSettings):
     """All settings; the sections and keys of penstock.toml."""
 
@@ -359,6 +378,7 @@ class Settings(BaseSettings):
     run: Run = Run()
     serve: Serve = Serve()
     aws: Aws = Aws()
+    status: Status = Status()
 
     @model_validator(mode="after")
     def _spool_is_named(self) -> Self:

@@ -35,6 +35,7 @@ class Box:
                 "region": "us-east-1",
             },
             "ledger": {"url": redis_url, "spool": root.name[-40:]},
+            "run": {"console": ""},  # tests run beside each other, and a port is one
         }
 
     def set(self, section: str, **values: Any) -> None:

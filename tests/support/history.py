@@ -263,6 +263,7 @@ class _Check:
             "sweeper",
             "suspects",
             "overlooked",
+            "minutes",
         }  # bounded, and pruned
         if left := {k for k in end.redis_keys if not k.startswith("call:")} - kept:
             self.fail("I11", f"Redis still holds {sorted(left)}")

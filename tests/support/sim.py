@@ -209,9 +209,10 @@ class Fleet:
         source: Any = self.source(process)
         fingerprint = self.settings.fingerprint(self.sqs.limits.message_bytes_max)
 
-        def new_packer(names: Any) -> Packer:
+        def new_packer(names: Any, salt: str) -> Packer:
             return Packer(
-                limits=self.sqs.limits, message_bytes=None, names=names, fingerprint=fingerprint,
+                limits=self.sqs.limits, message_bytes=None, names=names,
+                fingerprint=fingerprint + salt,
                 records_per_message=self.settings.queue.records_per_message,
             )  # fmt: skip
 

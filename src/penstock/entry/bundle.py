@@ -29,8 +29,8 @@ ZIPPED_BYTES_MAX: Final = 50_000_000
 UNZIPPED_BYTES_MAX: Final = 262_144_000
 """Lambda's quotas for a function's archive: 50 MB as it is uploaded, 250 MiB as it lies there."""
 
-# No function needs the command line, and with it neither typer nor rich.
-_PRUNED: Final = ("typer", "rich")
+# No function needs the command line, and with it neither typer nor rich; none has a console.
+_PRUNED: Final = ("typer", "rich", "prometheus-client")
 _LEFT_OUT: Final = (
     re.compile(r"penstock/entry/(cli/.*|demo.*|__main__\.py)"),
     re.compile(r"(^|.*/)(__pycache__|tests?)/.*"),

@@ -69,6 +69,7 @@ def settings(
         "ledger": {"url": ledger_url, "spool": SPOOL_NAME, "lease_seconds": 10},
         "run": {
             "workers": workers,
+            "console": "",  # its port may be in use
             "state_directory": str(directory / "state"),
             "loader_interval_seconds": 0.1,
             "archiver_interval_seconds": 1.0,

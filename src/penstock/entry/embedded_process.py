@@ -73,6 +73,13 @@ class EmbeddedProcess:
     ) -> None:
         await self.stop()
 
+    def noted_address(self) -> str:
+        """Return the address where another Penstock says it runs the process; touches nothing.
+
+        Empty if none ever did; whether it still answers, a call to it tells.
+        """
+        return _read_note(self.directory).get("address", "")
+
     @property
     def owned(self) -> bool:
         """Tell whether this object runs the process: not before `start`, not when it joined."""

@@ -268,8 +268,13 @@ def _part(request: web.Request, data: bytes) -> web.Response:
     )
 
 
-def new_app(source: DirectorySource, tokens: Sequence[str]) -> web.Application:
-    """Return the application of a file server; it opens the source's watch, and closes it."""
-    app = application(tokens, OPEN_TO_ALL)
+def new_app(
+    source: DirectorySource, tokens: Sequence[str], open_to_all: frozenset[str] = frozenset()
+) -> web.Application:
+    """Return the application of a file server; it opens the source's watch, and closes it.
+
+    `open_to_all` are paths beside its own that need no token.
+    """
+    app = application(tokens, OPEN_TO_ALL | open_to_all)
     FileServer(source).add_to(app)
     return app

@@ -58,7 +58,8 @@ def members(settings: Settings, config: Path | None, *, verbose: bool) -> list[M
         member("checker", "check", run.checker_interval_seconds),
     ]
     servers = [Member("server", ["serve", *options])] if run.serve else []
-    return [*loaders, *others, *servers]
+    console = [Member("console", ["console", *options])] if run.console else []
+    return [*loaders, *others, *servers, *console]
 
 
 async def supervise(
@@ -160,9 +161,14 @@ async def _keep_alive(member: Member, environment: Mapping[str, str], stop: asyn
         pause = min(2 * pause, _RESTART_SECONDS_MAX)
 
 
+def penstock_command(*arguments: str) -> Sequence[str]:
+    """Return the command line of `penstock …` as a process of this one's own, tied to it."""
+    return tethered(sys.executable, "-m", "penstock", *arguments)
+
+
 async def _start(member: Member, environment: Mapping[str, str]) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
-        *tethered(sys.executable, "-m", "penstock", *member.arguments),
+        *penstock_command(*member.arguments),
         env=environment,
         stdin=asyncio.subprocess.DEVNULL,
         start_new_session=True,  # Ctrl-C is for the supervisor, which stops its processes in order

@@ -12,7 +12,7 @@ import socket
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import redis.asyncio as redis
@@ -37,8 +37,10 @@ from penstock.stages.source_nginx import NginxSource, place_of
 from penstock.stages.source_nginx_many import CONNECTIONS
 from penstock.stages.source_server import ServerSource
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from penstock.stages.queue_sqs import SqsQueue
 
+T = TypeVar("T")
 
 _REDIS_TIMEOUT_SECONDS = 5.0
 _FILE_SERVER = ("http://", "https://", "http+unix://")
@@ -75,16 +77,16 @@ async def loader(settings: Settings, stack: AsyncExitStack) -> Loader:
     fingerprint = settings.fingerprint(message_bytes)
     worker = settings.worker
 
-    def new_packer(names: Sequence[str]) -> Packer:
+    def new_packer(names: Sequence[str], salt: str) -> Packer:
         return Packer(
             limits=limits,
             message_bytes=settings.queue.message_bytes,
             records_per_message=settings.queue.records_per_message,
-            fingerprint=fingerprint,
+            fingerprint=fingerprint + salt,
             names=names,
         )
 
-    new_packer(())  # a message_bytes that the queue does not take halts now, not at the first claim
+    new_packer((), "")  # a message_bytes that the queue does not take halts now, not later
     return Loader(
         source=files,
         candidates=Candidates(
@@ -154,10 +156,8 @@ def directory_source(settings: Settings, *, served: bool = False) -> DirectorySo
         pattern=settings.source.pattern,
         settle_seconds=settings.source.settle_seconds,
         max_file_bytes=settings.decode.max_file_bytes,
-        archive_directory=_beside(spool, settings.archive.directory, "archive.directory"),
-        rejects_directory=_beside(
-            spool, settings.archive.rejected_directory, "archive.rejected_directory"
-        ),
+        archive_directory=archive_directory(settings),
+        rejects_directory=rejects_directory(settings),
         archive_action=settings.archive.action,
         watch=served and settings.serve.watch == "inotify",
         rescan_seconds=settings.serve.rescan_seconds,
@@ -195,6 +195,17 @@ def _site(settings: Settings, url: str, connections: int = 16) -> HttpSite:
 def is_directory(settings: Settings) -> bool:
     """Tell whether the spool is a directory of this machine, not one behind HTTP."""
     return not settings.source.url.startswith(_HTTP)
+
+
+def archive_directory(settings: Settings) -> Path:
+    """Return where processed files go. Raises Halt if that cannot be told."""
+    return _beside(spool_directory(settings), settings.archive.directory, "archive.directory")
+
+
+def rejects_directory(settings: Settings) -> Path:
+    """Return where rejected files go. Raises Halt if that cannot be told."""
+    directory = settings.archive.rejected_directory
+    return _beside(spool_directory(settings), directory, "archive.rejected_directory")
 
 
 def spool_directory(settings: Settings) -> Path:
@@ -344,7 +355,6 @@ def _margin_seconds(settings: Settings) -> float:
 async def _queue(settings: Settings, stack: AsyncExitStack) -> Queue:
     # Here, because the archiver and the checker do without them: a quarter of a second of imports.
     from penstock.entry.embedded_sqs import EmbeddedSqs  # noqa: PLC0415
-    from penstock.stages.queue_sqs import SqsQueue  # noqa: PLC0415
 
     queue = settings.queue
     url, endpoint_url = queue.url, queue.endpoint_url
@@ -356,15 +366,26 @@ async def _queue(settings: Settings, stack: AsyncExitStack) -> Queue:
         endpoint_url = sqs.endpoint_url
         url = await sqs.create_queue(EMBEDDED_QUEUE)
         os.environ.update(sqs.environment)  # no call of this process goes to AWS
-    made = SqsQueue(
+    timeout_seconds = min(queue.timeout_seconds, _margin_seconds(settings))
+    made = unopened_queue(settings, url, endpoint_url, timeout_seconds)
+    stack.push_async_callback(made.close)
+    return made
+
+
+def unopened_queue(
+    settings: Settings, url: str, endpoint_url: str, timeout_seconds: float
+) -> "SqsQueue":
+    """Return the queue at `url`, of which nothing is known yet."""
+    from penstock.stages.queue_sqs import SqsQueue  # noqa: PLC0415  as in `_queue`
+
+    queue = settings.queue
+    return SqsQueue(
         url,
         endpoint_url=endpoint_url or None,
         region=queue.region or None,
         connections=queue.connections,
-        timeout_seconds=min(queue.timeout_seconds, _margin_seconds(settings)),
+        timeout_seconds=timeout_seconds,
     )
-    stack.push_async_callback(made.close)
-    return made
 
 
 def _check_queue(settings: Settings) -> None:

@@ -99,7 +99,8 @@ class Candidates:
         portions = _portions(page, self._files_max, self._bytes_max)
         listed = _Listed(page.cursor, len(portions), page.listed_at_seconds)
         self._pages.append(listed)
-        self._portions = [Portion(names, self._after_loss, listed) for names in portions]
+        # Added, not set: another lane may have put a portion back while we were listing.
+        self._portions += [Portion(names, self._after_loss, listed) for names in portions]
         # A page shorter than the one before it is the last of what lay there when we began.
         self._after_loss = self._after_loss and len(page.files) >= self._files_listed
         self._files_listed = len(page.files)

@@ -25,13 +25,12 @@ import redis.asyncio as redis
 
 from penstock import telemetry
 from penstock.errors import Again, PenstockError
-from penstock.model import LISTING_SECONDS_MAX, Claim, Settled
+from penstock.model import Claim, Settled
 from penstock.stages.ledger_loaders import LedgerLoaders
-from penstock.stages.ledger_reads import FILES_A_CALL_MAX, LedgerReads
+from penstock.stages.ledger_overview import LedgerOverview
+from penstock.stages.ledger_reads import FILES_A_CALL_MAX
 from penstock.stages.ledger_redis import LedgerRedis, plainly
-
-FORGET_AFTER_SECONDS = 2 * LISTING_SECONDS_MAX
-"""A file out of the spool is remembered for so long, so no listing in use can still name it."""
+from penstock.stages.ledger_repairs import FORGET_AFTER_SECONDS, LedgerRepairs, said
 
 _REMEMBER_MS = 120_000  # the answer to a token: redis-py re-sends within 4 tries of 5 s each
 _WORKER_SILENT_MS = 600_000  # a worker not heard of for two schedules of five minutes is gone
@@ -89,7 +88,7 @@ class Lease:
         return Again(f"claim {claim.id} has another owner now: its lease ran out or it was freed")
 
 
-class Ledger(LedgerReads):
+class Ledger(LedgerOverview, LedgerLoaders, LedgerRepairs):
     """The ledger of one spool, as one worker, archiver or checker uses it.
 
     `client` decodes answers to text. `fingerprint` stands for the settings that shape messages.
@@ -172,7 +171,7 @@ class Ledger(LedgerReads):
             "claim",
             ["claims", "json_files_processing", "json_files_processed", "out_of_spool",
              "json_files_rejected", "retry", "counters", "epoch", "workers", "workers_since",
-             "suspects", "frontier", f"call:{token}", f"claim:{new}"],
+             "suspects", "frontier", f"call:{token}", f"claim:{new}", "put_back"],
             args,
         )  # fmt: skip
         kind, epoch = answer[0], self._in_epoch(answer[1], int(answer[2]), seen)
@@ -188,9 +187,21 @@ class Ledger(LedgerReads):
             return kind, epoch, Claim(new, token, tuple(names), 1, {}, fingerprint)
         claim_id, attempt, made_under, joined = answer[3:7]
         rest = iter(answer[7:])
-        journal = {int(i): entry.split(" ", 1)[0] for i, entry in zip(rest, rest, strict=True)}
+        journal: dict[int, str] = {}
+        put_back: list[str] = []
+        for index, entry in zip(rest, rest, strict=True):
+            if index == "=":
+                put_back.append(entry)
+            else:
+                journal[int(index)] = entry.split(" ", 1)[0]
         names = tuple(joined.split("/"))
-        return kind, epoch, Claim(claim_id, token, names, int(attempt), journal, made_under)
+        return (
+            kind,
+            epoch,
+            Claim(
+                claim_id, token, names, int(attempt), journal, made_under, put_back=said(put_back)
+            ),
+        )
 
     def _in_epoch(self, epoch: str, claims_made: int, seen: int) -> str:
         """Return what stands for this Redis having forgotten nothing, as far as we can know."""
@@ -256,7 +267,8 @@ class Ledger(LedgerReads):
         ]
         counters = [part for pair in settled.counters.items() if pair[1] for part in pair]
         keys = ["claims", "json_files_processing", "json_files_processed", "json_files_rejected",
-                "retry", "counters", f"claim:{claim.id}", f"call:{claim.token}"]  # fmt: skip
+                "retry", "counters", f"claim:{claim.id}", f"call:{claim.token}", "minutes",
+                "put_back"]  # fmt: skip
         args: list[str | int] = [claim.id, claim.token, _REMEMBER_MS]
         args += [len(settled.vanished), *settled.vanished]
         args += [len(settled.rejected), *rejected]
@@ -287,7 +299,7 @@ class Ledger(LedgerReads):
         """Split an expired claim that was taken over too often; noughts if that is not so (now)."""
         at = datetime.now(UTC).isoformat(timespec="milliseconds")
         keys = ["claims", "json_files_processing", "json_files_processed", "json_files_rejected",
-                "counters", f"claim:{claim_id}", f"call:{claim_id}"]  # fmt: skip
+                "counters", f"claim:{claim_id}", f"call:{claim_id}", "put_back"]  # fmt: skip
         args = [claim_id, self._prefix, self._takeovers_max, at, _REMEMBER_MS]
         isolated = Isolated(*json.loads(await self._run("isolate", keys, args)))
         if any(isolated):
@@ -297,7 +309,8 @@ class Ledger(LedgerReads):
     @plainly
     async def archived(self, names: Sequence[str]) -> int:
         """Note that files are out of the spool; return how many were not noted before."""
-        keys = ["json_files_processed", "json_files_rejected", "out_of_spool", "counters"]
+        keys = ["json_files_processed", "json_files_rejected", "out_of_spool", "counters",
+                "minutes"]  # fmt: skip
         return int(await self._run("archived", keys, list(names)))
 
     @plainly

@@ -2,10 +2,12 @@
 -- that still names them may be in use, then `forget` lets go of them.
 --
 -- KEYS  1 json_files_processed  2 json_files_rejected  3 out_of_spool  4 counters
+--       5 minutes
 -- ARGV  names
 --
 -- Answers how many of them were not noted before.
-local now = string.format('%.0f', now_ms())
+local at = now_ms()
+local now = string.format('%.0f', at)
 local noted = {}
 for i = 1, #ARGV do
   noted[2 * i - 1] = now
@@ -15,5 +17,6 @@ local processed = redis.call('ZREM', KEYS[1], unpack(ARGV))
 local rejected = redis.call('HDEL', KEYS[2], unpack(ARGV))
 redis.call('ZADD', KEYS[3], unpack(noted))
 redis.call('HINCRBY', KEYS[4], 'files_archived', processed)
+tick(KEYS[5], at, 'files_archived', processed)
 redis.call('HINCRBY', KEYS[4], 'files_rejected_moved', rejected)
 return processed + rejected

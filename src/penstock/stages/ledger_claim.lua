@@ -4,6 +4,7 @@
 -- KEYS  1 claims  2 json_files_processing  3 json_files_processed  4 out_of_spool
 --       5 json_files_rejected  6 retry  7 counters  8 epoch  9 workers  10 workers_since
 --       11 suspects  12 frontier  13 call:TOKEN  14 claim:NEW
+--       15 put_back
 -- ARGV  1 prefix of claim keys  2 NEW, the id if a claim is made  3 token  4 worker
 --       5 fingerprint of the settings that shape messages  6 lease, ms
 --       7 how long the answer to this token is remembered, ms  8 most files of a claim
@@ -16,7 +17,8 @@
 --   worn       id of an expired claim that has been taken over too often: to be isolated first
 --   late       nothing: the claim this token once got has moved on; ask with a new token
 --   retry, taken_over, repeat    id, attempt, fingerprint under which it was made, names joined by
---              '/', then index and journal entry of each confirmed message
+--              '/', then index and journal entry of each confirmed message, and '=' and what was said
+--              of each file that an operator put back
 -- Safe to run twice: the same token gets the claim that it got before.
 local FIRST = 13
 local LOOK = 16  -- expired claims looked at: the first may be no business of this worker
@@ -39,15 +41,23 @@ if redis.call('ZADD', KEYS[9], now, worker) == 1 then redis.call('HSET', KEYS[10
 local function whole(kind, id, made_under)
   local answer = {kind, epoch, made, id}
   local fields = redis.call('HGETALL', prefix .. id)
-  local n = 7
+  local n, names = 7, ''
   for i = 1, #fields, 2 do
     local field, value = fields[i], fields[i + 1]
     if field == 'attempt' then answer[5] = value
     elseif field == 'fingerprint' then answer[6] = made_under or value
-    elseif field == 'names' then answer[7] = value
+    elseif field == 'names' then answer[7], names = value, value
     elseif string.find(field, '^[#~]') then
       answer[n + 1], answer[n + 2] = string.sub(field, 2), value
       n = n + 2
+    end
+  end
+  if redis.call('HLEN', KEYS[15]) > 0 then
+    for _, said in ipairs(redis.call('HMGET', KEYS[15], unpack(split(names)))) do
+      if said then
+        answer[n + 1], answer[n + 2] = '=', said
+        n = n + 2
+      end
     end
   end
   return answer

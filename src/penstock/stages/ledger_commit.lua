@@ -1,7 +1,7 @@
 -- commit: the one act that makes files processed, or rejected; for the claim's owner only.
 --
 -- KEYS  1 claims  2 json_files_processing  3 json_files_processed  4 json_files_rejected
---       5 retry  6 counters  7 claim:ID  8 call:TOKEN
+--       5 retry  6 counters  7 claim:ID  8 call:TOKEN  9 minutes  10 put_back
 -- ARGV  1 ID  2 token  3 how long the answer to this token is remembered, ms
 --       4 number of vanished files, then their names
 --       then the number of rejected files, then name and JSON of each
@@ -18,7 +18,7 @@ if redis.call('HGET', KEYS[7], 'token') ~= token then
 end
 local now = now_ms()
 local names = split(redis.call('HGET', KEYS[7], 'names'))
-local other, at = {}, 4
+local other, again, at = {}, {}, 4
 for _ = 1, tonumber(ARGV[at]) do
   at = at + 1
   other[ARGV[at]] = true
@@ -32,12 +32,17 @@ end
 at = at + 1
 for _ = 1, tonumber(ARGV[at]) do
   other[ARGV[at + 1]] = true
+  again[ARGV[at + 1]] = true
   redis.call('ZADD', KEYS[5], now + tonumber(ARGV[at + 2]), ARGV[at + 1])
   at = at + 2
 end
-for i = at + 1, #ARGV, 2 do redis.call('HINCRBY', KEYS[6], ARGV[i], ARGV[i + 1]) end
+local shown = {files_processed = true, files_rejected = true, records_sent = true, bytes_sent = true}
+for i = at + 1, #ARGV, 2 do
+  redis.call('HINCRBY', KEYS[6], ARGV[i], ARGV[i + 1])
+  if shown[ARGV[i]] then tick(KEYS[9], now, ARGV[i], ARGV[i + 1]) end
+end
 
-local processed, n = {}, 0
+local processed, over, n = {}, {}, 0
 local score = string.format('%.0f', now)  -- once: Redis would format the number for each name
 for i = 1, #names do
   if not other[names[i]] then
@@ -45,6 +50,10 @@ for i = 1, #names do
     n = n + 2
   end
 end
+for i = 1, #names do
+  if not again[names[i]] then over[#over + 1] = names[i] end
+end
+settle_put_back(KEYS[10], over)
 if #processed > 0 then redis.call('ZADD', KEYS[3], unpack(processed)) end
 redis.call('HDEL', KEYS[2], unpack(names))
 redis.call('DEL', KEYS[7])

@@ -10,6 +10,23 @@ local function split(joined)
   return names
 end
 
+-- Count in the minute that runs. The minutes of the last hour are kept, for whoever shows the rate;
+-- the first count of a minute lets go of those before: once a minute, at most a few hundred fields.
+local function tick(key, now, name, by)
+  by = tonumber(by)
+  if by == 0 then return end
+  local minute = math.floor(now / 60000)
+  if redis.call('HINCRBY', key, string.format('%.0f %s', minute, name), by) > by then return end
+  for _, field in ipairs(redis.call('HKEYS', key)) do
+    if tonumber(string.match(field, '^%d+')) < minute - 60 then redis.call('HDEL', key, field) end
+  end
+end
+
+-- Let go of what an operator said of files that are settled now.
+local function settle_put_back(key, names)
+  if #names > 0 and redis.call('HLEN', key) > 0 then redis.call('HDEL', key, unpack(names)) end
+end
+
 -- The indexes, from 1, of those names in ARGV from `first` on that no key knows: they are waiting.
 -- Also whether that is all of them. Each of `hashes` and `sets` costs a look-up a name, but nothing while it is empty.
 local function waiting(hashes, sets, first)

@@ -3,7 +3,7 @@
 -- a claim each; where there is but one file, it is rejected.
 --
 -- KEYS  1 claims  2 json_files_processing  3 json_files_processed  4 json_files_rejected
---       5 counters  6 claim:ID  7 call:ID
+--       5 counters  6 claim:ID  7 call:ID  8 put_back
 -- ARGV  1 ID  2 prefix of claim keys  3 most takeovers of a claim
 --       4 the time for the reason of a reject, ISO 8601
 --       5 how long the answer is remembered, ms
@@ -34,18 +34,20 @@ while true do
 end
 
 local names = split(claim[1])
-local processed, rejected, alone = 0, 0, 0
+local processed, rejected, alone, over = 0, 0, 0, {}
 for i = 1, #names do
   local name = names[i]
   if complete[i] then
     redis.call('ZADD', KEYS[3], now, name)
     redis.call('HDEL', KEYS[2], name)
+    over[#over + 1] = name
     processed = processed + 1
   elseif #names == 1 then
     redis.call('HSET', KEYS[4], name, '{"file":' .. cjson.encode(name) .. ',"reason":"its worker died '
       .. attempt .. ' times","records":[],"records_rejected":0,"attempt":' .. attempt
       .. ',"rejected_at":' .. cjson.encode(ARGV[4]) .. '}')
     redis.call('HDEL', KEYS[2], name)
+    over[#over + 1] = name
     rejected = rejected + 1
   else
     local id = ARGV[1] .. '.' .. i
@@ -57,6 +59,7 @@ for i = 1, #names do
     alone = alone + 1
   end
 end
+settle_put_back(KEYS[8], over)
 redis.call('ZREM', KEYS[1], ARGV[1])
 -- Messages that also hold records of an incomplete file are sent again, in other company. No fewer
 -- than this: those after a gap, and one that ends within a file.

@@ -1,12 +1,19 @@
 """What can be seen of a ledger without changing anything in it."""
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple, cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, cast
 
 from penstock.stages.ledger_redis import LedgerRedis, plainly
 
 FILES_A_CALL_MAX = 500  # keeps every script near 1 ms, in which Redis serves nobody else
 _STATES: tuple[str, ...] = ("processing", "processed", "archived", "rejected", "retry")
+_KEYS = {
+    "processing": "json_files_processing",
+    "processed": "json_files_processed",
+    "archived": "out_of_spool",
+    "rejected": "json_files_rejected",
+    "retry": "retry",
+}
 
 
 class HeldClaim(NamedTuple):
@@ -43,18 +50,9 @@ class LedgerReads:
 
     async def _sizes_and_counters(self) -> tuple[dict[str, int], dict[str, int]]:
         """Return both as of one moment."""
-        key = self._book.key
         async with self._book.client.pipeline(transaction=True) as pipe:
-            pipe.hlen(key("json_files_processing"))
-            pipe.zcard(key("json_files_processed"))
-            pipe.zcard(key("out_of_spool"))
-            pipe.hlen(key("json_files_rejected"))
-            pipe.zcard(key("retry"))
-            pipe.zcard(key("claims"))
-            pipe.hgetall(key("counters"))
-            *counts, counted = await pipe.execute()
-        sizes: dict[str, int] = dict(zip((*_STATES, "claims"), counts, strict=True))
-        return sizes, {name: int(value) for name, value in counted.items()}
+            size_commands(pipe, self._book.key)
+            return paired_sizes(await pipe.execute())
 
     @plainly
     async def states(self, names: Sequence[str]) -> list[str]:
@@ -92,6 +90,18 @@ class LedgerReads:
             self._book.key("json_files_rejected"), cursor, count=FILES_A_CALL_MAX
         )  # type: ignore[misc]
         return cast("tuple[int, dict[str, str]]", scanned)
+
+    @plainly
+    async def scan(self, state: str, cursor: int) -> tuple[int, Sequence[str]]:
+        """Return the next cursor and some names of files in a state (one of those of `states`).
+
+        Begins with cursor 0 and ends when 0 comes back; a name may come twice.
+        """
+        key, redis = self._book.key(_KEYS[state]), cast("Any", self._book.client)
+        is_hash = state in {"processing", "rejected"}
+        scan = redis.hscan if is_hash else redis.zscan
+        cursor, found = await scan(key, cursor, count=FILES_A_CALL_MAX)
+        return cursor, list(found) if is_hash else [name for name, _ in found]
 
     @plainly
     async def claims(self, most: int = 100) -> Sequence[HeldClaim]:
@@ -165,3 +175,21 @@ class LedgerReads:
             for law, left, right in laws
             if left != right
         ]
+
+
+def size_commands(pipe: Any, key: Callable[[str], str]) -> None:
+    """Ask for the size of each state, and the counters."""
+    pipe.hlen(key("json_files_processing"))
+    pipe.zcard(key("json_files_processed"))
+    pipe.zcard(key("out_of_spool"))
+    pipe.hlen(key("json_files_rejected"))
+    pipe.zcard(key("retry"))
+    pipe.zcard(key("claims"))
+    pipe.hgetall(key("counters"))
+
+
+def paired_sizes(answers: Sequence[Any]) -> tuple[dict[str, int], dict[str, int]]:
+    """Return sizes and counters from the answers to `size_commands`."""
+    *counts, counted = answers
+    sizes: dict[str, int] = dict(zip((*_STATES, "claims"), counts, strict=True))
+    return sizes, {name: int(value) for name, value in counted.items()}

@@ -26,10 +26,10 @@ from typing import Final
 
 from penstock import telemetry
 from penstock.errors import Again, Halt
-from penstock.model import Message, MessageReject, QueueLimits, Sent
+from penstock.model import Message, MessageReject, QueueDepth, QueueLimits, Sent
 from penstock.stages.queue_sqs_batch import Outcome, batches, outcome_of, request_body
 from penstock.stages.queue_sqs_gate import Gate
-from penstock.stages.queue_sqs_limits import read_limits
+from penstock.stages.queue_sqs_limits import read_depth, read_limits
 from penstock.stages.queue_sqs_wire import NoReplyError, NotSentError, Wire
 
 # Full jitter: each pause is uniform between 0 and min(5 s, 0.1 s * 2^tries). Source: "Exponential
@@ -112,6 +112,11 @@ class SqsQueue:
             await self._wire.close()
             raise
         return self._limits
+
+    async def depth(self) -> QueueDepth:
+        """Return how many messages the queue holds. Raises as `open` does."""
+        await self._wire.refresh()
+        return await read_depth(self._wire, self._url)
 
     async def close(self) -> None:
         """Close all connections."""

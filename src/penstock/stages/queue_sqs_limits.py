@@ -4,7 +4,7 @@ import msgspec
 
 from penstock import telemetry
 from penstock.errors import Again, Halt
-from penstock.model import QueueLimits
+from penstock.model import QueueDepth, QueueLimits
 from penstock.stages.queue_sqs_batch import error_of
 from penstock.stages.queue_sqs_errors import Kind, kind_of_call, remedy_of
 from penstock.stages.queue_sqs_wire import NoReplyError, NotSentError, Wire
@@ -21,22 +21,7 @@ async def read_limits(wire: Wire, url: str) -> QueueLimits:
 
     Raises Again if the queue cannot be reached, Halt if it does not exist or refuses us.
     """
-    # All, because a standard queue answers an error to a question for FifoQueue.
-    ask = msgspec.json.encode({"QueueUrl": url, "AttributeNames": ["All"]})
-    try:
-        reply = await wire.call("GetQueueAttributes", ask)
-    except (NotSentError, NoReplyError) as error:
-        raise Again(f"cannot reach the queue {url}: {error}") from error
-    if reply.status != _HTTP_OK:
-        code, text = error_of(reply.body, reply.query_error)
-        what = f"cannot read the attributes of the queue {url}: {code}: {text}"
-        if kind_of_call(code, reply.status) in (Kind.AGAIN, Kind.THROTTLED, Kind.UNKNOWN):
-            raise Again(what)
-        raise Halt(f"{what}; {remedy_of(code)}")
-    try:
-        attributes = msgspec.json.decode(reply.body, type=_Attributes).attributes
-    except msgspec.MsgspecError as error:
-        raise Halt(f"{url} does not answer as SQS: {error}; see queue.endpoint_url") from None
+    attributes = await _read(wire, url)
     limits = QueueLimits(
         message_bytes_max=int(attributes.get("MaximumMessageSize", "1048576")),
         fifo=attributes.get("FifoQueue") == "true",
@@ -51,3 +36,32 @@ async def read_limits(wire: Wire, url: str) -> QueueLimits:
         kms_key=attributes.get("KmsMasterKeyId", ""),
     )
     return limits
+
+
+async def read_depth(wire: Wire, url: str) -> QueueDepth:
+    """Ask how many messages the queue holds, as SQS estimates it. Raises as `read_limits` does."""
+    attributes = await _read(wire, url)
+
+    def count(suffix: str) -> int:
+        return int(attributes.get(f"ApproximateNumberOfMessages{suffix}", "0"))
+
+    return QueueDepth(count(""), count("NotVisible"), count("Delayed"))
+
+
+async def _read(wire: Wire, url: str) -> dict[str, str]:
+    # All, because a standard queue answers an error to a question for FifoQueue.
+    ask = msgspec.json.encode({"QueueUrl": url, "AttributeNames": ["All"]})
+    try:
+        reply = await wire.call("GetQueueAttributes", ask)
+    except (NotSentError, NoReplyError) as error:
+        raise Again(f"cannot reach the queue {url}: {error}") from error
+    if reply.status != _HTTP_OK:
+        code, text = error_of(reply.body, reply.query_error)
+        what = f"cannot read the attributes of the queue {url}: {code}: {text}"
+        if kind_of_call(code, reply.status) in (Kind.AGAIN, Kind.THROTTLED, Kind.UNKNOWN):
+            raise Again(what)
+        raise Halt(f"{what}; {remedy_of(code)}")
+    try:
+        return msgspec.json.decode(reply.body, type=_Attributes).attributes
+    except msgspec.MsgspecError as error:
+        raise Halt(f"{url} does not answer as SQS: {error}; see queue.endpoint_url") from None

@@ -29,6 +29,12 @@ COMMANDS = {
     "plan": ("plan", "plan"),
     "bundle": ("bundle", "bundle"),
     "local-cloud": ("local_cloud", "local_cloud"),
+    "status": ("status", "status"),
+    "console": ("console", "console"),
+    "explain": ("explain", "explain"),
+    "verify": ("verify", "verify"),
+    "rejected": ("rejected", "app"),
+    "replay": ("replay", "replay"),
     "config": ("config", "app"),
 }
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from penstock import settings, telemetry
-from penstock.entry import fileserver, repeat, web, wiring
+from penstock.entry import console, fileserver, repeat, web, wiring
 from penstock.entry.cli.options import Config, Verbose
 from penstock.settings import Settings
 
@@ -75,7 +75,9 @@ def serve(
 
 
 async def _until_stopped(known: Settings, stop: asyncio.Event) -> None:
-    app = fileserver.new_app(wiring.served_directory(known), web.tokens_of(known.serve))
+    tokens = web.tokens_of(known.serve)
+    app = fileserver.new_app(wiring.served_directory(known), tokens, console.OPEN_TO_ALL)
+    console.add_console(app, known, has_tokens=bool(tokens))
     async with web.serving(app, known.serve) as address:
         telemetry.event("server.listens", address=address, spool=known.source.url)
         await stop.wait()

@@ -1,0 +1,220 @@
+"""The console: one page over one spool, live; and /metrics, for those who watch many.
+
+    GET  /, /console.css, /console.js    the page: the same for everybody, without any data
+    GET  /v1/status, /v1/status/stream   a snapshot; one a second as server-sent events
+    GET  /v1/rejects                     the latest rejects with their reasons
+    POST /v1/rejects:retry               put some of them back
+    GET  /metrics                        Prometheus
+
+No record's content is in any of it. The page asks with `Authorization: Bearer`, never with a
+cookie, so no other site can make a browser act here; where there is no token, calls must name a
+loopback host, so that no other site can pose as this one.
+"""
+
+import asyncio
+import importlib.resources
+import ipaddress
+import json
+from collections.abc import Awaitable, Callable, Mapping
+
+import msgspec
+from aiohttp import hdrs, web
+
+from penstock.entry import metrics, putting_back, wiring
+from penstock.entry.observe import Observer
+from penstock.entry.places import RejectedFile, places, rejected_file
+from penstock.entry.web import Refused
+from penstock.errors import Again, Halt
+from penstock.settings import Settings
+
+PAGES = {
+    "/": ("console.html", "text/html"),
+    "/console.css": ("console.css", "text/css"),
+    "/console.js": ("console.js", "text/javascript"),
+}
+OPEN_TO_ALL = frozenset(PAGES)
+"""What needs no token: it holds no data."""
+
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:;"
+    " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+_STREAM_SECONDS = 1.0
+_STREAMS_MAX = 32
+_REJECTS_SHOWN = 50
+_RETRIES_MAX = 500
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class _Retry(msgspec.Struct, forbid_unknown_fields=True):
+    names: list[str]
+
+
+class Console:
+    """The console over what an observer sees. `has_tokens`: callers must have one (web.py)."""
+
+    def __init__(self, settings: Settings, observer: Observer, *, has_tokens: bool) -> None:
+        self._settings = settings
+        self._observer = observer
+        self._has_tokens = has_tokens
+        self._stop = asyncio.Event()
+        self._streams = 0
+
+    def add_to(self, app: web.Application) -> None:
+        """Add the page and its calls to an application."""
+        for path in PAGES:
+            app.router.add_get(path, self._guarded(self.page))
+        app.router.add_get("/v1/status", self._guarded(self.status))
+        app.router.add_get("/v1/status/stream", self._guarded(self.stream))
+        app.router.add_get("/v1/rejects", self._guarded(self.rejects))
+        app.router.add_post("/v1/rejects:retry", self._guarded(self.retry))
+        app.router.add_get("/metrics", self._guarded(self.metrics))
+        app.on_shutdown.append(self._end)
+        app.on_cleanup.append(self._close)
+
+    async def _end(self, _: web.Application) -> None:
+        self._stop.set()
+
+    async def _close(self, _: web.Application) -> None:
+        await self._observer.close()
+
+    def _guarded(self, handler: Handler) -> Handler:
+        """Refuse a host that is not this machine, where no token tells who calls."""
+
+        async def guarded(request: web.Request) -> web.StreamResponse:
+            if not self._has_tokens and not _is_local(request):
+                raise Refused(403, "Host: without a token, only a name of this machine's own")
+            return await handler(request)
+
+        return guarded
+
+    async def page(self, request: web.Request) -> web.StreamResponse:
+        """Return one of the page's three files."""
+        name, content_type = PAGES[request.path]
+        body = importlib.resources.files("penstock.entry").joinpath(name).read_bytes()
+        headers = {
+            "Content-Security-Policy": _POLICY,
+            "Referrer-Policy": "no-referrer",
+            "Cross-Origin-Opener-Policy": "same-origin",
+            "Cross-Origin-Resource-Policy": "same-origin",
+        }
+        return web.Response(body=body, content_type=content_type, charset="utf-8", headers=headers)
+
+    async def status(self, _: web.Request) -> web.StreamResponse:
+        """GET /v1/status."""
+        return web.json_response(await self._seen())
+
+    async def _seen(self) -> Mapping[str, object]:
+        snapshot = await self._observer.snapshot(at_most_seconds_old=_STREAM_SECONDS * 0.9)
+        return snapshot.as_dict()
+
+    async def stream(self, request: web.Request) -> web.StreamResponse:
+        """GET /v1/status/stream: one `data:` line a second until the caller goes or we stop."""
+        if self._streams >= _STREAMS_MAX:
+            raise Refused(503, f"{_STREAMS_MAX} pages are open already")
+        response = web.StreamResponse(headers={"X-Accel-Buffering": "no"})
+        response.content_type = "text/event-stream"
+        self._streams += 1
+        try:
+            await response.prepare(request)
+            while not self._stop.is_set():
+                text = json.dumps(await self._seen(), separators=(",", ":"))
+                await response.write(f"data: {text}\n\n".encode())
+                try:
+                    await asyncio.wait_for(self._stop.wait(), _STREAM_SECONDS)
+                except TimeoutError:
+                    continue
+        except ConnectionError:
+            pass  # the page was closed
+        finally:
+            self._streams -= 1
+        return response
+
+    async def rejects(self, _: web.Request) -> web.StreamResponse:
+        """GET /v1/rejects: the latest, the newest first."""
+        found = await self._rejected()
+        latest = sorted(found.values(), key=lambda file: file.rejected_at, reverse=True)
+        shown = [
+            {
+                "file": file.name,
+                "reason": _reason(file),
+                "records_rejected": file.records_rejected,
+                "rejected_at": file.rejected_at,
+            }
+            for file in latest[:_REJECTS_SHOWN]
+        ]
+        can_retry = wiring.is_directory(self._settings)
+        return web.json_response({"rejects": shown, "total": len(found), "can_retry": can_retry})
+
+    async def retry(self, request: web.Request) -> web.StreamResponse:
+        """POST /v1/rejects:retry {"names": […]}."""
+        if request.content_type != "application/json":
+            raise Refused(415, "Content-Type: must be application/json")
+        if request.headers.get(hdrs.ORIGIN, _origin(request)) != _origin(request):
+            raise Refused(403, "Origin: another site's")
+        try:
+            names = msgspec.json.decode(await request.read(), type=_Retry).names
+        except msgspec.MsgspecError as error:
+            raise Refused(400, str(error)) from None
+        if not 1 <= len(names) <= _RETRIES_MAX:
+            raise Refused(400, f"names: 1 to {_RETRIES_MAX}")
+        try:
+            where = places(self._settings, "retry")
+            book = await self._observer.ledger()
+        except Halt as error:
+            raise Refused(409, str(error)) from None
+        found = await self._rejected()
+        chosen = [found[name] for name in names if name in found]
+        report = await putting_back.retried(
+            self._settings, book, where, chosen, stop=self._stop, patience_seconds=0.0
+        )
+        report.refused |= {name: "it is no reject" for name in names if name not in found}
+        self._observer.rejects_changed()
+        return web.json_response({"done": report.done, "refused": report.refused})
+
+    async def metrics(self, _: web.Request) -> web.StreamResponse:
+        """GET /metrics."""
+        snapshot = await self._observer.snapshot(at_most_seconds_old=_STREAM_SECONDS)
+        body = metrics.exposition(snapshot, self._settings.status)
+        return web.Response(body=body, headers={hdrs.CONTENT_TYPE: metrics.CONTENT_TYPE})
+
+    async def _rejected(self) -> dict[str, RejectedFile]:
+        found: dict[str, RejectedFile] = {}
+        try:
+            reasons = await putting_back.rejected_in_ledger(await self._observer.ledger())
+            found |= {name: rejected_file(name, t, moved=False) for name, t in reasons.items()}
+        except (Again, Halt):
+            pass  # Redis is away: what lies in the rejects directory is shown all the same
+        if wiring.is_directory(self._settings):
+            where = places(self._settings, "rejects")
+            found |= {f.name: f for f in await asyncio.to_thread(lambda: list(where.rejected()))}
+        return found
+
+
+def add_console(app: web.Application, settings: Settings, *, has_tokens: bool) -> None:
+    """Add the console over the spool of `settings` to an application, which closes it."""
+    Console(settings, Observer(settings), has_tokens=has_tokens).add_to(app)
+
+
+def _reason(file: RejectedFile) -> str:
+    records = file.story.get("records") or ()
+    first = str(records[0]["reason"]) if records else ""
+    return f"{file.reason}: {first}" if first else file.reason
+
+
+def _origin(request: web.Request) -> str:
+    return f"{request.scheme}://{request.host}"
+
+
+def _is_local(request: web.Request) -> bool:
+    """Tell whether the Host that was asked for is a loopback name, or we listen on a socket."""
+    if request.transport and isinstance(request.transport.get_extra_info("sockname"), str):
+        return True
+    host = request.host.rpartition(":")[0] if ":" in request.host else request.host
+    if request.host.endswith("]"):
+        host = request.host
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,336 @@
+"""What `penstock status` says: each verdict on a setup broken so, and that its advice helps."""
+
+import asyncio
+import dataclasses
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis.asyncio as redis
+from typer.testing import CliRunner
+
+from penstock import telemetry
+from penstock.entry import onebox, repeat
+from penstock.entry.cli import app
+from penstock.entry.embedded_redis import EmbeddedRedis
+from penstock.entry.observe import Observer
+from penstock.entry.observe_spool import Spool
+from penstock.entry.snapshot import Snapshot
+from penstock.entry.verdict import SPOOL_ENTRIES_MAX, verdicts
+from penstock.settings import Status
+from support.box import Box
+
+
+@pytest.fixture(autouse=True)
+def _in_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let commands run where there are no signals, and leave the log of the other tests alone."""
+
+    def run(main: Any) -> Any:
+        return asyncio.run(main(asyncio.Event()))
+
+    monkeypatch.setattr(repeat, "run", run)
+    monkeypatch.setattr(telemetry, "configure", dict[str, Any])
+
+
+async def look(box: Box) -> Snapshot:
+    """Return what an observer sees at its first look."""
+    observer = Observer(box.settings)
+    try:
+        return await observer.snapshot()
+    finally:
+        await observer.close()
+
+
+async def codes(box: Box) -> list[str]:
+    """Return the codes of what is wrong with a box, and of what is worth a look."""
+    return [verdict.code for verdict in (await look(box)).verdicts]
+
+
+async def healthy(box: Box) -> None:
+    """Run one pass of each function and expect nothing to be wrong."""
+    await box.load()
+    await box.archive()
+    await box.check()
+    snapshot = await look(box)
+    assert snapshot.verdicts == [], snapshot.verdicts
+
+
+async def test_a_drained_spool_is_healthy(box: Box) -> None:
+    """After one pass of each function there is nothing to say, and every figure is there."""
+    box.write_many(30)
+    await healthy(box)
+    seen = await look(box)
+    assert seen.waiting == 0
+    assert seen.ledger is not None
+    assert seen.ledger.counters["files_archived"] == 30
+    assert seen.rates["files_processed"] == pytest.approx(0.5, rel=0.01)
+    assert sum(minute["files_processed"] for minute in seen.minutes) == 30
+    assert seen.queue is not None
+    assert seen.queue.visible == len(box.queue.messages())
+    assert seen.memory is not None
+    assert 0 < seen.memory.ledger_bytes < seen.memory.used_bytes
+    assert [worker.claims for worker in seen.workers] == [0]
+    json.dumps(seen.as_dict())
+
+
+async def test_no_worker(box: Box) -> None:
+    """Files wait and nobody drains: said at once, and after ten minutes of silence."""
+    box.write_many(3)
+    seen = await look(box)
+    assert [v.code for v in seen.verdicts] == ["no-worker"]
+    assert seen.waiting == 3
+    assert seen.spool is not None
+    assert seen.spool.oldest_waiting.endswith("000000.json")
+    await healthy(box)
+    box.write_many(3, first=3)
+    box.set("status", silent_seconds=0.01)
+    await asyncio.sleep(0.02)
+    assert "no-worker" in await codes(box)
+
+
+async def test_falling_behind(box: Box) -> None:
+    """Workers are there, yet a file has waited for too long; another worker drains it."""
+    await healthy(box)
+    box.write_many(2)
+    box.set("status", oldest_waiting_seconds=0.01)
+    await asyncio.sleep(0.02)
+    assert await codes(box) == ["falling-behind"]
+    await healthy(box)
+
+
+async def test_redis_away(box: Box, tmp_path: Path) -> None:
+    """Redis does not answer: said with its address, the spool is shown; when it is back, all is."""
+    server = EmbeddedRedis(tmp_path / "state")
+    await server.start()
+    box.set("ledger", url=server.url)
+    await healthy(box)
+    await server.stop()
+    box.write_many(2)
+    seen = await look(box)
+    assert [v.code for v in seen.verdicts] == ["redis-away"]
+    assert "Redis cannot be reached" in seen.verdicts[0].text
+    assert seen.spool is not None
+    assert seen.spool.entries == 2
+    assert seen.waiting is None
+    await server.start()
+    await healthy(box)
+    await server.stop()
+
+
+async def test_queue_away(box: Box) -> None:
+    """The queue is deleted: said with SQS's own word; made again, the box is well."""
+    await healthy(box)
+    name = box.queue.name
+    del box.stub.model.queues[name]
+    seen = await look(box)
+    assert [v.code for v in seen.verdicts] == ["queue-away"]
+    assert "does not exist" in seen.verdicts[0].text
+    box.stub.model.create(name)
+    await healthy(box)
+
+
+async def test_spool_away(box: Box) -> None:
+    """The directory is gone: said with its name; back again, the box is well."""
+    await healthy(box)
+    box.spool.rename(box.root / "elsewhere")
+    seen = await look(box)
+    assert [v.code for v in seen.verdicts] == ["spool-away"]
+    assert str(box.spool) in seen.verdicts[0].text
+    (box.root / "elsewhere").rename(box.spool)
+    await healthy(box)
+
+
+async def test_claims_without_owner(box: Box) -> None:
+    """A worker died and no other came: `load` takes its claim over."""
+    await healthy(box)
+    box.set("ledger", lease_seconds=1)
+    box.write_many(2)
+    held = Observer(box.settings)
+    book = await held.ledger()
+    names = sorted(path.name for path in box.spool.iterdir())
+    assert (await book.claim(names, 500)).claim is not None
+    claims = await book.claims()
+    overdue = [claim._replace(overdue_seconds=31.0) for claim in claims]  # 31 s later
+    seen = dataclasses.replace(await held.snapshot(), claims=overdue)
+    await held.close()
+    assert [v.code for v in verdicts(seen, Status())] == ["claims-expired"]
+    await asyncio.sleep(1.1)
+    await healthy(box)
+    assert box.received_ids() == {0: 1, 1: 1}
+
+
+async def test_a_claim_held_for_long(box: Box) -> None:
+    """A worker lives and does not get on: its claim is named; once it stops, another finishes."""
+    await healthy(box)
+    box.set("ledger", lease_seconds=1)
+    box.write_many(2)
+    slow = Observer(box.settings)
+    book = await slow.ledger()
+    names = sorted(path.name for path in box.spool.iterdir())
+    claim = (await book.claim(names, 500)).claim
+    assert claim is not None
+    for _ in range(11):
+        await asyncio.sleep(0.5)
+        assert await book.renew(claim)
+    seen = await slow.snapshot()
+    assert [v.code for v in seen.verdicts] == ["claim-old"]
+    assert claim.id in seen.verdicts[0].text
+    assert await book.release(claim)
+    await slow.close()
+    await healthy(box)
+
+
+async def test_archiver_late(box: Box) -> None:
+    """Processed files stay in the spool: `archive` moves them."""
+    box.write_many(3)
+    await box.load()
+    await box.check()
+    box.set("status", silent_seconds=0.01)
+    await asyncio.sleep(0.02)
+    assert "archiver-late" in await codes(box)
+    box.set("status", silent_seconds=600)
+    await healthy(box)
+
+
+async def test_some_rejected(box: Box) -> None:
+    """One broken file among many is worth a look, and nothing is wrong; put back mended, all is."""
+    box.write_many(30)
+    broken = box.write("2026-11-23T07.json", "garbage")
+    await box.load()
+    await box.check()
+    seen = await look(box)
+    assert ([v.code for v in seen.verdicts], seen.healthy) == (["some-rejected"], True)
+    await box.archive()
+    assert await codes(box) == ["some-rejected"]
+    (box.root / "rejected" / broken).unlink()
+    (box.root / "rejected" / f"{broken}.reason.json").unlink()
+    await healthy(box)
+
+
+async def test_most_rejected(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The settings do not fit the files: said, and mended as advised by retry --all."""
+    for i in range(12):
+        box.write(f"2026-11-23T07-00-{i:02d}.json", f'@@ machine 7 @@\n{{"id": {i}}}')
+    await box.load()
+    await box.archive()
+    await box.check()
+    assert await codes(box) == ["most-rejected"]
+    box.set("decode", preamble_lines=1)
+    monkeypatch.setattr("penstock.entry.putting_back.LEFT_FOR_SECONDS", 0.0)
+    command = ["rejected", "retry", "--all", "--yes", "--config", str(box.toml())]
+    result = await asyncio.to_thread(CliRunner().invoke, app, command)
+    assert result.exit_code == 0, result.output
+    await box.load()
+    box.write_many(30, first=100)
+    await healthy(box)
+    assert box.received_ids().keys() >= set(range(12))
+
+
+async def test_redis_full(box: Box, tmp_path: Path) -> None:
+    """Redis is near its limit: said; with more memory it is well."""
+    async with EmbeddedRedis(tmp_path / "state") as server, redis.from_url(server.url) as client:
+        box.set("ledger", url=server.url)
+        await healthy(box)
+        used = (await client.info("memory"))["used_memory"]
+        await client.config_set("maxmemory", int(used * 1.1))
+        assert await codes(box) == ["redis-full"]
+        await client.config_set("maxmemory", 0)
+        await healthy(box)
+
+
+async def test_the_books_are_wrong(box: Box, redis_url: str) -> None:
+    """A counter that does not add up is named; `verify` names what is behind it."""
+    box.write_many(3)
+    await healthy(box)
+    async with redis.from_url(redis_url) as client:
+        key = f"penstock:{{{box.settings.ledger.spool}}}:counters"
+        await client.hincrby(key, "files_seen", 1)
+        assert await codes(box) == ["books-wrong"]
+        await client.hincrby(key, "files_seen", -1)
+    await healthy(box)
+
+
+async def test_the_checker_has_not_run(box: Box) -> None:
+    """Worth a look, not wrong: `check` is what helps."""
+    box.write_many(3)
+    await box.load()
+    await box.archive()
+    seen = await look(box)
+    assert ([v.code for v in seen.verdicts], seen.healthy) == (["checker-late"], True)
+    await healthy(box)
+
+
+@pytest.mark.parametrize(
+    ("spool", "code"),
+    [
+        (Spool(entries=SPOOL_ENTRIES_MAX + 1, disk_free_bytes=9, disk_bytes=10), "spool-crowded"),
+        (Spool(entries=0, disk_free_bytes=4, disk_bytes=100), "disk-full"),
+        (Spool(entries=0, disk_free_bytes=9, disk_bytes=10, inodes_free_share=0.01), "disk-full"),
+    ],
+)
+async def test_no_room(box: Box, spool: Spool, code: str) -> None:
+    """Two million names, a full disk, no inodes: from figures, as making them takes long."""
+    await healthy(box)
+    seen = dataclasses.replace(await look(box), spool=spool)
+    assert [v.code for v in verdicts(seen, Status())] == [code]
+
+
+def invoke(box: Box, *arguments: str) -> Any:
+    """Run one command on a box."""
+    return CliRunner().invoke(app, [*arguments, "--config", str(box.toml())])
+
+
+async def test_the_command_says_it_and_exits_accordingly(box: Box) -> None:
+    """The first line is the verdict, the exit code 0 or 1; --json holds the same."""
+    box.write_many(3)
+    result = await asyncio.to_thread(invoke, box, "status")
+    assert result.exit_code == 1
+    assert result.output.startswith("no-worker: 3 files wait")
+    assert "penstock run" in result.output
+    await healthy(box)
+    result = await asyncio.to_thread(invoke, box, "status")
+    assert (result.exit_code, result.output.splitlines()[0]) == (0, "healthy")
+    result = await asyncio.to_thread(invoke, box, "status", "--json")
+    assert json.loads(result.output)["ledger"]["counters"]["files_processed"] == 3
+
+
+async def test_watch_shows_one_look_after_the_other_until_it_is_stopped(box: Box) -> None:
+    """With --json a line a look; SIGINT ends it with 0."""
+    command = ["status", "--watch", "--every", "0.2", "--json", "--config", str(box.toml())]
+    process = await asyncio.create_subprocess_exec(
+        *onebox.penstock_command(*command), stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdout is not None
+    looks = [json.loads(await process.stdout.readline()) for _ in range(3)]
+    assert [seen["healthy"] for seen in looks] == [True] * 3
+    os.kill(process.pid, signal.SIGINT)
+    await process.communicate()
+    assert process.returncode == 0
+
+
+async def test_the_state_of_an_embedded_redis_is_seen_and_none_is_started(box: Box) -> None:
+    """Where Penstock does not run, status says so and leaves the state directory as it is."""
+    box.given["ledger"] = {}
+    box.set("run", state_directory=str(box.root / "state"))
+    seen = await look(box)
+    assert [v.code for v in seen.verdicts] == ["redis-away"]
+    assert not (box.root / "state").exists()
+    async with EmbeddedRedis(box.root / "state"):
+        await healthy(box)
+
+
+async def test_a_names_order_finds_the_oldest_after_many_that_are_settled(box: Box) -> None:
+    """Only names that may be waiting are asked for: thousands of settled ones cost one pass."""
+    box.write_many(1200)
+    await box.load()
+    box.write_many(2, first=2000)
+    observer = Observer(box.settings)
+    first, second = await observer.snapshot(), await observer.snapshot()
+    await observer.close()
+    for seen in (first, second):
+        assert seen.spool is not None
+        assert seen.spool.oldest_waiting.endswith(".002000.json")
+        assert seen.waiting == 2
