@@ -1,0 +1,244 @@
+"""The console in a real browser, and what its calls refuse."""
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import AsyncGenerator, AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from axe_playwright_python.async_playwright import Axe
+from playwright.async_api import Browser, Page, async_playwright, expect
+
+from penstock.entry import putting_back, web
+from penstock.entry.console import OPEN_TO_ALL, add_console
+from penstock.entry.embedded_redis import EmbeddedRedis
+from support.box import Box
+from support.require import require
+
+TOKEN = "a-token-of-more-than-16-characters"  # noqa: S105  a test's own
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+SHOTS = os.environ.get("SCREENSHOTS", "")
+
+
+@contextlib.asynccontextmanager
+async def served(box: Box, **serve: Any) -> AsyncGenerator[str]:
+    """Serve the console of a box on a free port of this machine; yields its address."""
+    box.set("serve", **serve)
+    known = box.settings
+    tokens = web.tokens_of(known.serve)
+    app = web.application(tokens, OPEN_TO_ALL)
+    add_console(app, known, has_tokens=bool(tokens))
+    listen = known.serve.model_copy(update={"listen": "127.0.0.1:0"})
+    async with web.serving(app, listen) as address:
+        yield address
+
+
+@pytest.fixture
+async def browser() -> AsyncIterator[Browser]:
+    """Yield a headless Chromium."""
+    program = shutil.which("chromium")
+    require(present=bool(program), what="chromium (Debian: chromium)")
+    async with async_playwright() as driver:
+        made = await driver.chromium.launch(executable_path=program, args=FLAGS, timeout=90_000)
+        yield made
+        await made.close()
+
+
+async def opened(browser: Browser, address: str, **context: Any) -> tuple[Page, list[str]]:
+    """Open the page; also return what it complains of, and what it asks of other hosts."""
+    page = await (await browser.new_context(**context)).new_page()
+    wrong: list[str] = []
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("console", lambda m: wrong.append(m.text) if "Security Policy" in m.text else None)
+    page.on(
+        "request", lambda r: None if r.url.startswith((address, "data:")) else wrong.append(r.url)
+    )
+    page.set_default_timeout(60_000)
+    expect.set_options(timeout=60_000)
+    await page.goto(address)
+    return page, wrong
+
+
+async def shoot(page: Page, name: str) -> None:
+    """Keep a screenshot where SCREENSHOTS says."""
+    if SHOTS:
+        await page.screenshot(path=str(Path(SHOTS) / f"console-{name}.png"), full_page=True)
+
+
+async def test_the_page_shows_the_spool_live(box: Box, browser: Browser) -> None:
+    """Figures change by themselves; nothing comes from elsewhere; no rule of accessibility or of
+    the content policy is broken, in the light, in the dark and on a phone."""  # noqa: D205, D209
+    box.write_many(40)
+    async with served(box) as address:
+        page, wrong = await opened(browser, address, color_scheme="light")
+        await expect(page.locator("#waiting .count")).to_have_text("40")
+        await expect(page.locator("#verdict")).to_contain_text("no worker has asked for work")
+        await box.load()
+        await box.archive()
+        await box.check()
+        await expect(page.locator("#archived .count")).to_have_text("40")
+        await expect(page.locator("#verdict")).to_contain_text("Healthy")
+        await expect(page).to_have_title("✓ 0 waiting · Penstock")
+        await expect(page.locator("#live-text")).to_have_text("live")
+        for scheme, size in (("light", (1280, 900)), ("dark", (1280, 900)), ("dark", (390, 844))):
+            await page.emulate_media(color_scheme=scheme, reduced_motion="reduce")  # type: ignore[arg-type]
+            await page.set_viewport_size({"width": size[0], "height": size[1]})
+            found = await Axe().run(page)
+            assert found.violations_count == 0, found.generate_report()
+            wide = await page.evaluate("document.documentElement.scrollWidth - innerWidth")
+            assert wide <= 0, f"{wide} pixels wider than a window of {size}"
+        await page.set_viewport_size({"width": 1280, "height": 900})
+        await shoot(page, "rest")
+        assert wrong == []
+
+
+async def test_a_reject_is_retried_by_keyboard_alone(
+    box: Box, browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tab to the button, Enter: the file is back in the spool, and sent; no content shows."""
+    monkeypatch.setattr(putting_back, "LEFT_FOR_SECONDS", 0.0)
+    content = "a word of ann's"
+    file = box.write("2026-11-23T07~b=x.json", f'@@ machine @@\n{{"id": 1, "text": "{content}"}}')
+    await box.load()
+    await box.archive()
+    async with served(box) as address:
+        page, wrong = await opened(browser, address)
+        button = page.get_by_role("button", name=f"Retry {file}")
+        await expect(button).to_be_visible()
+        assert content not in await page.content()
+        for _ in range(12):
+            await page.keyboard.press("Tab")
+            if await button.evaluate("b => b === document.activeElement"):
+                break
+        box.set("decode", preamble_lines=1)
+        await page.keyboard.press("Enter")
+        await expect(page.locator("#rejects-said")).to_contain_text("is back in the spool")
+        await box.load()
+        assert box.received_ids() == {1: 1}
+        await expect(page.locator("#rejects")).to_contain_text("no rejected file is kept")
+        assert wrong == []
+
+
+async def test_the_page_asks_for_the_token(box: Box, browser: Browser) -> None:
+    """Without it no figure is shown; a wrong one is said to be wrong; the right one is kept in the
+    tab."""  # noqa: D205, D209
+    async with served(box, token=TOKEN) as address:
+        page, wrong = await opened(browser, address)
+        await expect(page.locator("#login")).to_be_visible()
+        await expect(page.locator("#all")).to_be_hidden()
+        await page.get_by_label("Token").fill("wrong")
+        await page.keyboard.press("Enter")
+        await expect(page.locator("#login-wrong")).to_have_text("That is not the server's token.")
+        await page.get_by_label("Token").fill(TOKEN)
+        await page.keyboard.press("Enter")
+        await expect(page.locator("#all")).to_be_visible()
+        await page.reload()
+        await expect(page.locator("#all")).to_be_visible()
+        assert TOKEN not in page.url
+        assert wrong == []
+
+
+async def test_redis_down_and_back_is_seen(box: Box, browser: Browser, tmp_path: Path) -> None:
+    """Redis goes: said, with what is still known; it comes back: the page recovers by itself."""
+    server = EmbeddedRedis(tmp_path / "state")
+    await server.start()
+    box.set("ledger", url=server.url)
+    box.write_many(3)
+    await box.load()
+    await box.archive()
+    await box.check()
+    async with served(box) as address:
+        page, wrong = await opened(browser, address)
+        await expect(page.locator("#verdict")).to_contain_text("Healthy")
+        await server.stop()
+        box.write_many(5, first=10)
+        await expect(page.locator("#verdict")).to_contain_text("Redis cannot be reached")
+        await expect(page.locator("#figures")).to_contain_text("5files")
+        await shoot(page, "redis-down")
+        await server.start()
+        await expect(page.locator("#waiting .count")).to_have_text("5")
+        assert wrong == []
+    await server.stop()
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers", "status"),
+    [
+        ("GET", "/v1/status", {}, 401),
+        ("GET", "/metrics", {}, 401),
+        ("GET", "/v1/rejects", {"Authorization": "Bearer wrong-token-wrong-token"}, 401),
+        ("POST", "/v1/rejects:retry", {}, 401),
+        ("GET", "/", {}, 200),
+    ],
+)
+async def test_everything_but_the_empty_page_needs_the_token(
+    box: Box, method: str, path: str, headers: dict[str, str], status: int
+) -> None:
+    """The page holds no data; the calls do."""
+    async with served(box, token=TOKEN) as address, aiohttp.ClientSession() as session:
+        reply = await session.request(method, address + path, headers=headers)
+        assert reply.status == status
+        if path == "/":
+            policy = reply.headers["Content-Security-Policy"]
+            assert "default-src 'none'" in policy
+            assert "unsafe" not in policy
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Content-Type": "text/plain"}, 415),
+        ({"Content-Type": "application/json", "Origin": "https://evil.example"}, 403),
+        ({"Content-Type": "application/json", "Host": "evil.example"}, 403),
+        ({"Content-Type": "application/json"}, 200),
+    ],
+)
+async def test_another_site_cannot_make_a_browser_retry(
+    box: Box, headers: dict[str, str], status: int
+) -> None:
+    """Without a token: no form, no other origin, no name that was pointed at this machine."""
+    async with served(box) as address, aiohttp.ClientSession() as session:
+        data = json.dumps({"names": ["nobody.json"]})
+        reply = await session.post(f"{address}/v1/rejects:retry", data=data, headers=headers)
+        assert reply.status == status
+        if status == 200:
+            assert (await reply.json())["refused"] == {"nobody.json": "it is no reject"}
+
+
+async def test_the_stream_ends_when_the_server_stops(box: Box) -> None:
+    """An open page holds nobody up."""
+    async with aiohttp.ClientSession() as session:
+        async with served(box) as address:
+            reply = await session.get(f"{address}/v1/status/stream")
+            line = await reply.content.readline()
+            assert json.loads(line.removeprefix(b"data: "))["waiting"] == 0
+        async with asyncio.timeout(10):
+            await reply.read()
+
+
+@pytest.mark.skipif(not SHOTS, reason="set SCREENSHOTS=docs to take them")
+async def test_screenshots(box: Box, browser: Browser) -> None:
+    """Take what docs/ shows: with rejects."""
+    box.write_many(2000)
+    for i in range(6):
+        box.write(f"2026-11-23T07-00-{i:02d}.json", "@@ machine 7 @@\n" * (i % 2) + '{"id": 1')
+    await box.load()
+    await box.archive()
+    await box.check()
+    async with served(box) as address:
+        page, _ = await opened(browser, address, color_scheme="light")
+        await expect(page.locator("#rejects button")).to_have_count(6)
+        await shoot(page, "rejects")
