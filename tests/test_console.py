@@ -218,6 +218,18 @@ async def test_another_site_cannot_make_a_browser_retry(
             assert (await reply.json())["refused"] == {"nobody.json": "it is no reject"}
 
 
+async def test_no_content_of_a_file_is_in_a_reason(box: Box) -> None:
+    """Reasons that quote a line of the file are shown without the quotation."""
+    box.write("2026-11-23T07.json", 'a word of ann"}, {"name": "bob"}]')
+    await box.load()
+    await box.archive()
+    async with served(box) as address, aiohttp.ClientSession() as session:
+        told = await (await session.get(f"{address}/v1/rejects")).text()
+    assert "line 1 is neither JSON" in told
+    assert "ann" not in told.replace("cannot", "")
+    assert "bob" not in told
+
+
 async def test_the_stream_ends_when_the_server_stops(box: Box) -> None:
     """An open page holds nobody up."""
     async with aiohttp.ClientSession() as session:

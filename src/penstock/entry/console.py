@@ -15,6 +15,7 @@ import asyncio
 import importlib.resources
 import ipaddress
 import json
+import re
 from collections.abc import Awaitable, Callable, Mapping
 
 import msgspec
@@ -200,7 +201,9 @@ def add_console(app: web.Application, settings: Settings, *, has_tokens: bool) -
 def _reason(file: RejectedFile) -> str:
     records = file.story.get("records") or ()
     first = str(records[0]["reason"]) if records else ""
-    return f"{file.reason}: {first}" if first else file.reason
+    text = f"{file.reason}: {first}" if first else file.reason
+    # Some reasons quote a line of the file, to be read where the file may be: not here.
+    return re.sub(r'".*"', '"…"', text, flags=re.DOTALL)
 
 
 def _origin(request: web.Request) -> str:
