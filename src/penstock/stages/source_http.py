@@ -210,15 +210,26 @@ async def _bounded(response: aiohttp.ClientResponse, bytes_max: int, what: str) 
     if encoding not in {"identity", "gzip"}:
         raise Again(f"{what}: answered in the encoding {encoding!r}, which was not asked for")
     gunzip = zlib.decompressobj(wbits=31) if encoding == "gzip" else None
+    decompress = gunzip.decompress if gunzip else _unchanged
     parts: list[bytes] = []
     total = 0
     async for chunk in response.content.iter_any():
-        part = gunzip.decompress(chunk, bytes_max + 1 - total) if gunzip else chunk
+        try:
+            part = decompress(chunk, bytes_max + 1 - total)
+        except zlib.error as error:
+            raise Again(f"{what}: its compressed answer is broken: {error}") from None
         total += len(part)
         if total > bytes_max:
             response.close()
             raise Again(f"{what}: answered more than {bytes_max} bytes")
+        if gunzip and gunzip.unused_data:
+            response.close()
+            raise Again(f"{what}: something follows its compressed answer")
         parts.append(part)
     if gunzip and not gunzip.eof:
         raise Again(f"{what}: its compressed answer is cut off")
     return b"".join(parts)
+
+
+def _unchanged(chunk: bytes, _: int) -> bytes:
+    return chunk

@@ -13,7 +13,7 @@ import msgspec
 from penstock import names
 from penstock.edges import Moved
 from penstock.errors import Again
-from penstock.model import FileRead, ListedFile, Page
+from penstock.model import FileRead, ListedFile, Page, Unread
 from penstock.stages import source_server_wire as wire
 from penstock.stages.source_http import HttpSite
 
@@ -63,15 +63,17 @@ class ServerSource:
         )
         try:
             listing = _listing_decoder.decode(reply.body)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, RecursionError) as error:
             raise Again(f"list: the server's answer is not a listing: {error}") from None
-        files = [
-            ListedFile(file.name, file.size_bytes, file.modified_at_seconds)
-            for file in listing.files
-            if names.is_safe(file.name)
-        ]
-        ignored = listing.ignored + len(listing.files) - len(files)
-        return Page(files, listing.cursor, began, ignored)
+        files: dict[str, ListedFile] = {}
+        ignored = listing.ignored
+        for file in listing.files:
+            if names.is_safe(file.name):
+                listed = ListedFile(file.name, file.size_bytes, file.modified_at_seconds)
+                files.setdefault(file.name, listed)
+            else:
+                ignored += 1
+        return Page([*files.values()], listing.cursor, began, ignored)
 
     async def read(self, names: Sequence[str], bytes_max: int) -> Sequence[FileRead]:
         """See `Source.read`; at most 1,000 files a call."""
@@ -82,7 +84,14 @@ class ServerSource:
             bytes_max + self._max_file_bytes + len(wanted) * wire.ENTRY_BYTES_MAX,
             self._encoding,
         )
-        return wire.unframed(reply, wanted)
+        return [self._allowed(file) for file in wire.unframed(reply, wanted)]
+
+    def _allowed(self, file: FileRead) -> FileRead:
+        """Keep a file that only the server finds too large from being taken for an empty one."""
+        if file.data == b"" and 0 < file.size_bytes <= self._max_file_bytes:
+            why = f"{file.size_bytes} bytes; the server's own decode.max_file_bytes is smaller"
+            return FileRead(file.name, Unread.DENIED, 0, 0.0, why)
+        return file
 
     async def archive(self, names: Sequence[str]) -> Sequence[Moved]:
         """See `Source.archive`; where to, and whether files are deleted, the server's settings say.
@@ -113,7 +122,7 @@ class ServerSource:
         )
         try:
             return msgspec.json.decode(reply.body, type=wire.Deleted).files_deleted
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, RecursionError) as error:
             raise Again(f"delete archived files: the server's answer is none: {error}") from None
 
     async def _post(

@@ -10,7 +10,9 @@ order in which they were asked for. ③ the files' bytes, `length_bytes` each, n
 """
 
 import itertools
+import re
 from collections.abc import Iterable, Sequence
+from typing import Annotated
 
 import msgspec
 
@@ -27,13 +29,18 @@ ENTRY_BYTES_MAX = 1_024
 """What one entry of a listing, an index or a result takes, rather more: 240 bytes are its name."""
 
 _DIGITS = 8
+_CURSOR_CHARACTERS_MAX = 200
+_HEXADECIMAL = re.compile(rb"[0-9a-f]{8}")
+
+Count = Annotated[int, msgspec.Meta(ge=0)]
+Cursor = Annotated[str, msgspec.Meta(max_length=_CURSOR_CHARACTERS_MAX)]
 
 
 class ListedEntry(msgspec.Struct):
     """One file of a listing; `modified_at_seconds` since 1970, by the clock of the directory."""
 
     name: str
-    size_bytes: int
+    size_bytes: Count
     modified_at_seconds: float
 
 
@@ -41,8 +48,8 @@ class Listing(msgspec.Struct):
     """The answer to GET /v1/files."""
 
     files: list[ListedEntry]
-    cursor: str
-    ignored: int
+    cursor: Cursor
+    ignored: Count
 
 
 class ReadRequest(msgspec.Struct):
@@ -59,8 +66,8 @@ class ReadEntry(msgspec.Struct, omit_defaults=True):
     """One file of a frame's index; `unread` is why it has no bytes: 'vanished' or 'denied'."""
 
     name: str
-    length_bytes: int
-    size_bytes: int = 0
+    length_bytes: Count
+    size_bytes: Count = 0
     age_seconds: float = 0.0
     unread: str = ""
     detail: str = ""
@@ -118,19 +125,28 @@ def _entry(file: FileRead) -> ReadEntry:
 def unframed(frame: bytes, wanted: Sequence[str]) -> list[FileRead]:
     """Return the files of a frame: an answer for the front of `wanted`, or Again is raised."""
     try:
-        begin = _DIGITS + int(frame[:_DIGITS], 16)
+        digits = _HEXADECIMAL.fullmatch(frame[:_DIGITS])
+        begin = _DIGITS + int(digits[0], 16) if digits else len(frame)
         entries = _index_decoder.decode(frame[_DIGITS:begin])
         ends = list(itertools.accumulate((e.length_bytes for e in entries), initial=begin))
         files = [
             _file(entry, frame[at:end])
             for entry, (at, end) in zip(entries, itertools.pairwise(ends), strict=True)
         ]
-    except (ValueError, msgspec.DecodeError):
-        files, ends = [], []
+        sizes_agree = all(_agrees(entry) for entry in entries)
+    except (ValueError, msgspec.DecodeError, RecursionError):
+        files, ends, sizes_agree = [], [], False
     asked = [file.name for file in files] == list(wanted[: len(files)])
-    if not (files and asked and ends == sorted(ends) and ends[-1] == len(frame)):
+    if not (files and asked and sizes_agree and ends[-1] == len(frame)):
         raise Again("read: the server's answer is not a frame of the files asked for")
     return files
+
+
+def _agrees(entry: ReadEntry) -> bool:
+    """Tell whether an entry has all bytes of its file, or none: too large, or not read."""
+    if entry.unread:
+        return entry.length_bytes == 0
+    return entry.length_bytes in (0, entry.size_bytes)
 
 
 def _file(entry: ReadEntry, data: bytes) -> FileRead:
@@ -143,7 +159,7 @@ def moved(answer: bytes, wanted: Iterable[str]) -> list[Moved]:
     """Return the results in an answer, one for each of `wanted`, or raise Again."""
     try:
         results = msgspec.json.decode(answer, type=MovedFiles).results
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         results = []
     if [result.name for result in results] != list(wanted):
         raise Again("the server's answer is not one result for each file")
