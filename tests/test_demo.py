@@ -54,8 +54,9 @@ def _run(*arguments: str) -> tuple[int, dict[str, Any], str]:
         ["--rate", "500", "--seconds", "2", "--queue", "fifo"],
         ["--rate", "210", "--seconds", "2", "--records-per-file", "100", "--workers", "1"],
         ["--rate", "500", "--seconds", "2", "--source", "nginx"],
+        ["--rate", "500", "--seconds", "2", "--source", "server"],
     ],
-    ids=["standard", "fifo", "100-records-a-file", "nginx"],
+    ids=["standard", "fifo", "100-records-a-file", "nginx", "server"],
 )
 def test_everything_agrees_and_is_kept(arguments: Sequence[str], tmp_path: Path) -> None:
     """Nothing lost, doubled or changed; every file where it belongs; all of it there to look at."""

@@ -1,5 +1,7 @@
 """What is the directory's own: settling, growing files, other file systems, broken permissions."""
 
+import asyncio
+import errno
 import os
 import time
 from collections.abc import AsyncIterator, Callable
@@ -7,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from penstock import names
 from penstock.errors import Again, Halt
 from penstock.model import Unread
 from penstock.stages import source_directory_move as moving
@@ -290,3 +293,63 @@ async def test_reasons_are_no_files(make: Make, tmp_path: Path) -> None:
     (tmp_path / "spool" / NAME).write_text("{}")
     (tmp_path / "spool" / f"{NAME}.reason.json").write_text("{}")
     assert await listed(make()) == [NAME]
+
+
+async def test_no_name_makes_a_folder_or_looks_outside(make: Make, tmp_path: Path) -> None:
+    """A wrong name has vanished, whatever lies where it leads, and whatever time it tells."""
+    (tmp_path / "outside.json").write_text("{}")
+    wrong = ["../outside.json", "../2026-11-23.json", "a\x00.json", "x" * 5000, "a/b", ".."]
+    assert all(moved.vanished and not moved.error for moved in await make().archive(wrong))
+    assert not list((tmp_path / "archive").glob("*"))
+
+
+async def test_a_time_of_change_out_of_all_calendars_stops_nothing(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file without a time in its name is archived by its last change of inode then."""
+    (tmp_path / "spool" / "a.json").write_text("{}")
+
+    def hour(seconds: float) -> str:
+        if seconds < 0:
+            raise ValueError
+        return "2026/01/01/00"
+
+    os.utime(tmp_path / "spool" / "a.json", (-5, -5))
+    monkeypatch.setattr(names, "hour_of_time", hour)
+    (moved,) = await make().archive(["a.json"])
+    assert moved.error == ""
+    assert (tmp_path / "archive/2026/01/01/00/a.json").exists()
+
+
+async def test_retention_passes_over_what_it_did_not_put_there(make: Make, tmp_path: Path) -> None:
+    """A folder in an hour's folder stays, and stops nothing."""
+    hour = tmp_path / "archive/2020/01/01/00"
+    (hour / "folder").mkdir(parents=True)
+    (hour / "a.json").write_text("{}")
+    assert await make().delete_archived(-1) == 1
+    assert [path.name for path in hour.iterdir()] == ["folder"]
+
+
+async def test_two_may_delete_at_the_same_time(make: Make, tmp_path: Path) -> None:
+    """Each file is counted by one of them, and neither fails for what the other was faster at."""
+    hour = tmp_path / "archive/2020/01/01/00"
+    hour.mkdir(parents=True)
+    for i in range(2000):
+        (hour / f"{i}.json").write_text("")
+    counts = await asyncio.gather(*(make().delete_archived(-1) for _ in range(4)))
+    assert sum(counts) == 2000
+    assert not (tmp_path / "archive/2020").exists()
+
+
+async def test_a_fifo_is_not_waited_for_on_another_file_system(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What cannot be renamed is copied; no writer ever comes to a FIFO put in a file's place."""
+    os.mkfifo(tmp_path / "spool" / NAME)
+
+    def elsewhere(*_: object) -> None:
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    monkeypatch.setattr(moving, "_rename_no_replace", elsewhere)
+    (moved,) = await asyncio.wait_for(make().archive([NAME]), 10)
+    assert "not a regular file" in moved.error

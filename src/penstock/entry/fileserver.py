@@ -15,6 +15,7 @@ import contextlib
 import gzip
 import hashlib
 import importlib.resources
+import re
 import time
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
@@ -25,7 +26,7 @@ from aiohttp import hdrs, web
 
 from penstock import telemetry
 from penstock.edges import Moved
-from penstock.entry.web import Refused, application, reply
+from penstock.entry.web import BODY_BYTES_MAX, Refused, application, reply
 from penstock.model import FileRead
 from penstock.stages import source_server_wire as wire
 from penstock.stages.source_directory import DirectorySource
@@ -36,10 +37,13 @@ _PAGE_FILES = 1_000  # unless a caller asks for more or fewer
 _WAIT_SECONDS_MAX = 30.0
 _FRAME_BYTES_MAX = 64 << 20  # however much a caller would take
 _READS_MAX = 8  # frames put together at the same time: half a gigabyte at the very most
+_FRAMES_BYTES_MAX = 512 << 20  # of all frames that callers are still taking
 _BODY_SECONDS = 30.0  # for a caller to send its question
 _SEND_SECONDS = 60.0  # for a caller to take a frame
 _COMPRESS_BYTES_MIN = 1_024
 _COMPRESS_LEVEL = 1  # 100 MB/s; level 6 saves a tenth more for thrice the time
+
+_LAST_NONE = re.compile(r"bytes=-0+")  # the last nothing of a file: aiohttp takes it for all
 
 OPEN_TO_ALL = frozenset({"/healthz"})
 
@@ -50,10 +54,11 @@ class FileServer:
     def __init__(self, source: DirectorySource) -> None:
         self._source = source
         self._reads = asyncio.Semaphore(_READS_MAX)
+        self._frames_bytes = 0  # put together, and not taken yet
 
     def add_to(self, app: web.Application) -> None:
         """Add the calls to an application."""
-        app.router.add_get("/v1/files", self.list)
+        app.router.add_get("/v1/files", self.list, allow_head=False)
         app.router.add_get("/v1/files/{name}", self.get)
         app.router.add_post("/v1/files:read", self.read)
         app.router.add_post("/v1/files:archive", self.archive)
@@ -99,11 +104,18 @@ class FileServer:
         _check_count(question.names)
         if question.bytes_max < 1:
             raise Refused(400, "bytes_max: must be 1 or more")
+        if self._frames_bytes > _FRAMES_BYTES_MAX:
+            raise Refused(503, "callers take too long for the frames they asked for; try again")
         async with self._reads:
             bytes_max = min(question.bytes_max, _FRAME_BYTES_MAX)
             files = await self._source.read(question.names, bytes_max)
             frame = await asyncio.to_thread(_frame, files)
-        return await _sent(request, frame, wire.FRAME_TYPE)
+            del files
+            self._frames_bytes += len(frame)
+        try:
+            return await _sent(request, frame, wire.FRAME_TYPE)
+        finally:
+            self._frames_bytes -= len(frame)
 
     async def archive(self, request: web.Request) -> web.StreamResponse:
         """POST /v1/files:archive."""
@@ -118,7 +130,7 @@ class FileServer:
         for name, reason in question.reasons.items():
             try:
                 msgspec.json.decode(reason, type=dict[str, msgspec.Raw])
-            except msgspec.DecodeError:
+            except (msgspec.DecodeError, RecursionError):
                 raise Refused(
                     400, f"reasons: the one of {name[:240]!r} is no JSON object"
                 ) from None
@@ -186,13 +198,15 @@ async def _question(request: web.Request, kind: type[T]) -> T:
         raise Refused(415, "Content-Type: must be application/json")
     if request.headers.get(hdrs.CONTENT_ENCODING, "identity") != "identity":
         raise Refused(415, "Content-Encoding: the question must not be compressed")
+    if (request.content_length or 0) > BODY_BYTES_MAX:
+        raise Refused(413, f"the question is larger than {BODY_BYTES_MAX:,} bytes")
     try:
         async with asyncio.timeout(_BODY_SECONDS):
             body = await request.read()
         return msgspec.json.decode(body, type=kind)
     except TimeoutError:
         raise Refused(408, f"the question did not come within {_BODY_SECONDS:g} s") from None
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise Refused(400, str(error)) from None
 
 
@@ -240,12 +254,12 @@ def _part(request: web.Request, data: bytes) -> web.Response:
         hdrs.ACCEPT_RANGES: "bytes",
         hdrs.CONTENT_DISPOSITION: "attachment",
     }
-    known = {tag.value for tag in request.if_none_match or ()}
-    if known & {etag, "*"}:
-        return web.Response(status=304, headers=headers)
     wanted = {tag.value for tag in request.if_match or ()}
     if request.if_match is not None and not wanted & {etag, "*"}:
         raise Refused(412, "the file is another one")
+    known = {tag.value for tag in request.if_none_match or ()}
+    if known & {etag, "*"}:
+        return web.Response(status=304, headers=headers)
     status = 200
     if (
         hdrs.RANGE in request.headers
@@ -257,7 +271,7 @@ def _part(request: web.Request, data: bytes) -> web.Response:
         except ValueError:  # not one range of bytes: as if it had not been asked for
             start, stop = 0, whole
         else:
-            if start >= stop:
+            if start >= stop or _LAST_NONE.fullmatch(request.headers[hdrs.RANGE]):
                 headers[hdrs.CONTENT_RANGE] = f"bytes */{whole}"
                 return web.Response(status=416, headers=headers)
             status = 206

@@ -1,12 +1,15 @@
 """What every HTTP server of ours has: who may listen where, who may call, and how errors look."""
 
+import asyncio
 import contextlib
+import functools
 import hmac
 import ipaddress
 import socket
 import ssl
 from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from aiohttp import hdrs, web
@@ -20,7 +23,7 @@ from penstock.settings import FD, Serve
 
 _TOKENS_MAX = 2  # the old one and the new one, while callers change over
 _TOKEN_CHARACTERS_MIN = 16
-_BODY_BYTES_MAX = 16 << 20  # a thousand names, or the reasons of a thousand rejects
+BODY_BYTES_MAX = 16 << 20  # a thousand names, or the reasons of a thousand rejects
 _IDLE_SECONDS = 75.0  # a connection without a whole request for so long is closed
 _STOP_SECONDS = 5.0  # how long calls in flight go on after a stop
 
@@ -43,11 +46,7 @@ def application(tokens: Sequence[str], open_to_all: frozenset[str]) -> web.Appli
     """
     app = web.Application(
         middlewares=[_as_json, _guard(tokens)],
-        client_max_size=_BODY_BYTES_MAX,
-        handler_args={
-            "keepalive_timeout": _IDLE_SECONDS,
-            "auto_decompress": False,  # no body that unfolds in our memory
-        },
+        client_max_size=BODY_BYTES_MAX,
     )
     app[OPEN_TO_ALL] = open_to_all
     app.on_response_prepare.append(_add_headers)
@@ -141,6 +140,48 @@ class _Logged(AbstractAccessLogger):
         )
 
 
+class _Handler(web.RequestHandler):
+    """aiohttp's own, but for requests that do not parse: it would quote them, token and all."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,  # noqa: ARG002  the signature is aiohttp's
+    ) -> web.StreamResponse:
+        if status >= 500:  # noqa: PLR2004  a bug of ours, or of aiohttp's
+            telemetry.warn("http.failed", cause=type(exc).__name__)
+        if request.writer.output_size > 0:
+            raise ConnectionError("an answer has begun already")
+        response = error_reply(status, "not a request that can be answered")
+        response.headers[hdrs.SERVER] = "penstock"
+        response.force_close()
+        return response
+
+
+class _Runner(web.AppRunner):
+    """aiohttp's own, with handlers of ours for its connections."""
+
+    def __init__(self, app: web.Application, serve: Serve) -> None:
+        self._given: dict[str, Any] = {
+            "access_log": telemetry.LOG if serve.access_log else None,
+            "access_log_class": _Logged,
+            "keepalive_timeout": _IDLE_SECONDS,
+            "auto_decompress": False,  # no body that unfolds in our memory
+        }
+        super().__init__(app, shutdown_timeout=_STOP_SECONDS, **self._given)
+
+    @property
+    def server(self) -> Any:
+        """What makes a handler for each connection; it is called without arguments."""
+        server = super().server
+        loop = asyncio.get_running_loop()
+        return server and functools.partial(_Handler, server, loop=loop, **self._given)
+
+
 @contextlib.asynccontextmanager
 async def serving(app: web.Application, serve: Serve) -> AsyncGenerator[str]:
     """Serve an application as the settings say; yields its address.
@@ -156,12 +197,7 @@ async def serving(app: web.Application, serve: Serve) -> AsyncGenerator[str]:
         host, port = host.strip("[]"), int(digits)
     if not serve.unix_socket:
         _check_exposure(host, has_tls=tls is not None, serve=serve)
-    runner = web.AppRunner(
-        app,
-        access_log=telemetry.LOG if serve.access_log else None,
-        access_log_class=_Logged,
-        shutdown_timeout=_STOP_SECONDS,
-    )
+    runner = _Runner(app, serve)
     await runner.setup()
     try:
         site: web.BaseSite

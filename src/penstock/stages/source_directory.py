@@ -14,7 +14,7 @@ from typing import Literal
 
 from penstock import names
 from penstock.edges import Moved
-from penstock.errors import Halt
+from penstock.errors import Again, Halt
 from penstock.model import FileRead, Page, Unread
 from penstock.stages import source_directory_move as moving
 from penstock.stages.source_directory_index import Index
@@ -142,6 +142,8 @@ class DirectorySource:
         return moved
 
     def _archive_one(self, folders: moving.Folders, name: str) -> Moved:
+        if not names.is_safe(name):  # before its time is looked for, or its folder made
+            return Moved(name, vanished=True)
         try:
             folder = names.hour_of(name) or self._hour_of_change(name)
             return moving.move(self._fd, name, folders.open(folder), f"{folders.root}/{folder}")
@@ -152,7 +154,10 @@ class DirectorySource:
 
     def _hour_of_change(self, name: str) -> str:
         status = os.stat(name, dir_fd=self._fd, follow_symlinks=False)
-        return names.hour_of_time(status.st_mtime)
+        try:
+            return names.hour_of_time(status.st_mtime)
+        except (ValueError, OverflowError):  # a time of change that nobody's clock showed
+            return names.hour_of_time(status.st_ctime)
 
     async def reject(self, reasons: Mapping[str, str]) -> Sequence[Moved]:
         """See `Source.reject`."""
@@ -188,9 +193,12 @@ class DirectorySource:
     async def delete_archived(self, older_than_days: float) -> int:
         """See `Source.delete_archived`; at most 10,000 files a call."""
         before_seconds = time.time() - older_than_days * 86_400
-        return await asyncio.to_thread(
-            moving.delete_older, self._archive_directory, before_seconds, 10_000
-        )
+        try:
+            return await asyncio.to_thread(
+                moving.delete_older, self._archive_directory, before_seconds, 10_000
+            )
+        except OSError as error:
+            raise Again(f"delete archived files: {error.filename}: {error.strerror}") from None
 
     async def close(self) -> None:
         """See `Source.close`."""

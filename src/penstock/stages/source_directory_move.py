@@ -1,10 +1,12 @@
 """Moving files out of the spool: nothing is overwritten, and every step is safe to repeat."""
 
+import contextlib
 import ctypes
 import errno
 import hashlib
 import os
 import shutil
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +17,7 @@ from penstock.edges import Moved
 
 _RENAME_NOREPLACE = 1  # <linux/fs.h>
 _COMPARE_BYTES = 1 << 20
+_READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a FIFO does not block
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _renameat2 = getattr(_libc, "renameat2", None)  # glibc 2.28 or newer
@@ -120,15 +123,22 @@ def delete_older(archive: Path, before_seconds: float, files_max: int) -> int:
     for folder in _hour_folders(archive):
         if str(folder.relative_to(archive)) >= last_folder:
             return deleted
-        with os.scandir(folder) as listing:
+        # Somebody else may be deleting there at the same time.
+        with contextlib.suppress(FileNotFoundError), os.scandir(folder) as listing:
             for entry in listing:
                 if deleted >= files_max:
                     return deleted
-                if entry.stat(follow_symlinks=False).st_ctime < before_seconds:
-                    Path(entry.path).unlink()
-                    deleted += 1
+                with contextlib.suppress(FileNotFoundError):
+                    if _is_deletable(entry, before_seconds):
+                        Path(entry.path).unlink()
+                        deleted += 1
         _remove_empty(folder, archive)
     return deleted
+
+
+def _is_deletable(entry: os.DirEntry[str], before_seconds: float) -> bool:
+    is_folder = entry.is_dir(follow_symlinks=False)  # never ours
+    return not is_folder and entry.stat(follow_symlinks=False).st_ctime < before_seconds
 
 
 def _hour_folders(archive: Path) -> Iterator[Path]:
@@ -172,8 +182,10 @@ def _rename_no_replace(from_fd: int, to_fd: int, name: str) -> None:
 def _copy(from_fd: int, to_fd: int, name: str) -> None:
     """Copy to another file system: whole and on disk before it has its name."""
     draft = _draft(name)
-    source = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=from_fd)
+    source = os.open(name, _READ_FLAGS, dir_fd=from_fd)
     with os.fdopen(source, "rb") as reader:
+        if not stat.S_ISREG(os.fstat(source).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file")
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
         target = os.open(draft, flags, 0o644, dir_fd=to_fd)
         try:
@@ -207,10 +219,9 @@ def exists(fd: int, name: str) -> bool:
 
 def same(from_fd: int, to_fd: int, name: str) -> bool:
     """Compare two regular files byte by byte."""
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     with (
-        os.fdopen(os.open(name, flags, dir_fd=from_fd), "rb") as one,
-        os.fdopen(os.open(name, flags, dir_fd=to_fd), "rb") as other,
+        os.fdopen(os.open(name, _READ_FLAGS, dir_fd=from_fd), "rb") as one,
+        os.fdopen(os.open(name, _READ_FLAGS, dir_fd=to_fd), "rb") as other,
     ):
         if os.fstat(one.fileno()).st_size != os.fstat(other.fileno()).st_size:
             return False
