@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from penstock import telemetry
 from penstock.entry.embedded_redis import EmbeddedRedis
 from support import campaign
 from support.books import Books
@@ -25,6 +26,16 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         terminalreporter.section("campaign")
         for line in campaign.summary([*stats.get("passed", ()), *stats.get("failed", ())]):
             terminalreporter.write_line(line)
+
+
+@pytest.fixture(autouse=True)
+def log_as_it_was() -> Iterator[None]:
+    """Leave the log as it was, whatever a test in this process made of it."""
+    log = telemetry.LOG
+    before = (log.level, log.propagate, [*log.handlers])
+    yield
+    log.setLevel(before[0])
+    log.propagate, log.handlers[:] = before[1:]
 
 
 @pytest.fixture
