@@ -13,7 +13,7 @@ help: ## Say what there is.
 demo: .venv/installed ## Drain a live directory into a local SQS, and prove that nothing was lost.
 	@.venv/bin/penstock demo $(ARGS)
 
-test: .venv/installed ## Run the tests, about three minutes.
+test: .venv/installed ## Run the tests, several minutes.
 	@.venv/bin/pytest -n 2 -m "not campaign" $(ARGS)
 
 check: .venv/installed ## Format, lint, types, import rules, docs.
