@@ -508,6 +508,38 @@ async def test_a_body_that_does_not_end_is_cut_off(
         assert raw_http.parsed(raw).status in {0, 413}
 
 
+async def test_who_does_not_take_a_frame_is_cut_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And while frames wait to be taken, no more of them are put together than fit."""
+    monkeypatch.setattr(fileserver, "_SEND_SECONDS", 2.0)
+    monkeypatch.setattr(fileserver, "_FRAMES_BYTES_MAX", 40 << 20)
+    async with quick_app(tmp_path, idle_seconds=60) as address:
+        (tmp_path / "spool" / NAME).write_bytes(b"x" * (30 << 20))
+        body = json.dumps({"names": [NAME], "bytes_max": 1}).encode()
+        head = [
+            f"POST {READ} HTTP/1.1", "Host: x", f"Authorization: Bearer {TOKEN}",
+            "Content-Type: application/json", f"Content-Length: {len(body)}", "", "",
+        ]  # fmt: skip
+        host, _, port = address.removeprefix("http://").partition(":")
+        waiting = [await asyncio.open_connection(host, int(port), limit=1024) for _ in range(2)]
+        for _, writer in waiting:
+            writer.write("\r\n".join(head).encode() + body)
+        for reader, _ in waiting:
+            await reader.readuntil(b"\r\n")
+        headers = BEARER | JSON
+        reply = await raw_http.ask(address, READ, method="POST", headers=headers, body=body)
+        assert reply.status == 503
+        while reply.status == 503:
+            await asyncio.sleep(0.2)
+            reply = await raw_http.ask(address, READ, method="POST", headers=headers, body=body)
+        assert reply.status == 200
+        for reader, writer in waiting:
+            with contextlib.suppress(ConnectionError):
+                assert len(await asyncio.wait_for(reader.read(), 15)) < 30 << 20
+            writer.close()
+
+
 async def test_other_methods_are_405(site: Site) -> None:
     """Nothing is written, moved or deleted by a method that is not described."""
     before = site.files()

@@ -25,6 +25,7 @@ _TOKENS_MAX = 2  # the old one and the new one, while callers change over
 _TOKEN_CHARACTERS_MIN = 16
 BODY_BYTES_MAX = 16 << 20  # a thousand names, or the reasons of a thousand rejects
 _IDLE_SECONDS = 75.0  # a connection without a whole request for so long is closed
+_PORT_MAX = 65_535
 _STOP_SECONDS = 5.0  # how long calls in flight go on after a stop
 
 OPEN_TO_ALL = web.AppKey("open_to_all", frozenset[str])
@@ -195,6 +196,8 @@ async def serving(app: web.Application, serve: Serve) -> AsyncGenerator[str]:
     else:
         host, _, digits = serve.listen.rpartition(":")
         host, port = host.strip("[]"), int(digits)
+        if port > _PORT_MAX:  # uvloop would take it for another one
+            raise Halt(f"serve.listen: {serve.listen}: no such port; allowed: 0 to {_PORT_MAX}")
     if not serve.unix_socket:
         _check_exposure(host, has_tls=tls is not None, serve=serve)
     runner = _Runner(app, serve)
@@ -209,7 +212,7 @@ async def serving(app: web.Application, serve: Serve) -> AsyncGenerator[str]:
             site = web.TCPSite(runner, host, port, ssl_context=tls)
         try:
             await site.start()
-        except (OSError, OverflowError) as error:
+        except OSError as error:
             where = serve.unix_socket or serve.listen
             setting = "serve.unix_socket" if serve.unix_socket else "serve.listen"
             raise Halt(f"{setting}: cannot listen on {where}: {error}") from None
