@@ -317,6 +317,7 @@ async def test_queries_are_bounded(site: Site) -> None:
 )
 async def test_a_cursor_of_anyone_starts_over(site: Site, cursor: str) -> None:
     """Unknown, forged, absurd: all files from the beginning, never silence."""
+    assert (await site.ask("/v1/files")).status == 200
     reply = await site.ask(f"/v1/files?after={cursor}")
     assert [file["name"] for file in json.loads(reply.body)["files"]] == [NAME]
 

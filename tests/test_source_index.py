@@ -162,7 +162,7 @@ async def test_a_name_that_comes_back_is_told_again(make: Make, spool: Path) -> 
 
 async def test_an_overflow_is_mended_by_a_scan(make: Make, spool: Path) -> None:
     """The kernel drops events beyond 16,384: nothing is lost by that, nor told as still there."""
-    index = await make(settle_seconds=0.0)
+    index = await make(settle_seconds=0.0, rescan_seconds=600.0)
     assert (await index.page("", 10)).files == []
     for i in range(17_000):  # without giving the reader of events a chance
         os.close(os.open(spool / f"{i:05}.json", os.O_CREAT | os.O_WRONLY))

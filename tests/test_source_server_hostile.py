@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import tracemalloc
 import zlib
 from collections.abc import AsyncIterator
 
@@ -150,6 +151,18 @@ async def test_an_answer_that_is_none_is_again(
     with pytest.raises(Again):
         await call(source, target)
     assert server.bytes_sent < 32 << 20
+
+
+async def test_a_gzip_bomb_does_not_go_off(server: MaliciousHttp, source: ServerSource) -> None:
+    """200 MB in 200 kB: decompressed as far as a listing may go, and no further."""
+    server.answers[LIST] = malicious_http.gzip_bomb(200 << 20)
+    tracemalloc.start()
+    try:
+        with pytest.raises(Again, match="answered more than"):
+            await source.list("")
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    finally:
+        tracemalloc.stop()
 
 
 async def test_what_follows_a_gzip_stream_is_not_hoarded(
