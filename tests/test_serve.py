@@ -15,7 +15,11 @@ from typing import Any
 
 import pytest
 import requests
+from typer.testing import CliRunner
 
+from penstock import telemetry
+from penstock.entry.cli import app
+from penstock.errors import Halt
 from support.fileserver import NEW_TOKEN, TOKEN
 
 NAME = "2026-11-23T06:15:00.123456.json"
@@ -124,23 +128,20 @@ def test_listens_on_a_socket(spool: Path) -> None:
     assert not (spool.parent / "s").exists()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "line"),
-    [
-        (["missing"], "source.url: .*missing cannot be opened as a directory"),
-        ([], "source.url: "),
-        (["spool", "--listen", "0.0.0.0:0"], "serve.listen: .* no token; allowed: "),
-        (["spool", "--listen", "nonsense"], "serve.listen: 'nonsense' is not allowed; allowed: "),
-        (
-            ["spool", "--listen", "127.0.0.1:99999"],
-            "serve.listen: 127.0.0.1:99999: no such port; allowed: ",
-        ),
-        (["spool", "--token-file", "missing"], "serve.token_file: .*missing cannot be read"),
-        (["spool", "--tls-cert", "missing"], "serve.tls_cert, serve.tls_key: one is missing"),
-        (["spool", "--unix", "missing/s"], "serve.unix_socket: cannot listen on"),
-        (["spool", "--config", "missing"], "--config: missing: no such file"),
-    ],
-)
+ERRORS: list[tuple[list[str], str]] = [
+    (["missing"], "source.url: .*missing cannot be opened as a directory"),
+    (["spool", "--listen", "127.0.0.1:99999"], "serve.listen: 127.0.0.1:99999: no such port"),
+    ([], "source.url: "),
+    (["spool", "--listen", "0.0.0.0:0"], "serve.listen: .* no token; allowed: "),
+    (["spool", "--listen", "nonsense"], "serve.listen: 'nonsense' is not allowed; allowed: "),
+    (["spool", "--token-file", "missing"], "serve.token_file: .*missing cannot be read"),
+    (["spool", "--tls-cert", "missing"], "serve.tls_cert, serve.tls_key: one is missing"),
+    (["spool", "--unix", "missing/s"], "serve.unix_socket: cannot listen on"),
+    (["spool", "--config", "missing"], "--config: missing: no such file"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "line"), ERRORS[:2])
 def test_an_error_is_one_line_and_exit_code_78(
     spool: Path, arguments: list[str], line: str
 ) -> None:
@@ -149,3 +150,16 @@ def test_an_error_is_one_line_and_exit_code_78(
     assert (code, out) == (78, "")
     assert re.match(f"penstock: {line}", err), err
     assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(("arguments", "line"), ERRORS)
+def test_what_cannot_work_halts(
+    spool: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], line: str
+) -> None:
+    """Each with the setting and the remedy; the command line makes the one line of it."""
+    monkeypatch.chdir(spool.parent)
+    monkeypatch.setattr(telemetry, "configure", dict)
+    result = CliRunner().invoke(app, ["serve", *arguments])
+    assert isinstance(result.exception, Halt)
+    assert re.match(line, str(result.exception))
+    assert "\n" not in str(result.exception)
