@@ -19,7 +19,7 @@ from penstock.settings import load
 from penstock.stages import source_nginx as module
 from penstock.stages.source_http import Reply
 from penstock.stages.source_nginx import NginxSource, place_of
-from support.malicious_http import DATE, MaliciousHttp, reply
+from support.malicious_http import DATE, MaliciousHttp, reply, short
 from support.nginx import nginx_over, source_at
 from support.require import require_nginx
 
@@ -120,6 +120,28 @@ async def test_asks_again_while_files_vanish_under_the_listing(server: Malicious
     await source.close()
 
 
+async def test_a_listing_that_is_cut_off_is_asked_for_again(server: MaliciousHttp) -> None:
+    """Nginx drops the connection where a file vanished after its answer had begun."""
+    answers = [short(b"[", 100)] * 5 + [reply(body=listing((NAME, DATE)))]
+    server.answers["/spool/"] = lambda: answers.pop(0)()  # noqa: PLW0108  another one each time
+    source = source_at(f"nginx+{server.address}/spool/", "t")
+    assert await names_of(source) == [NAME]
+    assert len(server.asked) == 6
+    await source.close()
+
+
+async def test_a_listing_that_is_cut_off_again_and_again_is_said(
+    server: MaliciousHttp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At last it is Again, with where to look."""
+    monkeypatch.setattr(module.listings, "_PAUSE_SECONDS", 0.0)
+    server.answers["/spool/"] = short(b"[", 100)
+    source = source_at(f"nginx+{server.address}/spool/", "t")
+    with pytest.raises(Again, match=r"list spool/: .*; nginx's error log says why"):
+        await source.list("")
+    await source.close()
+
+
 async def test_a_listing_that_fails_again_and_again_is_said(
     server: MaliciousHttp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,23 +159,26 @@ async def test_lists_while_files_come_and_go(make: Make, tmp_path: Path) -> None
     spool = tmp_path / "spool"
     for number in range(1000):
         (spool / f"{number:05d}.json").write_text("{}")
-    going = True
+    going, renamed = True, 0
 
-    def produce() -> int:
-        count = 0
+    def produce() -> None:
+        nonlocal renamed
         while going:
             (spool / "draft.tmp").write_text("{}")
-            (spool / "draft.tmp").rename(spool / f"new-{count:06d}.json")
-            (spool / f"new-{count:06d}.json").unlink()
-            count += 1
-        return count
+            (spool / "draft.tmp").rename(spool / f"new-{renamed:06d}.json")
+            (spool / f"new-{renamed:06d}.json").unlink()
+            renamed += 1
 
     producing = asyncio.create_task(asyncio.to_thread(produce))
-    for _ in range(10):
-        page = await make().list("")
-        assert len(page.files) >= 1000
-    going = False
-    assert await producing > 100
+    listings = 0
+    try:
+        while listings < 10 or renamed <= 100:
+            page = await make().list("")
+            assert len(page.files) >= 1000
+            listings += 1
+    finally:
+        going = False  # or its thread would go on for ever, and the loop wait for it
+    await producing
 
 
 async def test_warns_of_a_directory_too_large_for_nginx(

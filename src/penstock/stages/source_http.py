@@ -27,6 +27,10 @@ _IDLE_SECONDS = 15.0  # a connection idle for longer is not used again: servers 
 _REASON_BYTES = 300  # of a refusal's body stand in the error
 
 
+class CutOff(Again):
+    """The connection broke before there was a whole answer, twice."""
+
+
 class Reply(NamedTuple):
     """An answer: its status, its header fields, and its whole body, decompressed."""
 
@@ -114,7 +118,7 @@ class HttpSite:
             except (aiohttp.ClientError, OSError) as error:
                 if attempt == 2:  # noqa: PLR2004  the second and last
                     cause = str(error) or type(error).__name__
-                    raise Again(f"{what}: {cause}") from None
+                    raise CutOff(f"{what}: {cause}") from None
         raise AssertionError  # the loop returns or raises
 
     def path(self, below: str) -> str:

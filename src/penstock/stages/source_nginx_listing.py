@@ -1,7 +1,7 @@
 """nginx's listing of a directory: `autoindex_format json`, without pages, made anew each time.
 
-nginx looks at every entry and answers 500 where one vanished between its name and that look; it is
-asked again then. Times are whole seconds.
+nginx looks at every entry. Where one vanished between its name and that look, it answers 500 or
+cuts off an answer that has begun; it is asked again then. Times are whole seconds.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from typing import Annotated, NamedTuple
 import msgspec
 
 from penstock.errors import Again
-from penstock.stages.source_http import HttpSite
+from penstock.stages.source_http import CutOff, HttpSite
 
 _BYTES_MAX = 134_217_728  # 1.2 million entries of 110 bytes: as many take nginx 4 seconds
 _SECONDS_MAX = 60.0  # beyond what a call may take
@@ -49,9 +49,15 @@ async def read(site: HttpSite, path: str, *, may_be_absent: bool = False) -> Lis
     """
     takes = _TAKEN | {HTTPStatus.NOT_FOUND} if may_be_absent else _TAKEN
     for attempt in range(_ATTEMPTS):
-        reply = await site.call(
-            "GET", path, takes=takes, body_bytes_max=_BYTES_MAX, wait_seconds=_SECONDS_MAX
-        )
+        try:
+            reply = await site.call(
+                "GET", path, takes=takes, body_bytes_max=_BYTES_MAX, wait_seconds=_SECONDS_MAX
+            )
+        except CutOff as error:
+            if attempt == _ATTEMPTS - 1:
+                raise Again(f"list {path}: {error}; nginx's error log says why") from None
+            await asyncio.sleep(_PAUSE_SECONDS * 2**attempt)
+            continue
         if reply.status == HTTPStatus.OK:
             entries = await asyncio.to_thread(_entries, path, reply.body)
             return Listing(entries, time_of(reply.headers.get("Date", "")))
