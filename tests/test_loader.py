@@ -122,6 +122,19 @@ async def test_what_is_no_file_is_left_alone(box: Box, caplog: pytest.LogCapture
     assert warnings == ["entries.ignored"]
 
 
+async def test_a_claims_line_in_the_log_says_which_files(
+    box: Box, caplog: pytest.LogCaptureFixture
+) -> None:
+    """`penstock explain` sends people there: a file's name lies between the first and the last."""
+    caplog.set_level("INFO", "penstock")
+    box.write_many(3)
+    names = sorted(path.name for path in box.spool.iterdir())
+    await box.load()
+    (line,) = [record for record in caplog.records if record.message == "claim.committed"]
+    fields: dict[str, object] = vars(line)["fields"]
+    assert (fields["first_file"], fields["last_file"]) == (names[0], names[-1])
+
+
 async def test_a_file_that_vanishes_after_listing_is_counted(
     box: Box, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -311,3 +311,23 @@ async def test_retention_deletes_only_what_is_old_twice(site: Site) -> None:
     assert await site.source.delete_archived(-0.5) == 1  # as seen half a day later
     assert not (site.archive / "2020").exists()
     assert (site.archive / "2190/01/01/00/2190-01-01T00:00:00.json").exists()
+
+
+async def test_the_longest_name_can_be_rejected(site: Site) -> None:
+    """Its reason, and every draft that is made of it, fit the 255 bytes of a name."""
+    name = "a" * 235 + ".json"
+    site.write(name, b"x")
+    (moved,) = await site.source.reject({name: "{}"})
+    assert moved.error == ""
+    assert (site.rejects / f"{name}.reason.json").read_text() == "{}"
+
+
+async def test_a_reject_does_not_take_over_the_reason_of_another(site: Site) -> None:
+    """Where a different file of that name was rejected before, both files and its reason stay."""
+    path = site.write(NAME, b"first")
+    await site.source.reject({NAME: '{"reason":"first"}'})
+    path.write_text("other")
+    (moved,) = await site.source.reject({NAME: '{"reason":"other"}'})
+    assert "exists and differs" in moved.error
+    assert path.read_text() == "other"
+    assert (site.rejects / f"{NAME}.reason.json").read_text() == '{"reason":"first"}'

@@ -239,30 +239,6 @@ async def test_names_with_all_allowed_characters(make: Make, tmp_path: Path) -> 
     assert (tmp_path / "rejected" / f"{name}.reason.json").read_text() == "why"
 
 
-async def test_the_longest_name_can_be_rejected(make: Make, tmp_path: Path) -> None:
-    """The drafts that nginx makes of it and of its reason fit the 255 bytes of a name, too."""
-    name = "a" * 235 + ".json"
-    (tmp_path / "spool" / name).write_text("x")
-    (moved,) = await make().reject({name: "{}"})
-    assert moved.error == ""
-    assert (tmp_path / "rejected" / f"{name}.reason.json").read_text() == "{}"
-
-
-async def test_a_reject_does_not_take_over_the_reason_of_another(
-    make: Make, tmp_path: Path
-) -> None:
-    """Where a different file of that name was rejected before, both files and its reason stay."""
-    source = make()
-    path = tmp_path / "spool" / NAME
-    path.write_text("first")
-    await source.reject({NAME: "why first"})
-    path.write_text("other")
-    (moved,) = await source.reject({NAME: "why other"})
-    assert "exists and differs" in moved.error
-    assert path.read_text() == "other"
-    assert (tmp_path / "rejected" / f"{NAME}.reason.json").read_text() == "why first"
-
-
 async def test_files_too_large_to_compare_are_not_taken_for_equal(
     make: Make, tmp_path: Path
 ) -> None:

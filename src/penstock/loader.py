@@ -252,6 +252,8 @@ class _Pass:
             claim=claim.id,
             attempt=claim.attempt,
             files=len(claim.names),
+            first_file=min(claim.names),
+            last_file=max(claim.names),
             seconds=round(time.monotonic() - since_seconds, 3),
             **counters,
         )

@@ -88,7 +88,7 @@ class Lease:
         return Again(f"claim {claim.id} has another owner now: its lease ran out or it was freed")
 
 
-class Ledger(LedgerOverview, LedgerLoaders, LedgerRepairs):
+class Ledger(LedgerOverview, LedgerRepairs):
     """The ledger of one spool, as one worker, archiver or checker uses it.
 
     `client` decodes answers to text. `fingerprint` stands for the settings that shape messages.

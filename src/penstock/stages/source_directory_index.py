@@ -33,6 +33,7 @@ from inotify_simple import INotify, flags
 from penstock import names, telemetry
 from penstock.errors import Again, Halt
 from penstock.model import LISTING_SECONDS_MAX, ListedFile
+from penstock.stages.source_settling import Settling
 
 LARGE_FILES = 2_000_000
 """So many files are worth a warning: ext4 without large_dir takes about 11 million a directory."""
@@ -117,7 +118,7 @@ class Index:
         self._chunks_gone = 0  # before the first of _chunks
         self._found: deque[str] = deque()  # to be looked at
         self._closed: set[str] = set()  # of these, those whose writer is done
-        self._settling: dict[str, tuple[int, float]] = {}  # name: (changed_ns, since)
+        self._settling = Settling(settle_seconds)
         self._due: list[tuple[float, str]] = []  # a heap: when to look at one of them again
         self._growing = asyncio.Lock()
         self._scanned = asyncio.Event()  # once, at least
@@ -305,32 +306,18 @@ class Index:
             if one.size_bytes is None:
                 self.drop([one.name])
             elif place is None:  # gone while we looked
-                continue
+                pass
             elif place != _NO_PLACE:
                 if self._differs(place, one):  # written again, against the promise: told again
                     self.drop([one.name])
                     self._append(one, now)
-            elif closed or self._is_settled(one, now):
+            elif closed or self._settling.is_complete(one.name, one.changed_ns, one.age_seconds):
                 self._append(one, now)
             else:
                 wait_seconds = min(self._settle_seconds - one.age_seconds, self._settle_seconds)
                 heapq.heappush(self._due, (now + max(wait_seconds, 0.001), one.name))
                 continue
-            self._settling.pop(one.name, None)
-
-    def _is_settled(self, one: _Seen, now: float) -> bool:
-        """Tell whether a file has not changed for `settle_seconds`.
-
-        Where the file server's clock differs from ours, unchanged for so long on our own clock is
-        enough.
-        """
-        if one.age_seconds >= self._settle_seconds or not self._settle_seconds:
-            return True
-        changed_ns, since_seconds = self._settling.get(one.name, (0, now))
-        if changed_ns != one.changed_ns:
-            self._settling[one.name] = (one.changed_ns, now)
-            return False
-        return now - since_seconds >= self._settle_seconds
+            self._settling.forget(one.name)
 
     def _differs(self, place: int, one: _Seen) -> bool:
         number, at = divmod(place, _CHUNK)

@@ -22,9 +22,10 @@ from penstock.errors import Halt
 from penstock.model import FileRead, ListedFile, Page, Unread
 from penstock.stages import source_nginx_listing as listings
 from penstock.stages.source_http import HttpSite, Reply, content_length
-from penstock.stages.source_nginx_backlog import Backlog, Settling
+from penstock.stages.source_nginx_backlog import Backlog
 from penstock.stages.source_nginx_dav import Dav, path_of
 from penstock.stages.source_nginx_many import CONNECTIONS, each, in_lanes
+from penstock.stages.source_settling import Settling
 
 _ENTRIES_WARNED = 100_000
 _TAKEN = frozenset({
