@@ -1,5 +1,6 @@
 """The sender against the stub: every message ends somewhere, whatever SQS does."""
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -234,6 +235,27 @@ async def test_a_large_claim_keeps_all_connections_busy(sender: Sender) -> None:
     sender.stub.latency_seconds = 0.02
     await sender.send(packed(numbered(1_000)))
     assert 2 <= sender.stub.in_flight_max <= 16
+
+
+async def test_a_connection_is_free_when_its_receipts_are_told(sender: Sender) -> None:
+    """However slow telling is, SQS has no more untold messages than the connections carry."""
+    await sender.queue.close()
+    await sender.open(connections=4)
+    told, go_on = 0, asyncio.Event()
+
+    async def tell(batch: Sequence[Message]) -> None:
+        nonlocal told
+        told += len(batch)
+        await go_on.wait()
+
+    sending = asyncio.create_task(sender.send(packed(numbered(200)), confirmed=tell))
+    while told < 40:
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.1)
+    assert sender.copies().total() == told == 40
+    go_on.set()
+    await sending
+    assert sender.copies().total() == told == 200
 
 
 async def test_a_storm_is_reported_every_ten_seconds(

@@ -157,8 +157,7 @@ class SqsQueue:
         todo, tries = [batch], 0
         while todo and run.failure is None:
             try:
-                outcome = await self._call(run, todo.pop())
-                await self._take(run, outcome)
+                outcome = await self._call_and_tell(run, todo.pop())
             except Exception as error:  # noqa: BLE001 - raised by `send`, after the other batches
                 run.failure = run.failure or error
                 return
@@ -172,29 +171,37 @@ class SqsQueue:
                 self._report(outcome.cause, tries)
                 await self._pause(run, tries)
 
-    async def _call(self, run: _Run, batch: Sequence[Message]) -> Outcome:
-        """Make one call, unless the run has failed or its time is over."""
+    async def _call_and_tell(self, run: _Run, batch: Sequence[Message]) -> Outcome:
+        """Make one call, unless the run has failed, and tell of its receipts.
+
+        The place is kept until they are told of: what a worker's death can repeat is what its
+        places hold, however long telling takes.
+        """
         ticket = await self._gate.enter()
         outcome = Outcome()
         try:
-            if run.failure is not None:
-                return outcome
+            if run.failure is None:
+                outcome = await self._call(run, batch)
+                await self._take(run, outcome)
+        finally:
+            self._gate.leave(ticket, throttled=outcome.throttled)
+        return outcome
+
+    async def _call(self, run: _Run, batch: Sequence[Message]) -> Outcome:
+        """Make one call, unless its time is over; return what became of each message."""
+        try:
             body = request_body(self._url, batch, run.group)
             await self._wire.refresh()
             self._note_try(run, batch)
             reply = await self._wire.call("SendMessageBatch", body)
             run.batches += 1
             if sum(len(message.body) for message in batch) < _HASHED_HERE_BYTES_MAX:
-                outcome = outcome_of(batch, *reply)
-            else:
-                outcome = await asyncio.to_thread(outcome_of, batch, *reply)
+                return outcome_of(batch, *reply)
+            return await asyncio.to_thread(outcome_of, batch, *reply)
         except NotSentError as error:
-            outcome = Outcome(again=list(batch), cause=str(error))
+            return Outcome(again=list(batch), cause=str(error))
         except NoReplyError as error:
-            outcome = Outcome(unknown=list(batch), cause=str(error))
-        finally:
-            self._gate.leave(ticket, throttled=outcome.throttled)
-        return outcome
+            return Outcome(unknown=list(batch), cause=str(error))
 
     def _note_try(self, run: _Run, batch: Sequence[Message]) -> None:
         """Refuse a call that the lease does not cover; count what it may repeat."""
