@@ -65,7 +65,9 @@ def told(**fields: Any) -> Told:
 
 
 RIGHT = {
-    "all in order": told().claim().accept("1").renew().commit(),
+    "all in order": told()
+    .add("pack", limit=1024, messages=[(0, 900, 90), (1, 500, 123)])
+    .claim().accept("1").renew().commit(),
     "taken over after the lease": told()
     .claim(until=103).accept("1").claim("t2").accept("1").commit("t2"),
     "a late owner is refused": told()
@@ -100,9 +102,12 @@ WRONG = {
     "I4": told().claim().accept("1").accept("1").commit(),
     "I5": told().claim().claim("t2").accept("1").commit("t2"),
     "I6": told().claim().accept("1", entries=11).commit(),
+    "I7": told()
+    .add("pack", limit=1024, messages=[(0, 900, 90), (1, 500, 90)])
+    .claim().accept("1").commit(),
     "I8": told().claim().accept("1").commit(rejected=["a.json"]),
     "I10": told().claim().accept("1").expire(),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("invariant", WRONG)
@@ -141,6 +146,8 @@ def test_other_forms_are_reported(story: Told, invariant: str) -> None:
         ({"spool": {"a.json"}, "archived": {}}, "I10"),
         ({"redis_keys": {"claims"}}, "I11"),
         ({"laws_broken": ["a law"]}, "conservation"),
+        ({"said": ["file.denied cause=hush!"], "content": "hush"}, "I12"),
+        ({"said": ["claim.lost claim=c token=t1"]}, "I12"),
     ],
 )
 def test_what_is_left_wrong_is_reported(end: dict[str, Any], invariant: str) -> None:

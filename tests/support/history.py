@@ -4,6 +4,7 @@ It reads a recorded history, what the queue holds at the end and where each file
 one sentence per invariant broken. The numbers are those of docs/guarantees.md.
 """
 
+import itertools
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -35,10 +36,12 @@ class End:
     reasons: Mapping[str, str]
     redis_keys: set[str]
     laws_broken: Sequence[str]
+    said: Sequence[str] = ()  # every line of the log
+    content: str = "\0"  # what every record has in it, and nothing else
 
 
 def violations(history: History, end: End) -> list[str]:
-    """Return every breach of I1 to I10 and of the conservation laws; none is as it must be."""
+    """Return every breach of I1 to I12 and of the conservation laws; none is as it must be."""
     check = _Check(history)
     for event in history.events:
         getattr(check, f"on_{event['what']}", check.ignore)(event)
@@ -59,6 +62,7 @@ class _Check:
         self.disturbed: Counter[str] = Counter()  # file: what may have repeated its messages
         self.reshaped: Counter[str] = Counter()  # file: what may have repeated them under other ids
         self.losses = 0
+        self.tokens: set[str] = set()
         self.names: dict[str, list[str]] = {}  # claim: its files
         self.owner: dict[str, tuple[str, float]] = {}  # claim: token, end of its lease
         self.rejected_names: Counter[str] = Counter()
@@ -85,6 +89,7 @@ class _Check:
 
     def on_claim(self, event: Event) -> None:
         claim, names, at = event["claim"], event["names"], event["at"]
+        self.tokens.add(event["token"])
         holder = self.owner.get(claim)
         if holder and holder[1] > at and holder[0] != event["token"]:
             self.fail("I5", f"claim {claim} was taken from a live owner at {at}")
@@ -178,7 +183,14 @@ class _Check:
             if name in self.bad:
                 self.fail("I8", f"{name} is processed and is bad")
 
-    # The queue: I2 and I4.
+    # The queue: I2, I4, I6 and I7.
+
+    def on_pack(self, event: Event) -> None:
+        messages = event["messages"]
+        for (index, size, _), (next_index, _, first) in itertools.pairwise(messages):
+            # A comma, the record, and a digit more in the attribute that counts the records.
+            if next_index == index + 1 and first and size + 1 + first + 1 <= event["limit"]:
+                self.fail("I7", f"message {index} of {size} bytes had room for {first} more")
 
     def on_accept(self, event: Event) -> None:
         self.accepted.update(event["records"])
@@ -223,8 +235,19 @@ class _Check:
             if count - 1 > allowed:
                 self.fail("I4", f"{record} is there {count} times, explained: {allowed}")
         self._files_at_end(end)
+        self._secrets_at_end(end)
         for law in end.laws_broken:
             self.fail("conservation", law)
+
+    def _secrets_at_end(self, end: End) -> None:
+        keys = {key for key in end.redis_keys if not key.startswith("call:")}  # made of a token
+        told = "\n".join([*end.said, *keys, *end.reasons.values(), *end.laws_broken])
+        if end.content in told:
+            self.fail(
+                "I12", f"a record's content is told: {told[told.index(end.content) - 99 :][:200]}"
+            )
+        if any(token in told for token in self.tokens):
+            self.fail("I12", "a claim's token is told")
 
     def _files_at_end(self, end: End) -> None:
         places: defaultdict[str, list[str]] = defaultdict(list)

@@ -11,18 +11,17 @@ import asyncio
 import contextlib
 import functools
 import json
-import logging
 import math
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from penstock import archiver, checker, loader
+from penstock import archiver, checker, loader, telemetry
 from penstock.entry import wiring
 from penstock.errors import PenstockError
 from penstock.model import FileRead, Unread
@@ -43,6 +42,7 @@ TAKEOVERS_MAX = 2
 SAFETY_SECONDS = 25.0
 LIVENESS_SECONDS = 400.0  # a poison file alone costs six leases and the pauses between
 
+CONTENT = "hush"  # in every record, and nowhere else
 RATES = {
     "freeze": 0.002,
     "redis cut before": 0.004,
@@ -113,6 +113,7 @@ class Fleet:
         self.middle = _middle()
         self.stop = asyncio.Event()
         self.laws: Sequence[str] = ()
+        self.said: list[str] = []
 
     def _rates(self) -> dict[str, float]:
         """Each seed has some of the faults, at several times their usual rate or not."""
@@ -143,7 +144,7 @@ class Fleet:
         """Let one file arrive: mostly good, sometimes bad, once a killer."""
         name = f"{number:04d}.json"
         records = [f"{number}.{n}" for n in range(self.dice.choice([0, 1, 1, 1, 2, 5]))]
-        text = "x" * self.dice.choice([5, 50, 300])
+        text = CONTENT + "x" * self.dice.choice([5, 50, 300])
         body = json.dumps([{"id": record, "text": text} for record in records])
         bad = self.dice.random() < 0.05
         data = f"// {name}\n{body}".encode()
@@ -344,7 +345,7 @@ class Fleet:
             queue=self.sqs.records, fifo=self.fifo, spool=set(self.spool.files),
             archived=self.spool.archived, rejected=self.spool.rejected, reasons=self.spool.reasons,
             redis_keys={key.removeprefix(prefix) for key in self.store.held()},
-            laws_broken=self.laws,
+            laws_broken=self.laws, said=self.said, content=CONTENT,
         )  # fmt: skip
 
 
@@ -382,11 +383,13 @@ def simulate(seed: int, client: Any, *, quiet: bool = False, canary: str = "") -
     def token_hex(size: int) -> str:
         return f"{dice.getrandbits(8 * size):0{2 * size}x}"
 
+    def say(_: int, step: str, *, extra: Mapping[str, object]) -> None:
+        fleet.said.append(f"{step} {extra}")
+
     def quietly(*_: object) -> None:
         """Say nothing of tasks of the killed."""
 
     tokens = SimpleNamespace(token_hex=token_hex)
-    log = logging.getLogger("penstock")
     with pytest.MonkeyPatch.context() as patch:
         for module in (loader, checker, archiver):
             patch.setattr(module, "time", now)
@@ -394,7 +397,7 @@ def simulate(seed: int, client: Any, *, quiet: bool = False, canary: str = "") -
         patch.setattr(loader, "_IDLE_SECONDS", 1.0)
         patch.setattr(ledger_module, "secrets", tokens)
         patch.setattr(checker, "secrets", tokens)
-        patch.setattr(log, "disabled", True)
+        patch.setattr(telemetry, "LOG", SimpleNamespace(log=say))
         fleet.loop.set_exception_handler(quietly)
         try:
             with contextlib.suppress(KilledError):

@@ -50,6 +50,13 @@ def records_of(message: Message) -> list[str]:
     return [record["id"] for record in records]
 
 
+def _shape(message: Message) -> tuple[int, int, int]:
+    """Return a message's index, its size, and that of its first record (0: it is no collection)."""
+    body: Any = json.loads(message.body)
+    first = len(json.dumps(body[0])) if isinstance(body, list) else 0
+    return message.index, message.size_bytes, first
+
+
 @dataclass
 class _Run:
     """One call of `send`."""
@@ -87,6 +94,10 @@ class ScriptedQueue:
         confirmed: Callable[[Sequence[Message]], Awaitable[None]],
     ) -> Sent:
         """See `Queue.send`."""
+        self._process.history.add(
+            self._process.loop.now, "pack", limit=self._sqs.limits.message_bytes_max,
+            messages=[_shape(message) for message in messages],
+        )  # fmt: skip
         run = _Run(confirmed)
         todo = [list(messages[i : i + 3]) for i in range(0, len(messages), 3)]
         while todo:
