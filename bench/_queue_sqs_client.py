@@ -11,7 +11,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "src"))
 
-from penstock.model import Message, QueueLimits
+from penstock.model import CLAIM_ID_LIKE, Message, QueueLimits
 from penstock.stages.pack import Packer
 
 CONNECTIONS = 16
@@ -31,6 +31,7 @@ def messages_of(workload: str) -> list[Message]:
         records_per_message=1 if single else "many",
         fingerprint="bench",
         names=("20261123T062745.000001.json",),
+        claim=CLAIM_ID_LIKE,
     )
     packer.add_file(0, [record.encode()] * (_CLAIM_MESSAGES if single else _RECORDS_OF_EIGHT_MIB))
     return packer.rest()[: _CLAIM_MESSAGES if single else 8]

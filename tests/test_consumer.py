@@ -13,7 +13,7 @@ import redis
 from penstock.consumer import Deduplicator, Received, handle_event, read
 from penstock.errors import Again, Reject
 from penstock.model import Message
-from support.messages import numbered, packed
+from support.messages import CLAIM, numbered, packed
 from support.sqs_stub import SqsStub
 from support.threaded import threaded
 
@@ -61,8 +61,15 @@ def test_both_shapes_give_the_records(shape: Any, records_per_message: Literal["
     message = packed([b'[1, "\xc3\xa9"]'], records_per_message=records_per_message)[0]
     received = read(shape(message))
     assert received == Received(
-        message.id, [[1, "é"]], "20261123T062745.000001.json", "0", "handle-0"
+        message.id, [[1, "é"]], "20261123T062745.000001.json", "0", "handle-0", CLAIM
     )
+
+
+def test_a_message_of_an_earlier_version_names_no_claim() -> None:
+    """What lay in the queue before an upgrade is read as it was."""
+    message = as_boto3(packed([b"1"])[0])
+    del message["MessageAttributes"]["penstock_claim"]
+    assert read(message).claim == ""
 
 
 @pytest.mark.parametrize(

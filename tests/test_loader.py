@@ -298,8 +298,12 @@ async def test_a_stop_releases_what_it_cannot_finish(box: Box) -> None:
     assert box.received_ids() == dict.fromkeys(range(5), 1)
 
 
-async def test_a_takeover_sends_only_the_rest(box: Box) -> None:
-    """What the journal has is not sent again by the next owner."""
+async def test_a_takeover_sends_only_the_rest(box: Box, caplog: pytest.LogCaptureFixture) -> None:
+    """What the journal has is not sent again by the next owner, whose claim has the same id.
+
+    That id leads from each message to the log lines of both owners.
+    """
+    caplog.set_level("INFO", "penstock")
     box.set("queue", records_per_message=1, connections=1)
     box.set("worker", lanes=1)
     box.write_many(30)
@@ -310,6 +314,12 @@ async def test_a_takeover_sends_only_the_rest(box: Box) -> None:
     tally = await box.load()
     assert (tally.messages_skipped, tally.messages) == (20, 30)
     assert box.received_ids() == dict.fromkeys(range(30), 1)
+    steps = ("claim.released", "claim.committed")
+    lines = [record for record in caplog.records if record.message in steps]
+    assert [line.message for line in lines] == [*steps]
+    logged = {vars(line)["fields"]["claim"] for line in lines}
+    messages = box.queue.messages()
+    assert {stored.attributes["penstock_claim"]["StringValue"] for stored in messages} == logged
 
 
 async def test_a_wiped_redis_loses_nothing(box: Box) -> None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from penstock.errors import Halt, Reject
 from penstock.model import Message, QueueLimits
 from penstock.stages.pack import BILLED_BYTES, Packer
+from support.messages import CLAIM
 from support.sqs_model import size_of
 
 NAMES = ("a.json", "b-with-a-longer-name.json", "ünïcode.json")
@@ -26,6 +27,7 @@ def packer(
     message_bytes: int | None = None,
     fingerprint: str = "f",
     names: Sequence[str] = NAMES,
+    claim: str = CLAIM,
 ) -> Packer:
     """Return a packer for a queue that takes messages up to `limit` bytes."""
     return Packer(
@@ -34,6 +36,7 @@ def packer(
         records_per_message=records_per_message,
         fingerprint=fingerprint,
         names=names,
+        claim=claim,
     )
 
 
@@ -60,12 +63,16 @@ files = st.lists(st.tuples(st.integers(0, 2), st.lists(record, max_size=6)), max
 )
 
 
-@given(files=files, limit=st.integers(1_200, 4_000))
+@given(
+    files=files,
+    limit=st.integers(1_200, 4_000),
+    claim=st.sampled_from([CLAIM, f"{CLAIM}.1", f"{CLAIM}.500"]),
+)
 def test_every_message_is_counted_exactly_and_none_could_take_the_next_record(
-    files: list[tuple[int, list[bytes]]], limit: int
+    files: list[tuple[int, list[bytes]]], limit: int, claim: str
 ) -> None:
     """Sizes are SQS's own, within the limit, and packing is greedy to the byte."""
-    subject = packer(limit=limit)
+    subject = packer(limit=limit, claim=claim)
     kept: list[bytes] = []
     for file, records in files:
         rejects = {reject.index for reject in subject.add_file(file, records)}
@@ -74,6 +81,7 @@ def test_every_message_is_counted_exactly_and_none_could_take_the_next_record(
     packed = [element for message in messages for element in json.loads(message.body)]
     assert packed == [json.loads(record) for record in kept]
     for message in messages:
+        assert message.attributes["penstock_claim"] == claim
         assert message.size_bytes == counted(message) <= limit
         assert message.records == len(json.loads(message.body))
     for message, following in itertools.pairwise(messages):
@@ -109,6 +117,7 @@ def test_one_record_a_message_is_the_record_itself() -> None:
         "penstock_records": "1",
         "penstock_file": "a.json",
         "content_type": "application/vnd.penstock.record+json",
+        "penstock_claim": CLAIM,
     }
     assert messages[1].size_bytes == counted(messages[1])
 
@@ -136,6 +145,13 @@ def test_an_id_is_the_hash_of_fingerprint_names_index_and_body() -> None:
     parts += b"".join(framed(name.encode()) for name in NAMES)
     parts += (0).to_bytes(8, "big") + framed(b"1")
     assert message.id == hashlib.sha256(parts).hexdigest()
+
+
+def test_an_id_does_not_change_with_the_claim() -> None:
+    """Claimed anew, after Redis forgot or was put back, the same files give the same ids."""
+    one, other = (pack([(0, [b"1"])], claim=claim)[0] for claim in (CLAIM, "f" * 24))
+    assert one.id == other.id
+    assert one.attributes != other.attributes
 
 
 def test_an_id_changes_with_each_of_its_parts() -> None:

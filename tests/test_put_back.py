@@ -170,7 +170,7 @@ async def test_a_replay_taken_over_keeps_its_ids(fifo_box: Box) -> None:
         parts = await wiring.loader(box.settings, stack)
         claim = (await parts.ledger.claim([], 500)).claim
         assert claim is not None
-        packer = parts.new_packer(claim.names, claim.salt)
+        packer = parts.new_packer(claim)
         files = await parts.source.read(claim.names, 1 << 20)
         for at, file in enumerate(files):
             assert isinstance(file.data, bytes)

@@ -13,7 +13,7 @@ from penstock.errors import Halt, Reject
 from penstock.model import Message, QueueLimits
 from penstock.stages.pack import Packer
 from penstock.stages.queue_sqs_batch import batches, outcome_of, request_body
-from support.messages import LIMITS, NAMES, numbered, packed
+from support.messages import CLAIM, LIMITS, NAMES, numbered, packed
 from support.sender import Sender, once
 from support.sqs_model import Queue, SqsError, SqsModel
 from support.sqs_stub import Fault
@@ -92,7 +92,12 @@ def test_a_message_over_the_limit(model: SqsModel, case: dict[str, Any]) -> None
     with pytest.raises(SqsError, match=r"Message must be shorter than 1048576 bytes"):
         model.call("SendMessage", {"QueueUrl": url, "MessageBody": "a" * (LIMIT + 1)})
     packer = Packer(
-        limits=LIMITS, message_bytes=None, records_per_message=1, fingerprint="", names=NAMES
+        limits=LIMITS,
+        message_bytes=None,
+        records_per_message=1,
+        fingerprint="",
+        names=NAMES,
+        claim=CLAIM,
     )
     overhead = packed([b"1"])[0].size_bytes - 1
     with pytest.raises(Reject, match="1048577"):
@@ -306,11 +311,11 @@ def test_attribute_names(model: SqsModel, case: dict[str, Any]) -> None:
 
 @cases("attr-count-11")
 def test_eleven_attributes(model: SqsModel, case: dict[str, Any]) -> None:
-    """SQS refuses the entry; ours has four."""
+    """SQS refuses the entry; ours has five."""
     many = {f"a{n}": {"DataType": "String", "StringValue": "x"} for n in range(11)}
     assert len(many) == case["given"]["attrs"]
     assert "Failed" in answer(model, model.create("q"), entry(MessageAttributes=many))
-    assert len(packed([b"1"])[0].attributes) == 4
+    assert len(packed([b"1"])[0].attributes) == 5
 
 
 @cases("partial-non-sender-fault")
@@ -434,7 +439,12 @@ def test_multibyte_sizes(model: SqsModel, case: dict[str, Any]) -> None:
     with pytest.raises(SqsError, match="shorter than"):
         model.call("SendMessage", {"QueueUrl": model.create("q").url, "MessageBody": body})
     packer = Packer(
-        limits=LIMITS, message_bytes=None, records_per_message=1, fingerprint="", names=NAMES
+        limits=LIMITS,
+        message_bytes=None,
+        records_per_message=1,
+        fingerprint="",
+        names=NAMES,
+        claim=CLAIM,
     )
     with pytest.raises(Reject, match="a selected record of 1048578 bytes"):
         packer.add(0, body.encode())

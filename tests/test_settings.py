@@ -212,3 +212,10 @@ def test_the_fingerprint_is_of_what_shapes_messages() -> None:
     assert plain != load(overrides={"queue": {"records_per_message": 1}}).fingerprint(1000)
     assert plain != load(overrides={"decode": {"preamble_lines": 1}}).fingerprint(1000)
     assert plain != Settings().fingerprint(1001)
+
+
+def test_another_message_format_is_another_fingerprint(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A claim begun before an upgrade that changed the messages was begun under other settings."""
+    now = Settings().fingerprint(1000)
+    monkeypatch.setattr("penstock.settings.MESSAGE_FORMAT", "penstock/1")
+    assert now != Settings().fingerprint(1000)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from penstock.model import Message, QueueLimits, RecordReject, Selected
 from penstock.stages.pack import Packer
 from penstock.stages.settle import Outcome
+from support.messages import CLAIM
 
 LIMITS = QueueLimits(message_bytes_max=1024)
 NAMES = tuple(f"{n:03d}.json" for n in range(12))
@@ -19,7 +20,12 @@ def outcome_and_messages(
     """Pack one record per size in each file; return also whose records each message holds."""
     outcome = Outcome(NAMES)
     packer = Packer(
-        limits=LIMITS, message_bytes=None, records_per_message="many", fingerprint="", names=NAMES
+        limits=LIMITS,
+        message_bytes=None,
+        records_per_message="many",
+        fingerprint="",
+        names=NAMES,
+        claim=CLAIM,
     )
     owners: list[int] = []
     for position, file in enumerate(sizes):

@@ -18,6 +18,7 @@ import msgspec
 from penstock import telemetry
 from penstock.errors import Again, Reject
 from penstock.model import (
+    ATTRIBUTE_CLAIM,
     ATTRIBUTE_CONTENT_TYPE,
     ATTRIBUTE_FILE,
     ATTRIBUTE_ID,
@@ -40,7 +41,8 @@ class Received(NamedTuple):
 
     `id` is the same in every copy of it. `records` are JSON values, in the order they had in their
     files; `file` is the name of the file that the first of them came from. `sqs_id` is SQS's own
-    id of this copy, `receipt_handle` what deletes it.
+    id of this copy, `receipt_handle` what deletes it. `claim` is the id of the claim it was made
+    in, which Penstock's log lines name; empty if an earlier version of Penstock sent it.
     """
 
     id: str
@@ -48,6 +50,7 @@ class Received(NamedTuple):
     file: str
     sqs_id: str
     receipt_handle: str
+    claim: str = ""
 
 
 def read(message: Mapping[str, Any]) -> Received:
@@ -79,6 +82,7 @@ def read(message: Mapping[str, Any]) -> Received:
         file=values[ATTRIBUTE_FILE],
         sqs_id=_text(message, "MessageId" if boto3 else "messageId"),
         receipt_handle=_text(message, "ReceiptHandle" if boto3 else "receiptHandle"),
+        claim=values.get(ATTRIBUTE_CLAIM, ""),
     )
 
 

@@ -40,8 +40,8 @@ _AGAIN_MAX = 3  # claims of one lane that fail in a row before the pass ends
 class Loader:
     """The parts of one worker, put together in entry/wiring.py.
 
-    `new_packer` makes the packer of a claim from its names and its salt. `fingerprint` stands for
-    the settings that shape messages. Sizes are in bytes.
+    `new_packer` makes the packer of a claim. `fingerprint` stands for the settings that shape
+    messages. Sizes are in bytes.
     """
 
     source: Source
@@ -51,7 +51,7 @@ class Loader:
     preamble: Preamble
     decoder: Decoder
     selection: Selection
-    new_packer: Callable[[Sequence[str], str], Packer]
+    new_packer: Callable[[Claim], Packer]
     fingerprint: str
     lanes: int
     claim_files_max: int
@@ -69,7 +69,7 @@ class Loader:
         finished now or has another owner, Halt if none can.
         """
         outcome = Outcome(claim.names, after_loss=claim.after_loss)
-        packer = self.new_packer(claim.names, claim.salt)
+        packer = self.new_packer(claim)
         at = 0
         while at < len(claim.names):
             if at:  # the claim is larger than a lane may hold in memory

@@ -17,6 +17,7 @@ ATTRIBUTE_ID = "penstock_id"
 ATTRIBUTE_RECORDS = "penstock_records"
 ATTRIBUTE_FILE = "penstock_file"
 ATTRIBUTE_CONTENT_TYPE = "content_type"
+ATTRIBUTE_CLAIM = "penstock_claim"
 ATTRIBUTE_DATA_TYPE = "String"
 
 # What a body is: one record, or a JSON array of records. An array alone would not tell, because a
@@ -24,6 +25,11 @@ ATTRIBUTE_DATA_TYPE = "String"
 CONTENT_TYPE_ONE = "application/vnd.penstock.record+json"
 CONTENT_TYPE_MANY = "application/vnd.penstock.records+json"
 
+CLAIM_ID_BYTES = 12
+"""Random bytes of a claim's id, in hexadecimal; a claim split off another has `.N` after it."""
+
+CLAIM_ID_LIKE = "0" * 2 * CLAIM_ID_BYTES
+"""As long as the id of a new claim, for sizing messages that nobody has claimed."""
 
 LISTING_SECONDS_MAX = 30.0
 """No worker claims names from a listing older than this: what is archived is soon forgotten."""

@@ -41,8 +41,11 @@ EMBEDDED = "embedded"
 EMBEDDED_QUEUE = "penstock"
 """The queue in an embedded SQS."""
 
-MESSAGE_FORMAT = "penstock/1"
-"""Changes when the same files and settings would give other message bodies than before."""
+MESSAGE_FORMAT = "penstock/2"
+"""Changes when the same files and settings would give other messages than before.
+
+2: the claim's id is an attribute, which leaves less room in a message.
+"""
 
 _LIMIT_SQS_BYTES = 1_048_576  # one message, since August 2025; docs/sqs.md
 

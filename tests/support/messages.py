@@ -7,6 +7,7 @@ from penstock.model import Message, QueueLimits
 from penstock.stages.pack import Packer
 
 NAMES = ("20261123T062745.000001.json", "20261123T062745.000002.json")
+CLAIM = "0123456789abcdef01234567"
 LIMITS = QueueLimits(message_bytes_max=1_048_576)
 
 
@@ -16,6 +17,7 @@ def packed(
     records_per_message: Literal["many", 1] = 1,
     limits: QueueLimits = LIMITS,
     names: Sequence[str] = NAMES,
+    claim: str = CLAIM,
 ) -> list[Message]:
     """Return the messages of one claim whose first file holds all these records."""
     packer = Packer(
@@ -24,6 +26,7 @@ def packed(
         records_per_message=records_per_message,
         fingerprint="test",
         names=names,
+        claim=claim,
     )
     packer.add_file(0, records)
     return packer.rest()

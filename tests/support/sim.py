@@ -24,7 +24,7 @@ import pytest
 from penstock import archiver, checker, loader, telemetry
 from penstock.entry import wiring
 from penstock.errors import PenstockError
-from penstock.model import FileRead, Unread
+from penstock.model import Claim, FileRead, Unread
 from penstock.settings import Settings
 from penstock.stages import ledger as ledger_module
 from penstock.stages.candidates import Candidates
@@ -210,10 +210,10 @@ class Fleet:
         source: Any = self.source(process)
         fingerprint = self.settings.fingerprint(self.sqs.limits.message_bytes_max)
 
-        def new_packer(names: Any, salt: str) -> Packer:
+        def new_packer(claim: Claim) -> Packer:
             return Packer(
-                limits=self.sqs.limits, message_bytes=None, names=names,
-                fingerprint=fingerprint + salt,
+                limits=self.sqs.limits, message_bytes=None, names=claim.names,
+                fingerprint=fingerprint + claim.salt, claim=claim.id,
                 records_per_message=self.settings.queue.records_per_message,
             )  # fmt: skip
 

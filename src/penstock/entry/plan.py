@@ -16,7 +16,7 @@ from penstock.entry.plan_prices import (
     PRICES,
 )
 from penstock.errors import Halt
-from penstock.model import Message, QueueLimits
+from penstock.model import CLAIM_ID_LIKE, Message, QueueLimits
 from penstock.settings import Settings
 from penstock.stages.pack import BILLED_BYTES, Packer
 from penstock.stages.queue_sqs_batch import batches
@@ -152,6 +152,7 @@ def _one_claim(load: Load) -> _Claim:
         records_per_message=load.records_per_message,
         fingerprint="",
         names=[_NAME] * files,
+        claim=CLAIM_ID_LIKE,
     )
     record = b"0" * load.selected_bytes
     for file in range(files):

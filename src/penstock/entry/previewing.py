@@ -9,7 +9,7 @@ from typing import Final
 
 from penstock.entry import survey, wiring
 from penstock.errors import Reject
-from penstock.model import Message, QueueLimits, RecordReject
+from penstock.model import CLAIM_ID_LIKE, Message, QueueLimits, RecordReject
 from penstock.settings import Settings
 from penstock.stages.pack import Packer
 from penstock.stages.queue_sqs_batch import batches
@@ -122,6 +122,7 @@ def previewed(files: Sequence[Path], known: Settings, totals: Totals) -> Iterato
         records_per_message=known.queue.records_per_message,
         fingerprint="",
         names=[_text(path.name) for path in files],
+        claim=CLAIM_ID_LIKE,
     )
     messages: list[Message] = []
     for number, path in enumerate(files):

@@ -9,7 +9,7 @@ import hashlib
 import os
 import re
 import socket
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -24,6 +24,7 @@ from penstock.edges import Queue, Source
 from penstock.entry.embedded_redis import EmbeddedRedis
 from penstock.errors import Halt
 from penstock.loader import Loader
+from penstock.model import Claim
 from penstock.settings import EMBEDDED, EMBEDDED_QUEUE, Settings, without_password
 from penstock.stages.candidates import Candidates
 from penstock.stages.decode import Decoder
@@ -77,16 +78,17 @@ async def loader(settings: Settings, stack: AsyncExitStack) -> Loader:
     fingerprint = settings.fingerprint(message_bytes)
     worker = settings.worker
 
-    def new_packer(names: Sequence[str], salt: str) -> Packer:
+    def new_packer(claim: Claim) -> Packer:
         return Packer(
             limits=limits,
             message_bytes=settings.queue.message_bytes,
             records_per_message=settings.queue.records_per_message,
-            fingerprint=fingerprint + salt,
-            names=names,
+            fingerprint=fingerprint + claim.salt,
+            names=claim.names,
+            claim=claim.id,
         )
 
-    new_packer((), "")  # a message_bytes that the queue does not take halts now, not later
+    new_packer(Claim("", "", (), 1, {}))  # a message_bytes that the queue refuses halts now
     return Loader(
         source=files,
         candidates=Candidates(

@@ -25,7 +25,7 @@ import redis.asyncio as redis
 
 from penstock import telemetry
 from penstock.errors import Again, PenstockError
-from penstock.model import Claim, Settled
+from penstock.model import CLAIM_ID_BYTES, Claim, Settled
 from penstock.stages.ledger_loaders import LedgerLoaders
 from penstock.stages.ledger_overview import LedgerOverview
 from penstock.stages.ledger_reads import FILES_A_CALL_MAX
@@ -160,7 +160,7 @@ class Ledger(LedgerOverview, LedgerRepairs):
         self, candidates: Sequence[str], files_max: int, fingerprint: str, frontier: str
     ) -> tuple[str, str, Any]:
         """Return the kind of the answer, the epoch, and the claim (the id, if it is worn)."""
-        new, token = secrets.token_hex(12), secrets.token_hex(16)
+        new, token = secrets.token_hex(CLAIM_ID_BYTES), secrets.token_hex(16)
         names: Sequence[str] = candidates
         seen = self._claims_made  # before the call: answers to other lanes may overtake this one
         args: list[str | int] = [

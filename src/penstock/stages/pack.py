@@ -14,6 +14,7 @@ from typing import Final, Literal
 
 from penstock.errors import Halt, Reject
 from penstock.model import (
+    ATTRIBUTE_CLAIM,
     ATTRIBUTE_CONTENT_TYPE,
     ATTRIBUTE_DATA_TYPE,
     ATTRIBUTE_FILE,
@@ -29,9 +30,15 @@ from penstock.model import (
 BILLED_BYTES: Final = 65_536
 """SQS bills every started 64 KiB of a payload as one request."""
 
-_ATTRIBUTES = (ATTRIBUTE_ID, ATTRIBUTE_RECORDS, ATTRIBUTE_FILE, ATTRIBUTE_CONTENT_TYPE)
+_ATTRIBUTES = (
+    ATTRIBUTE_ID,
+    ATTRIBUTE_RECORDS,
+    ATTRIBUTE_FILE,
+    ATTRIBUTE_CONTENT_TYPE,
+    ATTRIBUTE_CLAIM,
+)
 _ID_BYTES = hashlib.sha256().digest_size * 2
-# Everything in the size of the attributes but three values: record count, file, content type.
+# Everything in the size of the attributes but four values: records, file, content type, claim.
 _ATTRIBUTES_FIXED_BYTES = (
     sum(len(name) + len(ATTRIBUTE_DATA_TYPE) for name in _ATTRIBUTES) + _ID_BYTES
 )
@@ -48,7 +55,8 @@ class Packer:
     `limits` come from the queue. `message_bytes` (None: the queue's maximum) is the largest message
     to make, attributes included. With `records_per_message` "many" a body is a JSON array of
     records, with 1 the record itself. `fingerprint` stands for the settings that shape messages and
-    `names` are all the claim's files, in order; both go into every message's id.
+    `names` are all the claim's files, in order; both go into every message's id. `claim` is the id
+    of the claim: an attribute, which leads from a message to the log, but no part of its id.
 
     Raises Halt if `message_bytes` is more than the queue takes.
     """
@@ -61,6 +69,7 @@ class Packer:
         records_per_message: Literal["many", 1],
         fingerprint: str,
         names: Sequence[str],
+        claim: str,
     ) -> None:
         self._limit = limits.message_bytes_max if message_bytes is None else message_bytes
         if self._limit > limits.message_bytes_max:
@@ -73,6 +82,7 @@ class Packer:
         # A limit of whole billed units is filled to within one record: cutting could not save.
         self._cuts = self._limit > BILLED_BYTES and self._limit % BILLED_BYTES != 0
         self._names = names
+        self._claim = claim
         self._identity = hashlib.sha256(
             _framed(fingerprint.encode())
             + len(names).to_bytes(8, "big")
@@ -142,7 +152,7 @@ class Packer:
     def _attributes_bytes(self, file: int) -> int:
         """Return the size of a message's attributes without the digits of its record count."""
         name_bytes = len(self._names[file].encode())
-        return _ATTRIBUTES_FIXED_BYTES + name_bytes + len(self._content_type)
+        return _ATTRIBUTES_FIXED_BYTES + name_bytes + len(self._content_type) + len(self._claim)
 
     def _fits(self, record: bytes) -> bool:
         """Return whether the open message, if there is one, can take one more record."""
@@ -205,6 +215,7 @@ class Packer:
                 ATTRIBUTE_RECORDS: count,
                 ATTRIBUTE_FILE: self._names[files[0]],
                 ATTRIBUTE_CONTENT_TYPE: self._content_type,
+                ATTRIBUTE_CLAIM: self._claim,
             },
             size_bytes=size,
         )
