@@ -11,8 +11,10 @@ from redis import exceptions as failed
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from penstock.entry import wiring
 from penstock.entry.embedded_redis import EmbeddedRedis
 from penstock.errors import Again, Halt
+from penstock.settings import Settings, load
 from penstock.stages.ledger import Ledger
 from penstock.stages.ledger_redis import plainly
 from support.books import Books, claimed, files, settled
@@ -120,6 +122,49 @@ async def test_an_absent_redis_is_again(tmp_path: Path) -> None:
     for verb in (ledger.open(), ledger.claim([A], 500), ledger.sizes(), ledger.expire()):
         with pytest.raises(Again, match="cannot be reached"):
             await verb
+
+
+async def test_more_calls_than_connections_wait_their_turn(own_url: str, books: Books) -> None:
+    """Receipts that come faster than Redis notes them are noted all the same, over few connections.
+
+    One record a message makes so many, and redis-py's own pool refuses the hundred and first.
+    """
+    known = few_connections(own_url)
+    claim = await claimed(books.worker(), [A])
+    worker = wiring.unopened_ledger(known, own_url)
+    before = {row["id"] for row in await books.client.client_list()}
+    noted = await asyncio.gather(*(worker.journal(claim, {i: f"id{i} "}) for i in range(300)))
+    made = {row["id"] for row in await books.client.client_list()} - before
+    await worker.close()
+    assert noted == [True] * 300
+    assert len(made) <= 7  # one call to the queue, a lane with its heartbeat, and four
+
+
+async def test_a_redis_too_slow_for_its_connections_is_again(
+    own_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever waits for a connection in vain is told that all are busy, not that Redis is away."""
+    monkeypatch.setattr(wiring, "_REDIS_TIMEOUT_SECONDS", 0.2)
+    worker = wiring.unopened_ledger(few_connections(own_url), own_url)
+    pool = worker._book.client.connection_pool
+    held = [await pool.get_connection() for _ in range(7)]
+    with pytest.raises(Again, match=r"every connection .* busy .* lower worker\.lanes"):
+        await worker.prune()
+    for connection in held:
+        await pool.release(connection)
+    await worker.prune()
+    await worker.close()
+
+
+def few_connections(url: str) -> Settings:
+    """Return settings of a worker with one lane and one call to the queue at a time."""
+    return load(
+        overrides={
+            "ledger": {"url": url, "spool": "maltreated"},
+            "queue": {"connections": 1},
+            "worker": {"lanes": 1},
+        }
+    )
 
 
 async def test_a_cut_connection_is_mended_by_itself(books: Books) -> None:

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _REDIS_TIMEOUT_SECONDS = 5.0
+_REDIS_CONNECTIONS_BESIDE = 4  # figures, sweeps, the loaders' count
 _FILE_SERVER = ("http://", "https://", "http+unix://")
 _NGINX = "nginx+"
 _HTTP = (*_FILE_SERVER, _NGINX)
@@ -301,27 +302,38 @@ async def ledger(settings: Settings, stack: AsyncExitStack) -> Ledger:
 def unopened_ledger(settings: Settings, url: str) -> Ledger:
     """Return the ledger at a Redis of which nothing is known yet. Raises Halt if `url` is wrong."""
     try:
-        client = redis.from_url(
+        pool = redis.BlockingConnectionPool.from_url(
             url if _REDIS_URL.fullmatch(url) else "",  # which redis-py refuses, too
+            max_connections=_redis_connections(settings),
+            timeout=_REDIS_TIMEOUT_SECONDS,
             decode_responses=True,
             socket_timeout=_REDIS_TIMEOUT_SECONDS,
             socket_connect_timeout=_REDIS_TIMEOUT_SECONDS,
             health_check_interval=30,
         )
-        client.connection_pool.make_connection()  # connects nothing, but reads the address's query
+        pool.make_connection()  # connects nothing, but reads the address's query
     except (ValueError, TypeError, redis.RedisError):  # their texts may repeat a part of a password
         raise Halt(
             "ledger.url: not an address of Redis; allowed: 'embedded', redis://host:port,"
             " rediss://host:port or unix:///path, a password in it percent-encoded"
         ) from None
     return Ledger(
-        client,
+        redis.Redis.from_pool(pool),
         spool=spool_name(settings),
         worker=_worker_name(),
         lease_seconds=settings.ledger.lease_seconds,
         margin_seconds=_margin_seconds(settings),
         takeovers_max=settings.ledger.takeovers_max,
     )
+
+
+def _redis_connections(settings: Settings) -> int:
+    """Return how many calls to Redis go out side by side; more of them wait their turn.
+
+    A receipt to note for each call to the queue, a step and a heartbeat for each lane, and the rest
+    of the process. Receipts can come faster than Redis notes them: they wait, nothing is given up.
+    """
+    return settings.queue.connections + 2 * settings.worker.lanes + _REDIS_CONNECTIONS_BESIDE
 
 
 def _worker_name() -> str:

@@ -19,6 +19,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _VERSION_MIN = (6, 2)  # ZMSCORE
+_ALL_BUSY = "No connection available."  # all that tells it: redis-py has no class for it
 
 
 def plainly(operation: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
@@ -39,6 +40,12 @@ def plainly(operation: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
         except (failed.ReadOnlyError, failed.BusyLoadingError, failed.TryAgainError) as error:
             raise Again(f"{verb}: Redis is not ready: {error}") from None
         except (failed.ConnectionError, failed.TimeoutError, OSError) as error:
+            if str(error) == _ALL_BUSY:
+                raise Again(
+                    f"{verb}: every connection to Redis was busy for as long as a call may take:"
+                    " it is slower than we ask; see its load, or lower worker.lanes or"
+                    " queue.connections"
+                ) from None
             raise Again(f"{verb}: Redis cannot be reached: {error}; see ledger.url") from None
         except failed.RedisError as error:
             if _is_passing(str(error)):
