@@ -5,6 +5,7 @@ import dataclasses
 import json
 import os
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,16 @@ from penstock import telemetry
 from penstock.entry import onebox, repeat
 from penstock.entry.cli import app
 from penstock.entry.embedded_redis import EmbeddedRedis
+from penstock.entry.metrics import exposition
 from penstock.entry.observe import Observer
-from penstock.entry.observe_spool import Spool
+from penstock.entry.observe_spool import RemoteView, Room, Spool, SpoolWatch
 from penstock.entry.snapshot import Snapshot
 from penstock.entry.verdict import SPOOL_ENTRIES_MAX, verdicts
 from penstock.settings import Status
 from support.box import Box
+from support.fileserver import NEW_TOKEN, TOKEN, served, source_at
+from support.nginx import nginx_over
+from support.require import require_nginx
 
 
 @pytest.fixture(autouse=True)
@@ -141,6 +146,80 @@ async def test_spool_away(box: Box) -> None:
     assert str(box.spool) in seen.verdicts[0].text
     (box.root / "elsewhere").rename(box.spool)
     await healthy(box)
+
+
+async def test_a_spool_behind_the_file_server(box: Box) -> None:
+    """It is listed over HTTP: what waits, and healthy when drained; the rest is left out."""
+    box.write_many(3)
+    async with served(box.root, tokens=TOKEN) as address:
+        box.set("source", url=address, token=TOKEN)
+        seen = await look(box)
+        assert [v.code for v in seen.verdicts] == ["no-worker"]
+        assert seen.waiting == 3
+        assert seen.spool is not None
+        assert seen.spool.oldest_waiting.endswith("000000.json")
+        assert 0 < seen.spool.oldest_waiting_seconds < 60
+        assert (seen.spool.rejects_kept, seen.spool.room) == (None, None)
+        assert b"penstock_disk_free_bytes" not in exposition(seen, Status())
+        await healthy(box)
+        assert box.received_ids() == {0: 1, 1: 1, 2: 1}
+        result = await asyncio.to_thread(invoke, box, "status")
+        assert (result.exit_code, result.output.splitlines()[0]) == (0, "healthy")
+
+
+async def test_a_spool_behind_the_file_server_away(box: Box) -> None:
+    """Wrong only when the server does not answer, or refuses: said with what is to be mended."""
+    box.write_many(3)
+    async with served(box.root, tokens=TOKEN) as address:
+        box.set("source", url=address, token=TOKEN)
+        await healthy(box)
+        box.set("source", token=NEW_TOKEN)
+        (verdict,) = (await look(box)).verdicts
+        assert verdict.code == "spool-away"
+        assert "answered 401" in verdict.text
+        assert "source.token" in verdict.text
+        box.set("source", token=TOKEN)
+        await healthy(box)
+    (verdict,) = (await look(box)).verdicts
+    assert verdict.code == "spool-away"
+    assert address in verdict.text
+
+
+async def test_a_spool_behind_nginx(box: Box) -> None:
+    """The same over plain nginx: listed, healthy, away when nginx is stopped, and well again."""
+    require_nginx()
+    box.write_many(3)
+    nginx = nginx_over(box.root)
+    async with nginx:
+        box.set("source", url=nginx.url, token=nginx.move_token)
+        seen = await look(box)
+        assert [v.code for v in seen.verdicts] == ["no-worker"]
+        assert seen.waiting == 3
+        await healthy(box)
+    assert await codes(box) == ["spool-away"]
+    async with nginx:
+        box.set("source", url=nginx.url)
+        await healthy(box)
+
+
+async def test_a_remote_spool_is_listed_to_its_last_page(box: Box) -> None:
+    """One look takes every page; a file that went since is not the oldest that waits."""
+    box.write_many(7)
+    async with served(box.root) as address:
+        source = source_at(address, page_files_max=3)
+        view = RemoteView(source, 3)
+        found = await view.scan()
+        assert len(found) == 7
+        assert await view.scan() == found
+        (box.spool / found[0]).unlink()
+        watch = SpoolWatch(view)
+
+        async def all_wait(page: Sequence[str]) -> Sequence[str]:
+            (box.spool / found[1]).unlink(missing_ok=True)
+            return ["waiting"] * len(page)
+
+        assert (await watch.look(all_wait)).oldest_waiting == found[2]
+        await source.close()
 
 
 async def test_claims_without_owner(box: Box) -> None:
@@ -266,9 +345,9 @@ async def test_the_checker_has_not_run(box: Box) -> None:
 @pytest.mark.parametrize(
     ("spool", "code"),
     [
-        (Spool(entries=SPOOL_ENTRIES_MAX + 1, disk_free_bytes=9, disk_bytes=10), "spool-crowded"),
-        (Spool(entries=0, disk_free_bytes=4, disk_bytes=100), "disk-full"),
-        (Spool(entries=0, disk_free_bytes=9, disk_bytes=10, inodes_free_share=0.01), "disk-full"),
+        (Spool(entries=SPOOL_ENTRIES_MAX + 1, room=Room(9, 10, 1.0)), "spool-crowded"),
+        (Spool(entries=0, room=Room(4, 100, 1.0)), "disk-full"),
+        (Spool(entries=0, room=Room(9, 10, 0.01)), "disk-full"),
     ],
 )
 async def test_no_room(box: Box, spool: Spool, code: str) -> None:

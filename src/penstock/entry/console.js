@@ -117,7 +117,7 @@ function showFigures(seen) {
     ["in the queue", queue ? count(queue.visible) : "?", queue ? `messages, ${count(queue.in_flight)} in flight` : seen.away.queue ? "the queue is away" : "not known"],
     ["Redis memory", memory ? bytes(memory.used_bytes) : "?", memory ? `${memory.max_bytes ? `of ${bytes(memory.max_bytes)}, ` : ""}${bytes(memory.ledger_bytes)} this ledger's` : "Redis is away"],
     ["in the spool", spool ? count(spool.entries) : "?", spool ? "files, whatever their state" : "not known"],
-    ["disk free", spool ? bytes(spool.disk_free_bytes) : "?", spool ? `of ${bytes(spool.disk_bytes)}` : "not known"],
+    ["disk free", spool && spool.room ? bytes(spool.room.free_bytes) : "?", !spool ? "not known" : spool.room ? `of ${bytes(spool.room.disk_bytes)}` : "not told over HTTP"],
   ];
   $("figures").replaceChildren(...known.map(([name, value, more]) => {
     const box = make("div"), figure = make("dd", value);

@@ -8,6 +8,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
+from penstock.entry.observe_spool import Spool
 from penstock.entry.snapshot import Snapshot
 from penstock.settings import Status
 
@@ -102,14 +103,8 @@ def _families(seen: Snapshot, limits: Status) -> Iterator[Metric]:
             family = CounterMetricFamily(f"penstock_{name}", text, labels=["spool"])
             family.add_metric([spool_name], seen.ledger.counters.get(name, 0))
             yield family
-    if seen.spool is not None:
-        spool = seen.spool
-        age = spool.oldest_waiting_seconds
-        yield gauge("oldest_waiting_seconds", "Age of the oldest waiting file.", age)
-        yield gauge("spool_files", "Files in the spool, whatever their state.", spool.entries)
-        yield gauge("rejects_kept", "Files in the rejects directory.", spool.rejects_kept)
-        yield gauge("disk_free_bytes", "Bytes free on the spool's disk.", spool.disk_free_bytes)
-        yield gauge("disk_size_bytes", "Bytes of the spool's disk.", spool.disk_bytes)
+    for name, text, value in _of_the_spool(seen.spool):
+        yield gauge(name, text, value)
     if seen.queue is not None:
         depth = {name: float(count) for name, count in seen.queue._asdict().items()}
         yield gauges("queue_messages", "Messages in the queue, as SQS estimates.", "kind", depth)
@@ -118,3 +113,16 @@ def _families(seen: Snapshot, limits: Status) -> Iterator[Metric]:
         yield gauge("redis_memory_used_bytes", "Bytes that Redis uses.", memory.used_bytes)
         yield gauge("redis_memory_max_bytes", "Bytes it may use; 0: no limit.", memory.max_bytes)
         yield gauge("ledger_memory_bytes", "This ledger's share, estimated.", memory.ledger_bytes)
+
+
+def _of_the_spool(spool: Spool | None) -> Iterator[tuple[str, str, float]]:
+    """Yield name, text and value of each gauge that is known; over HTTP some are not."""
+    if spool is None:
+        return
+    yield "oldest_waiting_seconds", "Age of the oldest waiting file.", spool.oldest_waiting_seconds
+    yield "spool_files", "Files in the spool, whatever their state.", spool.entries
+    if spool.rejects_kept is not None:
+        yield "rejects_kept", "Files in the rejects directory.", spool.rejects_kept
+    if spool.room is not None:
+        yield "disk_free_bytes", "Bytes free on the spool's disk.", spool.room.free_bytes
+        yield "disk_size_bytes", "Bytes of the spool's disk.", spool.room.disk_bytes

@@ -43,6 +43,7 @@ class Observer:
         self._book_url = ""
         self._queue: Any = None
         self._watch: SpoolWatch | None = None
+        self._stack = AsyncExitStack()
         self._history: deque[tuple[float, Mapping[str, int]]] = deque()
         self._cached: dict[str, tuple[float, Any]] = {}
         self._lock = asyncio.Lock()
@@ -82,6 +83,7 @@ class Observer:
         await self._drop_ledger()
         if self._queue is not None:
             await self._queue.close()
+        await self._stack.aclose()
 
     async def _look(self) -> Snapshot:
         known = self._settings
@@ -131,10 +133,7 @@ class Observer:
 
     async def _look_at_spool(self, found: dict[str, Any], states: Any) -> None:
         if self._watch is None:
-            known = self._settings
-            self._watch = SpoolWatch(
-                wiring.spool_directory(known), wiring.rejects_directory(known), known.source.pattern
-            )
+            self._watch = SpoolWatch(await wiring.view(self._settings, self._stack))
         found["spool"] = await self._watch.look(states)
 
     async def _depth(self) -> QueueDepth:

@@ -34,7 +34,8 @@ def _away(snapshot: Snapshot, limits: Status) -> Iterator[Verdict]:
     advice = {
         "redis": "start Redis (`penstock run` starts an embedded one), or mend ledger.url; nothing"
         " is lost meanwhile, workers wait for it",
-        "spool": "bring the directory back, or mend source.url",
+        "spool": "bring the directory, or the server in front of it, back, or mend what this names:"
+        " source.url, source.token; workers go on by themselves",
         "queue": "mend the queue, the rights or the network; then workers go on by themselves",
     }
     stopped = snapshot.away.get("redis")
@@ -111,9 +112,8 @@ def _rejects(snapshot: Snapshot, limits: Status) -> Iterator[Verdict]:
             " `penstock rejected retry --all`",
         )  # fmt: skip
         return
-    kept = snapshot.ledger.sizes["rejected"] + (
-        snapshot.spool.rejects_kept if snapshot.spool else 0
-    )
+    kept = snapshot.ledger.sizes["rejected"]
+    kept += (snapshot.spool.rejects_kept or 0) if snapshot.spool else 0
     if kept:
         yield Verdict(
             "some-rejected", wrong=False,
@@ -133,13 +133,14 @@ def _room(snapshot: Snapshot, limits: Status) -> Iterator[Verdict]:
         )  # fmt: skip
     if spool is None:
         return
-    disk_share = spool.disk_free_bytes / spool.disk_bytes if spool.disk_bytes else 1.0
-    if min(disk_share, spool.inodes_free_share) < _DISK_SHARE_MIN:
+    room = spool.room
+    inodes_share = room.inodes_free_share if room else 1.0
+    disk_share = room.free_bytes / room.disk_bytes if room and room.disk_bytes else 1.0
+    if min(disk_share, inodes_share) < _DISK_SHARE_MIN:
         what = "space" if disk_share < _DISK_SHARE_MIN else "inodes"
         yield Verdict(
             "disk-full", wrong=True,
-            text=f"the spool's disk has {min(disk_share, spool.inodes_free_share):.1%} of its"
-            f" {what} left",
+            text=f"the spool's disk has {min(disk_share, inodes_share):.1%} of its {what} left",
             advice="make room: lower archive.retention_days, or move the archive",
         )  # fmt: skip
     if spool.entries > SPOOL_ENTRIES_MAX:

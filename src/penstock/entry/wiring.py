@@ -22,6 +22,7 @@ from penstock.archiver import Archiver
 from penstock.checker import Checker
 from penstock.edges import Queue, Source
 from penstock.entry.embedded_redis import EmbeddedRedis
+from penstock.entry.observe_spool import DirectoryView, RemoteView, View
 from penstock.errors import Halt
 from penstock.loader import Loader
 from penstock.model import Claim
@@ -37,6 +38,7 @@ from penstock.stages.source_http import HttpSite
 from penstock.stages.source_nginx import NginxSource, place_of
 from penstock.stages.source_nginx_many import CONNECTIONS
 from penstock.stages.source_server import ServerSource
+from penstock.stages.source_server_wire import PAGE_FILES_MAX
 
 if TYPE_CHECKING:
     from penstock.stages.queue_sqs import SqsQueue
@@ -130,18 +132,37 @@ async def checker(settings: Settings, stack: AsyncExitStack) -> Checker:
     )
 
 
-async def source(settings: Settings, stack: AsyncExitStack) -> Source:
-    """Return the way into the spool. Raises Halt if `source.url` names none."""
+async def source(settings: Settings, stack: AsyncExitStack, *, wait_seconds: float = 1.0) -> Source:
+    """Return the way into the spool. Raises Halt if `source.url` names none.
+
+    A listing of the file server with nothing new is answered after `wait_seconds`.
+    """
     url = settings.source.url
     made: Source
     if url.startswith(_FILE_SERVER):
-        made = ServerSource(_site(settings, url), max_file_bytes=settings.decode.max_file_bytes)
+        made = ServerSource(
+            _site(settings, url),
+            max_file_bytes=settings.decode.max_file_bytes,
+            wait_seconds=wait_seconds,
+        )
     elif url.startswith(_NGINX):
         made = _nginx_source(settings)
     else:
         made = directory_source(settings)
     stack.push_async_callback(made.close)
     return made
+
+
+async def view(settings: Settings, stack: AsyncExitStack) -> View:
+    """Return how an observer looks at the spool. Raises Halt if `source.url` names none."""
+    if is_directory(settings):
+        spool, rejects = spool_directory(settings), rejects_directory(settings)
+        return DirectoryView(spool, rejects, settings.source.pattern)
+    # All that lies there at once, whether it is complete or not, and without waiting for more.
+    at_once = settings.model_copy(
+        update={"source": settings.source.model_copy(update={"settle_seconds": 0.0})}
+    )
+    return RemoteView(await source(at_once, stack, wait_seconds=0.0), PAGE_FILES_MAX)
 
 
 def served_directory(settings: Settings) -> DirectorySource:
@@ -179,6 +200,7 @@ def _nginx_source(settings: Settings) -> NginxSource:
         archive_directory=settings.archive.directory,
         rejects_directory=settings.archive.rejected_directory,
         archive_action=settings.archive.action,
+        page_files_max=PAGE_FILES_MAX,
     )
 
 

@@ -113,7 +113,11 @@ def _flow(snapshot: Snapshot) -> Table:
     late = snapshot.ledger.oldest_processed_seconds if snapshot.ledger else 0.0
     rejected = counters.get("files_rejected", 0) if sizes else None
     archived = counters.get("files_archived", 0) if sizes else None
-    kept = f"{spool.rejects_kept:,} in the rejects directory" if spool else ""
+    kept = (
+        ""
+        if spool is None or spool.rejects_kept is None
+        else (f"{spool.rejects_kept:,} in the rejects directory")
+    )
     rows: Sequence[tuple[str, int | None, str | None, str]] = (
         ("waiting", snapshot.waiting, None, oldest),
         ("processing", sizes.get("processing"), None, f"{sizes.get('claims', 0):,} claims"),
@@ -157,9 +161,8 @@ def _figures(snapshot: Snapshot) -> Table:
         share = f"{_bytes(memory.ledger_bytes)} are this ledger's"
         table.add_row("Redis memory", f"{_bytes(memory.used_bytes)}{limit}; {share}")
     if spool is not None:
-        table.add_row(
-            "in the spool", f"{spool.entries:,} files; {_bytes(spool.disk_free_bytes)} of disk free"
-        )
+        room = f"; {_bytes(spool.room.free_bytes)} of disk free" if spool.room else ""
+        table.add_row("in the spool", f"{spool.entries:,} files{room}")
     for worker in snapshot.workers[:_CLAIMS_SHOWN]:
         silent = f"last heard of {duration(worker.silent_for_seconds)} ago"
         table.add_row("worker", f"{worker.name}, {worker.claims} claims, {silent}")
