@@ -29,8 +29,8 @@ format: .venv/installed ## Format the code, and mend what the linter can.
 docs: .venv/installed ## Write docs/settings.md and docs/commands.md anew from the code.
 	@.venv/bin/python scripts/reference.py
 
-bench: .venv/installed ## Measure; prints a table for each script in bench/.
-	@for script in bench/[a-z]*.py; do echo "== $$script"; .venv/bin/python $$script || exit 1; done
+bench: .venv/installed ## Measure the whole path, half an hour (ARGS=--quick: a taste).
+	@.venv/bin/python bench/run.py $(ARGS)
 
 campaign: .venv/installed ## Run the long forms of the tests (SCALE=0.01 for a taste).
 	@PENSTOCK_CAMPAIGN_SCALE=$(SCALE) .venv/bin/pytest -n 2 --maxschedchunk 1 -m "campaign or both" --timeout 0 $(ARGS)

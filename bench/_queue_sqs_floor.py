@@ -3,6 +3,8 @@
 import hashlib
 import hmac
 import io
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,9 +12,12 @@ import aiohttp
 import msgspec
 from _queue_sqs_client import CONNECTIONS, Count, entries_of, from_tasks, main, messages_of
 
+Send = Callable[[Sequence[Mapping[str, Any]]], Coroutine[Any, Any, None]]
 
-async def floor(url: str, workload: str, count: Count) -> None:
-    """Send batches with nothing but a signature."""
+
+@asynccontextmanager
+async def sender(url: str) -> AsyncGenerator[Send]:
+    """Give what posts a batch of entries to the queue at `url`, with nothing but a signature."""
     key = b"AWS4bench"
     day = datetime.now(UTC).strftime("%Y%m%d")
     for part in (day, "us-east-1", "sqs", "aws4_request"):
@@ -24,7 +29,7 @@ async def floor(url: str, workload: str, count: Count) -> None:
 
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=CONNECTIONS)) as http:
 
-        async def send(batch: list[dict[str, Any]]) -> None:
+        async def send(batch: Sequence[Mapping[str, Any]]) -> None:
             body = encode({"QueueUrl": url, "Entries": batch})
             stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
             headers = {
@@ -47,6 +52,12 @@ async def floor(url: str, workload: str, count: Count) -> None:
             async with http.post(endpoint, data=data, headers=headers) as response:
                 await response.read()
 
+        yield send
+
+
+async def floor(url: str, workload: str, count: Count) -> None:
+    """Send the same batches again and again."""
+    async with sender(url) as send:
         await from_tasks(count, entries_of(messages_of(workload)), send)
 
 

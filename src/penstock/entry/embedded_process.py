@@ -86,6 +86,11 @@ class EmbeddedProcess:
         return self._owner is not None
 
     @property
+    def pid(self) -> int | None:
+        """The process id, if this object runs the process."""
+        return self._process.pid if self._process else None
+
+    @property
     def exit_code(self) -> int | None:
         """The exit code of the process if it has ended by itself, else None. A cheap poll."""
         return self._process.poll() if self._process else None
