@@ -7,7 +7,7 @@ import http.client
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote, urlsplit
 
 import boto3
@@ -33,16 +33,15 @@ def reader(plan: Plan) -> Callable[[str], str]:
 
 def run(plan: Plan) -> None:
     """Send each file that is not in the set, record by record, in tens."""
-    client: Any = boto3.client(  # pyright: ignore[reportUnknownVariableType]
-        "sqs", endpoint_url=plan.queue_url.rpartition("/0")[0]
-    )
+    endpoint_url = plan.queue_url.rpartition("/0")[0]
+    client = cast("Any", boto3).client("sqs", endpoint_url=endpoint_url)
     store: Any = redis.Redis.from_url(plan.redis_url)
     read = reader(plan)
     entries: list[dict[str, str]] = []
 
     def send() -> None:
-        reply: dict[str, Any] = client.send_message_batch(QueueUrl=plan.queue_url, Entries=entries)
-        if reply.get("Failed"):
+        reply = client.send_message_batch(QueueUrl=plan.queue_url, Entries=entries)
+        if "Failed" in reply:
             raise SystemExit("not all was sent")
         entries.clear()
 
