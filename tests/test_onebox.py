@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from support.box import Box
+from support.fileserver import TOKEN, served
 
 Start = Callable[..., subprocess.Popen[str]]
 
@@ -94,6 +95,21 @@ async def test_run_drains_and_stops_cleanly(box: Box, penstock: Start) -> None:
     assert time.monotonic() - began < 10
     assert not [pid for pid in family if Path(f"/proc/{pid}").exists()]
     assert box.received_ids() == dict.fromkeys(range(500), 1)
+
+
+async def test_run_drains_over_http_with_a_redis_of_its_own(box: Box, penstock: Start) -> None:
+    """The spool may be behind a file server: everything else on the box is the same."""
+    box.given["ledger"] = {}
+    box.set("run", archiver_interval_seconds=0.3, state_directory=str(box.root / "state"))
+    box.write_many(50)
+    async with served(box.root, tokens=TOKEN) as address:
+        box.set("source", url=address, token=TOKEN)
+        process = penstock("run", "--config", str(box.toml()))
+        await until(lambda: not list(box.spool.iterdir()))
+        process.send_signal(signal.SIGTERM)
+        await finished(process)
+    assert process.returncode == 0
+    assert box.received_ids() == dict.fromkeys(range(50), 1)
 
 
 async def test_a_killed_worker_loses_nothing(box: Box, penstock: Start) -> None:

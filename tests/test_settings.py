@@ -50,9 +50,15 @@ def test_every_setting_can_come_from_the_environment(
         ('[source]\npattern = "("', "source.pattern: '(' is not allowed; allowed: a regular expr"),
         ('[source]\npattern = ""', "source.pattern: '' is not allowed; allowed: "),
         ("[archive]\nretention_days = inf", "archive.retention_days: inf is not allowed; allowed:"),
-        ("[worker]\nlane = 1", "worker.lane: no such setting; see `penstock config show`"),
-        ("[wroker]\nlanes = 1", "wroker: no such setting; see `penstock config show`"),
-        ("[worker\n", "penstock.toml: "),
+        ("[worker]\nlane = 1", "worker.lane: no such setting; did you mean worker.lanes? see"),
+        ("[wroker]\nlanes = 1", "wroker: no such setting; did you mean worker? see `penstock"),
+        (
+            "[source]\npatern = 1",
+            "source.patern: no such setting; did you mean source.pattern? see",
+        ),
+        ("[selct]\nfields = 1", "selct: no such setting; did you mean select? see"),
+        ("[worker\n", "penstock.toml: is no TOML: "),
+        ("[queue]\nurl = embedded", "; a text stands in quotes"),
         (
             '[ledger]\nurl = "redis://host"',
             "ledger.spool: missing, and machines may share this Redis; allowed: a name",
@@ -157,6 +163,11 @@ def test_a_config_that_is_not_there(tmp_path: Path) -> None:
     ("name", "value", "line"),
     [
         ("PENSTOCK_QUEU__URL", "x", "PENSTOCK_QUEU__URL: no such setting"),
+        (
+            "PENSTOCK_QUEUE__ULR",
+            "x",
+            "PENSTOCK_QUEUE__ULR: no such setting; did you mean PENSTOCK_QUEUE__URL? allowed:",
+        ),
         ("PENSTOCK_LANES", "3", "PENSTOCK_LANES: no such setting"),
         ("PENSTOCK_QUEUE__URI", "x", "PENSTOCK_QUEUE__URI: no such setting"),
         ("PENSTOCK_QUEUE", "hush", "PENSTOCK_QUEUE: not JSON"),

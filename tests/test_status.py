@@ -22,6 +22,7 @@ from penstock.entry.observe import Observer
 from penstock.entry.observe_spool import RemoteView, Room, Spool, SpoolWatch
 from penstock.entry.snapshot import Snapshot
 from penstock.entry.verdict import SPOOL_ENTRIES_MAX, verdicts
+from penstock.errors import Halt
 from penstock.settings import Status
 from support.box import Box
 from support.fileserver import NEW_TOKEN, TOKEN, served, source_at
@@ -183,6 +184,7 @@ async def test_a_spool_behind_the_file_server_away(box: Box) -> None:
     (verdict,) = (await look(box)).verdicts
     assert verdict.code == "spool-away"
     assert address in verdict.text
+    assert "ssl" not in verdict.text  # it is plain HTTP
 
 
 async def test_a_spool_behind_nginx(box: Box) -> None:
@@ -376,6 +378,15 @@ async def test_the_command_says_it_and_exits_accordingly(box: Box) -> None:
     assert json.loads(result.output)["ledger"]["counters"]["files_processed"] == 3
 
 
+def test_without_a_spool_there_is_nothing_to_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a directory without a penstock.toml: one error that says how to come by one."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(Halt, match=r"source\.url: missing.*penstock init DIR"):
+        CliRunner().invoke(app, ["status"], catch_exceptions=False, standalone_mode=False)
+
+
 async def test_watch_shows_one_look_after_the_other_until_it_is_stopped(box: Box) -> None:
     """With --json a line a look; SIGINT ends it with 0."""
     command = ["status", "--watch", "--every", "0.2", "--json", "--config", str(box.toml())]
@@ -396,6 +407,7 @@ async def test_the_state_of_an_embedded_redis_is_seen_and_none_is_started(box: B
     box.set("run", state_directory=str(box.root / "state"))
     seen = await look(box)
     assert [v.code for v in seen.verdicts] == ["redis-away"]
+    assert "`penstock run` starts them" in seen.verdicts[0].advice
     assert not (box.root / "state").exists()
     async with EmbeddedRedis(box.root / "state"):
         await healthy(box)

@@ -5,11 +5,12 @@ file, the defaults. A wrong value raises Halt with one line per mistake: field, 
 allowed.
 """
 
+import difflib
 import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, cast
 
@@ -450,8 +451,13 @@ def load(
     except ValidationError as error:
         lines = [_one_line(cast("Mapping[str, Any]", e)) for e in error.errors()]
         raise Halt("\n".join(lines)) from None
-    except (ValueError, OSError) as error:  # TOML that does not parse
-        raise Halt(f"{path}: {error}") from None
+    except OSError as error:
+        raise Halt(f"{path}: cannot be read: {error.strerror or error}") from None
+    except ValueError as error:
+        raise Halt(
+            f"{path}: is no TOML: {error}; a text stands in quotes, one with backslashes best in"
+            r" single ones: pattern = '.*\.json'"
+        ) from None
 
 
 def tokens(token: SecretStr, token_file: str, setting: str) -> list[str]:
@@ -487,6 +493,19 @@ def without_password(url: str) -> str:
     return re.sub(r"(?<=://)([^/:]*):.*@", r"\1:…@", url)
 
 
+def _guess(name: str, spelled: Callable[[str], str] = str) -> str:
+    """Return "did you mean …? " with the section or `section.key` most like `name`, or nothing."""
+    known = [*Settings.model_fields]
+    for section, field in Settings.model_fields.items():
+        known += [f"{section}.{key}" for key in field.default.model_dump()]
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
+    return f"did you mean {spelled(near[0])}? " if near else ""
+
+
+def _variable(setting: str) -> str:
+    return f"PENSTOCK_{setting.upper().replace('.', '__')}"
+
+
 def _wrong_in_environment() -> list[str]:
     """Return a line for each variable that looks like a setting and cannot be one."""
     lines: list[str] = []
@@ -498,8 +517,9 @@ def _wrong_in_environment() -> list[str]:
         shape = _shape(section, key)
         if shape is None:
             lines.append(
-                f"{name}: no such setting; allowed: PENSTOCK_SECTION__KEY for what"
-                " `penstock config show` lists, such as PENSTOCK_QUEUE__URL"
+                f"{name}: no such setting; {_guess(rest.lower().replace('__', '.'), _variable)}"
+                "allowed: PENSTOCK_SECTION__KEY for what `penstock config show` lists, such as"
+                " PENSTOCK_QUEUE__URL"
             )
         elif shape in {Mapping, tuple} and not _is_json(value):
             lines.append(f"{name}: not JSON; allowed: a table or a list in JSON")
@@ -552,7 +572,8 @@ def _one_line(error: Mapping[str, Any]) -> str:
         return str(error["msg"]).removeprefix("Value error, ")
     field = ".".join(where)
     if error["type"] == "extra_forbidden":
-        return f"{field}: no such setting; see `penstock config show` for those there are"
+        listed = "see `penstock config show` for those there are"
+        return f"{field}: no such setting; {_guess(field)}{listed}"
     if error["type"] in {"model_type", "model_attributes_type"}:
         return f"{field}: … is not allowed; allowed: a table of settings"
     told = not where[-1].endswith(("url", "token")) and isinstance(

@@ -121,7 +121,11 @@ def _why(reject: RejectedFile, places: Places | None) -> Iterator[str]:
 
 def _next(name: str, state: str, places: Places | None) -> str:
     if state == "rejected":
-        return f"mend the settings, see `penstock preview`, then `penstock rejected retry {name}`"
+        return (
+            f"if the settings are wrong, mend them (`penstock preview`), then `penstock rejected"
+            f" retry {name}`; if the file is, put a mended copy into the spool under another name,"
+            f" and `penstock rejected discard {name}`"
+        )
     if state == "archived":
         return f"to send it again: `penstock replay {name}`"
     if state == "processed":

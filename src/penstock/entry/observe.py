@@ -9,12 +9,12 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from penstock.entry import wiring
 from penstock.entry.embedded_redis import EmbeddedRedis
 from penstock.entry.observe_spool import Spool, SpoolWatch
-from penstock.entry.snapshot import RATES, Snapshot, Worker
+from penstock.entry.snapshot import RATES, STOPPED, Snapshot, Worker
 from penstock.entry.verdict import verdicts
 from penstock.errors import Again, PenstockError
 from penstock.model import QueueDepth
@@ -22,8 +22,6 @@ from penstock.settings import EMBEDDED, EMBEDDED_QUEUE, Settings, without_passwo
 from penstock.stages.ledger import Ledger
 from penstock.stages.ledger_overview import Overview
 from penstock.stages.ledger_reads import HeldClaim
-
-STOPPED: Final = "Penstock does not run here: its embedded parts are stopped"
 
 _RATE_SECONDS = 10.0  # a live rate is over the samples of so long
 _QUEUE_SECONDS = 10.0  # between two questions to SQS: they cost money and change slowly

@@ -14,6 +14,10 @@ RATES: Final = ("files_processed", "files_archived", "files_rejected", "records_
 """The counters of which rates are shown."""
 
 
+STOPPED: Final = "Penstock does not run here: its embedded parts are stopped"
+"""Why Redis or the queue is away, where it is Penstock that starts them and it does not run."""
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """One thing that is wrong, or that is only worth a look; and what to do about it.

@@ -5,7 +5,7 @@ The first verdict is the one to act on; those that follow from it are left out.
 
 from collections.abc import Callable, Iterator, Sequence
 
-from penstock.entry.snapshot import Snapshot, Verdict
+from penstock.entry.snapshot import STOPPED, Snapshot, Verdict
 from penstock.settings import Status
 
 SPOOL_ENTRIES_MAX = 2_000_000
@@ -16,6 +16,10 @@ _REJECTS_MIN = 10
 _REJECTS_MINUTES = 10
 _MEMORY_SHARE_MAX = 0.8
 _DISK_SHARE_MIN = 0.05
+_STARTED = (
+    "`penstock run` starts them; a single pass (`penstock load`) does, and stops them again. What"
+    " they know is kept meanwhile, and not shown"
+)
 _OLD_LEASES = 5  # a claim held for so many leases is alive, but its worker hardly gets on
 _OVERDUE_SECONDS = 30.0  # a worker that runs takes an expired claim over at its next call
 
@@ -41,7 +45,9 @@ def _away(snapshot: Snapshot, limits: Status) -> Iterator[Verdict]:
     stopped = snapshot.away.get("redis")
     for part, code in codes.items():
         if part in snapshot.away and (part == "redis" or snapshot.away[part] != stopped):
-            yield Verdict(code, wrong=True, text=snapshot.away[part], advice=advice[part])
+            said = snapshot.away[part]
+            what = _STARTED if said == STOPPED else advice[part]
+            yield Verdict(code, wrong=True, text=said, advice=what)
 
 
 def _workers(snapshot: Snapshot, limits: Status) -> Iterator[Verdict]:

@@ -233,11 +233,19 @@ def rejects_directory(settings: Settings) -> Path:
     return _beside(spool_directory(settings), directory, "archive.rejected_directory")
 
 
+def spool_is_named(settings: Settings) -> None:
+    """Raise Halt if there is no `source.url`: then nothing else is worth a look."""
+    if not settings.source.url:
+        raise Halt(
+            "source.url: missing; allowed: the directory that the files are written into"
+            " (`penstock init DIR` writes a penstock.toml here; --config names another one)"
+        )
+
+
 def spool_directory(settings: Settings) -> Path:
     """Return the directory that `source.url` names. Raises Halt if it names none."""
     url = settings.source.url
-    if not url:
-        raise Halt("source.url: missing; allowed: the directory that the files are written into")
+    spool_is_named(settings)
     if "://" not in url:
         return Path(url)
     parts = urlsplit(url)

@@ -138,7 +138,8 @@ class Wire:
                 query_error = response.headers.get("x-amzn-query-error", "")
                 return Reply(response.status, query_error, reply)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            raise NotSentError(f"cannot connect to {self._place.url}: {error}") from error
+            cause = str(error).replace(" ssl:default", "")  # aiohttp says so of plain HTTP, too
+            raise NotSentError(f"cannot connect to {self._place.url}: {cause}") from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise NoReplyError(f"no reply from {self._place.url}: {error!r}") from error
 

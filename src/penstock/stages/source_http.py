@@ -22,6 +22,7 @@ from yarl import URL
 from penstock.errors import Again, Halt
 
 _UNIX = "http+unix"
+_TLS_OR_NOT = " ssl:default"  # aiohttp's word for an address, over plain HTTP as well
 _LATER = frozenset({408, 425, 429})  # and every 5xx
 _IDLE_SECONDS = 15.0  # a connection idle for longer is not used again: servers close theirs too
 _REASON_BYTES = 300  # of a refusal's body stand in the error
@@ -117,7 +118,7 @@ class HttpSite:
                 raise Halt(f"{what}: its certificate is not trusted: {error}") from None
             except (aiohttp.ClientError, OSError) as error:
                 if attempt == 2:  # noqa: PLR2004  the second and last
-                    cause = str(error) or type(error).__name__
+                    cause = str(error).replace(_TLS_OR_NOT, "") or type(error).__name__
                     raise CutOff(f"{what}: {cause}") from None
         raise AssertionError  # the loop returns or raises
 

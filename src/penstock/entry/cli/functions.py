@@ -129,3 +129,5 @@ def _print(tally: Mapping[str, Any], *, as_json: bool) -> None:
     for name, value in tally.items():
         if value or name.startswith("files_processed"):
             typer.echo(f"{name:24} {value:>14,}")
+    if tally.get("files_rejected"):
+        typer.echo("what cannot be sent is kept: `penstock rejected list` says why", err=True)

@@ -54,8 +54,9 @@ def preview(
     """Show what would be sent of files, and send nothing.
 
     Tells the preamble that came off, the records before and after, what is filtered out, what is
-    rejected and why, and how the records would be packed. Exits with 0 if every file could be read,
-    with 1 if one was rejected, be it for one of its records.
+    rejected and why, and how the records would be packed. Of more than ten files, shows one that
+    can be sent, and all with something rejected; --json shows every one. Exits with 0 if every file
+    could be read, with 1 if one was rejected, be it for one of its records.
     """
     given = {
         "select": {"fields": select, "where": where},
@@ -71,12 +72,14 @@ def preview(
     files, left_out = files_of(paths, known.source.pattern)
     if left_out:
         typer.echo(survey.told(left_out), err=True)
+    told = False
     for names in claims_of(files, known.worker.claim_files_max, known.worker.claim_bytes_max):
         for shown in previewed(names, known, totals):
             if as_json:
                 out.write(shown.line)
-            elif len(files) <= _TOLD_IN_FULL or shown.error or shown.rejected:
+            elif len(files) <= _TOLD_IN_FULL or shown.error or shown.rejected or not told:
                 _tell(shown)
+                told = told or bool(shown.records)  # of many files, the first that has something
     if not as_json:
         _tell_totals(totals, known)
     if totals.rejected_files:

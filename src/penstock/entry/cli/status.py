@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from penstock import settings
-from penstock.entry import repeat
+from penstock.entry import repeat, wiring
 from penstock.entry.cli.options import Config
 from penstock.entry.observe import observer
 from penstock.entry.snapshot import Snapshot, Verdict
@@ -42,6 +42,7 @@ def status(
     is wrong, with 1 if something is, so that a monitor can ask. Changes nothing and starts nothing.
     """
     known = settings.load(config)
+    wiring.spool_is_named(known)
     console = Console(width=None if Console().is_terminal else _PLAIN_WIDTH)
 
     async def look(stop: asyncio.Event) -> Snapshot:
