@@ -13,8 +13,11 @@ import pytest
 import typer.core
 import typer.main
 
+from penstock import model
 from penstock.entry.cli import app
 from penstock.settings import Settings, load
+from penstock.stages.decode import Decoder
+from penstock.stages.selection import Selection
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted(
@@ -115,24 +118,132 @@ def test_the_reference_is_what_the_code_says() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_the_readme_is_true_line_by_line(tmp_path: Path) -> None:
-    """Its shell blocks, run in order in one new directory, do what they say."""
+def run(page: Path, directory: Path) -> str:
+    """Run the shell blocks of a page in order in a new directory; return what they print."""
     lines = [f'export PATH="{ROOT}/.venv/bin:$PATH"', "set -e"]
-    for run, code in blocks(ROOT / "README.md", "sh"):
-        if run and not code.startswith(("make", "export PATH")):
+    for to_run, code in blocks(page, "sh"):
+        if to_run and not code.startswith(("make", "export PATH")):
             lines.append(code)
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "PENSTOCK_"))}
     done = subprocess.run(
         ["bash", "-c", "\n".join(lines)],
-        cwd=tmp_path,
+        cwd=directory,
         env=clean,
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "the settings can work" in done.stdout
-    assert "records_sent                          2" in done.stdout
+    return done.stdout
+
+
+def test_the_readme_is_true_line_by_line(tmp_path: Path) -> None:
+    """Its shell blocks, run in order in one new directory, do what they say."""
+    said = run(ROOT / "README.md", tmp_path)
+    assert "the settings can work" in said
+    assert "records_sent                          2" in said
     archived = "archive/2026/11/23/06/2026-11-23T06-15-00.123456.json"
-    assert archived in done.stdout
+    assert archived in said
     assert (tmp_path / archived).exists()
+
+
+def test_the_tutorial_is_true_line_by_line(tmp_path: Path) -> None:
+    """From an odd header to a reject that is mended: everything sent, archived, accounted for."""
+    said = run(ROOT / "docs/tutorial.md", tmp_path)
+    assert "records_sent                          6" in said
+    assert "decode.preamble_lines" in said
+    assert "records_sent                          1" in said
+    assert "every file is accounted for" in said
+    archived = [path.name for path in (tmp_path / "archive").rglob("*.json")]
+    assert sorted(archived) == [f"2026-11-25T18-00-0{n}.json" for n in range(1, 5)]
+    assert not list((tmp_path / "feed").iterdir())
+
+
+def rows(page: str, heading: str) -> list[list[str]]:
+    """Return the cells of the table rows under a heading, of each the code in it, or its text."""
+    part = (ROOT / page).read_text().split(f"## {heading}\n", 1)[1].split("\n## ", 1)[0]
+    return [
+        [cell.strip() for cell in line.strip("|").split(" | ")]
+        for line in part.splitlines()
+        if line.startswith("| ")
+    ]
+
+
+def test_the_cookbook_is_what_the_compiler_gives() -> None:
+    """Every expression of docs/selection.md, over its record, by the selection that loaders use."""
+    (_, text) = next(blocks(ROOT / "docs/selection.md", "json"))
+    record = text.strip().encode()
+    tried = 0
+    for cells in rows("docs/selection.md", "Cookbook"):
+        if "`" not in cells[1] or cells[1].startswith("`select."):
+            continue
+        expression = re.sub(r"^(`+)\s?(.*?)\s?\1$", r"\2", cells[1].strip(" |"))
+        fields, where = (expression, None) if len(cells) > 2 else ("@", expression)
+        selection = Selection(fields, where)
+        result = selection.select(Decoder(selection.record_type).decode(record))
+        gives = cells[2].strip(" |`").encode() if fields != "@" else record
+        assert result.records == [gives], expression
+        tried += 1
+    assert tried > 15
+
+
+def test_the_message_format_is_what_is_sent() -> None:
+    """docs/sqs.md names every message attribute and content type, and no other."""
+    table = [row[0].strip(" |`") for row in rows("docs/sqs.md", "Messages")[1:]]
+    names = {name for name in vars(model) if name.startswith("ATTRIBUTE_")} - {"ATTRIBUTE_TYPE"}
+    assert set(table) == {getattr(model, name) for name in names}
+    page = (ROOT / "docs/sqs.md").read_text()
+    types = {getattr(model, name) for name in vars(model) if name.startswith("CONTENT_TYPE_")}
+    assert set(re.findall(r"`(application/[a-z.+]+)`", page)) == types
+
+
+def test_the_ledgers_keys_are_those_of_the_code() -> None:
+    """docs/ledger.md names every key that a script or a read uses, and no other."""
+    stages = ROOT / "src/penstock/stages"
+    used = set[str]()
+    for path in stages.glob("ledger*.py"):
+        used |= set(re.findall(r"""\bkey\(f?"([a-z_]+)""", path.read_text()))
+        for called in re.findall(r"\.run\(\s*\"[a-z_]+\",\s*\[([^\]]*)\]", path.read_text()):
+            used |= set(re.findall(r'"([a-z_]+)"', called))
+    table = " ".join(row[0] for row in rows("docs/ledger.md", "Keys")[1:])
+    named = {name.partition(":")[0] for name in re.findall(r"`([a-zA-Z_:]+)`", table)}
+    assert used - named == set()
+    code = "".join(path.read_text() for path in stages.glob("ledger*"))
+    assert [name for name in named if not re.search(rf"\b{name}\b", code)] == []
+
+
+def test_every_verb_of_the_ledger_is_told() -> None:
+    """docs/ledger.md names each script, and no other."""
+    told = " ".join(row[0] for row in rows("docs/ledger.md", "Verbs")[1:])
+    scripts = {
+        path.stem.removeprefix("ledger_") for path in (ROOT / "src/penstock/stages").glob("*.lua")
+    }
+    assert set(re.findall(r"`([a-z_]+)`", told)) == scripts - {"common", "clock"}
+
+
+def test_the_containers_name_what_exists() -> None:
+    """Dockerfile and compose file are not run here: what can be told by reading them is."""
+    text = (ROOT / "deploy/Dockerfile").read_text()
+    (base,) = re.findall(r"^FROM (\S+)$", text, re.MULTILINE)
+    assert re.fullmatch(r"python:3\.\d+-slim\S*", base)
+    assert re.findall(r"^USER (\S+)$", text, re.MULTILINE)[-1:] not in ([], ["root"], ["0"])
+    assert not re.search(r"^(ENV|ARG) .*(TOKEN|SECRET|PASSWORD|KEY)", text, re.MULTILINE)
+    for source in re.findall(r"^COPY (\S+) ", text, re.MULTILINE):
+        assert (ROOT / source).exists()
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    (entry,) = re.findall(r'^ENTRYPOINT \["(\w+)"\]$', text, re.MULTILINE)
+    (command,) = re.findall(r'^CMD \["(\w+)"\]$', text, re.MULTILINE)
+    assert entry in scripts
+    assert command in commands()
+    compose = (ROOT / "deploy/compose.yaml").read_text()
+    (build,) = re.findall(r"context: (\S+), dockerfile: (\S+)}", compose)
+    assert (ROOT / "deploy" / build[0] / build[1]).is_file()
+    services = set(re.findall(r"^  ([a-z]+):$", compose.split("\nvolumes:")[0], re.MULTILINE))
+    assert set(re.findall(r"depends_on: \[([a-z]+)\]", compose)) <= services
+    for image in re.findall(r"image: (\S+)", compose):
+        assert ":" in image
+        assert not image.endswith(":latest")
+    for section, key in re.findall(r"PENSTOCK_([A-Z]+)__([A-Z_]+):", compose):
+        assert f"{section}.{key}".lower() in SETTINGS
+    for page in (text, compose):
+        assert re.search(r"Not (built|run) in the tests", page)
