@@ -162,8 +162,7 @@ class NginxSource:
             admitted = room.admit(size_bytes, first=first)
             return admitted
 
-        reply = await self._site.call(
-            "GET",
+        reply = await self._site.get(
             path_of(self._spool, name),
             takes=_TAKEN,
             body_bytes_max=self._max_file_bytes,
