@@ -190,7 +190,9 @@ def test_the_cookbook_is_what_the_compiler_gives() -> None:
 def test_the_message_format_is_what_is_sent() -> None:
     """docs/sqs.md names every message attribute and content type, and no other."""
     table = [row[0].strip(" |`") for row in rows("docs/sqs.md", "Messages")[1:]]
-    names = {name for name in vars(model) if name.startswith("ATTRIBUTE_")} - {"ATTRIBUTE_TYPE"}
+    names = {name for name in vars(model) if name.startswith("ATTRIBUTE_")} - {
+        "ATTRIBUTE_DATA_TYPE"
+    }
     assert set(table) == {getattr(model, name) for name in names}
     page = (ROOT / "docs/sqs.md").read_text()
     types = {getattr(model, name) for name in vars(model) if name.startswith("CONTENT_TYPE_")}
