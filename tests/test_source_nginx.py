@@ -205,7 +205,7 @@ async def test_reading_holds_no_more_than_its_bound(
     for name in wanted:
         (tmp_path / "spool" / name).write_bytes(b"x" * 900)
     source, held_bytes = make(), 0
-    call = source._site.call
+    call = source._site.get
 
     async def counted(*given: Any, **named: Any) -> Reply:
         nonlocal held_bytes
@@ -213,7 +213,7 @@ async def test_reading_holds_no_more_than_its_bound(
         held_bytes += len(reply.body)
         return reply
 
-    monkeypatch.setattr(source._site, "call", counted)
+    monkeypatch.setattr(source._site, "get", counted)
     files = await source.read(wanted, 1000)
     assert [file.name for file in files] in (wanted[:1], wanted[:2])
     assert held_bytes <= 1000 + 1000
