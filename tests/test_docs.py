@@ -147,7 +147,7 @@ def test_the_readme_is_true_line_by_line(tmp_path: Path) -> None:
     assert (tmp_path / archived).exists()
 
 
-@pytest.mark.campaign  # two minutes, one of them a pause: in `make check`, not in `make test`
+@pytest.mark.campaign  # two minutes, one of them a pause
 @pytest.mark.timeout(600)
 def test_the_tutorial_is_true_line_by_line(tmp_path: Path) -> None:
     """From an odd header to a reject that is mended: everything sent, archived, accounted for."""
