@@ -188,6 +188,14 @@ def test_a_file_without_the_head_it_had_is_rejected() -> None:
             values(Preamble(), data[cut:])
 
 
+def test_a_guard_cut_down_to_an_empty_object_is_a_record() -> None:
+    """`{}` of `{}&&` is a record like any other: before objects it is sent, before an array not."""
+    assert values(Preamble(), b'{}{"a":1}') == [{}, {"a": 1}]
+    selected = _WHOLE.select(_DECODER.decode(Preamble().strip(b'{}[{"a":1}]')))
+    assert selected.records == [b"{}"]
+    assert [reject.index for reject in selected.rejects] == [1]
+
+
 def test_a_corrupt_first_line_is_not_skipped() -> None:
     """It may have been a record; only a declared number of lines is taken off."""
     with pytest.raises(Reject):
@@ -226,7 +234,10 @@ def check_damaged(around: Around, sample: Sample, at: int, size: int, scrap: str
     assume(not sample.text.startswith("{") or len(sample.records) == 1)
     before = around.before.encode()
     cut = min(at, len(before))
-    data = before[:cut] + scrap.encode() + before[cut + size :] + sample.text.encode()
+    head = before[:cut] + scrap.encode() + before[cut + size :]
+    if head.rstrip().endswith(b"{}"):  # what is left of {}&& is a record before those of the sample
+        return
+    data = head + sample.text.encode()
     try:
         found = values(Preamble(), data + around.after.encode())
     except Reject:
