@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -126,6 +127,33 @@ def test_listens_on_a_socket(spool: Path) -> None:
         process.terminate()
         assert process.wait(timeout=30) == 0
     assert not (spool.parent / "s").exists()
+
+
+def test_a_socket_in_use_is_refused_and_a_stale_one_taken_over(spool: Path) -> None:
+    """Two servers never share a path: the second halts, and the first goes on serving."""
+    arguments = (str(spool), "--unix", "s")
+    with running(spool.parent, *arguments) as (process, _):
+        code, _, err = ended(spool.parent, *arguments)
+        assert (code, len(err.splitlines())) == (78, 1), err
+        assert "s: another server listens on it; allowed: another path" in err
+        assert answers(spool.parent / "s")
+        process.kill()
+        process.wait()
+    assert (spool.parent / "s").is_socket()  # nobody cleaned up
+    with running(spool.parent, *arguments) as (process, _):
+        assert answers(spool.parent / "s")
+        process.terminate()
+        assert process.wait(timeout=30) == 0
+    assert not (spool.parent / "s").exists()
+
+
+def answers(path: Path) -> bool:
+    """Tell whether a server on the socket says that it is well."""
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(20)
+        client.connect(str(path))
+        client.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        return client.recv(100).startswith(b"HTTP/1.1 200")
 
 
 ERRORS: list[tuple[list[str], str]] = [

@@ -5,6 +5,7 @@ import json
 import tracemalloc
 import zlib
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -15,7 +16,7 @@ from penstock.model import FileRead, Unread
 from penstock.stages import source_server_wire as wire
 from penstock.stages.source_server import ServerSource
 from support import malicious_http
-from support.fileserver import source_at
+from support.fileserver import served, source_at
 from support.malicious_http import METADATA, Answer, MaliciousHttp, reply
 
 NAME = "2026-11-23T06:15:00.123456.json"
@@ -251,6 +252,22 @@ async def test_a_frame_that_lies_is_again(
     server.answers[READ] = reply(body=LIES[lie])
     with pytest.raises(Again, match="not a frame"):
         await source.read([NAME, OTHER], 1 << 20)
+
+
+async def test_a_file_too_large_for_the_worker_alone_stops_no_other(tmp_path: Path) -> None:
+    """It comes without its bytes, and is rejected for its size; the others come as they are.
+
+    Its bytes would not fit what the worker takes of an answer: the whole claim would stay at Again.
+    """
+    async with served(tmp_path, max_file_bytes=10_000_000) as address:
+        (tmp_path / "spool" / NAME).write_bytes(b"x" * 5_000_000)
+        (tmp_path / "spool" / OTHER).write_bytes(b"{}")
+        source = source_at(address, max_file_bytes=1000)
+        (large,) = await source.read([NAME, OTHER], 1 << 20)
+        (small,) = await source.read([OTHER], 1 << 20)
+        await source.close()
+    assert (large.data, large.size_bytes) == (b"", 5_000_000)
+    assert small.data == b"{}"
 
 
 async def test_a_file_too_large_for_the_server_alone_is_not_an_empty_one(

@@ -104,11 +104,14 @@ class FileServer:
         _check_count(question.names)
         if question.bytes_max < 1:
             raise Refused(400, "bytes_max: must be 1 or more")
+        if question.max_file_bytes < 0:
+            raise Refused(400, "max_file_bytes: must be 0 or more")
         if self._frames_bytes > _FRAMES_BYTES_MAX:
             raise Refused(503, "callers take too long for the frames they asked for; try again")
         async with self._reads:
             bytes_max = min(question.bytes_max, _FRAME_BYTES_MAX)
             files = await self._source.read(question.names, bytes_max)
+            files = [_allowed(file, question.max_file_bytes) for file in files]
             frame = await asyncio.to_thread(_frame, files)
             del files
             self._frames_bytes += len(frame)
@@ -215,6 +218,11 @@ def _check_count(names: Sequence[str] | Mapping[str, str]) -> None:
         raise Refused(400, f"{len(names)} names; allowed: 1 to {wire.CALL_NAMES_MAX:,}")
     if len(set(names)) < len(names):
         raise Refused(400, "names: one is given twice; allowed: each once")
+
+
+def _allowed(file: FileRead, max_file_bytes: int) -> FileRead:
+    """Leave out the bytes of a file that the caller would refuse, and its whole frame with it."""
+    return file if file.size_bytes <= max_file_bytes else file._replace(data=b"")
 
 
 def _frame(files: Sequence[FileRead]) -> bytes:

@@ -24,6 +24,7 @@ from penstock.settings import FD, Serve
 _TOKENS_MAX = 2  # the old one and the new one, while callers change over
 _TOKEN_CHARACTERS_MIN = 16
 BODY_BYTES_MAX = 16 << 20  # a thousand names, or the reasons of a thousand rejects
+_PROBE_SECONDS = 5.0  # for a server that listens where we would to accept a connection
 _IDLE_SECONDS = 75.0  # a connection without a whole request for so long is closed
 _PORT_MAX = 65_535
 _STOP_SECONDS = 5.0  # how long calls in flight go on after a stop
@@ -202,9 +203,11 @@ async def serving(app: web.Application, serve: Serve) -> AsyncGenerator[str]:
         _check_exposure(host, has_tls=tls is not None, serve=serve)
     runner = _Runner(app, serve)
     await runner.setup()
+    ours: tuple[int, int] | None = None
     try:
         site: web.BaseSite
         if serve.unix_socket:
+            await _check_free(serve.unix_socket)
             site = web.UnixSite(runner, serve.unix_socket, ssl_context=tls)
         elif inherited is not None:
             site = web.SockSite(runner, inherited, ssl_context=tls)
@@ -217,6 +220,7 @@ async def serving(app: web.Application, serve: Serve) -> AsyncGenerator[str]:
             setting = "serve.unix_socket" if serve.unix_socket else "serve.listen"
             raise Halt(f"{setting}: cannot listen on {where}: {error}") from None
         if serve.unix_socket:
+            ours = _identity(serve.unix_socket)
             yield f"http+unix://{serve.unix_socket}"
         else:
             listens = runner.addresses[0]
@@ -224,9 +228,38 @@ async def serving(app: web.Application, serve: Serve) -> AsyncGenerator[str]:
             yield f"{'https' if tls else 'http'}://{shown}:{listens[1]}"
     finally:
         await runner.cleanup()
-        if serve.unix_socket:
+        if ours is not None and _identity(serve.unix_socket) == ours:
             with contextlib.suppress(OSError):
                 Path(serve.unix_socket).unlink()  # noqa: ASYNC240  one call, at the end
+
+
+async def _check_free(path: str) -> None:
+    """Refuse a socket on which somebody listens: binding would take it from them, unseen by both.
+
+    What nobody listens on was left by a server that was killed, and is taken over.
+    """
+    try:
+        async with asyncio.timeout(_PROBE_SECONDS):
+            _, writer = await asyncio.open_unix_connection(path)
+        writer.close()
+        why = "another server listens on it"
+    except (FileNotFoundError, ConnectionRefusedError):
+        return
+    except OSError as error:  # not ours to ask, or too busy to answer
+        why = f"another server may listen on it ({error or 'no answer'})"
+    raise Halt(
+        f"serve.unix_socket: {path}: {why}; allowed: another path, or stop that server, or delete"
+        " the socket if it is nobody's"
+    )
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    """Return which socket a path is: another server may have taken the path over since."""
+    try:
+        status = Path(path).lstat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _inherited(serve: Serve) -> socket.socket | None:

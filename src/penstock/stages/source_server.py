@@ -80,7 +80,7 @@ class ServerSource:
         wanted = names[: wire.CALL_NAMES_MAX]
         reply = await self._post(
             "v1/files:read",
-            wire.ReadRequest([*wanted], bytes_max),
+            wire.ReadRequest([*wanted], bytes_max, self._max_file_bytes),
             bytes_max + self._max_file_bytes + len(wanted) * wire.ENTRY_BYTES_MAX,
             self._encoding,
         )

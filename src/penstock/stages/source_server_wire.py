@@ -11,6 +11,7 @@ order in which they were asked for. ③ the files' bytes, `length_bytes` each, n
 
 import itertools
 import re
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Annotated
 
@@ -55,11 +56,13 @@ class Listing(msgspec.Struct):
 class ReadRequest(msgspec.Struct):
     """The body of POST /v1/files:read: files from the front of `names` until `bytes_max` is passed.
 
-    At least one file is answered for.
+    At least one file is answered for. A file larger than `max_file_bytes` is answered for without
+    its bytes, as one that is too large for the server itself.
     """
 
     names: list[str]
     bytes_max: int
+    max_file_bytes: int = sys.maxsize
 
 
 class ReadEntry(msgspec.Struct, omit_defaults=True):
