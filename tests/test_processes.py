@@ -51,7 +51,13 @@ def accepted(box: Box) -> Counter[str]:
 
 
 async def in_flight(box: Box) -> int:
-    """Count the messages that SQS has and no journal or commit knows: what may be repeated."""
+    """Count the messages that SQS has and no journal or commit knows: what may be repeated.
+
+    What the worker wrote before it was stopped is still on its way to the stub, in this process.
+    """
+    seen = -1
+    while seen != (seen := sum(accepted(box).values())):
+        await asyncio.sleep(0.25)
     client: Any = redis.from_url(box.given["ledger"]["url"], decode_responses=True)
     prefix = f"penstock:{{{box.given['ledger']['spool']}}}:"
     known = await client.zcard(f"{prefix}json_files_processed")

@@ -238,12 +238,14 @@ async def _check_free(path: str) -> None:
 
     What nobody listens on was left by a server that was killed, and is taken over.
     """
+    if _identity(path) is None:  # nothing there; whether it can be made, binding tells
+        return
     try:
         async with asyncio.timeout(_PROBE_SECONDS):
             _, writer = await asyncio.open_unix_connection(path)
         writer.close()
         why = "another server listens on it"
-    except (FileNotFoundError, ConnectionRefusedError):
+    except (FileNotFoundError, ConnectionRefusedError):  # it may have gone meanwhile
         return
     except OSError as error:  # not ours to ask, or too busy to answer
         why = f"another server may listen on it ({error or 'no answer'})"
