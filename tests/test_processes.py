@@ -131,18 +131,22 @@ async def test_an_archiver_killed_at_any_point_leaves_each_file_in_one_place(
 
 
 async def test_a_worker_stopped_past_its_lease_does_no_harm(box: Box) -> None:
-    """SIGSTOP for longer than the lease: a successor finishes; awake again, it is refused."""
+    """SIGSTOP for longer than the lease: a successor finishes; awake again, it is refused.
+
+    What repeats is what its connections carry at most: a call may have been found in time, and be
+    written only after it wakes.
+    """
     prepare(box)
+    box.set("queue", connections=2)
     process = await start(box, "load", "journal.before", 1, "SIGSTOP")
     await asyncio.to_thread(os.waitid, os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
-    flying = await in_flight(box)
     await asyncio.sleep(LEASE_SECONDS)
     await recover(box)
     process.send_signal(signal.SIGCONT)
     await process.wait()
     copies = accepted(box)
     assert set(copies) == {str(n) for n in range(FILES)}
-    assert sum(copies.values()) - FILES <= flying
+    assert sum(copies.values()) - FILES <= 2 * 10
     assert (await box.counters())["journals_refused"] >= 1
 
 
