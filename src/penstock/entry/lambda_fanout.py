@@ -55,18 +55,25 @@ class Growth:
         return now - before > _GROWTH_MIN * WINDOW_SECONDS
 
 
+def given_name(event: Any) -> str:
+    """Return the name that another loader gave this one as it started it; empty if none did.
+
+    `event` is what the function was invoked with, by its schedule, by a person, or by a loader.
+    """
+    given = cast("dict[str, Any]", event) if isinstance(event, dict) else {}
+    return str(given.get("loader") or "")
+
+
 @contextlib.asynccontextmanager
 async def counted(
     run: Invocation, loaders: LedgerLoaders, event: Any
 ) -> AsyncGenerator[Callable[[float], None]]:
     """Count this loader while it runs; meanwhile start another one where the backlog grows.
 
-    `event` is what the function was invoked with: the schedule's, or another loader's, which holds
-    the name under which this one is counted already. Yields what is to be told the age of each
-    claim's oldest file.
+    One that another loader started is counted already, under the name it was given. Yields what is
+    to be told the age of each claim's oldest file.
     """
-    given = cast("dict[str, Any]", event) if isinstance(event, dict) else {}
-    name = str(given.get("loader") or run.name)
+    name = given_name(event) or run.name
     growth = Growth()
 
     async def watch() -> None:

@@ -37,11 +37,15 @@ SCHEDULES = {
 
 
 class Run(NamedTuple):
-    """One invocation of a function, as its log tells it; `error` is empty if it went well."""
+    """One invocation of a function, as its log tells it; `error` is empty if it went well.
+
+    `loader` is the name that another loader gave it, if not the schedule but that one started it.
+    """
 
     function: str
     tally: Mapping[str, Any]
     error: str
+    loader: str
 
 
 class LocalCloud:
@@ -175,8 +179,11 @@ class LocalCloud:
         """Return the invocations that have ended since this was last asked, as they logged."""
         found: list[Run] = []
         for function in FUNCTIONS:
-            group = f"/aws/lambda/{STACK}-{function}"
-            answer = await self.cloud.api("logs", "filter_log_events", logGroupName=group)
+            # Only the last line of each run has this phrase: an answer holds no more than 10,000.
+            answer = await self.cloud.api(
+                "logs", "filter_log_events",
+                logGroupName=f"/aws/lambda/{STACK}-{function}", filterPattern=f'"{function}."',
+            )  # fmt: skip
             for event in answer["events"]:
                 line = _line(event["message"])
                 step = str(line.get("step", ""))
@@ -187,7 +194,7 @@ class LocalCloud:
                 ):
                     self._read.add(identity)
                     error = str(line.get("cause", "")) if step.endswith("failed") else ""
-                    found.append(Run(function, line, error))
+                    found.append(Run(function, line, error, str(line.get("loader", ""))))
         return found
 
 

@@ -4,7 +4,9 @@ producer ──files──▶ spool ──▶ file server ──▶ functions �
 """
 
 import asyncio
+import dataclasses
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import redis.asyncio as redis
@@ -15,16 +17,32 @@ from penstock.entry.demo_consumer import Consumer
 from penstock.entry.demo_result import Result
 from penstock.entry.demo_tweets import SELECTION
 from penstock.entry.demo_watch import Watch
-from penstock.entry.local_cloud import LocalCloud, Run
+from penstock.entry.local_cloud import FUNCTIONS, LocalCloud, Run
 
 _STANDSTILL_SECONDS = 200.0  # three ticks of a minute
 _POLL_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class CloudResult(Result):
+    """The figures of `penstock local-cloud --json`: those of the demo, and runs of functions.
+
+    `loaders_started` of the `loader_runs` were started by a loader that saw the backlog grow, the
+    others by the schedule.
+    """
+
+    loader_runs: int
+    loaders_started: int
+    archiver_runs: int
+    checker_runs: int
+    runs_failed: int
 
 
 class CloudDemo(Demo):
     """One run in `directory`, which is empty.
 
     `told` is given each invocation of a function, as it ends, and `say` each step of the set-up.
+    With `one_a_message` each record is a message of its own, which takes many more calls.
     `archive` is a bundle for this machine, or None to build one.
     """
 
@@ -39,13 +57,16 @@ class CloudDemo(Demo):
         say: Callable[[str], None],
         told: Callable[[Run], None],
         max_loaders: int = 4,
+        one_a_message: bool = False,
         archive: Path | None = None,
     ) -> None:
         super().__init__(plan, directory, show)
         self._say = say
         self._told = told
         self._max_loaders = max_loaders
+        self._one_a_message = one_a_message
         self._archive = archive
+        self._runs: list[Run] = []
 
     async def run(self, stop: asyncio.Event) -> Result | None:
         """Run until all is accounted for, or nothing moves any more; None if `stop` was set.
@@ -60,7 +81,7 @@ class CloudDemo(Demo):
             self.directory,
             archive,
             spool_name=demo_box.SPOOL_NAME,
-            config=f"[select]\nfields = '{SELECTION}'\n",
+            config=self._config(),
             parameters={
                 "QueueType": "fifo" if self.plan.fifo else "standard",
                 "MaxLoaders": str(self._max_loaders),
@@ -76,10 +97,25 @@ class CloudDemo(Demo):
                 finally:
                     telling.cancel()
                     await asyncio.gather(telling, return_exceptions=True)
-                for run in await cloud.runs():
-                    self._told(run)
+                await self._tell_of(cloud)
                 await self.watch.sample()
         return None if stop.is_set() else self._result()
+
+    def _config(self) -> str:
+        per_message = 1 if self._one_a_message else '"many"'
+        return f"[select]\nfields = '{SELECTION}'\n[queue]\nrecords_per_message = {per_message}\n"
+
+    def _result(self) -> CloudResult:
+        functions = [run.function for run in self._runs]
+        loaders, archivers, checkers = map(functions.count, FUNCTIONS)
+        return CloudResult(
+            **dataclasses.asdict(super()._result()),
+            loader_runs=loaders,
+            loaders_started=sum(bool(run.loader) for run in self._runs),
+            archiver_runs=archivers,
+            checker_runs=checkers,
+            runs_failed=sum(bool(run.error) for run in self._runs),
+        )
 
     async def _build(self) -> Path:
         architecture, python = bundle.here()
@@ -92,5 +128,9 @@ class CloudDemo(Demo):
     async def _tell(self, cloud: LocalCloud) -> None:
         while True:
             await asyncio.sleep(_POLL_SECONDS)
-            for run in await cloud.runs():
-                self._told(run)
+            await self._tell_of(cloud)
+
+    async def _tell_of(self, cloud: LocalCloud) -> None:
+        for run in await cloud.runs():
+            self._runs.append(run)
+            self._told(run)

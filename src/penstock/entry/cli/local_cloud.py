@@ -9,7 +9,7 @@ from rich.console import Console
 
 from penstock.entry import repeat
 from penstock.entry.cli.demo import Progress, QueueKind, account, say, working_directory
-from penstock.entry.cli.options import Json
+from penstock.entry.cli.options import Json, PerMessage
 from penstock.entry.demo import Plan
 from penstock.entry.local_cloud import Run
 from penstock.entry.local_cloud_demo import CloudDemo
@@ -24,6 +24,9 @@ def local_cloud(
     rate: Annotated[float, typer.Option(min=0.1, help="Files a second.")] = 200,
     seconds: Annotated[float, typer.Option(min=0.1, help="How long files are written.")] = 60,
     records_per_file: Annotated[int, typer.Option(min=1, help="Records in a file.")] = 1,
+    records_per_message: Annotated[
+        PerMessage, typer.Option(help="Collections, or one record a message.")
+    ] = PerMessage.many,
     queue: Annotated[QueueKind, typer.Option(help="The kind of queue.")] = QueueKind.standard,
     max_loaders: Annotated[
         int, typer.Option(min=1, max=1000, help="The template's MaxLoaders.")
@@ -53,12 +56,19 @@ def local_cloud(
     def told(run: Run) -> None:
         counts = [f"{n} {run.tally[n]:,}" for n in _FIGURES if run.tally.get(n)]
         how = f"failed: {run.error}" if run.error else ", ".join(counts) or "nothing to do"
-        line(f"{run.function} ran by its schedule: {how}")
+        by = "started by another" if run.loader else "by its schedule"
+        line(f"{run.function} ran {by}: {how}")
 
     with working_directory(keep, plan.disk_bytes) as place:
         with Progress(console, quiet=as_json) as progress:
             run = CloudDemo(
-                plan, place.path, progress.show, say=line, told=told, max_loaders=max_loaders
+                plan,
+                place.path,
+                progress.show,
+                say=line,
+                told=told,
+                max_loaders=max_loaders,
+                one_a_message=records_per_message is PerMessage.one,
             )
             result = repeat.run(run.run)
         account(console, run, result, place, seconds, as_json=as_json)
