@@ -90,6 +90,18 @@ async def test_a_secret_that_cannot_be_read(
         await with_secrets(load(overrides={"aws": {"token_secret": "t"}}))
 
 
+@pytest.mark.parametrize("kept", ['{"Token": "hush", "user": "u"}', "", "  "])
+async def test_a_secret_that_holds_something_else(
+    monkeypatch: pytest.MonkeyPatch, kept: str
+) -> None:
+    """Another secret's name: it is not sent to the file server, and not told in the error."""
+    answer(monkeypatch, Aws({"t": kept}))
+    for setting in ("token_secret", "token_parameter"):
+        with pytest.raises(Halt, match=rf"^aws\.{setting}: t: .*\"token\"") as raised:
+            await with_secrets(load(overrides={"aws": {setting: "t"}}))
+        assert "hush" not in str(raised.value)
+
+
 async def test_one_token_comes_from_one_place() -> None:
     """Two names for it would be a guess which."""
     given = {"token_secret": "t", "token_parameter": "/t"}

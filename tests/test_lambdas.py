@@ -14,6 +14,7 @@ import redis.asyncio as redis
 
 from penstock.entry import lambda_process, lambdas
 from penstock.errors import Again, Halt
+from penstock.settings import Settings
 from support.box import Box
 from support.lambda_runtime import Answer, LambdaFunction
 from support.sqs_stub import Fault
@@ -214,6 +215,28 @@ def test_when_a_function_begins_to_end(
     assert lambda_process.deadline(left) == (
         pytest.approx(budget), pytest.approx(stop), pytest.approx(grace),
     )  # fmt: skip
+
+
+async def test_what_setting_up_takes_is_part_of_its_time(
+    box: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Secrets that take a while to come are not added to the time in which claims are made."""
+
+    async def slow(known: Settings) -> Settings:
+        await asyncio.sleep(0.3)
+        return known
+
+    monkeypatch.setattr(lambda_process, "with_secrets", slow)
+    for name, value in environment(box).items():
+        monkeypatch.setenv(name, value)
+
+    async def work(run: lambda_process.Invocation) -> float:
+        await asyncio.sleep(0.2)  # connections, say
+        return run.budget_seconds
+
+    left_seconds = await asyncio.to_thread(lambdas._process.run, Context(), work)
+    assert left_seconds == pytest.approx(840 - 0.5, abs=0.2)
+    assert left_seconds < 840 - 0.5
 
 
 def test_the_handlers_are_thin() -> None:

@@ -175,6 +175,48 @@ def test_its_environment_is_of_settings(template: dict[str, Any]) -> None:
     assert not {"PENSTOCK_SOURCE__TOKEN"} & set(variables)
 
 
+def test_two_stacks_stand_beside_each_other(expanded: dict[str, Any]) -> None:
+    """Whatever has a name of its own has the stack's in it: two spools are two stacks.
+
+    Where a ScheduleV2 is given none, SAM names the schedule after its place in the template.
+    """
+    named = 0
+    for name, resource in expanded["Resources"].items():
+        for key in ("Name", "FunctionName", "QueueName", "LogGroupName", "DashboardName"):
+            given = resource.get("Properties", {}).get(key)
+            if given is None or (isinstance(given, dict) and "Ref" in given):
+                continue
+            assert "${AWS::StackName}" in json.dumps(given), (name, given)
+            named += 1
+    assert named == 3 + 3 + 3 + 2 + 1  # functions, schedules, log groups, queues, the dashboard
+
+
+def test_a_fifo_queue_is_made_for_high_throughput(template: dict[str, Any]) -> None:
+    """Without it 300 calls a second are all it takes; groups are claims, so there are many."""
+    queue = template["Resources"]["Queue"]["Properties"]
+    nothing = {"Ref": "AWS::NoValue"}
+    assert queue["DeduplicationScope"] == {"Fn::If": ["IsFifo", "messageGroup", nothing]}
+    assert queue["FifoThroughputLimit"] == {"Fn::If": ["IsFifo", "perMessageGroupId", nothing]}
+
+
+@pytest.mark.parametrize(
+    ("url", "taken"),
+    [
+        ("create", True),
+        ("rediss://redis.example.com:6379", True),
+        ("redis://user@10.0.0.7:6379/1", True),
+        ("rediss://:hush@redis.example.com:6379", False),
+        ("rediss://user:hush@redis.example.com", False),
+    ],
+)
+def test_no_password_stands_in_a_parameter(
+    template: dict[str, Any], url: str, *, taken: bool
+) -> None:
+    """Whoever may describe the stack, or its functions, would read it."""
+    pattern = template["Parameters"]["RedisUrl"]["AllowedPattern"]
+    assert bool(re.fullmatch(pattern, url)) is taken
+
+
 def test_alarms_and_dashboard_are_of_metrics_that_exist(template: dict[str, Any]) -> None:
     """What they look at is what the functions measure, under the names they give it."""
     known = {

@@ -64,28 +64,30 @@ async def start(function: str, name: str) -> None:
 
 
 def _secret(setting: str, name: str, key: str) -> str:
-    answer = _call(
-        "secretsmanager", "get_secret_value", f"{setting}: {name}", _CONFIG, SecretId=name
-    )
-    return _value(str(answer.get("SecretString", "")), key)
+    what = f"{setting}: {name}"
+    answer = _call("secretsmanager", "get_secret_value", what, _CONFIG, SecretId=name)
+    return _value(what, str(answer.get("SecretString", "")), key)
 
 
 def _parameter(name: str) -> str:
-    answer = _call(
-        "ssm", "get_parameter", f"aws.token_parameter: {name}", _CONFIG,
-        Name=name, WithDecryption=True,
-    )  # fmt: skip
-    return _value(str(answer["Parameter"]["Value"]), "token")
+    what = f"aws.token_parameter: {name}"
+    answer = _call("ssm", "get_parameter", what, _CONFIG, Name=name, WithDecryption=True)
+    return _value(what, str(answer["Parameter"]["Value"]), "token")
 
 
-def _value(text: str, key: str) -> str:
-    """Return a secret that is kept as it is, or as one member of a JSON object."""
+def _value(what: str, text: str, key: str) -> str:
+    """Return a secret that is kept as it is, or as one member of a JSON object.
+
+    Raises Halt if it is neither: an object of other things is some other secret.
+    """
     try:
         found = json.loads(text)
     except ValueError:
-        return text.strip()
-    if isinstance(found, dict) and key in found:
-        return str(cast("dict[str, object]", found)[key])
+        found = None
+    if isinstance(found, dict):
+        text = str(cast("dict[str, object]", found).get(key, ""))
+    if not text.strip():
+        raise Halt(f'{what}: holds nothing; allowed: text, or a JSON object with "{key}"')
     return text.strip()
 
 

@@ -12,9 +12,10 @@ that Redis and the queue are there.
 
 import asyncio
 import math
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
 from penstock import settings
@@ -31,7 +32,7 @@ _WHOLE_SECONDS = 150.0  # a function that is given less keeps the same shares of
 
 
 class Deadline(NamedTuple):
-    """From now on, in seconds: when nothing new is begun, when to stop, and the grace after it."""
+    """In seconds from the start: when nothing new is begun, when to stop, the grace after it."""
 
     budget_seconds: float
     stop_seconds: float
@@ -62,6 +63,12 @@ class Invocation:
     left_seconds: float
     function: str
     name: str
+    _began: float = field(default_factory=time.monotonic)
+
+    @property
+    def budget_seconds(self) -> float:
+        """For how much longer work may be begun: setting up has taken its part."""
+        return self._began + self.deadline.budget_seconds - time.monotonic()
 
 
 class LambdaProcess:
@@ -83,6 +90,7 @@ class LambdaProcess:
             self._runner.close()
 
     async def _invoked(self, context: Any, work: Callable[[Invocation], Awaitable[T]]) -> T:
+        began = time.monotonic()
         left_seconds = context.get_remaining_time_in_millis() / 1000
         limits = deadline(left_seconds)
         stop = asyncio.Event()
@@ -100,6 +108,7 @@ class LambdaProcess:
                     left_seconds=max(0.0, math.floor(left_seconds)),
                     function=context.invoked_function_arn,
                     name=context.aws_request_id,
+                    _began=began,
                 )
                 answer = await work(invocation)
             self._settings = known

@@ -15,7 +15,7 @@ from aws_lambda_powertools.metrics import MetricUnit
 
 from penstock import archiver, checker, loader, telemetry
 from penstock.entry import wiring
-from penstock.entry.lambda_fanout import counted
+from penstock.entry.lambda_fanout import counted, given_name
 from penstock.entry.lambda_process import Invocation, LambdaProcess
 from penstock.errors import PenstockError
 
@@ -59,12 +59,13 @@ def sqs_loader(event: Any, context: Any) -> dict[str, Any]:
     async def one_pass(run: Invocation) -> loader.Tally:
         parts = await wiring.loader(run.settings, run.stack)
         async with counted(run, parts.ledger.loaders, event) as seen:
-            budget, _, grace = run.deadline
+            budget, grace = run.budget_seconds, run.deadline.grace_seconds
             return await loader.load(
                 parts, stop=run.stop, budget_seconds=budget, grace_seconds=grace, seen=seen
             )
 
-    return _answer("sqs_loader", context, one_pass)
+    name = given_name(event)
+    return _answer("sqs_loader", context, one_pass, **({"loader": name} if name else {}))
 
 
 @_logger.inject_lambda_context
@@ -74,9 +75,7 @@ def json_files_processed_archiver(_event: Any, context: Any) -> dict[str, Any]:
 
     async def one_pass(run: Invocation) -> archiver.ArchiverTally:
         parts = await wiring.archiver(run.settings, run.stack)
-        return await archiver.archive(
-            parts, stop=run.stop, budget_seconds=run.deadline.budget_seconds
-        )
+        return await archiver.archive(parts, stop=run.stop, budget_seconds=run.budget_seconds)
 
     return _answer("json_files_processed_archiver", context, one_pass)
 
@@ -88,24 +87,27 @@ def json_files_processing_checker(_event: Any, context: Any) -> dict[str, Any]:
 
     async def one_pass(run: Invocation) -> checker.CheckerTally:
         parts = await wiring.checker(run.settings, run.stack)
-        return await checker.check(parts, stop=run.stop, budget_seconds=run.deadline.budget_seconds)
+        return await checker.check(parts, stop=run.stop, budget_seconds=run.budget_seconds)
 
     return _answer("json_files_processing_checker", context, one_pass)
 
 
-def _answer(function: str, context: Any, one_pass: Callable[[Invocation], Any]) -> dict[str, Any]:
-    """Run one pass; log and measure how it ended. Raises what it raises."""
+def _answer(
+    function: str, context: Any, one_pass: Callable[[Invocation], Any], **fields: Any
+) -> dict[str, Any]:
+    """Run one pass; log and measure how it ended, its line with `fields`. Raises what it raises."""
     _metrics.add_dimension("function", function)
     try:
         tally: dict[str, Any] = dataclasses.asdict(_process.run(context, one_pass))
     except PenstockError as error:
         unreachable = str(error).startswith("ledger.")  # the operation, as every error begins
         _metrics.add_metric("ledger_unreachable", MetricUnit.Count, int(unreachable))
-        telemetry.warn(f"{function}.failed", kind=type(error).__name__, cause=str(error))
+        kind = type(error).__name__
+        telemetry.warn(f"{function}.failed", kind=kind, cause=str(error), **fields)
         raise
     for name in METRICS[function]:
         if tally[name] is not None:
             unit = MetricUnit.Seconds if name.endswith("_seconds") else MetricUnit.Count
             _metrics.add_metric(name, unit, tally[name])
-    telemetry.event(f"{function}.done", **tally)
+    telemetry.event(f"{function}.done", **tally, **fields)
     return tally
