@@ -26,7 +26,7 @@ check: .venv/installed ## Format, lint, types, import rules, docs.
 format: .venv/installed ## Format the code, and mend what the linter can.
 	@.venv/bin/ruff check --quiet --fix . ; .venv/bin/ruff format --quiet .
 
-docs: .venv/installed ## Write docs/settings.md and docs/commands.md anew from the code.
+docs: .venv/installed ## Write anew what the docs have from the code: settings, commands, costs.
 	@.venv/bin/python scripts/reference.py
 
 bench: .venv/installed ## Measure the whole path, half an hour (ARGS=--quick: a taste).

@@ -2,16 +2,18 @@
 
     python bench/plan.py [--files 20000] [--rounds 3]
 
-One loader in this process, over a spool in memory, a real Redis and an SQS stub as processes of
-their own. Four workloads give the four figures:
+One loader in this process, as in a function: it reads over HTTP, from `penstock serve` over a spool
+in memory. That, a real Redis and an SQS stub are processes of their own. Four workloads give the
+four figures:
 
     1 x 2,400 B       file + record + 2.4 KB
     100 x 2,400 B     file + 100 records + 240 KB
     100 x 600 B       file + 100 records + 60 KB
     1 x 2,400 B, one record a message     file + record + 2.4 KB + message (sent in tens)
 
-CPU is this process's own, best of the rounds; what Redis and SQS take is theirs. 500 B of each
-record are selected. Prints the table that stands in src/penstock/entry/plan.py.
+CPU is this process's own, best of the rounds; what the others take is theirs. 500 B of each record
+are selected. Prints the three lines that stand in src/penstock/entry/plan.py, and nowhere else: put
+them there, then `make docs` writes the dollars that follow from them into deploy/README.md.
 """
 
 import argparse
@@ -24,14 +26,15 @@ import sys
 import tempfile
 import time
 from contextlib import AsyncExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import redis
-import uvloop
 
 from penstock import loader, telemetry
 from penstock.entry import wiring
+from penstock.entry.embedded_fileserver import EmbeddedFileServer
 from penstock.entry.embedded_redis import EmbeddedRedis
 from penstock.settings import load
 
@@ -79,12 +82,12 @@ def write(spool: Path, workload: Workload, files: int) -> None:
 
 
 async def measure(
-    workload: Workload, spool: Path, redis_url: str, sqs_url: str, files: int
+    workload: Workload, server: EmbeddedFileServer, redis_url: str, sqs_url: str, files: int
 ) -> float:
     """Return the CPU seconds of one pass over the spool."""
     settings = load(
         overrides={
-            "source": {"url": str(spool), "settle_seconds": 0},
+            "source": {"url": server.address, "token": server.token, "settle_seconds": 0},
             "select": {"fields": "{id: id, lang: lang, text: text}"},
             "queue": {
                 "url": f"{sqs_url}/000000000000/q",
@@ -106,17 +109,20 @@ async def measure(
 
 
 def best(
-    workload: Workload, directory: Path, redis_url: str, sqs_url: str, files: int, rounds: int
+    workload: Workload,
+    server: EmbeddedFileServer,
+    redis_url: str,
+    sqs_url: str,
+    files: int,
+    rounds: int,
 ) -> float:
     """Return the best round's CPU a file, in microseconds."""
     client: Any = redis.Redis.from_url(redis_url)
-    spool = directory / "spool"
-    write(spool, workload, files)
     seconds: list[float] = []
     for _ in range(rounds):
         client.flushall()
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            seconds.append(runner.run(measure(workload, spool, redis_url, sqs_url, files)))
+        with asyncio.Runner() as runner:  # Lambda has no uvloop
+            seconds.append(runner.run(measure(workload, server, redis_url, sqs_url, files)))
     microseconds = min(seconds) / files * 1e6
     print(f"  {workload.title:28} {microseconds:>8.1f} µs of CPU a file")
     return microseconds
@@ -131,22 +137,30 @@ def redis_bytes(redis_url: str) -> float:
 
 async def run(files: int, rounds: int, directory: Path, sqs_url: str) -> None:
     """Measure all, print the table."""
-    async with EmbeddedRedis(directory / "state") as server:
+    spool, config = directory / "spool", directory / "penstock.toml"
+    config.write_text("[source]\nsettle_seconds = 0\n")
+    async with EmbeddedRedis(directory / "state") as ledger:
 
         async def cpu(workload: Workload, files: int) -> float:
-            return await asyncio.to_thread(
-                best, workload, directory, server.url, sqs_url, files, rounds
-            )
+            write(spool, workload, files)
+            async with EmbeddedFileServer(directory, spool=spool, config=config) as server:
+                return await asyncio.to_thread(
+                    best, workload, server, ledger.url, sqs_url, files, rounds
+                )
 
         a = await cpu(ONE, files)
-        held = redis_bytes(server.url)
+        held = redis_bytes(ledger.url)
         few = max(200, files // 50)
         b, c, d = await cpu(HUNDRED, few), await cpu(SMALL, few), await cpu(SINGLE, files)
     kilobyte = (b - c) / 180
     a_record = (b - a - 237.6 * kilobyte) / 99
     file = a - a_record - 2.4 * kilobyte
-    print(f"file {file:.1f} µs, record {a_record:.2f} µs, KB {kilobyte:.3f} µs, message of its own"
-          f" {d - a:.1f} µs; Redis {held:.0f} bytes a processed file")  # fmt: skip
+    print(f'MEASURED: Final = "{datetime.now(UTC):%Y-%m-%d}"')
+    print(
+        f"CPU: Final = Cpu(file={file:.1f}, record={a_record:.2f}, kilobyte={kilobyte:.2f},"
+        f" message={d - a:.1f})"
+    )
+    print(f"REDIS_FILE_BYTES: Final = {held:.0f}")
 
 
 def main() -> None:
@@ -155,7 +169,7 @@ def main() -> None:
     parser.add_argument("--files", type=int, default=20_000)
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
-    telemetry.configure(verbose=False)
+    telemetry.configure(verbose=False, as_json=False)
     os.environ |= {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x"}
     tests = Path(__file__).parent.parent / "tests"
     command = [sys.executable, "-m", "support.sqs_stub", "--queue", "q", "--discard"]

@@ -1,8 +1,11 @@
-"""Write docs/settings.md and docs/commands.md from the code; `make docs` runs it.
+"""Write docs/settings.md, docs/commands.md and a part of deploy/README.md from the code.
+
+`make docs` runs it.
 
     python scripts/reference.py [--check]
 
-With --check nothing is written, and the exit code is 1 if a page is not what the code says.
+With --check nothing is written, and the exit code is 1 if a page is not what the code says. In
+deploy/README.md it is the table of what a load costs, between two marks.
 """
 
 import json
@@ -18,9 +21,11 @@ from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
 from penstock.entry.cli import app
+from penstock.entry.plan import Load, plan
 from penstock.settings import Settings
 
-DOCS = Path(__file__).parent.parent / "docs"
+ROOT = Path(__file__).parent.parent
+COSTS_BEGIN, COSTS_END = "<!-- costs: written by `make docs` -->\n", "<!-- /costs -->\n"
 
 SETTINGS_HEAD = """\
 # Settings
@@ -122,14 +127,39 @@ def _value(option: typer.core.TyperOption) -> str:
     return next((word for known, word in words.items() if known in (kind, *get_args(kind))), "TEXT")
 
 
+def deploy_page() -> str:
+    """Return deploy/README.md as it is, with its table of costs anew."""
+    before, _, rest = (ROOT / "deploy" / "README.md").read_text().partition(COSTS_BEGIN)
+    _, mark, after = rest.partition(COSTS_END)
+    assert mark
+    return before + COSTS_BEGIN + _costs() + COSTS_END + after
+
+
+def _costs() -> str:
+    """Return the table: one load, packed in both ways."""
+    many, one = plan(Load(6000, 1, 2400, 500)), plan(Load(6000, 1, 2400, 500, 1))
+    lines = ["| a month | collections | one record a message |", "|---|---:|---:|"]
+    busy = [made.figures["loaders busy"].value for made in (many, one)]
+    lines.append(f"| loaders busy, on average | {busy[0]:.2f} | {busy[1]:.2f} |")
+    for name, cost in many.costs.items():
+        lines.append(f"| {name} | ${cost.value:,.0f} | ${one.costs[name].value:,.0f} |")
+    lines.append(f"| **together** | **${many.total:,.0f}** | **${one.total:,.0f}** |")
+    return "\n".join(lines) + "\n"
+
+
 def main() -> int:
     """Write or check the pages; return the exit code."""
     wrong = 0
-    for name, text in (("settings.md", settings_page()), ("commands.md", commands_page())):
-        page = DOCS / name
+    pages = {
+        "docs/settings.md": settings_page(),
+        "docs/commands.md": commands_page(),
+        "deploy/README.md": deploy_page(),
+    }
+    for name, text in pages.items():
+        page = ROOT / name
         if "--check" in sys.argv:
             if not page.exists() or page.read_text() != text:
-                sys.stderr.write(f"docs/{name} is not what the code says: run `make docs`\n")
+                sys.stderr.write(f"{name} is not what the code says: run `make docs`\n")
                 wrong = 1
         else:
             page.write_text(text)

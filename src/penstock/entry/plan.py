@@ -32,10 +32,10 @@ class Cpu(NamedTuple):
     """Of a message of its own for each record; collections are part of `record`."""
 
 
-# python bench/plan.py --rounds 2, on the date below: CPython 3.11, two cores of an x86-64 server
-# that had four times as much to do as they could: above what a quiet machine needs.
-MEASURED: Final = "2026-11-25"
-CPU: Final = Cpu(file=47.2, record=3.84, kilobyte=2.52, message=101.7)
+# What `python bench/plan.py` prints, on a quiet machine: CPython 3.11, one of two cores of an
+# x86-64 server, files read over HTTP. `make docs` then writes deploy/README.md anew.
+MEASURED: Final = "2026-11-26"
+CPU: Final = Cpu(file=14.9, record=4.31, kilobyte=1.76, message=63.3)
 REDIS_FILE_BYTES: Final = 145
 """Of a name of 31 characters in a sorted set, docs/ledger.md."""
 
@@ -52,6 +52,7 @@ CLAIM_LINE_BYTES: Final = 600  # one line of JSON a claim
 CLOUDWATCH_METRICS: Final = 21  # those of the functions, entry/lambdas.py
 CLOUDWATCH_ALARMS: Final = 9  # of the template
 ZONES: Final = 2
+ENDPOINTS: Final = 3  # of the template in a VPC: SQS, Secrets Manager, Lambda
 FIFO_CALLS_PER_SECOND: Final = 300  # without high throughput; docs/sqs.md
 
 _NAME = "2026-11-23T06-15-00.000000Z.json"
@@ -112,6 +113,7 @@ def plan(load: Load) -> Plan:
     costs = _costs(load, claim, figures)
     gigabytes = figures["bytes sent"].value * MONTH_SECONDS / _GIGABYTE
     nat, nat_data = PRICES["nat"].dollars, PRICES["nat data"].dollars
+    zones = PRICES["between zones"].dollars
     read = figures["bytes read"].value * MONTH_SECONDS / _GIGABYTE
     instead = {
         "to SQS by NAT gateways": Figure(
@@ -123,6 +125,12 @@ def plan(load: Load) -> Plan:
             read * nat_data,
             "$",
             f"{read:,.0f} GB x ${nat_data}, uncompressed; none where the file server is in the VPC",
+        ),
+        "files from another zone": Figure(
+            read / 2 * 2 * zones,
+            "$",
+            f"half of {read:,.0f} GB x 2 x ${zones}, where the file server is in one zone and the"
+            " functions are in two; none where they are in that one",
         ),
         "a log line of 200 B a file": Figure(
             load.files_per_second * 200 * MONTH_SECONDS / _GIGABYTE * PRICES["logs"].dollars,
@@ -279,10 +287,11 @@ def _costs(load: Load, claim: _Claim, figures: Mapping[str, Figure]) -> dict[str
             "$",
             f"{ZONES} x {node} (a replica in another zone) x {MONTH_HOURS} h x ${node_price}",
         ),
-        "network, SQS endpoint": Figure(
-            ZONES * endpoint * MONTH_HOURS + gigabytes * data,
+        "network, endpoints": Figure(
+            ENDPOINTS * ZONES * endpoint * MONTH_HOURS + gigabytes * data,
             "$",
-            f"{ZONES} zones x {MONTH_HOURS} h x ${endpoint} + {gigabytes:,.0f} GB x ${data}",
+            f"{ENDPOINTS} x {ZONES} zones x {MONTH_HOURS} h x ${endpoint}"
+            f" + {gigabytes:,.0f} GB x ${data}",
         ),
         "CloudWatch": _cloudwatch(claims),
     }
