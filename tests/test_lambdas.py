@@ -13,6 +13,7 @@ import pytest
 import redis.asyncio as redis
 
 from penstock.entry import lambda_process, lambdas
+from penstock.entry.plan import CLAIM_LINE_BYTES
 from penstock.errors import Again, Halt
 from penstock.settings import Settings
 from support.box import Box
@@ -50,6 +51,8 @@ async def test_three_invocations_drain_a_spool(
     assert len(loaded.steps("claim.committed")) == loaded.result["claims"] == 2
     line = loaded.steps("claim.committed")[0]
     assert {"claim", "files", "function_request_id", "cold_start", "timestamp"} <= set(line)
+    written = len(json.dumps(line, separators=(",", ":")))
+    assert 0.9 * CLAIM_LINE_BYTES < written <= CLAIM_LINE_BYTES  # what the plan has it cost
     measured = loaded.metrics()
     assert (measured["service"], measured["function"]) == ("spool", "sqs_loader")
     assert measured["files_processed"] == [700]

@@ -90,6 +90,16 @@ async def invoke(cloud: LocalCloud, count: int) -> None:
         )
 
 
+async def crowd(cloud: LocalCloud) -> None:
+    """Fill the loader's log with more lines of earlier times than one answer holds."""
+    group = {"logGroupName": f"/aws/lambda/{STACK}-sqs_loader", "logStreamName": "earlier"}
+    await cloud.cloud.api("logs", "create_log_stream", **group)
+    before_ms = int(time.time() * 1000) - 60_000
+    for _ in range(2):
+        lines = [{"timestamp": before_ms, "message": '{"step":"claim.committed"}'}] * 6000
+        await cloud.cloud.api("logs", "put_log_events", **group, logEvents=lines)
+
+
 async def count(cloud: LocalCloud, name: str) -> int:
     """Return one counter of the ledger."""
     client: Any = redis.from_url(cloud.redis.url, decode_responses=True)
@@ -103,6 +113,7 @@ async def test_the_template_drains_a_spool_by_its_own_schedules(tmp_path: Path) 
     The token of the file server comes from Secrets Manager, the code from the bundle.
     """
     async with local(tmp_path, {"LoaderSchedule": NOW}) as cloud:
+        await crowd(cloud)
         write(cloud, 0, 300)
         loaded = await ran(cloud, lambda runs: len(runs) == 1)
         assert [run.function for run in loaded] == ["sqs_loader"]
@@ -176,6 +187,44 @@ async def test_five_loaders_share_a_spool(tmp_path: Path) -> None:
         print(f"files of each: {shares}")  # noqa: T201  seen with -s
 
 
+async def outrun(cloud: LocalCloud, starts: int, seconds: float) -> int:
+    """Write faster than the loaders read, until they have started so many; return how many files.
+
+    By what they have done: half as much again comes in the time in which they do it, so each file
+    waits longer than the one before, whatever this machine's speed.
+    """
+    written, until = 0, time.monotonic() + seconds
+    while until > time.monotonic():
+        due = 20_000 + await count(cloud, "files_processed") * 3 // 2
+        await asyncio.to_thread(write, cloud, written, due - written)
+        written = due
+        if await count(cloud, "loaders_started") == starts:
+            until = min(until, time.monotonic() + 15)  # the last one shall find something
+            starts = -1
+        await asyncio.sleep(0.2)
+    return written
+
+
+@pytest.mark.campaign
+@pytest.mark.timeout(900)
+async def test_a_growing_backlog_starts_loaders_up_to_the_most(tmp_path: Path) -> None:
+    """One is started by its schedule, two by loaders, through AWS's own Invoke; each file once."""
+    parameters = {"LoaderSchedule": NOW, "MaxLoaders": "3"}
+    config = f"{CONFIG}[queue]\nrecords_per_message = 1\n"
+    async with local(tmp_path, parameters, config) as cloud:
+        files = await outrun(cloud, 2, 300)
+        runs = await ran(cloud, lambda runs: len(runs) == 3, 400)
+        assert [run.error for run in runs] == ["", "", ""]
+        assert sum(bool(run.loader) for run in runs) == await count(cloud, "loaders_started") == 2
+        shares = [run.tally["files_processed"] for run in runs]
+        assert sum(shares) == files
+        assert all(shares)
+        assert sum(run.tally["claims_taken_over"] for run in runs) == 0
+        found = await received(cloud)
+        assert (len(found), sum(found.values())) == (files, files)
+        print(f"{files} files, of each loader: {shares}")  # noqa: T201  seen with -s
+
+
 @pytest.mark.campaign
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("queue", ["standard", "fifo"])
@@ -187,5 +236,7 @@ def test_the_command_accounts_for_every_record(queue: str) -> None:
     assert result.exception is None, result.stderr
     account = json.loads(result.stdout.splitlines()[-1])
     assert (account["records_lost"], account["records_duplicated"]) == (0, 0)
+    assert account["runs_failed"] == account["loaders_started"] == 0
+    assert min(account["loader_runs"], account["archiver_runs"], account["checker_runs"]) > 0
     for function in ("sqs_loader", "json_files_processed_archiver"):
         assert f"{function} ran by its schedule" in result.stderr

@@ -35,10 +35,15 @@ METRICS: Mapping[str, tuple[str, ...]] = {
 
 
 class _Lines(LambdaPowertoolsFormatter):
-    """A line of JSON as telemetry writes it elsewhere, with what Lambda knows of the invocation."""
+    """A line of JSON as telemetry writes it elsewhere, with what Lambda knows of the invocation.
+
+    But for what is the same in every line of a function, and paid for in each.
+    """
 
     def serialize(self, log: Any) -> str:
         fields = log.pop("fields", {})
+        for same in ("function_arn", "function_memory_size"):
+            log.pop(same, None)
         return super().serialize({"step": log.pop("message"), **log, **fields})
 
 
