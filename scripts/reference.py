@@ -144,6 +144,11 @@ def _costs() -> str:
     for name, cost in many.costs.items():
         lines.append(f"| {name} | ${cost.value:,.0f} | ${one.costs[name].value:,.0f} |")
     lines.append(f"| **together** | **${many.total:,.0f}** | **${one.total:,.0f}** |")
+    for name, cost in many.instead.items():
+        if name.startswith("files "):
+            dollars = f"${cost.value:,.0f}"
+            told = name.replace("the same", "NAT")
+            lines.append(f"| and {told}, if they come so | {dollars} | {dollars} |")
     return "\n".join(lines) + "\n"
 
 
