@@ -210,7 +210,7 @@ async def outrun(cloud: LocalCloud, starts: int, seconds: float) -> int:
 async def test_a_growing_backlog_starts_loaders_up_to_the_most(tmp_path: Path) -> None:
     """One is started by its schedule, two by loaders, through AWS's own Invoke; each file once."""
     parameters = {"LoaderSchedule": NOW, "MaxLoaders": "3"}
-    config = f"{CONFIG}[queue]\nrecords_per_message = 1\n"
+    config = CONFIG.replace("100", "20") + "lanes = 1\n"  # so that there is not too much to receive
     async with local(tmp_path, parameters, config) as cloud:
         files = await outrun(cloud, 2, 300)
         runs = await ran(cloud, lambda runs: len(runs) == 3, 400)

@@ -42,7 +42,7 @@ class CloudDemo(Demo):
     """One run in `directory`, which is empty.
 
     `told` is given each invocation of a function, as it ends, and `say` each step of the set-up.
-    With `one_a_message` each record is a message of its own, which takes many more calls.
+    With few `claim_files` in a claim a loader is slow, and loaders start others.
     `archive` is a bundle for this machine, or None to build one.
     """
 
@@ -57,14 +57,14 @@ class CloudDemo(Demo):
         say: Callable[[str], None],
         told: Callable[[Run], None],
         max_loaders: int = 4,
-        one_a_message: bool = False,
+        claim_files: int = 500,
         archive: Path | None = None,
     ) -> None:
         super().__init__(plan, directory, show)
         self._say = say
         self._told = told
         self._max_loaders = max_loaders
-        self._one_a_message = one_a_message
+        self._claim_files = claim_files
         self._archive = archive
         self._runs: list[Run] = []
 
@@ -102,8 +102,8 @@ class CloudDemo(Demo):
         return None if stop.is_set() else self._result()
 
     def _config(self) -> str:
-        per_message = 1 if self._one_a_message else '"many"'
-        return f"[select]\nfields = '{SELECTION}'\n[queue]\nrecords_per_message = {per_message}\n"
+        claim_files = f"[worker]\nclaim_files_max = {self._claim_files}\n"
+        return f"[select]\nfields = '{SELECTION}'\n{claim_files}"
 
     def _result(self) -> CloudResult:
         functions = [run.function for run in self._runs]

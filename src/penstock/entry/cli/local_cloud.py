@@ -9,7 +9,7 @@ from rich.console import Console
 
 from penstock.entry import repeat
 from penstock.entry.cli.demo import Progress, QueueKind, account, say, working_directory
-from penstock.entry.cli.options import Json, PerMessage
+from penstock.entry.cli.options import Json
 from penstock.entry.demo import Plan
 from penstock.entry.local_cloud import Run
 from penstock.entry.local_cloud_demo import CloudDemo
@@ -24,13 +24,18 @@ def local_cloud(
     rate: Annotated[float, typer.Option(min=0.1, help="Files a second.")] = 200,
     seconds: Annotated[float, typer.Option(min=0.1, help="How long files are written.")] = 60,
     records_per_file: Annotated[int, typer.Option(min=1, help="Records in a file.")] = 1,
-    records_per_message: Annotated[
-        PerMessage, typer.Option(help="Collections, or one record a message.")
-    ] = PerMessage.many,
     queue: Annotated[QueueKind, typer.Option(help="The kind of queue.")] = QueueKind.standard,
     max_loaders: Annotated[
         int, typer.Option(min=1, max=1000, help="The template's MaxLoaders.")
     ] = 4,
+    claim_files: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            max=10_000,
+            help="Files in a claim; with few, a loader is slow, and starts others.",
+        ),
+    ] = 500,
     as_json: Json = False,
     keep: Annotated[
         Path | None,
@@ -68,7 +73,7 @@ def local_cloud(
                 say=line,
                 told=told,
                 max_loaders=max_loaders,
-                one_a_message=records_per_message is PerMessage.one,
+                claim_files=claim_files,
             )
             result = repeat.run(run.run)
         account(console, run, result, place, seconds, as_json=as_json)

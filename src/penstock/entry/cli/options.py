@@ -1,6 +1,5 @@
 """Options that several commands have."""
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -16,10 +15,3 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, for m
 Verbose = Annotated[
     bool, typer.Option("--verbose", "-v", help="Log every claim on a terminal, too.")
 ]
-
-
-class PerMessage(StrEnum):
-    """How records are packed."""
-
-    many = "many"
-    one = "1"

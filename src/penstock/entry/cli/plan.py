@@ -10,10 +10,17 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from penstock.entry.cli.options import Json, PerMessage
+from penstock.entry.cli.options import Json
 from penstock.entry.plan import Figure, Load, Plan
 from penstock.entry.plan import plan as make
 from penstock.entry.plan_prices import PRICES
+
+
+class PerMessage(StrEnum):
+    """How records are packed."""
+
+    many = "many"
+    one = "1"
 
 
 class Kind(StrEnum):
