@@ -170,6 +170,30 @@ async def test_what_a_person_must_mend_is_an_error_of_the_function(
     assert (await box.sizes())["processed"] == 0
 
 
+async def test_what_was_done_before_an_error_is_measured(
+    box: Box, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file was rejected, then the queue was gone: the alarm for rejects must not miss it.
+
+    What a failed run knows nothing of it does not measure: a 0 would say that no file waits.
+    """
+    box.set("worker", lanes=1, claim_files_max=10)
+    box.write_many(18)
+    for hour in (5, 7):  # one in either claim
+        box.write(f"2026-11-23T0{hour}:00:00.000000.json", "[{")
+    box.stub.script(None, Fault("error", status=400, code="QueueDoesNotExist"))
+    with pytest.raises(Halt):
+        await here(box, "sqs_loader", monkeypatch)
+    measured = metrics(capsys.readouterr().out)
+    assert (measured["files_processed"], measured["files_rejected"]) == ([9], [1])
+    assert measured["ledger_unreachable"] == [0]
+
+    box.set("queue", url=f"{box.stub.url}/000000000000/gone")
+    with pytest.raises(Halt):
+        await here(box, "sqs_loader", monkeypatch)
+    assert "oldest_waiting_seconds" not in metrics(capsys.readouterr().out)
+
+
 async def test_a_ledger_that_is_away_is_counted_and_found_again(
     box: Box, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -161,13 +161,14 @@ class _Pass:
         stop: asyncio.Event,
         until_seconds: float,
         seen: Callable[[float], None],
+        tally: Tally,
     ) -> None:
         self._loader = loader
         self._stop = stop
         self._until_seconds = until_seconds
         self._tell = seen
         self._busy = 0
-        self.tally = Tally()
+        self.tally = tally
         self.error: PenstockError | None = None
 
     def _over(self) -> bool:
@@ -299,16 +300,18 @@ async def load(
     budget_seconds: float = math.inf,
     grace_seconds: float = _STOP_SECONDS,
     seen: Callable[[float], None] = lambda _: None,
+    tally: Tally | None = None,
 ) -> Tally:
     """Run one pass: until nothing is left to claim, the budget is spent, or `stop` is set.
 
     After `stop`, claims in flight have `grace_seconds` to commit before they are released. `seen`
     is told, claim by claim, how many seconds its oldest file had waited. Raises Again or Halt for
-    what ended the pass early; then no claim is left held.
+    what ended the pass early; then no claim is left held. What it did until then is in `tally`, if
+    one is given to be filled in.
     """
     began = time.monotonic()
     loader.candidates.resume(await loader.ledger.frontier())
-    this = _Pass(loader, stop, began + budget_seconds, seen)
+    this = _Pass(loader, stop, began + budget_seconds, seen, Tally() if tally is None else tally)
     lanes = asyncio.create_task(this.lanes())
     stopped = asyncio.create_task(_wait_then(stop, grace_seconds))
     try:

@@ -70,6 +70,11 @@ class Invocation:
         """For how much longer work may be begun: setting up has taken its part."""
         return self._began + self.deadline.budget_seconds - time.monotonic()
 
+    @property
+    def grace_seconds(self) -> float:
+        """For how long claims in flight may go on after `stop`."""
+        return self.deadline.grace_seconds
+
 
 class LambdaProcess:
     """One process, which Lambda gives one invocation at a time."""

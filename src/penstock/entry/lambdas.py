@@ -60,17 +60,15 @@ _process = LambdaProcess()
 @_metrics.log_metrics
 def sqs_loader(event: Any, context: Any) -> dict[str, Any]:
     """Send waiting files to SQS, and start another loader where the backlog grows."""
+    tally = loader.Tally()
 
     async def one_pass(run: Invocation) -> loader.Tally:
         parts = await wiring.loader(run.settings, run.stack)
         async with counted(run, parts.ledger.loaders, event) as seen:
-            budget, grace = run.budget_seconds, run.deadline.grace_seconds
-            return await loader.load(
-                parts, stop=run.stop, budget_seconds=budget, grace_seconds=grace, seen=seen
-            )
+            limits = {"budget_seconds": run.budget_seconds, "grace_seconds": run.grace_seconds}
+            return await loader.load(parts, stop=run.stop, seen=seen, tally=tally, **limits)
 
-    name = given_name(event)
-    return _answer("sqs_loader", context, one_pass, **({"loader": name} if name else {}))
+    return _answer("sqs_loader", context, one_pass, tally, loader=given_name(event))
 
 
 @_logger.inject_lambda_context
@@ -98,21 +96,35 @@ def json_files_processing_checker(_event: Any, context: Any) -> dict[str, Any]:
 
 
 def _answer(
-    function: str, context: Any, one_pass: Callable[[Invocation], Any], **fields: Any
+    function: str,
+    context: Any,
+    one_pass: Callable[[Invocation], Any],
+    so_far: loader.Tally | None = None,
+    **more: Any,
 ) -> dict[str, Any]:
-    """Run one pass; log and measure how it ended, its line with `fields`. Raises what it raises."""
+    """Run one pass; log and measure how it ended, its line with `more`. Raises what it raises.
+
+    `so_far` is what was done where it fails.
+    """
     _metrics.add_dimension("function", function)
+    fields = {name: value for name, value in more.items() if value}
     try:
         tally: dict[str, Any] = dataclasses.asdict(_process.run(context, one_pass))
     except PenstockError as error:
         unreachable = str(error).startswith("ledger.")  # the operation, as every error begins
         _metrics.add_metric("ledger_unreachable", MetricUnit.Count, int(unreachable))
+        done = {name: n for name, n in dataclasses.asdict(so_far).items() if n} if so_far else {}
+        _measure(function, done)
         kind = type(error).__name__
-        telemetry.warn(f"{function}.failed", kind=kind, cause=str(error), **fields)
+        telemetry.warn(f"{function}.failed", kind=kind, cause=str(error), **done, **fields)
         raise
-    for name in METRICS[function]:
-        if tally[name] is not None:
-            unit = MetricUnit.Seconds if name.endswith("_seconds") else MetricUnit.Count
-            _metrics.add_metric(name, unit, tally[name])
+    _measure(function, tally)
     telemetry.event(f"{function}.done", **tally, **fields)
     return tally
+
+
+def _measure(function: str, tally: Mapping[str, Any]) -> None:
+    for name in METRICS[function]:
+        if tally.get(name) is not None:
+            unit = MetricUnit.Seconds if name.endswith("_seconds") else MetricUnit.Count
+            _metrics.add_metric(name, unit, tally[name])
