@@ -191,6 +191,13 @@ def test_a_file_without_records_where_they_should_be_is_rejected(
     assert reason in caught.value.reason
 
 
+def test_the_reason_does_not_quote_the_file() -> None:
+    """The text of jmespath would: a reason is shown, logged and kept in Redis."""
+    with pytest.raises(Reject, match="fails: In function join") as rejected:
+        Decoder(Record, records="join(`,`, @)").decode(b'{"a":"a word of ann\'s"}')
+    assert "ann" not in str(rejected.value)
+
+
 def test_what_is_no_record_in_an_envelope_is_rejected_by_its_index() -> None:
     """As in a plain array."""
     document = Decoder(Record, records="s").decode(b'{"s":[{"a":1},5]}')

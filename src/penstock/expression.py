@@ -33,6 +33,8 @@ EVALUATION_ERRORS: Final = (
 # without its bytes, or time would grow with the square of the depth.
 _DEPTH_KEPT: Final = 64
 
+_FAILURE_CHARACTERS_MAX: Final = 200
+
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _items = msgspec.json.Decoder(list[msgspec.Raw])
 # Python's own conversion, as in json.loads: 1e400 is infinite, not an error.
@@ -105,6 +107,19 @@ def _key(key: object) -> bytes:
 def is_true(value: object) -> bool:
     """Tell JMESPath's truth: null, false and what is empty are false, 0 is true."""
     return not (value is None or value is False or value in ("", [], {}))
+
+
+def failure(error: Exception) -> str:
+    """Say in one line why an evaluation failed, without the value that it failed on."""
+    text = " ".join(str(error).split())
+    if isinstance(
+        error, exceptions.JMESPathTypeError
+    ):  # its own text quotes it, a whole file maybe
+        text = (
+            f"In function {error.function_name}(), invalid type for value, expected one of:"
+            f" {', '.join(error.expected_types)}, received: {error.actual_type}"
+        )
+    return text[:_FAILURE_CHARACTERS_MAX] + "…" * (len(text) > _FAILURE_CHARACTERS_MAX)
 
 
 class Expression:

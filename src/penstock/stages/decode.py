@@ -18,7 +18,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from penstock import expression
 from penstock.errors import Reject
-from penstock.expression import EVALUATION_ERRORS, Expression
+from penstock.expression import EVALUATION_ERRORS, Expression, failure
 from penstock.model import Document, RecordReject
 from penstock.stages.decode_reasons import place, reject, type_name
 
@@ -107,7 +107,7 @@ class Decoder:
                 else expression.write(records.search(expression.read(bytes(document))))
             )
         except EVALUATION_ERRORS as error:
-            raise Reject(f"decode.records = {records.text!r} fails: {error}") from None
+            raise Reject(f"decode.records = {records.text!r} fails: {failure(error)}") from None
         if found[:1] == b"[":
             return _raw_array.decode(found)
         if found[:1] == b"{":

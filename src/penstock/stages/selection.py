@@ -10,17 +10,15 @@ from collections.abc import Sequence
 from typing import Any, Final, cast
 
 import msgspec
-from jmespath.exceptions import JMESPathTypeError
 
 from penstock import expression
-from penstock.expression import EVALUATION_ERRORS, Expression
+from penstock.expression import EVALUATION_ERRORS, Expression, failure
 from penstock.model import Document, RecordReject, Selected
 from penstock.stages.selection_compiler import Code, Uncompiled, compiled
 
 # What SQS refuses in a body and JSON can hold only inside strings, where it may be escaped.
 _NONCHARACTER: Final = re.compile(rb"\xef\xbf[\xbe\xbf]")
 _BETWEEN: Final = b"\x00"  # is in no JSON
-_REASON_MAX: Final = 200
 
 check_expression = expression.check
 
@@ -74,7 +72,7 @@ class Selection:
             try:
                 body = self._one(record)
             except EVALUATION_ERRORS as error:
-                rejects.append(RecordReject(index, _reason(error)))
+                rejects.append(RecordReject(index, f"the selection fails: {failure(error)}"))
                 continue
             if body is not None:
                 bodies.append(body)
@@ -107,16 +105,6 @@ def _keys(*expressions: Expression | None) -> frozenset[str] | None:
             return None
         seen |= each.keys
     return seen
-
-
-def _reason(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    if isinstance(error, JMESPathTypeError):  # its own text quotes the value, maybe a whole record
-        text = (
-            f"In function {error.function_name}(), invalid type for value, expected one of:"
-            f" {', '.join(error.expected_types)}, received: {error.actual_type}"
-        )
-    return f"the selection fails: {text[:_REASON_MAX]}{'…' * (len(text) > _REASON_MAX)}"
 
 
 def _sendable(bodies: list[bytes]) -> list[bytes]:
