@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from penstock.checker import CheckerTally
 from penstock.entry import onebox, repeat, wiring
 from penstock.entry.cli import app
 from penstock.entry.embedded_redis import EmbeddedRedis
+from penstock.entry.wording import counted
 from penstock.errors import Halt
 from penstock.model import Tally
 
@@ -164,6 +166,32 @@ def test_run_starts_nothing_that_cannot_work(
     assert isinstance(result.exception, Halt)
     assert str(result.exception).startswith(line)
     assert "\n" not in str(result.exception)
+
+
+def test_a_console_over_nothing_is_refused() -> None:
+    """Without source.url there is nothing to show: one line that says how to come by one."""
+    result = penstock("console")
+    assert isinstance(result.exception, Halt)
+    assert "penstock init DIR" in str(result.exception)
+
+
+def test_a_consoles_port_in_use_names_its_own_setting() -> None:
+    """Which is not that of the file server."""
+    toml()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        where = f"127.0.0.1:{taken.getsockname()[1]}"
+        result = penstock("console", "--listen", where)
+    told = f"run.console: cannot listen on {where}: Address already in use; allowed: another port"
+    assert str(result.exception).startswith(told)
+    result = penstock("console", "--listen", "192.0.2.1:80")
+    assert str(result.exception).startswith("run.console: 192.0.2.1:80 can be reached from other")
+
+
+def test_how_many_of_what() -> None:
+    """One is one; thousands have commas."""
+    assert counted(1, "file") == "1 file"
+    assert counted(0, "file") == "0 files"
+    assert counted(1_200, "batch", "batches") == "1,200 batches"
 
 
 def test_no_password_is_shown() -> None:

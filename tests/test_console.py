@@ -12,9 +12,9 @@ from typing import Any
 import aiohttp
 import pytest
 from axe_playwright_python.async_playwright import Axe
-from playwright.async_api import Browser, Page, async_playwright, expect
+from playwright.async_api import Browser, Page, Route, async_playwright, expect
 
-from penstock.entry import putting_back, web
+from penstock.entry import places, putting_back, web
 from penstock.entry.console import OPEN_TO_ALL, add_console
 from penstock.entry.embedded_redis import EmbeddedRedis
 from support.box import Box
@@ -139,6 +139,9 @@ async def test_the_page_asks_for_the_token(box: Box, browser: Browser) -> None:
         page, wrong = await opened(browser, address)
         await expect(page.locator("#login")).to_be_visible()
         await expect(page.locator("#all")).to_be_hidden()
+        await page.get_by_label("Token").fill("a token, pasted from a letter \N{EM DASH}")
+        await page.keyboard.press("Enter")
+        await expect(page.locator("#login-wrong")).to_contain_text("printable ASCII characters")
         await page.get_by_label("Token").fill("wrong")
         await page.keyboard.press("Enter")
         await expect(page.locator("#login-wrong")).to_have_text("That is not the server's token.")
@@ -239,6 +242,126 @@ async def test_the_stream_ends_when_the_server_stops(box: Box) -> None:
             assert json.loads(line.removeprefix(b"data: "))["waiting"] == 0
         async with asyncio.timeout(10):
             await reply.read()
+
+
+async def test_who_works_by_keyboard_stays_where_they_are(
+    box: Box, browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A retry and another reject change the table: the focus goes to the row that is there now."""
+    monkeypatch.setattr(putting_back, "LEFT_FOR_SECONDS", 0.0)
+    files = [box.write(f"2026-11-23T07-00-0{i}.json", "garbage") for i in range(3)]
+    await box.load()
+    await box.archive()
+    async with served(box) as address:
+        page, wrong = await opened(browser, address)
+        await page.get_by_role("button", name=f"Retry {files[1]}").focus()
+        focused = "document.activeElement.getAttribute('aria-label') || document.activeElement.id"
+        box.write("2026-11-23T07-00-09.json", "garbage")
+        await box.load()
+        await expect(page.locator("#rejects button")).to_have_count(4)
+        assert await page.evaluate(focused) == f"Retry {files[1]}"
+        for left in (3, 2, 1, 0):
+            await page.keyboard.press("Enter")
+            await expect(page.locator("#rejects button")).to_have_count(left)
+            assert (await page.evaluate(focused)).startswith("Retry " if left else "rejects-title")
+        assert wrong == []
+
+
+async def test_the_rejects_are_asked_for_again_after_a_failure(box: Box, browser: Browser) -> None:
+    """One answer that is an error leaves no old table behind."""
+    box.write("2026-11-23T07.json", "garbage")
+    await box.load()
+    async with served(box) as address:
+        page, _ = await opened(browser, "about:blank")
+        answers = iter([503, 503])
+
+        async def fails(route: Route) -> None:
+            status = next(answers, None)
+            await (route.fulfill(status=status) if status else route.continue_())
+
+        await page.route("**/v1/rejects", fails)
+        await page.goto(address)
+        await expect(page.locator("#rejects")).to_contain_text("2026-11-23T07.json")
+
+
+async def test_a_reason_that_cannot_be_read_is_told(box: Box) -> None:
+    """Somebody else wrote it, or the disk was full: the others are shown all the same."""
+    files = [box.write(f"2026-11-23T07-00-0{i}.json", "garbage") for i in range(5)]
+    await box.load()
+    await box.archive()
+    broken = ["", "[1]", '{"records": [{"index": "one"}]}', "\udcff"]
+    for file, text in zip(files, broken, strict=False):
+        reason = box.root / "rejected" / f"{file}.reason.json"
+        reason.write_bytes(text.encode(errors="surrogateescape"))
+    async with served(box) as address, aiohttp.ClientSession() as session:
+        told = await (await session.get(f"{address}/v1/rejects")).json()
+        reasons = [reject["reason"] for reject in told["rejects"]]
+        assert reasons.count("its reason is missing or cannot be read") == 4
+        assert told["total"] == 5
+
+
+async def test_of_many_rejects_only_the_latest_are_read(
+    box: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The list is the 50 that came last, and how many there are; two pages cost one look."""
+    for i in range(60):
+        box.write(f"2026-11-23T07-00-{i:02d}.json", "garbage")
+        if i % 20 == 19:
+            await box.load()
+            await box.archive()
+    read: list[str] = []
+    one = places.Places.rejected_one
+
+    def counted(where: places.Places, name: str) -> places.RejectedFile:
+        read.append(name)
+        return one(where, name)
+
+    monkeypatch.setattr(places.Places, "rejected_one", counted)
+    async with served(box) as address, aiohttp.ClientSession() as session:
+        asked = [session.get(f"{address}/v1/rejects") for _ in range(5)]
+        for reply in await asyncio.gather(*asked):
+            told = await reply.json()
+            assert (len(told["rejects"]), told["total"]) == (50, 60)
+            shown = {reject["file"] for reject in told["rejects"]}
+            assert shown >= {f"2026-11-23T07-00-{i:02d}.json" for i in range(20, 60)}
+    assert len(read) <= 2 * 50
+
+
+async def test_a_retry_that_cannot_be_done_says_why(box: Box) -> None:
+    """Names that are no names, and a spool that went: no traceback, nothing lost."""
+    file = box.write("2026-11-23T07.json", "garbage")
+    await box.load()
+    await box.archive()
+    async with served(box) as address, aiohttp.ClientSession() as session:
+        names = [file, "../../etc/passwd", f"{file}.reason.json", ""]
+
+        async def retried() -> tuple[int, dict[str, Any]]:
+            reply = await session.post(f"{address}/v1/rejects:retry", json={"names": names})
+            return reply.status, await reply.json()
+
+        box.spool.rename(box.root / "elsewhere")
+        status, said = await retried()
+        assert (status, str(box.spool) in said["error"]) == (409, True)
+        (box.root / "elsewhere").rename(box.spool)
+        status, said = await retried()
+        assert status == 200
+        assert said["refused"].keys() == set(names)
+        assert "left the spool a moment ago" in said["refused"].pop(file)
+        assert set(said["refused"].values()) == {"it is no reject"}
+    assert (box.root / "rejected" / file).exists()
+
+
+async def test_behind_a_proxy_that_ends_tls_the_origin_is_the_host(box: Box) -> None:
+    """The browser says https, we hear http: the same host is the same site."""
+    async with served(box, token=TOKEN) as address, aiohttp.ClientSession() as session:
+        headers = {"Authorization": f"Bearer {TOKEN}", "Host": "penstock.example"}
+        for origin, status in (("https://penstock.example", 200), ("https://evil.example", 403),
+                               ("null", 403)):  # fmt: skip
+            reply = await session.post(
+                f"{address}/v1/rejects:retry", json={"names": ["x"]},
+                headers=headers | {"Origin": origin},
+            )  # fmt: skip
+            assert reply.status == status
 
 
 @pytest.mark.skipif(not SHOTS, reason="set SCREENSHOTS=docs to take them")

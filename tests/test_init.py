@@ -92,8 +92,8 @@ def test_what_is_seen_is_told(tmp_path: Path) -> None:
     for text in (
         "2 files, 2 looked at",
         r"names      a\-\d+\.json",
-        'preamble   "// x"  (1 files)',
-        "an array of records  (1 files)",
+        'preamble   "// x"  (1 file)',
+        "an array of records  (1 file)",
         "the file ends inside its preamble",
         "100%  null, number",
         "50%  string",
@@ -133,7 +133,7 @@ def test_only_what_a_loader_would_list_is_looked_at(tmp_path: Path) -> None:
     Path(os.fsdecode(bytes(spool) + b"/\xff.json")).write_bytes(b"?")
     result = invoke(tmp_path, "--yes")
     assert result.exit_code == 0
-    assert "1 files, 1 looked at" in result.stdout
+    assert "1 file, 1 looked at" in result.stdout
     assert "\x1b" not in result.stdout
     assert result.stderr == (
         "entries left out, as a loader would: 1 no regular file,"

@@ -112,7 +112,7 @@ def test_for_people_it_tells_the_preamble_the_sizes_and_the_packing(spool: Path)
         "record 1: a record is an object, not a number",
         "the file is kept as a reject; its other records are sent",
         "2 files, 1 rejected; 3 records selected, 1 filtered out, 1 rejected",
-        "1 messages of at most 1,048,576 bytes",
+        "1 message of at most 1,048,576 bytes",
     ):
         assert text in out
 
@@ -157,7 +157,7 @@ def test_claims_are_cut_by_bytes_too(spool: Path) -> None:
     for number in range(3):
         (spool / f"c{number}.json").write_bytes(b'{"a":1}')
     names = [spool / f"c{number}.json" for number in range(3)]
-    assert "1 messages of" in run(*names)[1]
+    assert "1 message of" in run(*names)[1]
     config = spool / "p.toml"
     config.write_text("[worker]\nclaim_bytes_max = 14\n")
     assert "2 messages of" in run(*names, "--config", config)[1]

@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 from penstock import telemetry
 from penstock.entry import putting_back, repeat, wiring
 from penstock.entry.choosing import Choice, moment
-from penstock.entry.cli import app
+from penstock.entry.cli import EXIT_HALT, app, main
 from penstock.entry.places import Places, places, rejected_file
 from penstock.entry.putting_back import Returning
 from penstock.errors import Again
@@ -131,6 +131,79 @@ def test_a_file_whose_reason_does_not_list_all_records_wants_whole() -> None:
     assert putting_back.retry_of(file, "token", whole=True) == PutBack("token", salt="token")
 
 
+@pytest.mark.parametrize("text", ["", "[1]", '{"reason": 3}', '{"records": [{"index": "one"}]}'])
+async def test_without_a_readable_reason_nothing_is_guessed(box: Box, text: str) -> None:
+    """Some of its records may have been sent: all of them go again only if that is said."""
+    file = box.write(name(1), json.dumps([{"id": 1}, {"id": 2, "text": "x" * 3000}]))
+    box.set("select", fields="{id: id, text: text}")
+    box.set("queue", message_bytes=2048)
+    await pass_over(box)
+    (box.root / "rejected" / f"{file}.reason.json").write_text(text)
+    box.set("queue", message_bytes=1_048_576)
+    assert "missing or cannot be read" in (await penstock(box, "rejected", "list")).output
+    assert "cannot be read" in (await penstock(box, "explain", file)).output
+    told = await penstock(box, "rejected", "retry", file, "--yes", code=1)
+    assert "--whole" in told.output
+    assert box.received_ids() == {1: 1}
+    await penstock(box, "rejected", "retry", file, "--whole", "--yes")
+    await pass_over(box)
+    assert box.received_ids() == {1: 2, 2: 1}
+
+
+async def test_a_name_that_is_no_reject_is_told(box: Box) -> None:
+    """A name that was mistyped is an error; a pattern that fits nothing is not."""
+    file = box.write(name(1), "garbage")
+    await pass_over(box)
+    for command in ("retry", "discard"):
+        told = await penstock(box, "rejected", command, "nobody.json", file, "--dry-run", code=1)
+        assert "1 file would be" in told.output
+        assert "not nobody.json: it is not rejected" in told.output
+        told = await penstock(box, "rejected", command, "nobody.json", "--json", code=1)
+        assert "nobody.json" in json.loads(told.stdout)["refused"]
+        assert "0 files" in (await penstock(box, "rejected", command, "nobody*", "--yes")).output
+
+
+async def test_why_it_waits_is_said_once(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Into a file or a pipe goes one line, no countdown."""
+    monkeypatch.setattr(putting_back, "LEFT_FOR_SECONDS", 3.0)
+    file = box.write(name(1), "garbage")
+    await pass_over(box)
+    told = await penstock(box, "rejected", "retry", file, "--yes")
+    assert told.output.count("1 file left the spool a moment ago") == 1
+    assert "1 file put back" in told.output
+
+
+async def test_a_directory_that_cannot_be_used_is_one_line(
+    box: Box, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not a traceback: which directory, and what the system says of it."""
+    file = box.write(name(1), "garbage")
+    await pass_over(box)
+    (box.root / "rejected" / "discarded").write_text("")
+    command = ["penstock", "rejected", "discard", file, "--yes", "--config", str(box.toml())]
+    monkeypatch.setattr("sys.argv", command)
+    with pytest.raises(SystemExit) as ended:
+        await asyncio.to_thread(main)
+    assert ended.value.code == EXIT_HALT
+    told = capsys.readouterr().err
+    assert told == f"penstock: {box.root}/rejected/discarded: File exists\n"
+    (box.root / "rejected" / "discarded").unlink()
+    await accounted(box)
+
+
+async def test_a_reject_that_cannot_be_moved_out_is_told(box: Box) -> None:
+    """Something else lies in its place: named, with the exit code, and nothing is overwritten."""
+    file = box.write(name(1), "garbage")
+    await box.load()
+    (box.root / "rejected").mkdir()
+    (box.root / "rejected" / file).write_text("another one")
+    for command in ("retry", "discard"):
+        told = await penstock(box, "rejected", command, file, "--yes", code=1)
+        assert f"rejected/{file} exists and differs; rename one of the two" in told.output
+    assert (box.spool / file).read_text() == "garbage"
+    assert (box.root / "rejected" / file).read_text() == "another one"
+
+
 async def test_a_reject_still_in_the_spool_is_retried_too(box: Box) -> None:
     """What the archiver has not moved yet is moved first: one way for all."""
     file = box.write(name(1), '@@ machine 7 @@\n{"id": 1}')
@@ -209,6 +282,14 @@ async def test_replay_names_what_it_cannot_find(box: Box) -> None:
     result = await penstock(box, "replay", name(0), "nothing.json", "--yes", code=1)
     assert "nothing.json: it is not in the archive" in result.output
     assert (box.spool / name(0)).exists()
+
+
+async def test_a_name_given_twice_is_one_file(box: Box) -> None:
+    """As shells make it of two patterns."""
+    box.write_many(1)
+    await pass_over(box)
+    result = await penstock(box, "replay", name(0), name(0), "--dry-run")
+    assert "1 file would be sent again" in result.output
 
 
 async def test_a_second_run_of_a_replay_finds_nothing_to_do(box: Box) -> None:
@@ -313,6 +394,9 @@ async def test_discarded_files_are_kept_unless_told_otherwise(box: Box) -> None:
     await penstock(box, "rejected", "discard", "*000002*", "--no-copy", "--yes")
     kept = {str(path.relative_to(rejects)) for path in rejects.rglob("*") if path.is_file()}
     assert kept == {f"discarded/{one}", f"discarded/{one}.reason.json"}
+    explained = await penstock(box, "explain", one)
+    assert explained.output.startswith(f"{one}: discarded\n")
+    assert str(rejects / "discarded" / one) in explained.output
     assert not (rejects / two).exists()
     await accounted(box)
 
@@ -325,6 +409,9 @@ async def test_behind_http_the_commands_say_where_they_work(box: Box) -> None:
             CliRunner().invoke, app, [*command, "--yes", "--config", str(box.toml())]
         )
         assert "works only where the directory is" in str(result.exception)
+    verified = await penstock(box, "verify")
+    assert "the ledger's own laws hold" in verified.output
+    assert "every file is accounted for" not in verified.output  # nobody looked at one
 
 
 @pytest.mark.parametrize(

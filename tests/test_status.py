@@ -401,6 +401,38 @@ async def test_watch_shows_one_look_after_the_other_until_it_is_stopped(box: Box
     assert process.returncode == 0
 
 
+async def test_what_is_not_known_is_not_said(box: Box) -> None:
+    """Without Redis there are no figures of it: none, not noughts."""
+    box.set("ledger", url="redis://127.0.0.1:1")
+    result = await asyncio.to_thread(invoke, box, "status")
+    assert result.exit_code == 1
+    for figure in ("0 claims", "not archived yet", "since the ledger began"):
+        assert figure not in result.output
+
+
+async def test_one_is_one(box: Box) -> None:
+    """One file waits; two wait."""
+    box.write_many(1)
+    assert (await look(box)).verdicts[0].text.startswith("1 file waits, and no worker")
+    box.write_many(2)
+    assert (await look(box)).verdicts[0].text.startswith("2 files wait, and no worker")
+
+
+async def test_watch_into_a_pipe_prints_look_after_look(box: Box) -> None:
+    """Without a terminal there is no screen to draw on."""
+    command = ["status", "--watch", "--every", "0.2", "--config", str(box.toml())]
+    process = await asyncio.create_subprocess_exec(
+        *onebox.penstock_command(*command), stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdout is not None
+    healthy = 0
+    while healthy < 2:
+        healthy += await process.stdout.readline() == b"healthy\n"
+    process.send_signal(signal.SIGINT)
+    await process.communicate()
+    assert process.returncode == 0
+
+
 async def test_the_state_of_an_embedded_redis_is_seen_and_none_is_started(box: Box) -> None:
     """Where Penstock does not run, status says so and leaves the state directory as it is."""
     box.given["ledger"] = {}

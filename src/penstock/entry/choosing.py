@@ -3,12 +3,13 @@
 import fnmatch
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from penstock.entry.places import RejectedFile
 
+_PATTERN = re.compile(r"[*?\[]")
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 
@@ -41,6 +42,10 @@ class Choice:
     def is_empty(self) -> bool:
         """Whether it would choose everything."""
         return self == Choice()
+
+    def missing(self, rejected: Collection[str]) -> list[str]:
+        """Return the names, no patterns, of which there is no rejected file."""
+        return [name for name in self.names if name not in rejected and not _PATTERN.search(name)]
 
     def takes(self, file: RejectedFile) -> bool:
         """Tell whether a rejected file is meant; its time is when it was rejected."""

@@ -3,10 +3,12 @@
 const $ = (id) => document.getElementById(id);
 const number = new Intl.NumberFormat("en");
 let token = sessionStorage.getItem("penstock-token") || "";
-let lastAt = 0, rejectsKey = "", verdictKey = "", pause = 500;
+let lastAt = 0, rejectsKey = "", rejectsAsked = false, verdictKey = "", pause = 500;
 
 const count = (value) => (value === null || value === undefined ? "?" : number.format(Math.round(value)));
 const rate = (value) => `${number.format(value < 10 ? Math.round(value * 10) / 10 : Math.round(value))} a second`;
+
+const counted = (value, one, many) => `${count(value)} ${Math.round(value) === 1 ? one : many}`;
 
 function time(seconds) {
   if (seconds >= 86400) return `${(seconds / 86400).toFixed(1)} d`;
@@ -79,12 +81,12 @@ function showFlow(seen) {
   const ledger = seen.ledger, spool = seen.spool, rates = seen.rates;
   const sizes = ledger ? ledger.sizes : {}, counters = ledger ? ledger.counters : {};
   station("waiting", seen.waiting, spool && seen.waiting ? `oldest ${time(spool.oldest_waiting_seconds)}` : seen.waiting === 0 ? "none" : "not known");
-  station("processing", sizes.processing, ledger ? `in ${count(sizes.claims)} claims` : "not known");
+  station("processing", sizes.processing, ledger ? `in ${counted(sizes.claims, "claim", "claims")}` : "not known");
   station("processed", sizes.processed, ledger ? rate(rates.files_processed) : "not known");
   station("archived", ledger ? counters.files_archived || 0 : null, ledger ? rate(rates.files_archived) : "not known");
   $("flow").classList.toggle("moving", !!ledger && rates.files_processed > 0);
   $("side").textContent = ledger
-    ? `${count(counters.files_rejected || 0)} rejected, ${count(counters.files_vanished || 0)} vanished, ${count(sizes.retry)} to be looked at again, ${count(counters.possible_repeats || 0)} possible repeats, since the ledger began`
+    ? `${count(counters.files_rejected || 0)} rejected, ${count(counters.files_vanished || 0)} vanished, ${count(sizes.retry)} to be looked at again, ${counted(counters.possible_repeats || 0, "possible repeat", "possible repeats")}, since the ledger began`
     : "";
 }
 
@@ -107,16 +109,16 @@ function showChart(seen) {
   $("chart").replaceChildren(...bars);
   const all = values.reduce((a, b) => a + b, 0);
   $("chart-most").textContent = all ? `files processed a minute, at most ${count(Math.max(...values))}` : "nothing processed";
-  $("chart-said").textContent = `${count(all)} files`;
+  $("chart-said").textContent = counted(all, "file", "files");
 }
 
 function showFigures(seen) {
   const rates = seen.rates, queue = seen.queue, memory = seen.memory, spool = seen.spool;
   const known = [
     ["records sent", seen.ledger ? rate(rates.records_sent) : "?", seen.ledger ? `${bytes(rates.bytes_sent)} a second` : ""],
-    ["in the queue", queue ? count(queue.visible) : "?", queue ? `messages, ${count(queue.in_flight)} in flight` : seen.away.queue ? "the queue is away" : "not known"],
+    ["in the queue", queue ? count(queue.visible) : "?", queue ? `${Math.round(queue.visible) === 1 ? "message" : "messages"}, ${count(queue.in_flight)} in flight` : seen.away.queue ? "the queue is away" : "not known"],
     ["Redis memory", memory ? bytes(memory.used_bytes) : "?", memory ? `${memory.max_bytes ? `of ${bytes(memory.max_bytes)}, ` : ""}${bytes(memory.ledger_bytes)} this ledger's` : "Redis is away"],
-    ["in the spool", spool ? count(spool.entries) : "?", spool ? "files, whatever their state" : "not known"],
+    ["in the spool", spool ? count(spool.entries) : "?", spool ? `${spool.entries === 1 ? "file" : "files"}, whatever the state` : "not known"],
     ["disk free", spool && spool.room ? bytes(spool.room.free_bytes) : "?", !spool ? "not known" : spool.room ? `of ${bytes(spool.room.disk_bytes)}` : "not told over HTTP"],
   ];
   $("figures").replaceChildren(...known.map(([name, value, more]) => {
@@ -145,11 +147,19 @@ async function call(path, options = {}) {
 async function showRejects(seen) {
   const kept = (seen.ledger ? seen.ledger.sizes.rejected : 0) + (seen.spool ? seen.spool.rejects_kept : 0);
   const key = `${kept} ${seen.ledger ? (seen.ledger.counters.files_rejected || 0) + " " + (seen.ledger.counters.files_put_back || 0) : ""}`;
-  if (key === rejectsKey) return;
+  if (key === rejectsKey || rejectsAsked) return;
+  rejectsAsked = true;
+  let found;
+  try {
+    const reply = await call("/v1/rejects");
+    if (!reply.ok) return;  // asked again with the next snapshot
+    found = await reply.json();
+  } finally {
+    rejectsAsked = false;
+  }
   rejectsKey = key;
-  const reply = await call("/v1/rejects");
-  if (!reply.ok) return;
-  const found = await reply.json();
+  const focused = document.activeElement, row = focused.closest("#rejects tr");
+  const at = row ? [...row.parentNode.children].indexOf(row) : -1;
   $("rejects-count").textContent = found.total > found.rejects.length ? `the latest ${found.rejects.length} of ${count(found.total)}` : count(found.total);
   rows("rejects", found.rejects.map((r) => {
     const action = make("td");
@@ -161,21 +171,26 @@ async function showRejects(seen) {
     }
     return [r.file, make("td", r.reason, "wide"), (r.rejected_at || "").slice(0, 19).replace("T", " "), action];
   }), ["", "wide", "", ""], "no rejected file is kept");
+  if (at < 0) return;  // else who works by keyboard stays where they are
+  const buttons = [...$("rejects").querySelectorAll("button")];
+  const same = buttons.find((b) => b.getAttribute("aria-label") === focused.getAttribute("aria-label"));
+  (same || buttons[Math.min(at, buttons.length - 1)] || $("rejects-title")).focus();
 }
 
 async function retry(name, button) {
-  button.disabled = true;
+  if (button.getAttribute("aria-disabled")) return;
+  button.setAttribute("aria-disabled", "true");  // disabled, it would lose the keyboard's focus
   $("rejects-said").textContent = `Putting ${name} back …`;
   try {
     const reply = await call("/v1/rejects:retry", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ names: [name] }) });
     const said = await reply.json();
     const why = said.error || (said.refused && said.refused[name]);
     $("rejects-said").textContent = why ? `Not ${name}: ${why}` : `${name} is back in the spool; the next worker takes it.`;
-    if (why) button.disabled = false;
+    if (why) button.removeAttribute("aria-disabled");
     else rejectsKey = "";
   } catch {
     $("rejects-said").textContent = `${name}: the server did not answer; try again`;
-    button.disabled = false;
+    button.removeAttribute("aria-disabled");
   }
 }
 
@@ -202,6 +217,8 @@ function live() {
 }
 
 function askForToken(wrong) {
+  token = "";
+  sessionStorage.removeItem("penstock-token");
   $("all").hidden = true;
   $("login").hidden = false;
   $("login-wrong").textContent = wrong;
@@ -213,8 +230,6 @@ async function listen() {
   const reply = await call("/v1/status/stream");
   if (reply.status === 401) {
     askForToken(token ? "That is not the server's token." : "");
-    token = "";
-    sessionStorage.removeItem("penstock-token");
     return false;
   }
   if (!reply.ok) throw new Error(`HTTP ${reply.status}`);
@@ -247,7 +262,8 @@ document.addEventListener("DOMContentLoaded", () => {
     event.preventDefault();
     token = $("token").value.trim();
     $("token").value = "";
-    go();
+    if (/^[\x21-\x7e]+$/.test(token)) go();
+    else askForToken("That is no token: printable ASCII characters, and no spaces.");
   });
   setInterval(live, 1000);
   go();

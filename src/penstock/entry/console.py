@@ -12,10 +12,12 @@ loopback host, so that no other site can pose as this one.
 """
 
 import asyncio
+import contextlib
 import importlib.resources
 import ipaddress
 import json
 import re
+import time
 from collections.abc import Awaitable, Callable, Mapping
 
 import msgspec
@@ -23,7 +25,7 @@ from aiohttp import hdrs, web
 
 from penstock.entry import metrics, putting_back, wiring
 from penstock.entry.observe import Observer
-from penstock.entry.places import RejectedFile, places, rejected_file
+from penstock.entry.places import Places, RejectedFile, places, rejected_file
 from penstock.entry.web import Refused
 from penstock.errors import Again, Halt
 from penstock.settings import Settings
@@ -44,6 +46,8 @@ _STREAM_SECONDS = 1.0
 _STREAMS_MAX = 32
 _REJECTS_SHOWN = 50
 _RETRIES_MAX = 500
+_REJECTS_SECONDS = 1.0  # between two looks at the rejects, however many pages ask
+_REJECTS_SHARE_MAX = 0.1  # of the time goes into them: the directory may hold 100,000
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -61,6 +65,9 @@ class Console:
         self._has_tokens = has_tokens
         self._stop = asyncio.Event()
         self._streams = 0
+        self._rejects: Mapping[str, object] = {}
+        self._rejects_began = self._rejects_until = 0.0  # on the monotonic clock
+        self._rejects_lock = asyncio.Lock()
 
     def add_to(self, app: web.Application) -> None:
         """Add the page and its calls to an application."""
@@ -134,7 +141,30 @@ class Console:
 
     async def rejects(self, _: web.Request) -> web.StreamResponse:
         """GET /v1/rejects: the latest, the newest first."""
-        found = await self._rejected()
+        asked = time.monotonic()
+        async with self._rejects_lock:
+            if self._rejects_began < asked:  # else another page's look began after this question
+                with contextlib.suppress(TimeoutError):
+                    pause = self._rejects_until - time.monotonic()
+                    await asyncio.wait_for(self._stop.wait(), max(0.0, pause))
+                self._rejects_began = began = time.monotonic()
+                self._rejects = await self._latest_rejects()
+                took = time.monotonic() - began
+                self._rejects_until = began + max(_REJECTS_SECONDS, took / _REJECTS_SHARE_MAX)
+            return web.json_response(self._rejects)
+
+    async def _latest_rejects(self) -> Mapping[str, object]:
+        """Return what /v1/rejects answers. Raises Refused if the directory cannot be read."""
+        found = await self._rejected_in_ledger()
+        total, can_retry = len(found), wiring.is_directory(self._settings)
+        if can_retry:
+            where = self._places("rejects")
+            try:
+                kept, count = await asyncio.to_thread(where.latest_rejected, _REJECTS_SHOWN)
+            except OSError as error:
+                raise Refused(503, f"{where.rejects}: {error.strerror}") from None
+            found = {file.name: file for file in kept} | found
+            total += count
         latest = sorted(found.values(), key=lambda file: file.rejected_at, reverse=True)
         shown = [
             {
@@ -145,14 +175,13 @@ class Console:
             }
             for file in latest[:_REJECTS_SHOWN]
         ]
-        can_retry = wiring.is_directory(self._settings)
-        return web.json_response({"rejects": shown, "total": len(found), "can_retry": can_retry})
+        return {"rejects": shown, "total": total, "can_retry": can_retry}
 
     async def retry(self, request: web.Request) -> web.StreamResponse:
         """POST /v1/rejects:retry {"names": […]}."""
         if request.content_type != "application/json":
             raise Refused(415, "Content-Type: must be application/json")
-        if request.headers.get(hdrs.ORIGIN, _origin(request)) != _origin(request):
+        if request.headers.get(hdrs.ORIGIN, f"//{request.host}").partition("//")[2] != request.host:
             raise Refused(403, "Origin: another site's")
         try:
             names = msgspec.json.decode(await request.read(), type=_Retry).names
@@ -160,17 +189,23 @@ class Console:
             raise Refused(400, str(error)) from None
         if not 1 <= len(names) <= _RETRIES_MAX:
             raise Refused(400, f"names: 1 to {_RETRIES_MAX}")
+        where = self._places("retry")
         try:
-            where = places(self._settings, "retry")
             book = await self._observer.ledger()
+            found = {n: where.rejected_one(n) for n in names if where.has_rejected(n)}
+            found |= await self._rejected_in_ledger()
+            chosen = [found[name] for name in dict.fromkeys(names) if name in found]
+            report = await putting_back.retried(
+                self._settings, book, where, chosen, stop=self._stop, patience_seconds=0.0
+            )
         except Halt as error:
             raise Refused(409, str(error)) from None
-        found = await self._rejected()
-        chosen = [found[name] for name in names if name in found]
-        report = await putting_back.retried(
-            self._settings, book, where, chosen, stop=self._stop, patience_seconds=0.0
-        )
+        except (
+            OSError
+        ) as error:  # a directory that cannot be used: a step may be done, no file lost
+            raise Refused(409, f"{error.filename}: {error.strerror}; try again") from None
         report.refused |= {name: "it is no reject" for name in names if name not in found}
+        self._rejects_until = 0.0
         self._observer.rejects_changed()
         return web.json_response({"done": report.done, "refused": report.refused})
 
@@ -180,17 +215,18 @@ class Console:
         body = metrics.exposition(snapshot, self._settings.status)
         return web.Response(body=body, headers={hdrs.CONTENT_TYPE: metrics.CONTENT_TYPE})
 
-    async def _rejected(self) -> dict[str, RejectedFile]:
-        found: dict[str, RejectedFile] = {}
+    async def _rejected_in_ledger(self) -> dict[str, RejectedFile]:
         try:
             reasons = await putting_back.rejected_in_ledger(await self._observer.ledger())
-            found |= {name: rejected_file(name, t, moved=False) for name, t in reasons.items()}
         except (Again, Halt):
-            pass  # Redis is away: what lies in the rejects directory is shown all the same
-        if wiring.is_directory(self._settings):
-            where = places(self._settings, "rejects")
-            found |= {f.name: f for f in await asyncio.to_thread(lambda: list(where.rejected()))}
-        return found
+            return {}  # Redis is away: what lies in the rejects directory is shown all the same
+        return {name: rejected_file(name, text, moved=False) for name, text in reasons.items()}
+
+    def _places(self, what: str) -> Places:
+        try:
+            return places(self._settings, what)
+        except Halt as error:
+            raise Refused(409, str(error)) from None
 
 
 def add_console(app: web.Application, settings: Settings, *, has_tokens: bool) -> None:
@@ -204,10 +240,6 @@ def _reason(file: RejectedFile) -> str:
     text = f"{file.reason}: {first}" if first else file.reason
     # Some reasons quote a line of the file, to be read where the file may be: not here.
     return re.sub(r'".*"', '"…"', text, flags=re.DOTALL)
-
-
-def _origin(request: web.Request) -> str:
-    return f"{request.scheme}://{request.host}"
 
 
 def _is_local(request: web.Request) -> bool:

@@ -4,8 +4,9 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from penstock.entry.places import Places, RejectedFile, rejected_file, told_time
+from penstock.entry.places import DISCARDED, Places, RejectedFile, rejected_file, told_time
 from penstock.entry.verdict import duration
+from penstock.entry.wording import counted
 from penstock.stages.ledger_overview import FileStory
 
 _JOURNAL_SHOWN = 20
@@ -35,6 +36,9 @@ def explained(name: str, story: FileStory, places: Places | None) -> Explained:
     if reject is not None:
         lines += _why(reject, places)
         state = "rejected" if state in {"waiting", "archived"} else state
+    if places and (given_up := places.rejects / DISCARDED / name).is_file():
+        lines.append(f"discarded: its copy lies in {given_up}")
+        state = "discarded" if state == "waiting" and len(lines) == 1 else state
     if state == "waiting" and not lines:
         nobody = "neither the spool, the archive, the rejects nor the ledger know it"
         look = "check its name; archived files are deleted after archive.retention_days"
@@ -58,7 +62,11 @@ def _in_the_spool(name: str, places: Places | None) -> Iterator[str]:
 def _in_the_ledger(story: FileStory) -> Iterator[str]:
     now = story.at_seconds
     if said := story.put_back:
-        only = "" if said.records is None else f", only its {len(said.records):,} rejected records"
+        only = (
+            ""
+            if said.records is None
+            else f", only {counted(len(said.records), 'rejected record')} of it"
+        )
         ids = " under new ids" if said.salt else ""
         yield f"put back for another pass{only}{ids}"
     if story.due_at is not None:
@@ -91,7 +99,7 @@ def _claimed(story: FileStory) -> Iterator[str]:
         lease = f"runs for {duration(left)} more" if left > 0 else f"ended {duration(-left)} ago"
         yield f"its lease {lease}"
     if story.journal:
-        yield f"SQS has confirmed {len(story.journal):,} messages of this claim"
+        yield f"SQS has confirmed {counted(len(story.journal), 'message')} of this claim"
         for index, identity in sorted(story.journal.items())[:_JOURNAL_SHOWN]:
             yield f"  message {index}: penstock_id {identity}"
         if len(story.journal) > _JOURNAL_SHOWN:
@@ -111,7 +119,7 @@ def _why(reject: RejectedFile, places: Places | None) -> Iterator[str]:
     yield f"rejected{when}: {reject.reason}"
     for record in list(reject.story.get("records", ()))[:5]:
         yield f"  record {record['index']}: {record['reason']}"
-    if reject.records_rejected > 5:  # noqa: PLR2004  as many as above
+    if (reject.records_rejected or 0) > 5:  # noqa: PLR2004  as many as above
         yield f"  {reject.records_rejected:,} records in all"
     if reject.moved and places:
         yield f"it lies in {places.rejects / reject.name}"
@@ -120,19 +128,17 @@ def _why(reject: RejectedFile, places: Places | None) -> Iterator[str]:
 
 
 def _next(name: str, state: str, places: Places | None) -> str:
-    if state == "rejected":
-        return (
-            f"if the settings are wrong, mend them (`penstock preview`), then `penstock rejected"
-            f" retry {name}`; if the file is, put a mended copy into the spool under another name,"
-            f" and `penstock rejected discard {name}`"
-        )
-    if state == "archived":
-        return f"to send it again: `penstock replay {name}`"
-    if state == "processed":
-        return "the archiver moves it out of the spool; it is never sent again"
-    if state == "processing":
-        return "nothing: its worker, or the next one, finishes it"
-    if state == "retry":
-        gone = places is not None and not (places.spool / name).exists()
-        return "it is not in the spool: it will be counted as vanished" if gone else "nothing"
-    return "nothing: the next worker claims it; `penstock status` says whether one runs"
+    if state == "retry" and places is not None and not (places.spool / name).exists():
+        return "it is not in the spool: it will be counted as vanished"
+    there = "" if places else ", on the machine of the file server"
+    return {
+        "rejected": "if the settings are wrong, mend them (`penstock preview`), then `penstock"
+        f" rejected retry {name}`{there}; if the file is, put a mended copy into the spool under"
+        f" another name, and `penstock rejected discard {name}`",
+        "archived": f"to send it again: `penstock replay {name}`{there}",
+        "discarded": "nothing; to send it after all, move that copy into the spool",
+        "processed": "the archiver moves it out of the spool; it is never sent again",
+        "processing": "nothing: its worker, or the next one, finishes it",
+        "retry": "nothing: the next worker takes it when it is due",
+        "waiting": "nothing: the next worker claims it; `penstock status` says whether one runs",
+    }[state]

@@ -3,6 +3,7 @@
 Only where the directory is local: over HTTP nobody lists the archive and the rejects.
 """
 
+import heapq
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -10,6 +11,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from penstock import names
 from penstock.entry import wiring
@@ -20,18 +23,36 @@ DISCARDED = "discarded"
 """The subdirectory of the rejects directory with the copies of what was discarded."""
 
 
+class _Record(msgspec.Struct):
+    index: int
+    reason: str = ""
+
+
+class _Reason(msgspec.Struct):
+    """What a reason has to be for people to be shown it."""
+
+    reason: str = ""
+    records: tuple[_Record, ...] = ()
+    records_rejected: int = 0
+    rejected_at: str = ""
+
+
+_reason = msgspec.json.Decoder(_Reason)
+
+
 @dataclass(frozen=True, slots=True)
 class RejectedFile:
     """One file in the rejects directory, or (`moved` false) rejected and still in the spool.
 
     `reason` is why the file, or how many of its records, cannot be sent. `records` are the indexes
-    of its rejected records as far as they are listed, `records_rejected` how many there are.
+    of its rejected records as far as they are listed, `records_rejected` how many there are; None
+    if that is not known, because the reason is missing.
     """
 
     name: str
     reason: str
     records: tuple[int, ...]
-    records_rejected: int
+    records_rejected: int | None
     rejected_at: str
     moved: bool
     story: Mapping[str, Any]
@@ -95,10 +116,26 @@ class Places:
             if names.is_safe(entry.name) and entry.is_file():
                 yield self.rejected_one(entry.name)
 
+    def latest_rejected(self, count: int) -> tuple[list[RejectedFile], int]:
+        """Return the `count` files rejected last, and how many the rejects directory holds.
+
+        Opens only the reasons of these: all of them could be 100,000.
+        """
+        if not self.rejects.is_dir():
+            return [], 0
+        with os.scandir(self.rejects) as listing:
+            came = [(entry.stat().st_ctime, entry.name) for entry in listing
+                    if names.is_safe(entry.name) and entry.is_file()]  # fmt: skip
+        return [self.rejected_one(name) for _, name in heapq.nlargest(count, came)], len(came)
+
+    def has_rejected(self, name: str) -> bool:
+        """Tell whether the rejects directory holds a file of that name, whoever says the name."""
+        return names.is_safe(name) and (self.rejects / name).is_file()
+
     def rejected_one(self, name: str) -> RejectedFile:
         """Return one file of the rejects directory; one without its reason says so."""
         try:
-            text = (self.rejects / f"{name}{names.REASON_SUFFIX}").read_text()
+            text = (self.rejects / f"{name}{names.REASON_SUFFIX}").read_text(errors="replace")
         except OSError:
             text = ""
         return rejected_file(name, text, moved=True)
@@ -107,18 +144,16 @@ class Places:
 def rejected_file(name: str, text: str, *, moved: bool) -> RejectedFile:
     """Return a rejected file from the text of its reason."""
     try:
+        known = _reason.decode(text)
         story: dict[str, Any] = json.loads(text)
-    except ValueError:
+    except (ValueError, msgspec.MsgspecError):  # somebody else wrote it, or a part of it is lost
+        known = None
         story = {"reason": "its reason is missing or cannot be read"}
-    records = tuple(sorted(int(record["index"]) for record in story.get("records", ())))
+    if known is None:
+        return RejectedFile(name, story["reason"], (), None, "", moved, story)
+    records = tuple(sorted(record.index for record in known.records))
     return RejectedFile(
-        name,
-        str(story.get("reason", "")),
-        records,
-        int(story.get("records_rejected", 0)),
-        str(story.get("rejected_at", "")),
-        moved,
-        story,
+        name, known.reason, records, known.records_rejected, known.rejected_at, moved, story
     )
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from penstock import names, telemetry
 from penstock.entry import wiring
 from penstock.entry.places import DISCARDED, Places, RejectedFile
+from penstock.entry.wording import counted
 from penstock.model import PutBack
 from penstock.settings import Settings
 from penstock.stages import source_directory_move as moving
@@ -77,8 +78,10 @@ def retry_of(file: RejectedFile, token: str, *, whole: bool) -> PutBack | str:
     Where only some of its records were rejected, the others were sent: only the rejected ones are
     sent now, unless `whole` is said.
     """
-    if whole and file.records_rejected:
+    if whole and file.records_rejected != 0:
         return PutBack(token, salt=token)
+    if file.records_rejected is None:
+        return f"{file.reason}: some of it may have been sent; --whole sends all of it (again)"
     if len(file.records) < file.records_rejected:
         return (
             f"{file.records_rejected:,} of its records were rejected, and its reason lists"
@@ -148,7 +151,10 @@ async def _put_back_batch(
             report.refused |= dict.fromkeys(waits, why)
             return
         if waits:
-            progress(0, f"{len(waits):,} left the spool a moment ago: {seconds:.0f} s more")
+            progress(
+                0,
+                f"{counted(len(waits), 'file')} left the spool a moment ago: {seconds:.0f} s more",
+            )
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), min(seconds, 1.0) + 0.01)
 

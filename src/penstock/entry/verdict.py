@@ -6,6 +6,7 @@ The first verdict is the one to act on; those that follow from it are left out.
 from collections.abc import Callable, Iterator, Sequence
 
 from penstock.entry.snapshot import STOPPED, Snapshot, Verdict
+from penstock.entry.wording import counted
 from penstock.settings import Status
 
 SPOOL_ENTRIES_MAX = 2_000_000
@@ -62,14 +63,15 @@ def _workers(snapshot: Snapshot, limits: Status) -> Iterator[Verdict]:
         since = "ever" if silent is None else f"for {duration(silent)}"
         yield Verdict(
             "no-worker", wrong=True,
-            text=f"{waiting:,} files wait, and no worker has asked for work {since}",
+            text=f"{counted(waiting, 'file waits', 'files wait')}, and no worker has asked for work"
+            f" {since}",
             advice="start one: `penstock run`, or `penstock load` for a single pass",
         )  # fmt: skip
         return
     if oldest > limits.oldest_waiting_seconds:
         yield Verdict(
             "falling-behind", wrong=True,
-            text=f"the oldest file has waited for {duration(oldest)}, {waiting:,} wait",
+            text=f"the oldest file has waited for {duration(oldest)}, of {waiting:,} that wait",
             advice="run more workers (run.workers), or see why they are slow: claims and"
             " `throttled` below, a warning in their log",
         )  # fmt: skip
@@ -77,7 +79,8 @@ def _workers(snapshot: Snapshot, limits: Status) -> Iterator[Verdict]:
         worst = max(claim.overdue_seconds for claim in overdue)
         yield Verdict(
             "claims-expired", wrong=True,
-            text=f"{len(overdue)} claims have no owner, one for {duration(worst)}",
+            text=f"{counted(len(overdue), 'claim has', 'claims have')} no owner, one for"
+            f" {duration(worst)}",
             advice="run `penstock load`: the next worker takes them over",
         )  # fmt: skip
     longest = _OLD_LEASES * snapshot.lease_seconds
@@ -94,10 +97,10 @@ def _workers(snapshot: Snapshot, limits: Status) -> Iterator[Verdict]:
 def _archiver(snapshot: Snapshot, limits: Status) -> Iterator[Verdict]:
     if snapshot.ledger is None or snapshot.ledger.oldest_processed_seconds <= limits.silent_seconds:
         return
-    age = snapshot.ledger.oldest_processed_seconds
+    age, count = snapshot.ledger.oldest_processed_seconds, snapshot.ledger.sizes["processed"]
     yield Verdict(
         "archiver-late", wrong=True,
-        text=f"{snapshot.ledger.sizes['processed']:,} processed files lie in the spool, one for"
+        text=f"{counted(count, 'processed file lies', 'processed files lie')} in the spool, one for"
         f" {duration(age)}",
         advice="run `penstock archive`; if it says file.stuck, mend what that names",
     )  # fmt: skip
@@ -123,7 +126,7 @@ def _rejects(snapshot: Snapshot, limits: Status) -> Iterator[Verdict]:
     if kept:
         yield Verdict(
             "some-rejected", wrong=False,
-            text=f"{kept:,} rejected {'file is' if kept == 1 else 'files are'} kept",
+            text=f"{counted(kept, 'rejected file is', 'rejected files are')} kept",
             advice="see `penstock rejected list`; then retry or discard them",
         )  # fmt: skip
 

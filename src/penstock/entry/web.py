@@ -2,9 +2,11 @@
 
 import asyncio
 import contextlib
+import errno
 import functools
 import hmac
 import ipaddress
+import os
 import socket
 import ssl
 from collections.abc import AsyncGenerator, Sequence
@@ -185,10 +187,12 @@ class _Runner(web.AppRunner):
 
 
 @contextlib.asynccontextmanager
-async def serving(app: web.Application, serve: Serve) -> AsyncGenerator[str]:
+async def serving(
+    app: web.Application, serve: Serve, listen: str = "serve.listen"
+) -> AsyncGenerator[str]:
     """Serve an application as the settings say; yields its address.
 
-    Raises Halt if that may not be, or cannot.
+    `listen` names the setting that holds `serve.listen`. Raises Halt if that may not be, or cannot.
     """
     tls = _tls(serve)
     inherited = _inherited(serve)
@@ -198,9 +202,9 @@ async def serving(app: web.Application, serve: Serve) -> AsyncGenerator[str]:
         host, _, digits = serve.listen.rpartition(":")
         host, port = host.strip("[]"), int(digits)
         if port > _PORT_MAX:  # uvloop would take it for another one
-            raise Halt(f"serve.listen: {serve.listen}: no such port; allowed: 0 to {_PORT_MAX}")
+            raise Halt(f"{listen}: {serve.listen}: no such port; allowed: 0 to {_PORT_MAX}")
     if not serve.unix_socket:
-        _check_exposure(host, has_tls=tls is not None, serve=serve)
+        _check_exposure(host, has_tls=tls is not None, serve=serve, listen=listen)
     runner = _Runner(app, serve)
     await runner.setup()
     ours: tuple[int, int] | None = None
@@ -217,8 +221,12 @@ async def serving(app: web.Application, serve: Serve) -> AsyncGenerator[str]:
             await site.start()
         except OSError as error:
             where = serve.unix_socket or serve.listen
-            setting = "serve.unix_socket" if serve.unix_socket else "serve.listen"
-            raise Halt(f"{setting}: cannot listen on {where}: {error}") from None
+            setting = "serve.unix_socket" if serve.unix_socket else listen
+            # asyncio's own text says it twice, and with what it was about.
+            why = os.strerror(error.errno) if error.errno else str(error)
+            more = "; allowed: another port, or stop what listens there"
+            more = more if error.errno == errno.EADDRINUSE else ""
+            raise Halt(f"{setting}: cannot listen on {where}: {why}{more}") from None
         if serve.unix_socket:
             ours = _identity(serve.unix_socket)
             yield f"http+unix://{serve.unix_socket}"
@@ -277,7 +285,7 @@ def _inherited(serve: Serve) -> socket.socket | None:
         raise Halt(f"serve.listen: {serve.listen} is no socket: {error.strerror}") from None
 
 
-def _check_exposure(host: str, *, has_tls: bool, serve: Serve) -> None:
+def _check_exposure(host: str, *, has_tls: bool, serve: Serve, listen: str) -> None:
     """Refuse to listen beyond this machine without a token, or in clear text unasked."""
     try:
         loopback = ipaddress.ip_address(host).is_loopback
@@ -287,12 +295,12 @@ def _check_exposure(host: str, *, has_tls: bool, serve: Serve) -> None:
         return
     if not tokens_of(serve):
         raise Halt(
-            f"serve.listen: {serve.listen} can be reached from other machines, and there is no"
+            f"{listen}: {serve.listen} can be reached from other machines, and there is no"
             " token; allowed: set serve.token_file, or listen on 127.0.0.1"
         )
     if not (has_tls or serve.insecure):
         raise Halt(
-            f"serve.listen: {serve.listen} can be reached from other machines, and without TLS the"
+            f"{listen}: {serve.listen} can be reached from other machines, and without TLS the"
             " token goes over the wire in clear text; allowed: set serve.tls_cert and"
             " serve.tls_key, or serve.insecure = true where the network is private"
         )

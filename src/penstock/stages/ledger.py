@@ -311,6 +311,8 @@ class Ledger(LedgerOverview, LedgerRepairs):
         """Note that files are out of the spool; return how many were not noted before."""
         keys = ["json_files_processed", "json_files_rejected", "out_of_spool", "counters",
                 "minutes"]  # fmt: skip
+        if not names:
+            return 0  # no file of a batch could be moved
         return int(await self._run("archived", keys, list(names)))
 
     @plainly

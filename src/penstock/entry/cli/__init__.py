@@ -96,3 +96,9 @@ def main() -> None:
     except BrokenPipeError:  # `penstock … | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        # A directory that may not be read, a full disk: what is to be mended is not in here.
+        sys.stderr.write(f"penstock: {error.filename}: {error.strerror}\n")
+        sys.exit(EXIT_HALT)

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from penstock import settings, telemetry
-from penstock.entry import repeat, web
+from penstock.entry import repeat, web, wiring
 from penstock.entry.cli.options import Config, Verbose
 from penstock.entry.console import OPEN_TO_ALL, add_console
 from penstock.settings import Settings
@@ -31,6 +31,7 @@ def console(
     """
     telemetry.configure(verbose=verbose)
     known = settings.load(config, {"run": {"console": listen}} if listen else None)
+    wiring.spool_is_named(known)
     repeat.run(lambda stop: _until_stopped(known, stop))
 
 
@@ -40,6 +41,6 @@ async def _until_stopped(known: Settings, stop: asyncio.Event) -> None:
     tokens = web.tokens_of(serve)
     app = web.application(tokens, OPEN_TO_ALL)
     add_console(app, known, has_tokens=bool(tokens))
-    async with web.serving(app, serve) as address:
+    async with web.serving(app, serve, "run.console") as address:
         telemetry.event("console.listens", address=address)
         await stop.wait()

@@ -13,6 +13,7 @@ from penstock import expression, settings
 from penstock.entry import survey, wiring
 from penstock.entry.cli.options import Config
 from penstock.entry.survey import Survey
+from penstock.entry.wording import counted
 from penstock.errors import Halt
 from penstock.settings import CONFIG_DEFAULT, EMBEDDED
 
@@ -64,11 +65,18 @@ def init(
 
 def _seen(found: Survey) -> list[str]:
     """Return what the samples show, in lines."""
-    lines = [f"{found.files:,} files, {found.samples:,} looked at"]
+    lines = [f"{counted(found.files, 'file')}, {found.samples:,} looked at"]
     lines.append(f"names      {found.pattern}")
-    lines += [f"preamble   {text}  ({count} files)" for text, count in found.preambles.items()]
-    lines += [f"documents  {shape}  ({count} files)" for shape, count in found.shapes.items()]
-    lines += [f"rejected   {reason}  ({count} files)" for reason, count in found.reasons.items()]
+    lines += [
+        f"preamble   {text}  ({counted(count, 'file')})" for text, count in found.preambles.items()
+    ]
+    lines += [
+        f"documents  {shape}  ({counted(count, 'file')})" for shape, count in found.shapes.items()
+    ]
+    lines += [
+        f"rejected   {reason}  ({counted(count, 'file')})"
+        for reason, count in found.reasons.items()
+    ]
     if found.records:
         lines.append(f"records    {found.records:,}; their fields, in how many, of which types:")
     for name, seen in list(found.fields.items())[:_FIELDS_TOLD]:

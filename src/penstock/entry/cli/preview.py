@@ -9,6 +9,7 @@ from penstock import settings
 from penstock.entry import survey
 from penstock.entry.cli.options import Config
 from penstock.entry.previewing import LIMITS, Preview, Totals, claims_of, files_of, previewed
+from penstock.entry.wording import counted
 from penstock.settings import Settings
 
 _TOLD_IN_FULL = 10
@@ -127,14 +128,14 @@ def _tell_totals(totals: Totals, known: Settings) -> None:
     limit = known.queue.message_bytes or LIMITS.message_bytes_max
     fill = sum(totals.messages) / (limit * len(totals.messages)) if totals.messages else 0
     typer.echo(
-        f"{totals.files:,} files, {totals.rejected_files:,} rejected;"
-        f" {totals.records:,} records selected, {totals.filtered:,} filtered out,"
+        f"{counted(totals.files, 'file')}, {totals.rejected_files:,} rejected;"
+        f" {counted(totals.records, 'record')} selected, {totals.filtered:,} filtered out,"
         f" {totals.rejected:,} rejected"
     )
     typer.echo(f"{totals.json_bytes:,} bytes of JSON, {totals.record_bytes:,} selected")
     typer.echo(
-        f"{len(totals.messages):,} messages of at most {limit:,} bytes, {fill:.0%} full on average,"
-        f" in {totals.batches:,} batches"
+        f"{counted(len(totals.messages), 'message')} of at most {limit:,} bytes, {fill:.0%} full on"
+        f" average, in {counted(totals.batches, 'batch', 'batches')}"
     )
     if known.queue.message_bytes is None:
         typer.echo("(the largest message SQS takes; if your queue takes less, there are more)")

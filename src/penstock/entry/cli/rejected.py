@@ -15,8 +15,10 @@ from penstock import names, settings, telemetry
 from penstock.entry import putting_back, repeat, survey, wiring
 from penstock.entry.choosing import Choice, moment
 from penstock.entry.cli.options import Config, Json
+from penstock.entry.cli.progress import told
 from penstock.entry.places import RejectedFile, places, rejected_file
 from penstock.entry.putting_back import Report
+from penstock.entry.wording import counted
 from penstock.settings import Settings
 from penstock.stages.ledger import Ledger
 
@@ -70,7 +72,7 @@ def list_(
 ) -> None:
     """List rejected files, the latest last, and count them by reason."""
     choice = Choice(tuple(files or ()), reason, since, until)
-    chosen = _run(config, lambda known, book, _: _chosen(known, book, choice))
+    chosen = _chosen(_run(config, lambda known, book, _: _rejected(known, book)), choice)
     if as_json:
         typer.echo(json.dumps([_as_json(file) for file in chosen]))
         return
@@ -87,14 +89,18 @@ def list_(
 
 
 @app.command()
-def show(file: Annotated[str, typer.Argument(metavar="NAME")], config: Config = None) -> None:
+def show(
+    file: Annotated[str, typer.Argument(metavar="NAME")],
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
     """Show one rejected file's reason, record by record, in JSON, and where the file lies."""
     choice = Choice((_name(file),))
-    chosen = _run(config, lambda known, book, _: _chosen(known, book, choice))
+    chosen = _chosen(_run(config, lambda known, book, _: _rejected(known, book)), choice)
     if not chosen:
         typer.echo(f"{file}: not rejected; `penstock explain {file}` tells what is known", err=True)
         raise typer.Exit(1)
-    typer.echo(json.dumps(_as_json(chosen[0]), indent=2, ensure_ascii=True))
+    typer.echo(json.dumps(_as_json(chosen[0]), indent=None if as_json else 2, ensure_ascii=True))
 
 
 @app.command()
@@ -125,19 +131,17 @@ def retry(
 
     async def act(known: Settings, book: Ledger, stop: asyncio.Event) -> Report:
         where = places(known, "rejected retry")
-        chosen = await _chosen(known, book, choice)
-        if not _agreed(chosen, "put back into the spool", dry_run=dry_run, yes=yes):
-            return Report()
-        return await putting_back.retried(
-            known, book, where, chosen, stop=stop, whole=whole, progress=progress
-        )
+        found = await _rejected(known, book)
+        report, chosen = Report(refused=_missing(choice, found)), _chosen(found, choice)
+        if _agreed(chosen, "put back into the spool", dry_run=dry_run, yes=yes):
+            with told() as progress:
+                done = await putting_back.retried(
+                    known, book, where, chosen, stop=stop, whole=whole, progress=progress
+                )
+            report.done += done.done
+            report.refused |= done.refused
+        return report
 
-    def progress(_: int, text: str) -> None:
-        if text and text not in told:
-            typer.echo(text, err=True)
-            told.add(text)
-
-    told: set[str] = set()
     _tell(_run(config, act), "put back", as_json=as_json, dry_run=dry_run)
 
 
@@ -165,15 +169,16 @@ def discard(
     async def act(known: Settings, book: Ledger, stop: asyncio.Event) -> Report:
         del stop
         where = places(known, "rejected discard")
-        chosen = await _chosen(known, book, choice)
+        found = await _rejected(known, book)
+        missing, chosen = _missing(choice, found), _chosen(found, choice)
         what = "DELETED, for ever" if no_copy else f"moved to {where.rejects}/discarded"
         if not _agreed(chosen, what, dry_run=dry_run, yes=yes):
-            return Report()
+            return Report(refused=missing)
         stuck = await putting_back.move_out(known, book, [f for f in chosen if not f.moved])
         going = [file for file in chosen if file.name not in stuck]
         report = putting_back.discard(where, going, keep_copy=not no_copy)
         await book.let_go(report.done)
-        report.refused |= stuck
+        report.refused |= {**stuck, **missing}
         return report
 
     _tell(_run(config, act), "discarded", as_json=as_json, dry_run=dry_run)
@@ -193,17 +198,28 @@ def _run(
     return repeat.run(main)
 
 
-async def _chosen(known: Settings, book: Ledger, choice: Choice) -> list[RejectedFile]:
-    """Return the rejected files that are meant, the latest last."""
+async def _rejected(known: Settings, book: Ledger) -> Mapping[str, RejectedFile]:
+    """Return all rejected files by name."""
     found: dict[str, RejectedFile] = {}
-    for name, text in (await putting_back.rejected_in_ledger(book)).items():
-        found[name] = rejected_file(name, text, moved=False)
+    reasons = await putting_back.rejected_in_ledger(book)
     if wiring.is_directory(known):
         where = places(known, "rejected")
         found |= {f.name: f for f in await asyncio.to_thread(lambda: list(where.rejected()))}
     else:
         typer.echo("the rejects directory is on another machine: only what the archiver has not"
                    " moved yet is shown", err=True)  # fmt: skip
+    # Of one of each, that in the spool is meant: moving it out names what is in its place.
+    return found | {name: rejected_file(name, t, moved=False) for name, t in reasons.items()}
+
+
+def _missing(choice: Choice, found: Mapping[str, RejectedFile]) -> dict[str, str]:
+    """Return why names that were given cannot be taken."""
+    unknown = "it is not rejected; `penstock explain` tells what is known of it"
+    return dict.fromkeys(choice.missing(found), unknown)
+
+
+def _chosen(found: Mapping[str, RejectedFile], choice: Choice) -> list[RejectedFile]:
+    """Return the rejected files that are meant, the latest last."""
     chosen = [file for file in found.values() if choice.takes(file)]
     return sorted(chosen, key=lambda file: (file.rejected_at, file.name))
 
@@ -234,18 +250,20 @@ def _agreed(chosen: Sequence[RejectedFile], what: str, *, dry_run: bool, yes: bo
         if len(chosen) > _SHOWN:
             typer.echo(f"and {len(chosen) - _SHOWN:,} more", err=True)
     if dry_run:
-        typer.echo(f"{len(chosen):,} files would be {what}", err=True)
+        typer.echo(f"{counted(len(chosen), 'file')} would be {what}", err=True)
         return False
     if chosen and not yes:
-        typer.confirm(f"{len(chosen):,} files will be {what}: go on?", abort=True, err=True)
+        question = f"{counted(len(chosen), 'file')} will be {what}: go on?"
+        typer.confirm(question, abort=True, err=True)
     return bool(chosen)
 
 
 def _tell(report: Report, verb: str, *, as_json: bool, dry_run: bool) -> None:
     if as_json:
         typer.echo(json.dumps({"done": report.done, "refused": report.refused}))
-    elif not dry_run:
-        typer.echo(f"{len(report.done):,} files {verb}")
+    else:
+        if not dry_run:
+            typer.echo(f"{counted(len(report.done), 'file')} {verb}")
         for name, why in report.refused.items():
             typer.echo(survey.printable(f"not {name}: {why}"), err=True)
     if report.refused:

@@ -8,14 +8,15 @@ from contextlib import AsyncExitStack
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from penstock import settings, telemetry
 from penstock.entry import putting_back, repeat, survey, wiring
 from penstock.entry.cli.options import Config, Json
+from penstock.entry.cli.progress import told
 from penstock.entry.cli.rejected import DryRun, Since, Until, Yes
 from penstock.entry.places import Places, places, told_time
 from penstock.entry.putting_back import Report, Returning
+from penstock.entry.wording import counted
 from penstock.errors import Halt
 from penstock.model import PutBack
 from penstock.settings import Settings
@@ -52,14 +53,15 @@ def replay(
         raise Halt("archive.action is 'delete': processed files are not kept, so none can be sent"
                    " again")  # fmt: skip
     ends = time.time() if until is None else until
-    names = [name.rpartition("/")[2] for name in files or ()]
+    names = list(dict.fromkeys(name.rpartition("/")[2] for name in files or ()))
     missing = [name for name in names if where.archived(name) is None]
     window = "" if names else f" of {told_time(since or 0)} to {told_time(ends)}"
     count = _announce(where, names, since, ends)
     if dry_run:
-        typer.echo(f"{count:,} files{window} would be sent again", err=True)
+        typer.echo(f"{counted(count, 'file')}{window} would be sent again", err=True)
     elif count and not yes:
-        typer.confirm(f"{count:,} files{window} will be sent again: go on?", abort=True, err=True)
+        question = f"{counted(count, 'file')}{window} will be sent again: go on?"
+        typer.confirm(question, abort=True, err=True)
     report = Report(refused=dict.fromkeys(missing, "it is not in the archive"))
     if count and not dry_run:
         done = repeat.run(lambda stop: _replayed(known, where, names, since, ends, stop))
@@ -98,17 +100,9 @@ async def _replayed(
 ) -> Report:
     token = putting_back.operator_token()
     returning = _files(where, names, since, until, PutBack(token, salt=token))
-    console = Console(stderr=True)
-    done = 0
     async with AsyncExitStack() as stack:
         book = await wiring.ledger(known, stack)
-        line = stack.enter_context(console.status("putting files back …"))
-
-        def progress(more: int, text: str) -> None:
-            nonlocal done
-            done += more
-            line.update(f"{done:,} files done  {text}")
-
+        progress = stack.enter_context(told())
         return await putting_back.put_back(book, where, returning, stop=stop, progress=progress)
 
 
@@ -117,7 +111,8 @@ def _tell(report: Report, *, as_json: bool, dry_run: bool) -> None:
         typer.echo(json.dumps({"done": report.done, "refused": report.refused}))
     else:
         if not dry_run:
-            typer.echo(f"{len(report.done):,} files put back; workers send them again")
+            put_back = counted(len(report.done), "file")
+            typer.echo(f"{put_back} put back{'; workers send them again' * bool(report.done)}")
         for name, why in report.refused.items():
             typer.echo(survey.printable(f"not {name}: {why}"), err=True)
     if report.refused:

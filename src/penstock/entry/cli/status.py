@@ -18,6 +18,8 @@ from penstock.entry.cli.options import Config
 from penstock.entry.observe import observer
 from penstock.entry.snapshot import Snapshot, Verdict
 from penstock.entry.verdict import duration
+from penstock.entry.wording import counted
+from penstock.settings import Settings
 
 _BARS = "▁▂▃▄▅▆▇█"
 _CLAIMS_SHOWN = 8
@@ -45,32 +47,43 @@ def status(
     wiring.spool_is_named(known)
     console = Console(width=None if Console().is_terminal else _PLAIN_WIDTH)
 
-    async def look(stop: asyncio.Event) -> Snapshot:
-        async with AsyncExitStack() as stack:
-            seen = await observer(known, stack)
-            if not watch:
-                return await seen.snapshot()
-            live = Live(console=console, auto_refresh=False, screen=console.is_terminal)
-            if not as_json:
-                stack.enter_context(live)
-            while True:
-                snapshot = await seen.snapshot()
-                if as_json:
-                    typer.echo(json.dumps(snapshot.as_dict()))
-                else:
-                    live.update(_page(snapshot), refresh=True)
-                if await _stopped(stop, every_seconds):
-                    return snapshot
-
-    snapshot = repeat.run(look)
     if watch:
+        repeat.run(lambda stop: _watched(known, console, stop, every_seconds, as_json=as_json))
         return
+    snapshot = repeat.run(lambda _: _once(known))
+    _say(snapshot, console, as_json=as_json)
+    if not snapshot.healthy:
+        raise typer.Exit(1)
+
+
+async def _once(known: Settings) -> Snapshot:
+    async with AsyncExitStack() as stack:
+        return await (await observer(known, stack)).snapshot()
+
+
+async def _watched(
+    known: Settings, console: Console, stop: asyncio.Event, every_seconds: float, *, as_json: bool
+) -> None:
+    async with AsyncExitStack() as stack:
+        seen = await observer(known, stack)
+        live = None
+        if console.is_terminal and not as_json:
+            live = stack.enter_context(Live(console=console, auto_refresh=False, screen=True))
+        while True:
+            snapshot = await seen.snapshot()
+            if live is None:
+                _say(snapshot, console, as_json=as_json)
+            else:
+                live.update(_page(snapshot), refresh=True)
+            if await _stopped(stop, every_seconds):
+                return
+
+
+def _say(snapshot: Snapshot, console: Console, *, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(snapshot.as_dict()))
     else:
         console.print(_page(snapshot))
-    if not snapshot.healthy:
-        raise typer.Exit(1)
 
 
 async def _stopped(stop: asyncio.Event, seconds: float) -> bool:
@@ -107,11 +120,14 @@ def _flow(snapshot: Snapshot) -> Table:
         column.justify = "right"
     sizes: Mapping[str, int] = snapshot.ledger.sizes if snapshot.ledger else {}
     counters: Mapping[str, int] = snapshot.ledger.counters if snapshot.ledger else {}
+    claims = counted(sizes.get("claims", 0), "claim") if sizes else ""
     spool = snapshot.spool
     oldest = (
         f"oldest {duration(spool.oldest_waiting_seconds)}" if spool and snapshot.waiting else ""
     )
-    late = snapshot.ledger.oldest_processed_seconds if snapshot.ledger else 0.0
+    age = snapshot.ledger.oldest_processed_seconds if snapshot.ledger else 0.0
+    late = f"not archived yet, one for {duration(age)}" if age else "not archived yet"
+    late = late if sizes else ""
     rejected = counters.get("files_rejected", 0) if sizes else None
     archived = counters.get("files_archived", 0) if sizes else None
     kept = (
@@ -121,11 +137,11 @@ def _flow(snapshot: Snapshot) -> Table:
     )
     rows: Sequence[tuple[str, int | None, str | None, str]] = (
         ("waiting", snapshot.waiting, None, oldest),
-        ("processing", sizes.get("processing"), None, f"{sizes.get('claims', 0):,} claims"),
+        ("processing", sizes.get("processing"), None, claims),
         ("processed", sizes.get("processed"), "files_processed",
-         f"not archived yet, one for {duration(late)}" if late else "not archived yet"),
+         late),
         ("archived", archived, "files_archived",
-         "since the ledger began"),
+         "since the ledger began" if sizes else ""),
         ("rejected", rejected, "files_rejected", kept),
     )  # fmt: skip
     for name, count, rate, more in rows:
@@ -155,7 +171,8 @@ def _figures(snapshot: Snapshot) -> Table:
     if queue is not None:
         delayed = f", {queue.delayed:,} delayed" if queue.delayed else ""
         table.add_row(
-            "in the queue", f"{queue.visible:,} messages, {queue.in_flight:,} in flight{delayed}"
+            "in the queue",
+            f"{counted(queue.visible, 'message')}, {queue.in_flight:,} in flight{delayed}",
         )
     if memory is not None:
         limit = f" of {_bytes(memory.max_bytes)}" if memory.max_bytes else ""
@@ -163,10 +180,10 @@ def _figures(snapshot: Snapshot) -> Table:
         table.add_row("Redis memory", f"{_bytes(memory.used_bytes)}{limit}; {share}")
     if spool is not None:
         room = f"; {_bytes(spool.room.free_bytes)} of disk free" if spool.room else ""
-        table.add_row("in the spool", f"{spool.entries:,} files{room}")
+        table.add_row("in the spool", f"{counted(spool.entries, 'file')}{room}")
     for worker in snapshot.workers[:_CLAIMS_SHOWN]:
         silent = f"last heard of {duration(worker.silent_for_seconds)} ago"
-        table.add_row("worker", f"{worker.name}, {worker.claims} claims, {silent}")
+        table.add_row("worker", f"{worker.name}, {counted(worker.claims, 'claim')}, {silent}")
     if len(snapshot.workers) > _CLAIMS_SHOWN:
         table.add_row("", f"and {len(snapshot.workers) - _CLAIMS_SHOWN:,} more")
     return table

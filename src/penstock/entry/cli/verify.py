@@ -13,6 +13,7 @@ from penstock.entry import repeat, survey, verifying, wiring
 from penstock.entry.cli.options import Config, Json
 from penstock.entry.places import places
 from penstock.entry.verifying import Verified
+from penstock.entry.wording import counted
 from penstock.settings import Settings
 
 _SHOWN_MAX = 1_000
@@ -71,8 +72,12 @@ def _tell(found: Verified) -> None:
             "" if found.files_in_archive is None else f", {found.files_in_archive:,} archived"
         )
         typer.echo(
-            f"{found.files_in_spool:,} files in the spool, {found.files_waiting:,} of them waiting;"
-            f" {found.files_in_ledger:,} in the ledger, {found.files_in_rejects:,} in the rejects"
-            f" directory{archived}"
+            f"{counted(found.files_in_spool, 'file')} in the spool, {found.files_waiting:,} of them"
+            f" waiting; {found.files_in_ledger:,} in the ledger, {found.files_in_rejects:,} in the"
+            f" rejects directory{archived}"
         )
-    typer.echo("every file is accounted for" if found.holds else "NOT every file is accounted for")
+    if found.skipped:
+        typer.echo("the ledger's own laws hold" if found.holds else "a law of the ledger is broken")
+    else:
+        said = "every file is accounted for" if found.holds else "NOT every file is accounted for"
+        typer.echo(said)
