@@ -168,6 +168,27 @@ def test_run_starts_nothing_that_cannot_work(
     assert "\n" not in str(result.exception)
 
 
+@pytest.mark.parametrize(
+    ("url", "redis", "alone"),
+    [
+        ("http://127.0.0.1:1", "embedded", True),
+        ("nginx+http://127.0.0.1:1/spool/", "embedded", True),
+        ("spool", "embedded", False),
+        ("http://127.0.0.1:1", "redis://localhost", False),
+    ],
+)
+def test_a_redis_of_ones_own_over_http_is_warned_of(url: str, redis: str, *, alone: bool) -> None:
+    """It can work, for one box; nothing beside the spool would keep a second one from it."""
+    toml("source", "url", url)
+    text = Path("penstock.toml").read_text().replace("redis://localhost", redis)
+    Path("penstock.toml").write_text(text)
+    result = penstock("config", "check")
+    assert result.exit_code == 0
+    assert ("warning: ledger.url: 'embedded'" in result.stderr) is alone
+    warned = json.loads(penstock("config", "check", "--json").stdout)["warnings"]
+    assert len(warned) == alone
+
+
 def test_a_console_over_nothing_is_refused() -> None:
     """Without source.url there is nothing to show: one line that says how to come by one."""
     result = penstock("console")

@@ -97,8 +97,10 @@ async def test_run_drains_and_stops_cleanly(box: Box, penstock: Start) -> None:
     assert box.received_ids() == dict.fromkeys(range(500), 1)
 
 
-async def test_run_drains_over_http_with_a_redis_of_its_own(box: Box, penstock: Start) -> None:
-    """The spool may be behind a file server: everything else on the box is the same."""
+async def test_run_drains_over_http_with_a_redis_of_its_own(
+    box: Box, penstock: Start, log: Path
+) -> None:
+    """The spool may be behind a file server: all else is the same, but that nothing marks it."""
     box.given["ledger"] = {}
     box.set("run", archiver_interval_seconds=0.3, state_directory=str(box.root / "state"))
     box.write_many(50)
@@ -110,6 +112,7 @@ async def test_run_drains_over_http_with_a_redis_of_its_own(box: Box, penstock: 
         await finished(process)
     assert process.returncode == 0
     assert box.received_ids() == dict.fromkeys(range(50), 1)
+    assert log.read_text().count("spool.unmarked") == 1  # of the supervisor, not of each process
 
 
 async def test_a_killed_worker_loses_nothing(box: Box, penstock: Start) -> None:

@@ -207,7 +207,8 @@ class Ledger(_Section):
 
     url: str = Field(
         default=EMBEDDED,
-        description="redis://, rediss:// or unix:// address; 'embedded': a redis-server of our own",
+        description="redis://, rediss:// or unix:// address; 'embedded': a redis-server of our own,"
+        " for one box",
     )
     spool: str = Field(
         default="",

@@ -74,8 +74,7 @@ async def supervise(
         parts: list[EmbeddedProcess] = []
         environment = dict(os.environ)  # says where the parts are: no member runs one itself
         if settings.ledger.url == EMBEDDED:
-            if wiring.is_directory(settings):
-                wiring.bind(wiring.spool_directory(settings), state)
+            wiring.bind_ledger(settings, state)
             redis = await stack.enter_async_context(EmbeddedRedis(state))
             environment |= {
                 "PENSTOCK_LEDGER__URL": redis.url,

@@ -18,6 +18,7 @@ from urllib.parse import unquote, urlsplit
 import redis.asyncio as redis
 
 from penstock import settings as settings_of
+from penstock import telemetry
 from penstock.archiver import Archiver
 from penstock.checker import Checker
 from penstock.edges import Queue, Source
@@ -257,6 +258,30 @@ def spool_directory(settings: Settings) -> Path:
     return Path(unquote(parts.path))
 
 
+def bind_ledger(settings: Settings, state: Path) -> None:
+    """Hold the embedded ledger in `state` and the spool together, as far as that is possible.
+
+    Raises Halt if the spool belongs to another one.
+    """
+    if is_directory(settings):
+        bind(spool_directory(settings), state)
+    for line in warnings(settings):
+        telemetry.warn("spool.unmarked", cause=line)
+
+
+def warnings(settings: Settings) -> list[str]:
+    """Return what can work as configured, and may not be meant, a line each."""
+    if settings.ledger.url != EMBEDDED or is_directory(settings):
+        return []
+    line = (
+        "ledger.url: 'embedded', and the spool is behind HTTP: only this machine's own Redis knows"
+        " what was sent of it. A second box with a Redis of its own would send all of it again, and"
+        " nothing would tell: for more than one box, give all of them one Redis in ledger.url, and"
+        " one name in ledger.spool"
+    )
+    return [line]
+
+
 def bind(spool: Path, state: Path) -> None:
     """Note beside the spool which embedded ledger knows it. Raises Halt if that is another one.
 
@@ -320,8 +345,7 @@ async def ledger(settings: Settings, stack: AsyncExitStack) -> Ledger:
     url = settings.ledger.url
     if url == EMBEDDED:
         state = Path(settings.run.state_directory)
-        if is_directory(settings):
-            bind(spool_directory(settings), state)
+        bind_ledger(settings, state)
         url = (await stack.enter_async_context(EmbeddedRedis(state, share=True))).url
     book = unopened_ledger(settings, url)
     stack.push_async_callback(book.close)

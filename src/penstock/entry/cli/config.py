@@ -44,11 +44,12 @@ def show(config: Config = None, as_json: Json = False) -> None:
 def check(config: Config = None, as_json: Json = False) -> None:
     """Check the settings without touching Redis or the queue, and say how they will run.
 
-    Exits with 0 if they can work. What is missing or wrong is told in one line each.
+    Exits with 0 if they can work. What is missing or wrong, and what may not be meant, is told in
+    one line each.
     """
     known = settings.load(config)
     wrong = asyncio.run(wiring.mistakes(known))
-    report: dict[str, Any] = {"wrong": wrong}
+    report: dict[str, Any] = {"wrong": wrong, "warnings": wiring.warnings(known)}
     with contextlib.suppress(Halt):  # which `wrong` tells
         why = wiring.decode_side(known)[2].why
         report |= {"selection": "interpreted" if why else "compiled", "why": why}
@@ -67,5 +68,7 @@ def _tell(report: Mapping[str, Any]) -> None:
         typer.echo("selection: compiled")
     for line in report["wrong"]:
         typer.echo(line, err=True)
+    for line in report["warnings"]:
+        typer.echo(f"warning: {line}", err=True)
     if not report["wrong"]:
         typer.echo("the settings can work")
