@@ -2,9 +2,12 @@
 
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import shutil
+import socket
+import sys
 from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ from playwright.async_api import Browser, Page, Route, async_playwright, expect
 
 from penstock.entry import places, putting_back, web
 from penstock.entry.console import OPEN_TO_ALL, add_console
+from penstock.entry.demo_tweets import SELECTION
 from penstock.entry.embedded_redis import EmbeddedRedis
 from support.box import Box
 from support.require import require
@@ -31,6 +35,14 @@ FLAGS = [
     "--disable-sync",
 ]
 SHOTS = os.environ.get("SCREENSHOTS", "")
+NUMBERS = itertools.count(1)
+
+
+@pytest.fixture(autouse=True)
+def _named(box: Box) -> None:
+    """Have a spool in a picture called as somebody would call it."""
+    if SHOTS:
+        box.set("ledger", spool=f"tweets-{next(NUMBERS)}")
 
 
 @contextlib.asynccontextmanager
@@ -377,3 +389,54 @@ async def test_screenshots(box: Box, browser: Browser) -> None:
         page, _ = await opened(browser, address, color_scheme="light")
         await expect(page.locator("#rejects button")).to_have_count(6)
         await shoot(page, "rejects")
+
+
+@pytest.mark.skipif(not SHOTS, reason="set SCREENSHOTS=docs to take them")
+@pytest.mark.timeout(240)
+async def test_screenshot_under_load(box: Box, browser: Browser) -> None:
+    """Take what docs/ shows: `penstock run` at 6,000 files/s, all in processes of their own."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    log = (box.root / "log").open("wb")
+
+    async def started(*arguments: str) -> asyncio.subprocess.Process:
+        return await asyncio.create_subprocess_exec(
+            *[sys.executable, "-m", *arguments],
+            env=environment,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=log,
+        )
+
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        console = f"127.0.0.1:{free.getsockname()[1]}"
+    sqs = await started("support.sqs_stub", "--queue", "q", "--discard")
+    assert sqs.stdout
+    url = (await sqs.stdout.readline()).decode().strip()
+    box.set("queue", url=f"{url}/000000000000/q", endpoint_url=url)
+    box.set("select", fields=SELECTION)
+    box.set("run", console=console, archiver_interval_seconds=1.0, checker_interval_seconds=5.0)
+    box.set("source", settle_seconds=0.5)
+    run = await started("penstock", "run", "--config", str(box.toml()))
+    given = {"spool": box.spool, "rate": 6000, "seconds": 120, "records-per-file": 1, "seed": 1}
+    options = [part for name, value in given.items() for part in (f"--{name}", str(value))]
+    producer = await started("penstock.entry.demo_producer", *options)
+    try:
+        while "console.listens" not in (box.root / "log").read_text():
+            await asyncio.sleep(0.1)
+        page, _ = await opened(
+            browser, f"http://{console}", color_scheme="dark", reduced_motion="reduce"
+        )
+        # In the second minute, when the rate is that of the producer, and claims are open.
+        shown = (
+            "() => document.querySelectorAll('#claims tr').length > 1 &&"
+            " Math.abs(parseFloat(document.querySelector('#processed .more').textContent"
+            ".replace(',', '')) - 6000) < 300"
+        )
+        await asyncio.sleep(60)
+        await page.wait_for_function(shown)
+        await shoot(page, "load")
+    finally:
+        for process in (producer, run, sqs):
+            with contextlib.suppress(ProcessLookupError):
+                process.terminate()
+            await process.communicate()
+        log.close()

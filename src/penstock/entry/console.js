@@ -31,6 +31,9 @@ function make(tag, text, name) {
   return element;
 }
 
+// Advice has its commands between backticks.
+const commands = (text) => text.split("`").map((part, at) => make(at % 2 ? "code" : "span", part));
+
 function rows(id, cells, columns, none) {
   const made = cells.map((row) => {
     const line = make("tr");
@@ -52,7 +55,7 @@ function showVerdicts(seen) {
   if (key !== verdictKey || !seen.verdicts.length) {  // spoken only when it changes
     const said = seen.verdicts.map((v) => {
       const box = make("div", undefined, `verdict ${v.wrong ? "bad" : "look"}`);
-      box.append(make("b", v.text), make("span", `${v.advice} `), make("code", v.code));
+      box.append(make("b", v.text), ...commands(v.advice), " ", make("small", v.code));
       return box;
     });
     if (seen.healthy) {

@@ -72,8 +72,8 @@ def _workers(snapshot: Snapshot, limits: Status) -> Iterator[Verdict]:
         yield Verdict(
             "falling-behind", wrong=True,
             text=f"the oldest file has waited for {duration(oldest)}, of {waiting:,} that wait",
-            advice="run more workers (run.workers), or see why they are slow: claims and"
-            " `throttled` below, a warning in their log",
+            advice="run more workers (run.workers), or see in their log why they are slow: a"
+            " warning, or `throttled` where SQS asks for fewer calls",
         )  # fmt: skip
     if overdue:
         worst = max(claim.overdue_seconds for claim in overdue)
@@ -138,7 +138,8 @@ def _room(snapshot: Snapshot, limits: Status) -> Iterator[Verdict]:
         yield Verdict(
             "redis-full", wrong=True,
             text=f"Redis uses {memory.used_bytes / memory.max_bytes:.0%} of its memory",
-            advice="run the archiver, or give it memory (maxmemory)",
+            advice="run the archiver, and again a minute later, when what it moved is forgotten; or"
+            " give Redis memory (maxmemory)",
         )  # fmt: skip
     if spool is None:
         return
@@ -166,8 +167,10 @@ def _books(snapshot: Snapshot, limits: Status) -> Iterator[Verdict]:
         return
     for law in snapshot.laws_broken[:1]:
         yield Verdict(
-            "books-wrong", wrong=True, text=law, advice="run `penstock verify`, which names files"
-        )
+            "books-wrong", wrong=True, text=law,
+            advice="run `penstock verify`, which names files; when all are accounted for, let it"
+            " count anew: docs/monitoring.md#if-a-law-does-not-hold",
+        )  # fmt: skip
     overdue = snapshot.ledger.sweep_overdue_seconds
     if snapshot.workers and (overdue is None or overdue > limits.silent_seconds):
         since = "has never run" if overdue is None else f"is {duration(overdue)} late"

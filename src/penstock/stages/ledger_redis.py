@@ -46,7 +46,8 @@ def plainly(operation: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
                     " it is slower than we ask; see its load, or lower worker.lanes or"
                     " queue.connections"
                 ) from None
-            raise Again(f"{verb}: Redis cannot be reached: {error}; see ledger.url") from None
+            why = str(error).rstrip(".")
+            raise Again(f"{verb}: Redis cannot be reached: {why}; see ledger.url") from None
         except failed.RedisError as error:
             if _is_passing(str(error)):
                 raise Again(f"{verb}: Redis is not ready: {error}") from None

@@ -138,7 +138,8 @@ class DirectorySource:
                     folders.sync()
             os.fsync(self._fd)
         except OSError as error:  # whatever was moved is found to be so by the next pass
-            return [Moved(name, f"archive {name}: {error.strerror}") for name in wanted]
+            directory = self._archive_directory
+            return [Moved(n, f"archive {n} to {directory}: {error.strerror}") for n in wanted]
         return moved
 
     def _archive_one(self, folders: moving.Folders, name: str) -> Moved:
@@ -150,7 +151,7 @@ class DirectorySource:
         except OSError as error:
             if error.errno == errno.ENOENT:
                 return Moved(name, vanished=True)
-            return Moved(name, f"archive {name}: {error.strerror}")
+            return Moved(name, f"archive {name} to {folders.root}: {error.strerror}")
 
     def _hour_of_change(self, name: str) -> str:
         status = os.stat(name, dir_fd=self._fd, follow_symlinks=False)
@@ -188,7 +189,7 @@ class DirectorySource:
                 moving.write_new(to_fd, name + names.REASON_SUFFIX, reason)
             return moving.move(self._fd, name, to_fd, str(self._rejects_directory))
         except OSError as error:
-            return Moved(name, f"reject {name}: {error.strerror}")
+            return Moved(name, f"reject {name} to {self._rejects_directory}: {error.strerror}")
 
     async def delete_archived(self, older_than_days: float) -> int:
         """See `Source.delete_archived`; at most 10,000 files a call."""
