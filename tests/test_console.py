@@ -17,7 +17,7 @@ import pytest
 from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Browser, Page, Route, async_playwright, expect
 
-from penstock.entry import places, putting_back, web
+from penstock.entry import console, places, putting_back, web
 from penstock.entry.console import OPEN_TO_ALL, add_console
 from penstock.entry.demo_tweets import SELECTION
 from penstock.entry.embedded_redis import EmbeddedRedis
@@ -376,6 +376,47 @@ async def test_behind_a_proxy_that_ends_tls_the_origin_is_the_host(box: Box) -> 
             assert reply.status == status
 
 
+async def test_a_verdict_is_spoken_once(box: Box, browser: Browser) -> None:
+    """Its figures change every second: they are seen to, and a screen reader stays silent."""
+    box.write_many(3)
+    async with served(box) as address:
+        page, _ = await opened(browser, address)
+        said = page.locator("#verdict-said")
+        await expect(said).to_have_attribute("role", "status")
+        await expect(said).to_contain_text("3 files wait")
+        box.write_many(4, first=3)
+        await expect(page.locator("#verdict")).to_contain_text("7 files wait")
+        await expect(said).to_contain_text("3 files wait")
+        assert await page.locator("#verdict [aria-live], #verdict[aria-live]").count() == 0
+        await box.load()
+        await box.archive()
+        await box.check()
+        await expect(said).to_have_text("Healthy")
+
+
+async def test_a_page_that_nobody_reads_keeps_no_place(
+    box: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A phone that sleeps: its stream is ended, and another page gets in."""
+    monkeypatch.setattr(console, "_STREAMS_MAX", 1)
+    monkeypatch.setattr(console, "_STREAM_SECONDS", 0.001)
+    monkeypatch.setattr(console, "_WRITE_SECONDS", 0.3)
+    async with served(box) as address, aiohttp.ClientSession() as session:
+        host, _, port = address.removeprefix("http://").partition(":")
+        asleep = socket.socket()
+        asleep.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        asleep.connect((host, int(port)))
+        asleep.send(f"GET /v1/status/stream HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n".encode())
+        statuses: list[int] = []
+        async with asyncio.timeout(40):
+            while 503 not in statuses or 200 not in statuses[statuses.index(503) :]:
+                await asyncio.sleep(0.1)
+                reply = await session.get(f"{address}/v1/status/stream")
+                statuses.append(reply.status)
+                reply.close()
+        asleep.close()
+
+
 @pytest.mark.skipif(not SHOTS, reason="set SCREENSHOTS=docs to take them")
 async def test_screenshots(box: Box, browser: Browser) -> None:
     """Take what docs/ shows: with rejects."""
@@ -407,13 +448,13 @@ async def test_screenshot_under_load(box: Box, browser: Browser) -> None:
         )
 
     with socket.create_server(("127.0.0.1", 0)) as free:
-        console = f"127.0.0.1:{free.getsockname()[1]}"
+        listen = f"127.0.0.1:{free.getsockname()[1]}"
     sqs = await started("support.sqs_stub", "--queue", "q", "--discard")
     assert sqs.stdout
     url = (await sqs.stdout.readline()).decode().strip()
     box.set("queue", url=f"{url}/000000000000/q", endpoint_url=url)
     box.set("select", fields=SELECTION)
-    box.set("run", console=console, archiver_interval_seconds=1.0, checker_interval_seconds=5.0)
+    box.set("run", console=listen, archiver_interval_seconds=1.0, checker_interval_seconds=5.0)
     box.set("source", settle_seconds=0.5)
     run = await started("penstock", "run", "--config", str(box.toml()))
     given = {"spool": box.spool, "rate": 6000, "seconds": 120, "records-per-file": 1, "seed": 1}
@@ -423,7 +464,7 @@ async def test_screenshot_under_load(box: Box, browser: Browser) -> None:
         while "console.listens" not in (box.root / "log").read_text():
             await asyncio.sleep(0.1)
         page, _ = await opened(
-            browser, f"http://{console}", color_scheme="dark", reduced_motion="reduce"
+            browser, f"http://{listen}", color_scheme="dark", reduced_motion="reduce"
         )
         # In the second minute, when the rate is that of the producer, and claims are open.
         shown = (

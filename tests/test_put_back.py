@@ -292,6 +292,15 @@ async def test_a_name_given_twice_is_one_file(box: Box) -> None:
     assert "1 file would be sent again" in result.output
 
 
+async def test_a_window_that_holds_nothing_is_refused(box: Box) -> None:
+    """The two times the wrong way round, or a time to come: no file, and not silently."""
+    for command in (["replay"], ["rejected", "retry"], ["rejected", "discard"]):
+        told = await penstock(box, *command, "--since", "1h", "--until", "2h", code=2)
+        assert "--since is not before --until" in told.output
+        told = await penstock(box, *command, "--since", "2099-01-01", code=2)
+        assert "--since is not before now" in told.output
+
+
 async def test_a_second_run_of_a_replay_finds_nothing_to_do(box: Box) -> None:
     """Safe to repeat: a file that is in the spool already is not in the archive any more."""
     box.write_many(1)

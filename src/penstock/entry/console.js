@@ -63,7 +63,11 @@ function showVerdicts(seen) {
       box.append(make("b", "Healthy"));
       said.unshift(box);
     }
-    if (key !== verdictKey) $("verdict").replaceChildren(...said);
+    if (key !== verdictKey) {
+      $("verdict").replaceChildren(...said);
+      // Apart from what is seen: figures in it change every second, and would be spoken each time.
+      $("verdict-said").textContent = (seen.healthy ? ["Healthy"] : []).concat(seen.verdicts.map((v) => v.text)).join(". ");
+    }
     verdictKey = key;
   } else {
     $("verdict").querySelectorAll(".verdict:not(.good) b").forEach((b, at) => {

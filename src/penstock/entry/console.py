@@ -44,6 +44,7 @@ _POLICY = (
 )
 _STREAM_SECONDS = 1.0
 _STREAMS_MAX = 32
+_WRITE_SECONDS = 30.0  # for a page to take one snapshot: a phone that sleeps keeps no place
 _REJECTS_SHOWN = 50
 _RETRIES_MAX = 500
 _REJECTS_SECONDS = 1.0  # between two looks at the rejects, however many pages ask
@@ -128,13 +129,14 @@ class Console:
             await response.prepare(request)
             while not self._stop.is_set():
                 text = json.dumps(await self._seen(), separators=(",", ":"))
-                await response.write(f"data: {text}\n\n".encode())
+                async with asyncio.timeout(_WRITE_SECONDS):
+                    await response.write(f"data: {text}\n\n".encode())
                 try:
                     await asyncio.wait_for(self._stop.wait(), _STREAM_SECONDS)
                 except TimeoutError:
                     continue
-        except ConnectionError:
-            pass  # the page was closed
+        except (ConnectionError, TimeoutError):
+            pass  # the page was closed, or nobody reads it any more: it asks anew if it wakes
         finally:
             self._streams -= 1
         return response

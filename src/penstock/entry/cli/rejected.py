@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -236,10 +237,18 @@ def _choice(
     *,
     everything: bool,
 ) -> Choice:
+    not_empty(since, until)
     choice = Choice(tuple(_name(file) for file in files or ()), reason, since, until)
     if choice.is_empty and not everything:
         raise typer.BadParameter("which? give names, --reason, --since or --until, or --all")
     return choice
+
+
+def not_empty(since: float | None, until: float | None) -> None:
+    """Refuse times that nothing lies between."""
+    if since is not None and since >= (time.time() if until is None else until):
+        end = "now" if until is None else "--until"
+        raise typer.BadParameter(f"--since is not before {end}: no file lies between")
 
 
 def _agreed(chosen: Sequence[RejectedFile], what: str, *, dry_run: bool, yes: bool) -> bool:

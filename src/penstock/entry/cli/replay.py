@@ -13,7 +13,7 @@ from penstock import settings, telemetry
 from penstock.entry import putting_back, repeat, survey, wiring
 from penstock.entry.cli.options import Config, Json
 from penstock.entry.cli.progress import told
-from penstock.entry.cli.rejected import DryRun, Since, Until, Yes
+from penstock.entry.cli.rejected import DryRun, Since, Until, Yes, not_empty
 from penstock.entry.places import Places, places, told_time
 from penstock.entry.putting_back import Report, Returning
 from penstock.entry.wording import counted
@@ -46,6 +46,7 @@ def replay(
         raise typer.BadParameter("which? give names, or --since (and --until)")
     if files and (since is not None or until is not None):
         raise typer.BadParameter("give names, or a time, not both")
+    not_empty(since, until)
     telemetry.configure(verbose=False)
     known = settings.load(config)
     where = places(known, "replay")

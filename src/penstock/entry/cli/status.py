@@ -104,13 +104,17 @@ def _page(snapshot: Snapshot) -> Group:
     return Group(*parts)
 
 
-def _verdict(verdicts: Sequence[Verdict]) -> list[Text]:
-    lines = [] if any(v.wrong for v in verdicts) else [Text("healthy", style="bold green")]
+def _verdict(verdicts: Sequence[Verdict]) -> list[Text | Table]:
+    lines: list[Text | Table] = []
+    if not any(verdict.wrong for verdict in verdicts):
+        lines.append(Text("healthy", style="bold green"))
     for verdict in verdicts:
         style = "bold red" if verdict.wrong else "yellow"
         # The code is what alarms and docs/monitoring.md name.
         lines.append(Text(f"{verdict.code}: {verdict.text}", style=style))
-        lines.append(Text(f"  → {verdict.advice}"))
+        advice = Table.grid(padding=(0, 1))  # its second line begins where the first does
+        advice.add_row("  →", Text(verdict.advice))
+        lines.append(advice)
     return lines
 
 
@@ -166,7 +170,8 @@ def _figures(snapshot: Snapshot) -> Table:
     spool, memory, queue = snapshot.spool, snapshot.memory, snapshot.queue
     rates = snapshot.rates
     if rates:
-        sent = f"{rates['records_sent']:,.0f} records, {rates['bytes_sent'] / 2**20:,.1f} MiB"
+        records = counted(round(rates["records_sent"]), "record")
+        sent = f"{records}, {rates['bytes_sent'] / 2**20:,.1f} MiB"
         table.add_row("sent a second", sent)
     if queue is not None:
         delayed = f", {queue.delayed:,} delayed" if queue.delayed else ""
