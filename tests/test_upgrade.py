@@ -118,9 +118,10 @@ async def test_a_pass_while_the_lease_runs_does_not_finish_a_claim(box: Box) -> 
 
 
 async def test_settings_changed_under_an_open_claim_repeat_its_messages(
-    box: Box, caplog: pytest.LogCaptureFixture
+    box: Box, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As said: `claim.mismatched`, what had been sent twice, under other ids; nothing lost."""
+    monkeypatch.setattr(telemetry.LOG, "propagate", True)
     sent = await an_open_claim(box)
     box.set("select", fields="{id: id, text: text}")
     await asyncio.sleep(1.1)
