@@ -84,9 +84,10 @@ async def test_a_cut_young_file_waits_for_its_writer(box: Box, age_seconds: floa
     box.set("source", settle_seconds=10)
     name = f"{SECOND}.000001.json"
     outcome = Outcome([name])
+    cut = b'{"id": 1, "te'
     async with AsyncExitStack() as stack:
         parts = await wiring.loader(box.settings, stack)
-        parts.select(FileRead(name, b'{"id": 1, "te', 13, age_seconds), outcome)
+        parts.select(FileRead(name, cut, 13, age_seconds), cut, outcome)
     settled = outcome.settled(attempt=1, now="")
     if age_seconds < 10:
         assert settled.rejected == {}

@@ -20,9 +20,9 @@ from datetime import UTC, datetime
 from penstock import telemetry
 from penstock.edges import Queue, Source
 from penstock.errors import Again, Halt, PenstockError, Reject
-from penstock.model import Claim, FileRead, Message, RecordReject, Selected, Tally, Unread
+from penstock.model import Claim, Document, FileRead, Message, RecordReject, Selected, Tally, Unread
 from penstock.stages.candidates import Candidates
-from penstock.stages.decode import Decoder
+from penstock.stages.decode import Decoder, may_be_one
 from penstock.stages.ledger import Lease, Ledger
 from penstock.stages.pack import Packer
 from penstock.stages.preamble import Preamble
@@ -76,16 +76,49 @@ class Loader:
                 await self.send(packer.full(), claim, lease, outcome)
             files = await self.source.read(claim.names[at:], self.claim_bytes_max)
             seen(max(file.age_seconds for file in files))
-            for file in files:
-                if selected := self.select(file, outcome):
-                    selected = selected.only(claim.put_back.get(file.name))
-                    _pack(packer, at, file.name, selected, outcome)
-                at += 1
+            self.take(files, at, claim, packer, outcome)
+            at += len(files)
         await self.send([*packer.full(), *packer.rest()], claim, lease, outcome)
         return await self.commit(claim, lease, outcome)
 
-    def select(self, file: FileRead, outcome: Outcome) -> Selected | None:
-        """Take a file from its bytes to its selected records; None if it has another fate."""
+    def take(
+        self, files: Sequence[FileRead], at: int, claim: Claim, packer: Packer, outcome: Outcome
+    ) -> None:
+        """Take the claim's files from position `at` on into messages, or to their other fates.
+
+        Files that look like one object each, which most are, go many at once.
+        """
+        ones = _Ones()
+        for position, file in enumerate(files, at):
+            json = self.strip(file, outcome)
+            if json is None:
+                continue
+            if may_be_one(json) and file.name not in claim.put_back:
+                ones.add(position, file, json)
+                continue
+            self.take_ones(ones, packer, outcome)
+            ones = _Ones()
+            if selected := self.select(file, json, outcome):
+                selected = selected.only(claim.put_back.get(file.name))
+                _pack(packer, position, file.name, selected, outcome)
+        self.take_ones(ones, packer, outcome)
+
+    def take_ones(self, ones: "_Ones", packer: Packer, outcome: Outcome) -> None:
+        """Take files into messages, all at once if each holds one good record, else by halves."""
+        if not ones.files:
+            return
+        records = self.decoder.decode_ones(ones.jsons)
+        selected = None if records is None else self.selection.select(Document(records))
+        if selected is not None and not selected.rejects:
+            _pack_ones(packer, ones, selected, outcome)
+        elif len(ones.files) > 1:
+            for half in ones.halves():
+                self.take_ones(half, packer, outcome)
+        elif alone := self.select(ones.files[0], ones.jsons[0], outcome):
+            _pack(packer, ones.positions[0], ones.files[0].name, alone, outcome)
+
+    def strip(self, file: FileRead, outcome: Outcome) -> bytes | None:
+        """Return the JSON of a file, without its preamble; None if it has another fate."""
         if file.data is Unread.VANISHED:
             outcome.vanish(file.name)
         elif isinstance(file.data, Unread):
@@ -97,16 +130,26 @@ class Loader:
             )
         else:
             try:
-                json = self.preamble.strip(file.data)
-                document = self.decoder.decode(json)
-                return self.selection.select(document)
+                return self.preamble.strip(file.data)
             except Reject as reject:
-                if reject.truncated and file.age_seconds < self.settle_seconds:
-                    pause = max(file.age_seconds, _SETTLE_RETRY_SECONDS_MIN)
-                    outcome.wait(file.name, min(pause, self.settle_seconds - file.age_seconds))
-                else:
-                    outcome.reject(file.name, reject.reason)
+                self._refuse(file, reject, outcome)
         return None
+
+    def select(self, file: FileRead, json: bytes, outcome: Outcome) -> Selected | None:
+        """Take a file from its JSON to its selected records; None if it has another fate."""
+        try:
+            return self.selection.select(self.decoder.decode(json))
+        except Reject as reject:
+            self._refuse(file, reject, outcome)
+        return None
+
+    def _refuse(self, file: FileRead, reject: Reject, outcome: Outcome) -> None:
+        """Reject a file; or have it looked at again, where it may still be being written."""
+        if reject.truncated and file.age_seconds < self.settle_seconds:
+            pause = max(file.age_seconds, _SETTLE_RETRY_SECONDS_MIN)
+            outcome.wait(file.name, min(pause, self.settle_seconds - file.age_seconds))
+        else:
+            outcome.reject(file.name, reject.reason)
 
     async def send(
         self, messages: Sequence[Message], claim: Claim, lease: Lease, outcome: Outcome
@@ -138,6 +181,46 @@ class Loader:
         if not await self.ledger.commit(claim, settled):
             raise lease.lost(claim)
         return settled.counters
+
+
+class _Ones:
+    """Files of a claim that look like one record each, in its order: parallel lists."""
+
+    def __init__(self) -> None:
+        self.positions: list[int] = []
+        self.files: list[FileRead] = []
+        self.jsons: list[bytes] = []
+
+    def add(self, position: int, file: FileRead, json: bytes) -> None:
+        """Add the next one: its position in the claim, and its JSON without the preamble."""
+        self.positions.append(position)
+        self.files.append(file)
+        self.jsons.append(json)
+
+    def halves(self) -> "tuple[_Ones, _Ones]":
+        """Return the two halves, in order."""
+        half = len(self.files) // 2
+        first, second = _Ones(), _Ones()
+        for some, part in ((first, slice(half)), (second, slice(half, None))):
+            some.positions, some.files = self.positions[part], self.files[part]
+            some.jsons = self.jsons[part]
+        return first, second
+
+
+def _pack_ones(packer: Packer, ones: _Ones, selected: Selected, outcome: Outcome) -> None:
+    """Give the packer one record a file; files whose record is too large for any message have none.
+
+    `selected.indexes` are those of the files in `ones`.
+    """
+    kept = [ones.positions[index] for index in selected.indexes]
+    refused = packer.add_all(kept, selected.records)
+    for reject in refused:
+        name = ones.files[selected.indexes[reject.index]].name
+        outcome.reject_record(name, RecordReject(0, reject.reason))
+    if refused:
+        gone = {reject.index for reject in refused}
+        kept = [position for at, position in enumerate(kept) if at not in gone]
+    outcome.pack_ones(kept, read=len(ones.files), filtered=selected.filtered)
 
 
 def _pack(packer: Packer, file: int, name: str, selected: Selected, outcome: Outcome) -> None:

@@ -1,6 +1,7 @@
 """File names: which are safe to use, and the time that one of them tells."""
 
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 REASON_SUFFIX = ".reason.json"
@@ -8,6 +9,7 @@ REASON_SUFFIX = ".reason.json"
 
 # 240 characters at most: NAME.reason.json must fit the 255 bytes that file systems allow.
 _SAFE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:+,=@~ -]{0,239}", re.ASCII)
+_ALL_SAFE = re.compile(rf"(?:{_SAFE.pattern}/)*+", re.ASCII)
 
 _EPOCH_DIGITS_UNITS = {10: 1, 13: 1_000, 16: 1_000_000, 19: 1_000_000_000}
 _EPOCH = re.compile(r"(?<!\d)(\d{10}|\d{13}|\d{16}|\d{19})(?!\d)")
@@ -27,6 +29,13 @@ def is_safe(name: str) -> bool:
     """
     plain = _SAFE.fullmatch(name) is not None
     return plain and not is_draft(name) and not name.endswith(REASON_SUFFIX)
+
+
+def are_safe(names: Sequence[str]) -> bool:
+    """Tell whether `is_safe` is true of every name, many at once."""
+    joined = "/".join(names) + "/"
+    plain = _ALL_SAFE.fullmatch(joined) is not None and joined.count("/") == len(names)
+    return plain and ".tmp/" not in joined and f"{REASON_SUFFIX}/" not in joined
 
 
 def is_draft(name: str) -> bool:

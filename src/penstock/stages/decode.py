@@ -63,6 +63,25 @@ class Decoder:
         except msgspec.DecodeError as error:
             raise reject(json, error) from None
 
+    def decode_ones(self, texts: Sequence[bytes]) -> Sequence[object] | None:
+        """Return the records of files that hold one each, all decoded at once; None if unsure.
+
+        `texts` are JSON bytes of which `may_be_one` is true; `decode` tells what each of them is
+        if this does not. None can run over into the next: behind the line end that is put between
+        two, no string is open (none holds a line end), and behind a `}` an object that is still
+        open goes on with a comma or another brace, never with `{`. So there is at least one whole
+        record in each, and where there are as many records as texts, one.
+        """
+        if self._records:
+            return None
+        lines = b"\n".join(texts)
+        try:
+            _check_utf8(lines)
+            records = (_raw if self._raw_wanted else self._record).decode_lines(lines)
+        except (Reject, RecursionError, msgspec.DecodeError):
+            return None
+        return records if len(records) == len(texts) else None
+
     def _decoded(self, json: bytes) -> Document:
         try:
             if self._all:
@@ -132,6 +151,11 @@ class Decoder:
             indexes.append(index)
         all_fit = self._raw_wanted and not rejects
         return Document(records, None if all_fit else indexes, rejects)
+
+
+def may_be_one(json: bytes) -> bool:
+    """Tell whether a file's JSON looks like a single object, from its two ends."""
+    return json[:1] == b"{" and (json[-1:] == b"}" or json.rstrip()[-1:] == b"}")
 
 
 def _objects(json: bytes) -> Sequence[object]:

@@ -37,6 +37,7 @@ _ATTRIBUTES = (
     ATTRIBUTE_CONTENT_TYPE,
     ATTRIBUTE_CLAIM,
 )
+_FEW = 16  # records that are not worth being halved once more
 _ID_BYTES = hashlib.sha256().digest_size * 2
 # Everything in the size of the attributes but four values: records, file, content type, claim.
 _ATTRIBUTES_FIXED_BYTES = (
@@ -117,26 +118,42 @@ class Packer:
         self._body_bytes += len(record) + 1
 
     def add_file(self, file: int, records: Sequence[bytes]) -> list[RecordReject]:
-        """Take all records of one file; the same as `add` for each, faster.
+        """Take all records of one file; see `add_all`."""
+        return self.add_all([file] * len(records), records)
+
+    def add_all(self, files: Sequence[int], records: Sequence[bytes]) -> list[RecordReject]:
+        """Take the next records, each of its file; the same as `add` for each, faster.
 
         Returns those that fit no message, by their position in `records`.
         """
-        count = len(self._records)
-        if count and self._many:
-            body_bytes = self._body_bytes + sum(map(len, records)) + len(records)
-            total = count + len(records)
-            if body_bytes + self._overhead_bytes + len(str(total)) <= self._limit:
-                self._records += records
-                self._files += [file] * len(records)
-                self._body_bytes = body_bytes
-                return []
+        if not records or (self._many and self._take_whole(files, records)):
+            return []
+        if self._many and len(records) > _FEW:
+            half = len(records) // 2
+            first = self.add_all(files[:half], records[:half])
+            second = self.add_all(files[half:], records[half:])
+            return first + [RecordReject(half + one.index, one.reason) for one in second]
         rejects: list[RecordReject] = []
-        for position, record in enumerate(records):
+        for position, (file, record) in enumerate(zip(files, records, strict=True)):
             try:
                 self.add(file, record)
             except Reject as reject:
                 rejects.append(RecordReject(position, reject.reason))
         return rejects
+
+    def _take_whole(self, files: Sequence[int], records: Sequence[bytes]) -> bool:
+        """Add all records to the open message, or to a new one, if they fit together."""
+        body_bytes, overhead_bytes = self._body_bytes, self._overhead_bytes
+        if not self._records:
+            body_bytes, overhead_bytes = 1, self._attributes_bytes(files[0])
+        body_bytes += sum(map(len, records)) + len(records)
+        count = len(self._records) + len(records)
+        if body_bytes + overhead_bytes + len(str(count)) > self._limit:
+            return False
+        self._records += records
+        self._files += files
+        self._body_bytes, self._overhead_bytes = body_bytes, overhead_bytes
+        return True
 
     def full(self) -> list[Message]:
         """Return the messages that are complete, each once, in order."""

@@ -99,6 +99,7 @@ class Preamble:
         junk = b"(?:%b(?:%b))*+" % (declared, _JUNK)
         self._head = re.compile(b"%b(?:%b)?+%b" % (junk, openers, junk))
         self._plain = not (lines or pattern or literals)
+        self._last: bytes | None = None  # the last preamble, and the brace or bracket behind it
 
     def strip(self, data: bytes) -> bytes:
         """Return a file's JSON: its bytes without preamble and without what closes the preamble.
@@ -108,6 +109,9 @@ class Preamble:
         """
         if self._plain and data[:1] in _BEGINS and data[1:2] != b"}":
             return data  # `{}` may be the guard `{}&&`
+        last = self._last
+        if last and data.startswith(last) and data[len(last) : len(last) + 1] != b"}":
+            return data[len(last) - 1 :]
         start, end = self.span(data)
         return data[start:end]
 
@@ -124,6 +128,10 @@ class Preamble:
             raise Reject(reason, truncated=True)
         if data[start : start + 1] not in _BEGINS:
             raise self._unknown(data, start)
+        if self._plain and not openers:
+            # No rule without an opener looks further than the byte behind the brace: what stands
+            # before another document like this is the same preamble again.
+            self._last = data[: start + 1]
         end = len(data)
         for opener in openers:
             end = self._closed(data, opener, start, end)

@@ -12,6 +12,9 @@ RECORDS_LISTED_MAX = 1_000
 """So many rejected records of a file are listed one by one; all of them are counted."""
 
 
+_FIRST = (0,)  # the index of an only record
+
+
 class Outcome:
     """The fate of one claim's files, told file by file in the claim's order.
 
@@ -65,6 +68,18 @@ class Outcome:
             self._sources.append((name, packed))
             self._positions.append(-1 if name in self._records else position)
             self._packed += len(packed)
+
+    def pack_ones(self, positions: Sequence[int], *, read: int, filtered: int) -> None:
+        """Note `read` files of one record each: those at `positions` went into messages.
+
+        The same as `pack` for each.
+        """
+        self._counted["records_read"] += read
+        self._counted["records_filtered"] += filtered
+        self._first_records += range(self._packed, self._packed + len(positions))
+        self._sources += [(self._names[position], _FIRST) for position in positions]
+        self._positions += positions
+        self._packed += len(positions)
 
     def journal_entry(self, message: Message) -> str:
         """Return what the journal is to keep of a confirmed message: `ID 0-41,43-43`.

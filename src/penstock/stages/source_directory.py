@@ -5,10 +5,11 @@ What lies in it and is complete, its index tells: _index.py. Moving files out of
 
 import asyncio
 import errno
+import math
 import os
 import stat
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableSequence, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -17,7 +18,7 @@ from penstock.edges import Moved
 from penstock.errors import Again, Halt
 from penstock.model import FileRead, Page, Unread
 from penstock.stages import source_directory_move as moving
-from penstock.stages.source_directory_index import Index
+from penstock.stages.source_directory_index import AT_HAND_SECONDS, Index
 
 _OPEN_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
@@ -80,23 +81,37 @@ class DirectorySource:
 
     async def read(self, names: Sequence[str], bytes_max: int) -> Sequence[FileRead]:
         """See `Source.read`."""
-        return await asyncio.to_thread(self._read, names, bytes_max)
-
-    def _read(self, wanted: Sequence[str], bytes_max: int) -> Sequence[FileRead]:
         files: list[FileRead] = []
-        total = 0
-        now = time.time()
-        for name in wanted:
-            if total >= bytes_max and files:
-                break
-            file = self._read_one(name, now)
-            total += len(file.data) if isinstance(file.data, bytes) else 0
-            files.append(file)
+        left = self._read(names, bytes_max, time.monotonic() + AT_HAND_SECONDS, files)
+        if left > 0:
+            await asyncio.to_thread(self._read, names[len(files) :], left, math.inf, files)
         return files
 
+    def _read(
+        self,
+        wanted: Sequence[str],
+        bytes_max: int,
+        until_seconds: float,
+        files: MutableSequence[FileRead],
+    ) -> int:
+        """Read files until that monotonic time; return how many bytes more may be read, if any."""
+        safe = names.are_safe(wanted)
+        now = time.time()
+        for name in wanted:
+            if bytes_max <= 0 and files:
+                return 0
+            if time.monotonic() > until_seconds and files:
+                return bytes_max
+            if safe or names.is_safe(name):
+                file = self._read_one(name, now)
+            else:
+                file = FileRead(name, Unread.VANISHED, 0, 0.0, "not a name that Penstock lists")
+            files.append(file)
+            if type(file.data) is bytes:
+                bytes_max -= len(file.data)
+        return 0
+
     def _read_one(self, name: str, now: float) -> FileRead:
-        if not names.is_safe(name):
-            return FileRead(name, Unread.VANISHED, 0, 0.0, "not a name that Penstock lists")
         try:
             fd = os.open(name, _OPEN_FLAGS, dir_fd=self._fd)
         except OSError as error:
