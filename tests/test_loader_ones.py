@@ -89,7 +89,7 @@ def test_what_runs_over_into_the_next_file_is_not_taken() -> None:
     """Three files that hold three records, of which none is one file's."""
     decoder = Decoder(Selection("@").record_type)
     assert decoder.decode_ones([b'{"a":{"b":1}', b'{"c":1}}', b"{}{}"]) is None
-    assert decoder.decode_ones([b'{"a":"}', b'{"b":"}', b'{"c":1}']) is None
+    assert decoder.decode_ones([b'{"a":"}', b'{","b":1}', b"{}{}"]) is None
 
 
 _HEADS = [

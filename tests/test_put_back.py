@@ -74,11 +74,15 @@ async def test_a_file_rejected_for_the_settings_is_sent_when_they_are_mended(box
     await accounted(box)
 
 
-async def test_of_a_file_rejected_in_part_only_the_rejected_records_are_sent(box: Box) -> None:
-    """Its other records were sent, and are not sent again."""
+@pytest.mark.parametrize("form", ["[{}]", "{}"])
+async def test_of_a_file_rejected_in_part_only_the_rejected_records_are_sent(
+    box: Box, form: str
+) -> None:
+    """Its other records were sent, and are not sent again; an array or not."""
     big = "x" * 3000
     records = [{"id": 1}, {"id": 2, "text": big}, {"id": 3}]
-    file = box.write(name(1), json.dumps(records))
+    between = "," if form == "[{}]" else "\n"
+    file = box.write(name(1), form.format(between.join(map(json.dumps, records))))
     box.set("select", fields="{id: id, text: text}")
     box.set("queue", message_bytes=2048)
     await pass_over(box)
