@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from penstock import telemetry
+from penstock.entry import repeat
 from penstock.entry.embedded_redis import EmbeddedRedis
 from support import campaign
 from support.books import Books
@@ -36,6 +37,17 @@ def log_as_it_was() -> Iterator[None]:
     yield
     log.setLevel(before[0])
     log.propagate, log.handlers[:] = before[1:]
+
+
+@pytest.fixture
+def commands_in_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let commands run where there are no signals, and leave the log of the other tests alone."""
+
+    def run(main: Any) -> Any:
+        return asyncio.run(main(asyncio.Event()))
+
+    monkeypatch.setattr(repeat, "run", run)
+    monkeypatch.setattr(telemetry, "configure", dict[str, Any])
 
 
 @pytest.fixture

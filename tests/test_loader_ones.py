@@ -2,16 +2,20 @@
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.errors import Reject
-from penstock.model import Document
+from penstock.loader import Loader
+from penstock.model import Claim, Document, FileRead, QueueLimits
 from penstock.names import are_safe, is_safe
 from penstock.stages.decode import Decoder, may_be_one
+from penstock.stages.pack import Packer
 from penstock.stages.preamble import Preamble
 from penstock.stages.selection import Selection
+from penstock.stages.settle import Outcome
 
 # Pieces that meet at the ends of files: open strings, open objects, commas, escapes, odd spaces.
 _PIECES = [
@@ -63,7 +67,6 @@ def _alone(decoder: Decoder, selection: Selection, text: bytes) -> Sequence[byte
 )
 def test_together_is_as_alone(texts: list[bytes], select: str) -> None:
     """Where many decode at once, each holds one record, and it is the one that it holds alone."""
-    assert all(may_be_one(text) for text in texts)
     selection = Selection(select)
     decoder = Decoder(selection.record_type)
     records = decoder.decode_ones(texts)
@@ -90,6 +93,67 @@ def test_what_runs_over_into_the_next_file_is_not_taken() -> None:
     decoder = Decoder(Selection("@").record_type)
     assert decoder.decode_ones([b'{"a":{"b":1}', b'{"c":1}}', b"{}{}"]) is None
     assert decoder.decode_ones([b'{"a":"}', b'{","b":1}', b"{}{}"]) is None
+
+
+class _OneByOne(Decoder):
+    """A decoder that knows only one file at a time."""
+
+    def decode_ones(self, texts: Sequence[bytes]) -> None:
+        """Give up."""
+        del texts
+
+
+def _taken(datas: Sequence[bytes], decoder: type[Decoder], message_bytes: int) -> object:
+    """Return all that becomes of files: messages, journal entries, fates and counters."""
+    names = tuple(f"{number}.json" for number in range(len(datas)))
+    claim = Claim("c", "t", names, 1, {})
+    selection = Selection("{a: a}", "a != `7`")
+    parts: Any = None
+    loader = Loader(
+        source=parts, candidates=parts, ledger=parts, queue=parts, new_packer=parts,
+        preamble=Preamble(), decoder=decoder(selection.record_type), selection=selection,
+        fingerprint="f", lanes=1, claim_files_max=500, claim_bytes_max=1 << 24,
+        max_file_bytes=1 << 24, settle_seconds=0.0,
+    )  # fmt: skip
+    packer = Packer(
+        limits=QueueLimits(1_048_576), message_bytes=message_bytes, records_per_message="many",
+        fingerprint="f", names=names, claim=claim.id,
+    )  # fmt: skip
+    outcome = Outcome(names)
+    files = [FileRead(name, data, len(data), 9.0) for name, data in zip(names, datas, strict=True)]
+    loader.take(files, 0, claim, packer, outcome)
+    messages = packer.rest()
+    entries = [outcome.journal_entry(message) for message in messages]
+    return messages, entries, outcome.settled(attempt=1, now="")
+
+
+_KINDS = [
+    b'{"a":1}',
+    b'// c\n{"a":"\xc3\xa9"}\n',
+    b'{"a":7}',
+    b'{"a":"' + b"x" * 400 + b'"}',
+    b'{"a":1}\n{"a":2}\n',
+    b'[{"a":1},{"a":7},3]',
+    b'{"a":',
+    b'{"a":"}',
+    b'{","b":1}',
+    b"",
+    b'{"a":"\xff"}',
+    b"{}{}",
+    b'{"a":1}{"a":2}',
+]
+
+
+@given(
+    datas=st.lists(st.sampled_from(_KINDS), min_size=1, max_size=120),
+    message_bytes=st.sampled_from([700, 2_000, 1_048_576]),
+)
+def test_what_becomes_of_files_does_not_depend_on_their_neighbours(
+    datas: list[bytes], message_bytes: int
+) -> None:
+    """Messages, journal and every fate are those of a loader that decodes one file at a time."""
+    together = _taken(datas, Decoder, message_bytes)
+    assert together == _taken(datas, _OneByOne, message_bytes)
 
 
 _HEADS = [

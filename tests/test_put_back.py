@@ -81,7 +81,7 @@ async def test_of_a_file_rejected_in_part_only_the_rejected_records_are_sent(
     """Its other records were sent, and are not sent again; an array or not."""
     big = "x" * 3000
     records = [{"id": 1}, {"id": 2, "text": big}, {"id": 3}]
-    between = "," if form == "[{}]" else "\n"
+    between = "," if form == "[{}]" else " "
     file = box.write(name(1), form.format(between.join(map(json.dumps, records))))
     box.set("select", fields="{id: id, text: text}")
     box.set("queue", message_bytes=2048)

@@ -18,7 +18,7 @@ import redis.asyncio as redis
 from typer.testing import CliRunner
 
 from penstock import telemetry
-from penstock.entry import onebox, repeat, verdict
+from penstock.entry import onebox, verdict
 from penstock.entry.cli import app
 from penstock.entry.embedded_redis import EmbeddedRedis
 from penstock.entry.metrics import exposition
@@ -34,16 +34,7 @@ from support.fileserver import NEW_TOKEN, TOKEN, served, source_at
 from support.nginx import nginx_over
 from support.require import require_nginx
 
-
-@pytest.fixture(autouse=True)
-def _in_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let commands run where there are no signals, and leave the log of the other tests alone."""
-
-    def run(main: Any) -> Any:
-        return asyncio.run(main(asyncio.Event()))
-
-    monkeypatch.setattr(repeat, "run", run)
-    monkeypatch.setattr(telemetry, "configure", dict[str, Any])
+pytestmark = pytest.mark.usefixtures("commands_in_a_thread")
 
 
 async def look(box: Box) -> Snapshot:

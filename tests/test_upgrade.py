@@ -20,7 +20,6 @@ import redis.asyncio as redis
 from typer.testing import CliRunner
 
 from penstock import telemetry
-from penstock.entry import repeat
 from penstock.entry.cli import app
 from penstock.entry.embedded_sqs import EmbeddedSqs
 from penstock.entry.lambda_process import Invocation, LambdaProcess
@@ -32,15 +31,7 @@ ROOT = Path(__file__).parent.parent
 FILES = 60
 
 
-@pytest.fixture(autouse=True)
-def _in_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let commands run where there are no signals, and leave the log of the other tests alone."""
-
-    def run(main: Any) -> Any:
-        return asyncio.run(main(asyncio.Event()))
-
-    monkeypatch.setattr(repeat, "run", run)
-    monkeypatch.setattr(telemetry, "configure", dict[str, Any])
+pytestmark = pytest.mark.usefixtures("commands_in_a_thread")
 
 
 def prepare(box: Box) -> None:

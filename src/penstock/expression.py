@@ -112,9 +112,8 @@ def is_true(value: object) -> bool:
 def failure(error: Exception) -> str:
     """Say in one line why an evaluation failed, without the value that it failed on."""
     text = " ".join(str(error).split())
-    if isinstance(
-        error, exceptions.JMESPathTypeError
-    ):  # its own text quotes it, a whole file maybe
+    # The library's own text quotes the value, a whole file maybe.
+    if isinstance(error, exceptions.JMESPathTypeError):
         text = (
             f"In function {error.function_name}(), invalid type for value, expected one of:"
             f" {', '.join(error.expected_types)}, received: {error.actual_type}"

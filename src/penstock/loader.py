@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from penstock import telemetry
 from penstock.edges import Queue, Source
@@ -33,6 +34,7 @@ _DENIED_RETRY_SECONDS = 30.0  # a file that may not be read: someone may be mend
 _SETTLE_RETRY_SECONDS_MIN = 0.25  # a file being written is looked at again at twice its age
 _IDLE_SECONDS = 0.1  # how often a lane without work looks again while others still have some
 _STOP_SECONDS = 5.0  # how long claims in flight go on after a stop before they are released
+_TOGETHER_FILES = 50  # decoded together; more would gain little, and one bad file has all go alone
 _AGAIN_MAX = 3  # claims of one lane that fail in a row before the pass ends
 
 
@@ -88,34 +90,33 @@ class Loader:
 
         Files that look like one object each, which most are, go many at once.
         """
-        ones = _Ones()
+        ones: list[_One] = []
         for position, file in enumerate(files, at):
             json = self.strip(file, outcome)
             if json is None:
                 continue
-            if may_be_one(json) and file.name not in claim.put_back:
-                ones.add(position, file, json)
-                continue
-            self.take_ones(ones, packer, outcome)
-            ones = _Ones()
-            if selected := self.select(file, json, outcome):
+            single = may_be_one(json) and file.name not in claim.put_back
+            if single:
+                ones.append(_One(position, file, json))
+            if ones and (not single or len(ones) == _TOGETHER_FILES):
+                self._take_ones(ones, packer, outcome)
+                ones = []
+            if not single and (selected := self.select(file, json, outcome)):
                 selected = selected.only(claim.put_back.get(file.name))
                 _pack(packer, position, file.name, selected, outcome)
-        self.take_ones(ones, packer, outcome)
+        if ones:
+            self._take_ones(ones, packer, outcome)
 
-    def take_ones(self, ones: "_Ones", packer: Packer, outcome: Outcome) -> None:
-        """Take files into messages, all at once if each holds one good record, else by halves."""
-        if not ones.files:
-            return
-        records = self.decoder.decode_ones(ones.jsons)
+    def _take_ones(self, ones: "Sequence[_One]", packer: Packer, outcome: Outcome) -> None:
+        """Take files into messages: together if each holds one good record, else one by one."""
+        records = self.decoder.decode_ones([one.json for one in ones])
         selected = None if records is None else self.selection.select(Document(records))
         if selected is not None and not selected.rejects:
             _pack_ones(packer, ones, selected, outcome)
-        elif len(ones.files) > 1:
-            for half in ones.halves():
-                self.take_ones(half, packer, outcome)
-        elif alone := self.select(ones.files[0], ones.jsons[0], outcome):
-            _pack(packer, ones.positions[0], ones.files[0].name, alone, outcome)
+            return
+        for position, file, json in ones:
+            if alone := self.select(file, json, outcome):
+                _pack(packer, position, file.name, alone, outcome)
 
     def strip(self, file: FileRead, outcome: Outcome) -> bytes | None:
         """Return the JSON of a file, without its preamble; None if it has another fate."""
@@ -183,44 +184,28 @@ class Loader:
         return settled.counters
 
 
-class _Ones:
-    """Files of a claim that look like one record each, in its order: parallel lists."""
+class _One(NamedTuple):
+    """A file that looks like one record: its position in the claim, and its JSON."""
 
-    def __init__(self) -> None:
-        self.positions: list[int] = []
-        self.files: list[FileRead] = []
-        self.jsons: list[bytes] = []
-
-    def add(self, position: int, file: FileRead, json: bytes) -> None:
-        """Add the next one: its position in the claim, and its JSON without the preamble."""
-        self.positions.append(position)
-        self.files.append(file)
-        self.jsons.append(json)
-
-    def halves(self) -> "tuple[_Ones, _Ones]":
-        """Return the two halves, in order."""
-        half = len(self.files) // 2
-        first, second = _Ones(), _Ones()
-        for some, part in ((first, slice(half)), (second, slice(half, None))):
-            some.positions, some.files = self.positions[part], self.files[part]
-            some.jsons = self.jsons[part]
-        return first, second
+    position: int
+    file: FileRead
+    json: bytes
 
 
-def _pack_ones(packer: Packer, ones: _Ones, selected: Selected, outcome: Outcome) -> None:
+def _pack_ones(packer: Packer, ones: Sequence[_One], selected: Selected, outcome: Outcome) -> None:
     """Give the packer one record a file; files whose record is too large for any message have none.
 
     `selected.indexes` are those of the files in `ones`.
     """
-    kept = [ones.positions[index] for index in selected.indexes]
+    kept = [ones[index].position for index in selected.indexes]
     refused = packer.add_all(kept, selected.records)
     for reject in refused:
-        name = ones.files[selected.indexes[reject.index]].name
+        name = ones[selected.indexes[reject.index]].file.name
         outcome.reject_record(name, RecordReject(0, reject.reason))
     if refused:
         gone = {reject.index for reject in refused}
         kept = [position for at, position in enumerate(kept) if at not in gone]
-    outcome.pack_ones(kept, read=len(ones.files), filtered=selected.filtered)
+    outcome.pack_ones(kept, read=len(ones), filtered=selected.filtered)
 
 
 def _pack(packer: Packer, file: int, name: str, selected: Selected, outcome: Outcome) -> None:

@@ -154,8 +154,9 @@ class Decoder:
 
 
 def may_be_one(json: bytes) -> bool:
-    """Tell whether a file's JSON looks like a single object, from its two ends."""
-    return json[:1] == b"{" and (json[-1:] == b"}" or json.rstrip()[-1:] == b"}")
+    """Tell whether a file's JSON looks like one object: by its ends, and that it is no lines."""
+    ends = json[:1] == b"{" and (json[-1:] == b"}" or json.rstrip()[-1:] == b"}")
+    return ends and b"\n{" not in json
 
 
 def _objects(json: bytes) -> Sequence[object]:

@@ -40,7 +40,8 @@ AT_HAND_SECONDS = 0.02
 """So long looking at files, and reading them, is done on the event loop, the rest in a thread.
 
 What the kernel has in memory takes microseconds, and a thread would fight the event loop for the
-interpreter's lock at each system call; a slow disk must not hold up the event loop.
+interpreter's lock at each system call; a slow disk must not hold up the event loop for more than
+this and one file.
 """
 
 LARGE_FILES = 2_000_000
@@ -344,6 +345,7 @@ class Index:
         return (chunk.sizes[at], chunk.modified[at]) != one[1:3]
 
     def _append(self, complete: Sequence[_Seen], now: float) -> None:
+        """Put files in the next places, in this order."""
         at = 0
         while at < len(complete):
             last = self._chunks[-1] if self._chunks else None
@@ -351,9 +353,9 @@ class Index:
                 last = _Chunk()
                 self._chunks.append(last)
             some = complete[at : at + _CHUNK - len(last.names)]
-            names = [one[0] for one in some]
-            self._places.update(zip(names, itertools.count(self._end()), strict=False))
-            last.names += names
+            new = [one[0] for one in some]
+            self._places.update(zip(new, itertools.count(self._end()), strict=False))
+            last.names += new
             last.sizes.extend([one[1] or 0 for one in some])
             last.modified.extend([one[2] for one in some])
             last.live += len(some)
