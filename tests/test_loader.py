@@ -1,18 +1,20 @@
 """The whole path, function by function, on a real Redis and an SQS that answers as AWS does."""
 
 import asyncio
+import dataclasses
 import json
 import os
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 import redis.asyncio as redis
 
+from penstock import loader
 from penstock.entry import wiring
 from penstock.errors import Again, Halt
-from penstock.model import FileRead, Settled
+from penstock.model import Claim, FileRead, Settled
 from penstock.settings import load
 from penstock.stages.settle import Outcome
 from support.box import SECOND, Box
@@ -94,6 +96,56 @@ async def test_a_cut_young_file_waits_for_its_writer(box: Box, age_seconds: floa
         assert 0 < settled.retry_seconds[name] <= 10 - age_seconds
     else:
         assert list(settled.rejected) == [name]
+
+
+@pytest.mark.parametrize("claim_bytes", [1 << 20, 1])
+async def test_nothing_of_a_claim_with_a_young_file_is_sent(
+    box: Box, monkeypatch: pytest.MonkeyPatch, claim_bytes: int
+) -> None:
+    """A file being written, among others that have settled, holds up none but itself.
+
+    `claim_bytes` of 1: files are read one by one, and the young one is not among the first.
+    """
+    box.set("source", settle_seconds=1)
+    box.write_many(20)
+    await asyncio.sleep(1.1)
+    slow = box.spool / f"{SECOND}.000007.json"
+    with slow.open("a") as writer:  # not the last by its name: a listing does not look at it
+        writer.write("\n")
+        writer.flush()
+        sent: list[int] = []
+        async with AsyncExitStack() as stack:
+            parts = await wiring.loader(box.settings, stack)
+            parts = dataclasses.replace(parts, claim_bytes_max=claim_bytes)
+            put_off = loader.Loader.put_off
+
+            async def watched(self: loader.Loader, *given: Any) -> Any:
+                sent.append(len(box.received()))
+                return await put_off(self, *given)
+
+            monkeypatch.setattr(loader.Loader, "put_off", watched)
+            tally = await loader.load(parts, stop=asyncio.Event())
+        assert sent == [0]
+        assert (tally.files_processed, tally.files_retried) == (19, 20)
+    assert box.received_ids() == {i: 1 for i in range(20) if i != 7}
+    sizes = await box.sizes()
+    assert (sizes["processed"], sizes["retry"], sizes["claims"]) == (19, 1, 0)
+    await asyncio.sleep(1.1)
+    assert (await box.load()).files_processed == 1
+    assert box.received_ids() == dict.fromkeys(range(20), 1)
+    assert (await box.check()).laws_broken == 0
+
+
+async def test_a_claim_that_has_been_sent_in_part_is_not_put_off(box: Box) -> None:
+    """Its messages are known: who takes it over makes the same, whatever a clock says of a file."""
+    box.set("source", settle_seconds=3600)
+    names = (box.write(f"{SECOND}.000001.json", '{"id": 1}'),)
+    async with AsyncExitStack() as stack:
+        parts = await wiring.loader(box.settings, stack)
+        files = await parts.source.read(names, 1)
+        assert files[0].young
+        assert await parts.young(Claim("c", "t", names, 2, {0: "id"}), files) == {}
+        assert [*await parts.young(Claim("c", "t", names, 2, {}), files)] == [*names]
 
 
 async def test_a_file_put_to_retry_is_taken_up_when_it_is_due(box: Box) -> None:

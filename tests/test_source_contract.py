@@ -70,7 +70,7 @@ async def _server(root: Path, stack: AsyncExitStack) -> Source:
 
 
 async def _server_without_events(root: Path, stack: AsyncExitStack) -> Source:
-    address = await stack.enter_async_context(fileserver.served(root, watch=False))
+    address = await stack.enter_async_context(fileserver.served(root, served="poll"))
     return fileserver.source_at(address, page_files_max=10)
 
 
@@ -118,6 +118,15 @@ async def test_lists_each_file_once_and_oldest_first(site: Site) -> None:
         listed += names
         names, cursor = await names_of(site.source, cursor)
     assert listed == written
+
+
+async def test_complete_files_are_not_young(site: Site) -> None:
+    """What is listed, and complete, is not held back when it is read; nor is what is not there."""
+    site.write(NAME)
+    names, _ = await names_of(site.source)
+    assert names == [NAME]
+    assert not (await read_one(site.source, NAME)).young
+    assert await site.source.young([NAME, OTHER]) == {}
 
 
 async def test_lists_what_came_after(site: Site) -> None:

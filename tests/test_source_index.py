@@ -4,8 +4,9 @@ import asyncio
 import os
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,9 +26,16 @@ async def make(tmp_path: Path) -> AsyncIterator[Make]:
     fd = os.open(spool, os.O_RDONLY)
     made: list[Index] = []
 
-    async def new(*, watch: bool = True, settle_seconds: float = 3600.0, **given: float) -> Index:
+    async def new(
+        *, watch: bool = True, settle_seconds: float = 3600.0, **given: float | bool
+    ) -> Index:
         index = Index(
-            fd, spool, pattern=r".*\.json", settle_seconds=settle_seconds, watch=watch, **given
+            fd,
+            spool,
+            pattern=r".*\.json",
+            settle_seconds=settle_seconds,
+            watch=watch,
+            **given,  # type: ignore[arg-type]
         )
         if watch:
             await index.open()
@@ -222,6 +230,45 @@ async def test_a_full_page_is_full(make: Make, spool: Path) -> None:
     first = await index.page("", 7_000)
     second = await index.page(first.cursor, 7_000)
     assert [len(first.files), len(second.files)] == [7_000, 5_000]
+
+
+async def test_a_reader_that_looks_itself_has_one_of_a_hundred_looked_at(
+    make: Make, spool: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its pages have every name, in order, and sizes good enough to cut claims by."""
+    written = [f"{i:04}.json" for i in range(250)]
+    for i, name in enumerate(written):
+        (spool / name).write_text("x" * (1 + i // 100))
+    index = await make(watch=False, settle_seconds=0.0, complete_only=False)
+    looked_at: list[str] = []
+    look = index._look
+
+    def watched(wanted: Sequence[str], until_seconds: float = 0.0) -> list[Any]:
+        looked_at.extend(wanted)
+        return look(wanted, until_seconds)
+
+    monkeypatch.setattr(index, "_look", watched)
+    page = await index.page("", 1_000)
+    assert [file.name for file in page.files] == written
+    assert looked_at == ["0099.json", "0199.json", "0249.json"]
+    assert [page.files[at].size_bytes for at in (0, 99, 100, 249)] == [1, 1, 2, 3]
+    assert all(file.modified_at_seconds > 0 for file in page.files)
+    assert page.seen_at_seconds == index._scanned_at_seconds
+
+
+async def test_where_one_of_a_hundred_is_young_all_are_looked_at(make: Make, spool: Path) -> None:
+    """Those that have settled are told, the young one waits, and what is gone is let go."""
+    for i in range(150):
+        (spool / f"{i:04}.json").write_text("{}")
+    index = await make(watch=False, settle_seconds=1.0, complete_only=False)
+    await asyncio.sleep(1.1)
+    (spool / "0099.json").write_text("{}{}")
+    await index._scan()
+    (spool / "0149.json").unlink()
+    page = await index.page("", 1_000)
+    assert [file.name for file in page.files] == [f"{i:04}.json" for i in range(149) if i != 99]
+    assert (await told(index, page.cursor))[0] == ["0099.json"]
+    assert index.files == 149
 
 
 async def test_a_replaced_spool_is_again(make: Make, spool: Path) -> None:

@@ -78,9 +78,37 @@ class Loader:
                 await self.send(packer.full(), claim, lease, outcome)
             files = await self.source.read(claim.names[at:], self.claim_bytes_max)
             seen(max(file.age_seconds for file in files))
+            if not at and (young := await self.young(claim, files)):
+                return await self.put_off(claim, lease, young)
             self.take(files, at, claim, packer, outcome)
             at += len(files)
         await self.send([*packer.full(), *packer.rest()], claim, lease, outcome)
+        return await self.commit(claim, lease, outcome)
+
+    async def young(self, claim: Claim, files: Sequence[FileRead]) -> Mapping[str, float]:
+        """Return the claim's files that may still be being written, with their ages in seconds.
+
+        `files` are those that were read first. Which files a claim's messages are made of must be
+        known before the first of them is sent, or a successor would make others. None are young
+        where an owner before us has sent something.
+        """
+        if claim.journal:
+            return {}
+        young = {file.name: file.age_seconds for file in files if file.young}
+        rest = claim.names[len(files) :]
+        return young | {**await self.source.young(rest)} if rest else young
+
+    async def put_off(
+        self, claim: Claim, lease: Lease, young: Mapping[str, float]
+    ) -> Mapping[str, int]:
+        """Undo a claim: its young files are looked at again when they will have settled.
+
+        All others are taken up again at once, by whoever claims next.
+        """
+        outcome = Outcome(claim.names)
+        for name in claim.names:
+            wait_seconds = self.settle_seconds - young[name] if name in young else 0.0
+            outcome.wait(name, min(wait_seconds, self.settle_seconds))
         return await self.commit(claim, lease, outcome)
 
     def take(

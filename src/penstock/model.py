@@ -38,7 +38,8 @@ LISTING_SECONDS_MAX = 30.0
 class ListedFile(NamedTuple):
     """One file of a listing: its name, which is its identity, its size, its last modification.
 
-    `modified_at_seconds` since 1970, by the clock of the machine that holds the directory.
+    `modified_at_seconds` since 1970, by the clock of the machine that holds the directory. Where
+    the directory is this machine's, both are those of a file nearby: good enough to cut claims by.
     """
 
     name: str
@@ -74,7 +75,8 @@ class FileRead(NamedTuple):
 
     `data` is all its bytes, or why there are none. `size_bytes` is its size when opened: larger
     than `max_file_bytes` means that it was not read, and `data` is empty. `age_seconds` is the
-    time since its last change, by the clock of the machine that holds the directory.
+    time since its last change, by the clock of the machine that holds the directory. `young`: it
+    may still be being written.
     """
 
     name: str
@@ -82,6 +84,7 @@ class FileRead(NamedTuple):
     size_bytes: int
     age_seconds: float
     detail: str = ""
+    young: bool = False
 
 
 @dataclass(frozen=True, slots=True, order=True)

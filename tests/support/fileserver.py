@@ -27,7 +27,7 @@ async def served(root: Path, *, tokens: str = "", **given: object) -> AsyncGener
         "max_file_bytes": 1000,
         "archive_directory": root / "archive",
         "rejects_directory": root / "rejected",
-        "watch": True,
+        "served": "inotify",
     }
     source = DirectorySource(root / "spool", **(settings | given))  # type: ignore[arg-type]
     app = fileserver.new_app(source, tokens.split())

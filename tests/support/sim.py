@@ -65,6 +65,7 @@ RATES = {
     "listing out of order": 0.2,
     "listing lacks a file": 0.1,
     "file denied": 0.01,
+    "file still being written": 0.02,
     "stop": 0.05,
     "deadline": 0.05,
     "redis wiped": 0.04,
@@ -104,6 +105,7 @@ class Fleet:
         self.canary = canary
         self.sqs.drops = 1 if canary == "the queue forgets a message" else 0
         self.processes: list[Process] = []
+        self.whole: set[str] = set()  # files that somebody has seen complete
         self.settings = Settings.model_validate(
             {
                 "source": {"url": "/"},
@@ -187,9 +189,15 @@ class Fleet:
                 return FileRead(name, Unread.DENIED, 0, 0.0, "scripted")
             return None
 
+        def is_young(name: str) -> bool:
+            if name not in self.whole and chaos.strikes("file still being written"):
+                return True
+            self.whole.add(name)
+            return False
+
         source = ScriptedSource(
             self.spool, page_files_max=self.dice.choice([5, 20]),
-            monotonic=lambda: self.loop.now, listing=listing, reading=reading,
+            monotonic=lambda: self.loop.now, listing=listing, reading=reading, is_young=is_young,
         )  # fmt: skip
         return _stepped(source, process)
 
@@ -228,7 +236,7 @@ class Fleet:
             preamble=preamble, decoder=decoder, selection=selection, new_packer=new_packer,
             fingerprint=fingerprint, lanes=self.dice.choice([1, 2, 3]), claim_files_max=files_max,
             claim_bytes_max=self.dice.choice([500, 100_000]), max_file_bytes=1_000_000,
-            settle_seconds=0,
+            settle_seconds=1,
         )  # fmt: skip
 
     async def keep(self, kind: str, number: int) -> None:
@@ -368,7 +376,7 @@ def _stepped(source: ScriptedSource, process: Process) -> Any:
         return call
 
     return SimpleNamespace(
-        list=stepped("list", "list"), read=stepped("read", "read"),
+        list=stepped("list", "list"), read=stepped("read", "read"), young=source.young,
         archive=stepped("archive", "archive"), reject=stepped("reject", "archive"),
         delete_archived=source.delete_archived, close=source.close,
     )  # fmt: skip

@@ -184,7 +184,7 @@ def directory_source(settings: Settings, *, served: bool = False) -> DirectorySo
         archive_directory=archive_directory(settings),
         rejects_directory=rejects_directory(settings),
         archive_action=settings.archive.action,
-        watch=served and settings.serve.watch == "inotify",
+        served=settings.serve.watch if served else None,
         rescan_seconds=settings.serve.rescan_seconds,
     )
 

@@ -6,9 +6,11 @@ tried   tried   in flight                                frontier: before the fi
 """
 
 import asyncio
+import itertools
 import math
 import random
 import time
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -148,14 +150,13 @@ class Candidates:
 
 def _portions(page: Page, files_max: int, bytes_max: int) -> list[Sequence[str]]:
     portions: list[Sequence[str]] = []
-    portion: list[str] = []
-    portion_bytes = 0
-    for file in page.files:
-        if portion and (len(portion) == files_max or portion_bytes + file.size_bytes > bytes_max):
-            portions.append(portion)
-            portion, portion_bytes = [], 0
-        portion.append(file.name)
-        portion_bytes += file.size_bytes
-    if portion:
-        portions.append(portion)
+    at = 0
+    while at < len(page.files):
+        some = page.files[at : at + files_max]
+        sizes_bytes = [file.size_bytes for file in some]
+        if sum(sizes_bytes) > bytes_max:
+            fitting = bisect_right([*itertools.accumulate(sizes_bytes)], bytes_max)
+            some = some[: max(1, fitting)]
+        portions.append([file.name for file in some])
+        at += len(some)
     return portions

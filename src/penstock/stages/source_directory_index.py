@@ -53,6 +53,7 @@ _CHUNK = 1_000
 # ListedFile(…) of a tuple, in a third of the time.
 _listed: Callable[[Iterable[object]], ListedFile] = functools.partial(tuple.__new__, ListedFile)
 _LOOK_MAX = 5_000  # names looked at in one go: 10 ms
+_SAMPLED = 100  # names, of which one is looked at where whoever reads the files looks at each
 _FRESH_SECONDS = LISTING_SECONDS_MAX / 3  # names seen longer ago are looked for again
 _NO_PLACE = -1  # found, and not complete yet
 _CURSOR = re.compile(r"([0-9a-f]{8})-(\d{1,18})")
@@ -98,8 +99,12 @@ _Seen = tuple[str, int | None, float, float, int]
 class Index:
     """The order of one spool, for one event loop. `fd` is the directory, `spool` its path.
 
-    `matches` tells whether a whole name is a file's. With `watch`, events tell of new
-    files from `open` on. `rescan_seconds` is the pause between two scans beside them.
+    `pattern` is what a whole name must match. With `watch`, events tell of new files from `open`
+    on. `rescan_seconds` is the pause between two scans beside them.
+
+    Without `complete_only` a page may hold a file that is still being written, and sizes and times
+    are those of one in a hundred: for those who look at each file when they read it, as a look
+    takes longer than all else in a listing, and every worker of a box lists every file.
     """
 
     def __init__(
@@ -111,6 +116,7 @@ class Index:
         settle_seconds: float,
         watch: bool = False,
         rescan_seconds: float = 20.0,
+        complete_only: bool = True,
     ) -> None:
         self._fd = fd
         self._spool = spool
@@ -118,6 +124,7 @@ class Index:
         self._settle_seconds = settle_seconds
         self._watch = watch
         self._rescan_seconds = rescan_seconds
+        self._complete_only = complete_only
         self._epoch = secrets.token_hex(4)
         self._places: dict[str, int] = {}
         self._chunks: list[_Chunk | None] = []  # None: all gone
@@ -125,6 +132,7 @@ class Index:
         self._found: deque[str] = deque()  # to be looked at
         self._closed: set[str] = set()  # of these, those whose writer is done
         self._settling = Settling(settle_seconds)
+        self._settled: set[str] = set()  # those that are complete although they look young
         self._due: list[tuple[float, str]] = []  # a heap: when to look at one of them again
         self._growing = asyncio.Lock()
         self._scanned = asyncio.Event()  # once, at least
@@ -202,9 +210,16 @@ class Index:
             if files or not await self._something(until):
                 return IndexPage(files, f"{self._epoch}-{end}", seen_at_seconds, self._ignored)
 
+    def is_complete(self, name: str, changed_ns: int, age_seconds: float) -> bool:
+        """Tell whether a file is complete that was last changed then, so many seconds ago."""
+        if age_seconds >= self._settle_seconds or name in self._settled:
+            return True
+        return self._settling.is_complete(name, changed_ns, age_seconds)
+
     def drop(self, gone: Iterable[str]) -> None:
         """Let go of names that are out of the spool: should one come back, it is a new file."""
         for name in gone:
+            self._settled.discard(name)
             place = self._places.pop(name, _NO_PLACE)
             if place != _NO_PLACE:
                 number, at = divmod(place, _CHUNK)
@@ -240,7 +255,7 @@ class Index:
     async def _refresh(self, chunk: _Chunk) -> None:
         """Look for the names of a chunk again, where nothing tells us when they go."""
         chunk.seen_at_seconds = time.monotonic()
-        seen = await self._look_at([name for name in chunk.names if name])
+        seen = await self.look_at([name for name in chunk.names if name])
         self.drop(one[0] for one in seen if one[1] is None)
 
     async def _grow(self, place: int, *, scan: bool) -> bool:
@@ -256,8 +271,11 @@ class Index:
                 pause_seconds = self._scan_seconds / _SCAN_SHARE_MAX
                 await asyncio.sleep(self._scanned_at_seconds + pause_seconds - time.monotonic())
                 await self._scan()
-            while self._end() <= place and (wanted := self._to_look_at()):
-                self._settle(await self._look_at(wanted))
+            while self._end() <= place and (self._found or self._is_due()):
+                found = [self._found.popleft() for _ in range(min(_LOOK_MAX, len(self._found)))]
+                if not self._complete_only:
+                    found = await self._place_by_samples(found)
+                self._settle(await self.look_at(sorted([*found, *self._all_due()])))
             return self._end() > place
 
     async def _something(self, until_seconds: float) -> bool:
@@ -278,15 +296,34 @@ class Index:
         last = self._chunks[-1] if self._chunks else None
         return end if last is None else end - _CHUNK + len(last.names)
 
-    def _to_look_at(self) -> list[str]:
-        """Take names that were found, or whose time to look at again has come; oldest first."""
-        wanted = [self._found.popleft() for _ in range(min(_LOOK_MAX, len(self._found)))]
-        now = time.monotonic()
-        while self._due and self._due[0][0] <= now and len(wanted) < _LOOK_MAX:
-            wanted.append(heapq.heappop(self._due)[1])
-        return sorted(wanted)
+    def _is_due(self) -> bool:
+        return bool(self._due) and self._due[0][0] <= time.monotonic()
 
-    async def _look_at(self, wanted: Sequence[str]) -> list[_Seen]:
+    def _all_due(self) -> Iterator[str]:
+        """Take names whose time to look at again has come."""
+        for _ in range(_LOOK_MAX):
+            if not self._is_due():
+                return
+            yield heapq.heappop(self._due)[1]
+
+    async def _place_by_samples(self, found: Sequence[str]) -> list[str]:
+        """Put names in their places, by the last of each hundred; return those to be looked at.
+
+        If that one, the latest by its name, has settled, so have the others, most probably.
+        """
+        parts = [found[at : at + _SAMPLED] for at in range(0, len(found), _SAMPLED)]
+        doubtful: list[str] = []
+        samples = await self.look_at([part[-1] for part in parts])
+        for part, sample in zip(parts, samples, strict=True):
+            _, size_bytes, _, age_seconds, _ = sample
+            if size_bytes is None or age_seconds < self._settle_seconds:
+                doubtful += part
+            else:
+                there = [name for name in part if self._places.get(name) == _NO_PLACE]
+                self._append([(name, *sample[1:]) for name in there], self._scanned_at_seconds)
+        return doubtful
+
+    async def look_at(self, wanted: Sequence[str]) -> list[_Seen]:
         """Look at each name in the directory, as `_look` does; on a slow disk, in a thread."""
         seen = self._look(wanted, time.monotonic() + AT_HAND_SECONDS)
         if len(seen) < len(wanted):
@@ -331,6 +368,8 @@ class Index:
                     complete[name] = one
             elif closed or self._settling.is_complete(name, changed_ns, age_seconds):
                 complete[name] = one
+                if age_seconds < self._settle_seconds and not self._complete_only:
+                    self._settled.add(name)
             else:
                 wait_seconds = min(self._settle_seconds - age_seconds, self._settle_seconds)
                 heapq.heappush(self._due, (now + max(wait_seconds, 0.001), name))
@@ -428,9 +467,10 @@ class Index:
         """
         self.check_spool()
         new: set[str] = set()
+        found: list[str] = []
         ignored = 0
         there = bytearray(len(chunks) * _CHUNK)
-        place_of, matches, is_safe, take = self._places.get, self._matches, names.is_safe, new.add
+        place_of, matches, take = self._places.get, self._matches, found.append
         try:
             with os.scandir(self._fd) as listing:
                 for entry in listing:
@@ -439,12 +479,18 @@ class Index:
                     if place is not None:
                         if 0 <= place - first < len(there):
                             there[place - first] = 1
-                    elif matches(name) and is_safe(name) and entry.is_file(follow_symlinks=False):
+                    elif matches(name) and entry.is_file(follow_symlinks=False):
                         take(name)
                     elif not names.is_draft(name):
                         ignored += 1
         except OSError as error:
             raise Again(f"list {self._spool}: {error.strerror}") from None
+        for at in range(0, len(found), _CHUNK):  # many at once, in a third of the time
+            some = found[at : at + _CHUNK]
+            if not names.are_safe(some):
+                ignored += sum(not (names.is_safe(name) or names.is_draft(name)) for name in some)
+                some = filter(names.is_safe, some)
+            new.update(some)
         return new, list(self._missing(chunks, first, there)), ignored
 
     def _missing(
