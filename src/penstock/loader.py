@@ -16,8 +16,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import NamedTuple
-
 from penstock import telemetry
 from penstock.edges import Queue, Source
 from penstock.errors import Again, Halt, PenstockError, Reject
@@ -125,7 +123,7 @@ class Loader:
                 continue
             single = may_be_one(json) and file.name not in claim.put_back
             if single:
-                ones.append(_One(position, file, json))
+                ones.append((position, file, json))
             if ones and (not single or len(ones) == _TOGETHER_FILES):
                 self._take_ones(ones, packer, outcome)
                 ones = []
@@ -137,7 +135,7 @@ class Loader:
 
     def _take_ones(self, ones: "Sequence[_One]", packer: Packer, outcome: Outcome) -> None:
         """Take files into messages: together if each holds one good record, else one by one."""
-        records = self.decoder.decode_ones([one.json for one in ones])
+        records = self.decoder.decode_ones([json for _, _, json in ones])
         selected = None if records is None else self.selection.select(Document(records))
         if selected is not None and not selected.rejects:
             _pack_ones(packer, ones, selected, outcome)
@@ -212,12 +210,8 @@ class Loader:
         return settled.counters
 
 
-class _One(NamedTuple):
-    """A file that looks like one record: its position in the claim, and its JSON."""
-
-    position: int
-    file: FileRead
-    json: bytes
+# A file that looks like one record: its position in the claim, itself, and its JSON.
+_One = tuple[int, FileRead, bytes]
 
 
 def _pack_ones(packer: Packer, ones: Sequence[_One], selected: Selected, outcome: Outcome) -> None:
@@ -225,11 +219,11 @@ def _pack_ones(packer: Packer, ones: Sequence[_One], selected: Selected, outcome
 
     `selected.indexes` are those of the files in `ones`.
     """
-    kept = [ones[index].position for index in selected.indexes]
+    kept = [ones[index][0] for index in selected.indexes]
     refused = packer.add_all(kept, selected.records)
     for reject in refused:
-        name = ones[selected.indexes[reject.index]].file.name
-        outcome.reject_record(name, RecordReject(0, reject.reason))
+        _, file, _ = ones[selected.indexes[reject.index]]
+        outcome.reject_record(file.name, RecordReject(0, reject.reason))
     if refused:
         gone = {reject.index for reject in refused}
         kept = [position for at, position in enumerate(kept) if at not in gone]

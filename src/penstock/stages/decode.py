@@ -156,7 +156,8 @@ class Decoder:
 def may_be_one(json: bytes) -> bool:
     """Tell whether a file's JSON looks like one object: by its ends, and that it is no lines."""
     ends = json[:1] == b"{" and (json[-1:] == b"}" or json.rstrip()[-1:] == b"}")
-    return ends and b"\n{" not in json
+    # One byte is found ten times as fast as two, and most files have no line end.
+    return ends and (b"\n" not in json or b"\n{" not in json)
 
 
 def _objects(json: bytes) -> Sequence[object]:
