@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+
 from penstock import telemetry
 from penstock.edges import Queue, Source
 from penstock.errors import Again, Halt, PenstockError, Reject
@@ -34,6 +35,9 @@ _IDLE_SECONDS = 0.1  # how often a lane without work looks again while others st
 _STOP_SECONDS = 5.0  # how long claims in flight go on after a stop before they are released
 _TOGETHER_FILES = 50  # decoded together; more would gain little, and one bad file has all go alone
 _AGAIN_MAX = 3  # claims of one lane that fail in a row before the pass ends
+
+# A file that looks like one record: its position in the claim, itself, and its JSON.
+_One = tuple[int, FileRead, bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +137,7 @@ class Loader:
         if ones:
             self._take_ones(ones, packer, outcome)
 
-    def _take_ones(self, ones: "Sequence[_One]", packer: Packer, outcome: Outcome) -> None:
+    def _take_ones(self, ones: Sequence[_One], packer: Packer, outcome: Outcome) -> None:
         """Take files into messages: together if each holds one good record, else one by one."""
         records = self.decoder.decode_ones([json for _, _, json in ones])
         selected = None if records is None else self.selection.select(Document(records))
@@ -208,10 +212,6 @@ class Loader:
         if not await self.ledger.commit(claim, settled):
             raise lease.lost(claim)
         return settled.counters
-
-
-# A file that looks like one record: its position in the claim, itself, and its JSON.
-_One = tuple[int, FileRead, bytes]
 
 
 def _pack_ones(packer: Packer, ones: Sequence[_One], selected: Selected, outcome: Outcome) -> None:
