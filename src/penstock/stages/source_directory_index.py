@@ -312,15 +312,16 @@ class Index:
         If that one, the latest by its name, has settled, so have the others, most probably.
         """
         parts = [found[at : at + _SAMPLED] for at in range(0, len(found), _SAMPLED)]
-        doubtful: list[str] = []
+        doubtful, places = list[str](), self._places
         samples = await self.look_at([part[-1] for part in parts])
         for part, sample in zip(parts, samples, strict=True):
-            _, size_bytes, _, age_seconds, _ = sample
+            _, size_bytes, modified_at_seconds, age_seconds, _ = sample
             if size_bytes is None or age_seconds < self._settle_seconds:
                 doubtful += part
             else:
-                there = [name for name in part if self._places.get(name) == _NO_PLACE]
-                self._append([(name, *sample[1:]) for name in there], self._scanned_at_seconds)
+                there = [name for name in part if places.get(name) == _NO_PLACE]
+                sizes, times = [size_bytes] * len(there), [modified_at_seconds] * len(there)
+                self._append(there, sizes, times, self._scanned_at_seconds)
         return doubtful
 
     async def look_at(self, wanted: Sequence[str]) -> list[_Seen]:
@@ -375,7 +376,9 @@ class Index:
                 heapq.heappush(self._due, (now + max(wait_seconds, 0.001), name))
                 continue
             self._settling.forget(name)
-        self._append([*complete.values()], now)
+        statuses = complete.values()
+        sizes, times = [one[1] or 0 for one in statuses], [one[2] for one in statuses]
+        self._append([*complete], sizes, times, now)
 
     def _differs(self, place: int, one: _Seen) -> bool:
         number, at = divmod(place, _CHUNK)
@@ -383,7 +386,13 @@ class Index:
         assert chunk is not None  # noqa: S101  a chunk stays as long as a name in it
         return (chunk.sizes[at], chunk.modified[at]) != one[1:3]
 
-    def _append(self, complete: Sequence[_Seen], now: float) -> None:
+    def _append(
+        self,
+        complete: Sequence[str],
+        sizes_bytes: Sequence[int],
+        modified_at_seconds: Sequence[float],
+        seen_at_seconds: float,
+    ) -> None:
         """Put files in the next places, in this order."""
         at = 0
         while at < len(complete):
@@ -391,15 +400,15 @@ class Index:
             if last is None or len(last.names) == _CHUNK:
                 last = _Chunk()
                 self._chunks.append(last)
-            some = complete[at : at + _CHUNK - len(last.names)]
-            new = [one[0] for one in some]
+            some = slice(at, at + _CHUNK - len(last.names))
+            new = complete[some]
             self._places.update(zip(new, itertools.count(self._end()), strict=False))
             last.names += new
-            last.sizes.extend([one[1] or 0 for one in some])
-            last.modified.extend([one[2] for one in some])
-            last.live += len(some)
-            last.seen_at_seconds = min(last.seen_at_seconds, now)
-            at += len(some)
+            last.sizes.extend(sizes_bytes[some])
+            last.modified.extend(modified_at_seconds[some])
+            last.live += len(new)
+            last.seen_at_seconds = min(last.seen_at_seconds, seen_at_seconds)
+            at += len(new)
 
     def _take_events(self) -> None:
         assert self._events  # noqa: S101  it is its reader
@@ -446,7 +455,8 @@ class Index:
             self._failed = error
             raise
         self._failed = None
-        fresh = sorted(new - self._places.keys())  # others came by an event, meanwhile
+        known = self._places  # by now: others came by an event, meanwhile
+        fresh = sorted([name for name in new if name not in known])
         self._places.update(dict.fromkeys(fresh, _NO_PLACE))
         self._found.extend(fresh)
         self.drop(name for name, place in gone if self._places.get(name) == place)
@@ -523,6 +533,7 @@ def _copy(chunk: _Chunk, at: int, files: list[ListedFile], files_max: int) -> in
     while at + passed < len(chunk.names) and len(files) < files_max:
         some = slice(at + passed, at + passed + files_max - len(files))
         listed = zip(chunk.names[some], chunk.sizes[some], chunk.modified[some], strict=True)
-        files += map(_listed, [file for file in listed if file[0]])
+        all_there = chunk.live == len(chunk.names)
+        files += map(_listed, listed if all_there else [file for file in listed if file[0]])
         passed = min(some.stop, len(chunk.names)) - at
     return passed
