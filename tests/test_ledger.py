@@ -51,6 +51,17 @@ async def test_an_expired_claim_is_taken_over_whole(books: Books) -> None:
     assert second.fingerprint == "old"
 
 
+async def test_a_long_journal_is_kept_whole(books: Books) -> None:
+    """As many messages as files of a claim hold records; Redis takes no 8,000 values at once."""
+    entries = {index: f"id{index} " for index in range(5_000)}
+    claim = await claimed(books.worker("one"), [A])
+    assert await books.worker("one").journal(claim, entries)
+    await books.pass_seconds(LEASE_SECONDS)
+    taken = (await books.worker("two").claim((), 500)).claim
+    assert taken is not None
+    assert taken.journal == {index: f"id{index}" for index in range(5_000)}
+
+
 async def test_a_live_claim_is_not_taken_over(books: Books) -> None:
     """One millisecond before its end a lease still protects its claim."""
     await claimed(books.worker("one"), [A])

@@ -125,9 +125,9 @@ async def test_an_absent_redis_is_again(tmp_path: Path) -> None:
 
 
 async def test_more_calls_than_connections_wait_their_turn(own_url: str, books: Books) -> None:
-    """Receipts that come faster than Redis notes them are noted all the same, over few connections.
+    """What is asked faster than Redis answers is done all the same, over few connections.
 
-    One record a message makes so many, and redis-py's own pool refuses the hundred and first.
+    redis-py's own pool refuses the hundred and first call.
     """
     known = few_connections(own_url)
     claim = await claimed(books.worker(), [A])
@@ -137,7 +137,7 @@ async def test_more_calls_than_connections_wait_their_turn(own_url: str, books: 
     made = {row["id"] for row in await books.client.client_list()} - before
     await worker.close()
     assert noted == [True] * 300
-    assert len(made) <= 7  # one call to the queue, a lane with its heartbeat, and four
+    assert len(made) <= 7  # a lane with its heartbeat and its receipts, and four
 
 
 async def test_a_redis_too_slow_for_its_connections_is_again(
@@ -157,11 +157,10 @@ async def test_a_redis_too_slow_for_its_connections_is_again(
 
 
 def few_connections(url: str) -> Settings:
-    """Return settings of a worker with one lane and one call to the queue at a time."""
+    """Return settings of a worker with one lane."""
     return load(
         overrides={
             "ledger": {"url": url, "spool": "maltreated"},
-            "queue": {"connections": 1},
             "worker": {"lanes": 1},
         }
     )

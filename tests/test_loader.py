@@ -4,6 +4,7 @@ import asyncio
 import dataclasses
 import json
 import os
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, cast
@@ -16,6 +17,7 @@ from penstock.entry import wiring
 from penstock.errors import Again, Halt
 from penstock.model import Claim, FileRead, Settled
 from penstock.settings import load
+from penstock.stages.ledger import Ledger
 from penstock.stages.settle import Outcome
 from support.box import SECOND, Box
 from support.sqs_stub import Fault
@@ -271,6 +273,27 @@ async def test_one_record_a_message(box: Box) -> None:
     tally = await box.load()
     assert (tally.messages, tally.batches) == (25, 3)
     assert all(stored.body.startswith("{") for stored in box.queue.messages())
+
+
+async def test_receipts_of_many_batches_are_journaled_together(
+    box: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every message is journaled once, in far fewer calls to Redis than there are batches."""
+    noted: list[int] = []
+    plain = Ledger.journal
+
+    async def journal(self: Ledger, claim: Claim, confirmed: Mapping[int, str]) -> bool:
+        noted.append(len(confirmed))
+        await asyncio.sleep(0.02)
+        return await plain(self, claim, confirmed)
+
+    monkeypatch.setattr(Ledger, "journal", journal)
+    box.set("queue", records_per_message=1)
+    box.set("worker", lanes=1)
+    box.write_many(200)
+    tally = await box.load()
+    assert (tally.messages, tally.batches, sum(noted)) == (200, 20, 200)
+    assert len(noted) <= 10
 
 
 async def test_failed_entries_are_sent_again_alone(box: Box) -> None:

@@ -24,6 +24,7 @@ from penstock.model import Claim, Document, FileRead, Message, RecordReject, Sel
 from penstock.stages.candidates import Candidates
 from penstock.stages.decode import Decoder, may_be_one
 from penstock.stages.ledger import Lease, Ledger
+from penstock.stages.ledger_receipts import Receipts
 from penstock.stages.pack import Packer
 from penstock.stages.preamble import Preamble
 from penstock.stages.selection import Selection
@@ -186,10 +187,11 @@ class Loader:
         self, messages: Sequence[Message], claim: Claim, lease: Lease, outcome: Outcome
     ) -> None:
         """Bring messages to SQS, but for those that the journal has; journal every receipt."""
+        receipts = Receipts(self.ledger, claim)
 
         async def note(batch: Sequence[Message]) -> None:
             entries = {message.index: outcome.journal_entry(message) for message in batch}
-            if not await self.ledger.journal(claim, entries):
+            if not await receipts.note(entries):
                 raise lease.lost(claim)
 
         async def confirmed(batch: Sequence[Message]) -> None:

@@ -384,10 +384,9 @@ def unopened_ledger(settings: Settings, url: str) -> Ledger:
 def _redis_connections(settings: Settings) -> int:
     """Return how many calls to Redis go out side by side; more of them wait their turn.
 
-    A receipt to note for each call to the queue, a step and a heartbeat for each lane, and the rest
-    of the process. Receipts can come faster than Redis notes them: they wait, nothing is given up.
+    A step, a heartbeat and a call of receipts for each lane, and the rest of the process.
     """
-    return settings.queue.connections + 2 * settings.worker.lanes + _REDIS_CONNECTIONS_BESIDE
+    return 3 * settings.worker.lanes + _REDIS_CONNECTIONS_BESIDE
 
 
 def _worker_name() -> str:

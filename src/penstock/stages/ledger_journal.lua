@@ -1,17 +1,17 @@
 -- journal: note which messages of a claim SQS has confirmed, for its owner only.
 --
 -- KEYS  1 claim:ID  2 counters
--- ARGV  1 token  2… message index and message id, in turn
+-- ARGV  1 token  2 message index and journal entry of each, in turn, joined by '/'; at most 1,000
 --
 -- Answers 1, or 0 when somebody else owns the claim or it is no more.
 if redis.call('HGET', KEYS[1], 'token') ~= ARGV[1] then
   redis.call('HINCRBY', KEYS[2], 'journals_refused', 1)
   return 0
 end
-local fields = {}
-for i = 2, #ARGV, 2 do
-  fields[#fields + 1] = '#' .. ARGV[i]
-  fields[#fields + 1] = ARGV[i + 1]
+local fields, n = {}, 0
+for index, entry in string.gmatch(ARGV[2], '([^/]+)/([^/]+)') do
+  fields[n + 1], fields[n + 2] = '#' .. index, entry
+  n = n + 2
 end
 redis.call('HSET', KEYS[1], unpack(fields))
 return 1

@@ -43,8 +43,7 @@ def plainly(operation: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
             if str(error) == _ALL_BUSY:
                 raise Again(
                     f"{verb}: every connection to Redis was busy for as long as a call may take:"
-                    " it is slower than we ask; see its load, or lower worker.lanes or"
-                    " queue.connections"
+                    " it is slower than we ask; see its load, or lower worker.lanes"
                 ) from None
             why = str(error).rstrip(".")
             raise Again(f"{verb}: Redis cannot be reached: {why}; see ledger.url") from None
