@@ -166,7 +166,7 @@ class Ledger(LedgerOverview, LedgerRepairs):
         seen = self._claims_made  # before the call: answers to other lanes may overtake this one
         args: list[str | int] = [
             self._prefix, new, token, self._worker, fingerprint, self._lease_ms, _REMEMBER_MS,
-            files_max, self._takeovers_max, frontier, self._epoch, seen, *candidates,
+            files_max, self._takeovers_max, frontier, self._epoch, seen, "/".join(candidates),
         ]  # fmt: skip
         answer = await self._run(
             "claim",
@@ -318,7 +318,7 @@ class Ledger(LedgerOverview, LedgerRepairs):
                 "minutes"]  # fmt: skip
         if not names:
             return 0  # no file of a batch could be moved
-        return int(await self._run("archived", keys, list(names)))
+        return int(await self._run("archived", keys, ["/".join(names)]))
 
     @plainly
     async def forget(self) -> int:
@@ -335,7 +335,7 @@ class Ledger(LedgerOverview, LedgerRepairs):
         """
         keys = ["sweeper", "overlooked", "retry", "counters", "json_files_processing",
                 "json_files_processed", "out_of_spool", "json_files_rejected"]  # fmt: skip
-        args = [sweeper, self._lease_ms, self._lease_ms, _OVERLOOKED_MAX, *names]
+        args = [sweeper, self._lease_ms, self._lease_ms, _OVERLOOKED_MAX, "/".join(names)]
         swept = int(await self._run("sweep", keys, args))
         return None if swept < 0 else swept
 

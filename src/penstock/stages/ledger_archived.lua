@@ -3,18 +3,18 @@
 --
 -- KEYS  1 json_files_processed  2 json_files_rejected  3 out_of_spool  4 counters
 --       5 minutes
--- ARGV  names
+-- ARGV  1 names, joined by '/'
 --
 -- Answers how many of them were not noted before.
 local at = now_ms()
 local now = string.format('%.0f', at)
-local noted = {}
-for i = 1, #ARGV do
+local names, noted = split(ARGV[1]), {}
+for i = 1, #names do
   noted[2 * i - 1] = now
-  noted[2 * i] = ARGV[i]
+  noted[2 * i] = names[i]
 end
-local processed = redis.call('ZREM', KEYS[1], unpack(ARGV))
-local rejected = redis.call('HDEL', KEYS[2], unpack(ARGV))
+local processed = redis.call('ZREM', KEYS[1], unpack(names))
+local rejected = redis.call('HDEL', KEYS[2], unpack(names))
 redis.call('ZADD', KEYS[3], unpack(noted))
 redis.call('HINCRBY', KEYS[4], 'files_archived', processed)
 tick(KEYS[5], at, 'files_archived', processed)

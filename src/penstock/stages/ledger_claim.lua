@@ -9,7 +9,7 @@
 --       5 fingerprint of the settings that shape messages  6 lease, ms
 --       7 how long the answer to this token is remembered, ms  8 most files of a claim
 --       9 most takeovers of a claim  10 cursor up to which the caller has tried every file
---       11 epoch in which it has  12 number of claims it has seen made  13… candidate names
+--       11 epoch in which it has  12 number of claims it has seen made  13 candidate names, joined by '/'
 --
 -- Answers {kind, epoch, number of claims made before this one, …}, where … is by kind:
 --   all        nothing: every candidate is claimed        none  nothing: there is nothing to claim
@@ -20,7 +20,6 @@
 --              '/', then index and journal entry of each confirmed message, and '=' and what was said
 --              of each file that an operator put back
 -- Safe to run twice: the same token gets the claim that it got before.
-local FIRST = 13
 local LOOK = 16  -- expired claims looked at: the first may be no business of this worker
 local now = now_ms()
 local prefix, new, token, worker, fingerprint = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
@@ -52,7 +51,7 @@ local function whole(kind, id, made_under)
       n = n + 2
     end
   end
-  if redis.call('HLEN', KEYS[15]) > 0 then
+  if is_any_put_back(KEYS[15]) then
     for _, said in ipairs(redis.call('HMGET', KEYS[15], unpack(split(names)))) do
       if said then
         answer[n + 1], answer[n + 2] = '=', said
@@ -112,14 +111,14 @@ for _, expired in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMI
   end
 end
 
-local function make(names)
+local function make(names, joined)
   local processing = {}
   for i = 1, #names do
     processing[2 * i - 1] = names[i]
     processing[2 * i] = new
   end
   redis.call('HSET', KEYS[2], unpack(processing))
-  redis.call('HSET', KEYS[14], 'names', table.concat(names, '/'), 'token', token,
+  redis.call('HSET', KEYS[14], 'names', joined, 'token', token,
     'worker', worker, 'attempt', 1, 'fingerprint', fingerprint, 'made_ms', now)
   redis.call('ZADD', KEYS[1], now + lease, new)
   redis.call('SET', KEYS[13], new, 'PX', remember)
@@ -129,21 +128,20 @@ end
 local due = redis.call('ZRANGEBYSCORE', KEYS[6], '-inf', now, 'LIMIT', 0, most)
 if #due > 0 then
   redis.call('ZREM', KEYS[6], unpack(due))
-  make(due)
+  make(due, table.concat(due, '/'))
   return whole('retry', new)
 end
 
-local count = #ARGV - FIRST + 1
-if count == 0 then return {'none', epoch, made} end
-local indexes, all = waiting({KEYS[2], KEYS[5]}, {KEYS[3], KEYS[4], KEYS[6]}, FIRST)
+if ARGV[13] == '' then return {'none', epoch, made} end
+local candidates = split(ARGV[13])
+local indexes, all = waiting({KEYS[2], KEYS[5]}, {KEYS[3], KEYS[4], KEYS[6]}, candidates)
 if #indexes == 0 then return {'none', epoch, made} end
-local names = {}
+redis.call('HINCRBY', KEYS[7], 'files_seen', #indexes)
 if all then
-  names = {unpack(ARGV, FIRST)}
-else
-  for i = 1, #indexes do names[i] = ARGV[FIRST - 1 + indexes[i]] end
+  make(candidates, ARGV[13])
+  return {'all', epoch, made}
 end
-make(names)
-redis.call('HINCRBY', KEYS[7], 'files_seen', #names)
-if all then return {'all', epoch, made} end
+local names = {}
+for i = 1, #indexes do names[i] = candidates[indexes[i]] end
+make(names, table.concat(names, '/'))
 return {'some', epoch, made, table.concat(indexes, ',')}

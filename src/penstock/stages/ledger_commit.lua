@@ -42,7 +42,7 @@ for i = at + 1, #ARGV, 2 do
   if shown[ARGV[i]] then tick(KEYS[9], now, ARGV[i], ARGV[i + 1]) end
 end
 
-local processed, over, n = {}, {}, 0
+local processed, n = {}, 0
 local score = string.format('%.0f', now)  -- once: Redis would format the number for each name
 for i = 1, #names do
   if not other[names[i]] then
@@ -50,11 +50,14 @@ for i = 1, #names do
     n = n + 2
   end
 end
-for i = 1, #names do
-  if not again[names[i]] then over[#over + 1] = names[i] end
+if n > 0 then redis.call('ZADD', KEYS[3], unpack(processed)) end
+if is_any_put_back(KEYS[10]) then
+  local over = {}
+  for i = 1, #names do
+    if not again[names[i]] then over[#over + 1] = names[i] end
+  end
+  settle_put_back(KEYS[10], over)
 end
-settle_put_back(KEYS[10], over)
-if #processed > 0 then redis.call('ZADD', KEYS[3], unpack(processed)) end
 redis.call('HDEL', KEYS[2], unpack(names))
 redis.call('DEL', KEYS[7])
 redis.call('ZREM', KEYS[1], ARGV[1])

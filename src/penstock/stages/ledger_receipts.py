@@ -8,7 +8,7 @@ With one record a message, a call a batch would cost as much as all else that is
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Protocol
 
 from penstock.model import Claim
@@ -17,7 +17,7 @@ from penstock.model import Claim
 class Book(Protocol):
     """What notes receipts: a Ledger."""
 
-    async def journal(self, claim: Claim, confirmed: Mapping[int, str]) -> bool:
+    def journal(self, claim: Claim, confirmed: Mapping[int, str]) -> Awaitable[bool]:
         """Note confirmed messages; see `Ledger.journal`."""
         ...
 

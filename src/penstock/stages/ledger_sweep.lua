@@ -4,7 +4,7 @@
 -- KEYS  1 sweeper  2 overlooked  3 retry  4 counters  5 json_files_processing
 --       6 json_files_processed  7 out_of_spool  8 json_files_rejected
 -- ARGV  1 token of the sweeper  2 its lease, ms  3 how long a file waits before it is overlooked, ms
---       4 most names remembered as waiting  5… names
+--       4 most names remembered as waiting  5 names, joined by '/'
 --
 -- One sweeper at a time: answers -1 when another one holds the lease. Otherwise answers how many
 -- names were put in line. A name must be seen waiting twice, that long apart, so a file that has
@@ -13,16 +13,15 @@ local now = now_ms()
 local sweeper = redis.call('HMGET', KEYS[1], 'token', 'until_ms')
 if sweeper[1] and sweeper[1] ~= ARGV[1] and tonumber(sweeper[2]) > now then return -1 end
 redis.call('HSET', KEYS[1], 'token', ARGV[1], 'until_ms', now + tonumber(ARGV[2]))
-if #ARGV < 5 then return 0 end
-local is_waiting = {}
-for _, index in ipairs(waiting({KEYS[5], KEYS[8]}, {KEYS[6], KEYS[7], KEYS[3]}, 5)) do
+if ARGV[5] == '' then return 0 end
+local names, is_waiting = split(ARGV[5]), {}
+for _, index in ipairs(waiting({KEYS[5], KEYS[8]}, {KEYS[6], KEYS[7], KEYS[3]}, names)) do
   is_waiting[index] = true
 end
-local since = redis.call('ZMSCORE', KEYS[2], unpack(ARGV, 5))
+local since = redis.call('ZMSCORE', KEYS[2], unpack(names))
 local room = tonumber(ARGV[4]) - redis.call('ZCARD', KEYS[2])
 local swept = 0
-for i = 1, #ARGV - 4 do
-  local name = ARGV[4 + i]
+for i, name in ipairs(names) do
   if since[i] and not is_waiting[i] then
     redis.call('ZREM', KEYS[2], name)
   elseif since[i] and tonumber(since[i]) + tonumber(ARGV[3]) <= now then
