@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple
 
+import msgspec
+
 # The attributes of every SQS message, all of DataType String (docs/sqs.md).
 ATTRIBUTE_ID = "penstock_id"
 ATTRIBUTE_RECORDS = "penstock_records"
@@ -178,9 +180,11 @@ class Claim:
         return f"Claim(id={self.id!r}, files={len(self.names)}, attempt={self.attempt})"
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(msgspec.Struct, frozen=True, gc=False):
     """The body of one SQS message and all that is derived from its claim.
+
+    A struct, because one is made for each record where a message holds one: a frozen dataclass
+    takes 2 µs to make.
 
     `index` counts a claim's messages from 0. `id` is 64 hexadecimal digits of
     SHA-256(fingerprint, ordered names, index, body): the same claim under the same settings gives
