@@ -5,7 +5,7 @@ import inspect
 import json
 import time
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,9 @@ from schemathesis.specs.openapi import checks as described
 
 from penstock import telemetry
 from penstock.edges import Source
-from penstock.entry import fileserver, web
+from penstock.entry import fileserver, web, wiring
 from penstock.errors import Again
-from penstock.settings import Serve
+from penstock.settings import Serve, load
 from penstock.stages import source_server_wire as wire
 from penstock.stages.source_directory import DirectorySource
 from support.campaign import scaled
@@ -220,6 +220,16 @@ async def test_a_listing_that_waits_is_woken_by_a_new_file(tmp_path: Path) -> No
         await source.close()
 
 
+async def test_a_worker_does_not_wait_long_for_what_may_still_come(tmp_path: Path) -> None:
+    """A pass that has nothing left ends, within a tenth of a second; so does its listing."""
+    async with served(tmp_path) as address, AsyncExitStack() as stack:
+        source = await wiring.source(load(overrides={"source": {"url": address}}), stack)
+        cursor = (await source.list("")).cursor
+        began = time.monotonic()
+        assert (await source.list(cursor)).files == []
+        assert time.monotonic() - began < 0.5
+
+
 async def source_at_once(address: str) -> Any:
     """Return the first page, without a wait."""
     source = source_at(address)
@@ -234,15 +244,14 @@ async def test_a_stop_lets_calls_in_flight_come_back(
 ) -> None:
     """A listing that waits comes back empty at once, and a read that has begun is finished."""
     reading = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    frame = fileserver._frame
+    at_once = DirectorySource.read
 
-    def slowly(files: Any) -> bytes:
-        loop.call_soon_threadsafe(reading.set)
-        time.sleep(0.7)
-        return frame(files)
+    async def slowly(self: DirectorySource, *given: Any) -> Any:
+        reading.set()
+        await asyncio.sleep(0.7)
+        return await at_once(self, *given)
 
-    monkeypatch.setattr(fileserver, "_frame", slowly)
+    monkeypatch.setattr(DirectorySource, "read", slowly)
     source = source_at("http://127.0.0.1:9")
     async with served(tmp_path) as address:
         await source.close()

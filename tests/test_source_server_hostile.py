@@ -154,6 +154,15 @@ async def test_an_answer_that_is_none_is_again(
     assert server.bytes_sent < 32 << 20
 
 
+async def test_nothing_is_compressed_unasked(server: MaliciousHttp) -> None:
+    """On one machine pressing costs more than it saves, and aiohttp would ask for it by itself."""
+    server.answers[LIST] = listing(NAME)
+    source = source_at(server.address)
+    await source.list("")
+    await source.close()
+    assert "accept-encoding" not in server.asked[0].headers
+
+
 async def test_a_gzip_bomb_does_not_go_off(server: MaliciousHttp, source: ServerSource) -> None:
     """200 MB in 200 kB: decompressed as far as a listing may go, and no further."""
     server.answers[LIST] = malicious_http.gzip_bomb(200 << 20)

@@ -38,7 +38,7 @@ from penstock.stages.source_directory import DirectorySource
 from penstock.stages.source_http import HttpSite
 from penstock.stages.source_nginx import NginxSource, place_of
 from penstock.stages.source_nginx_many import CONNECTIONS
-from penstock.stages.source_server import ServerSource
+from penstock.stages.source_server import WAIT_SECONDS, ServerSource
 from penstock.stages.source_server_wire import PAGE_FILES_MAX
 
 if TYPE_CHECKING:
@@ -133,7 +133,9 @@ async def checker(settings: Settings, stack: AsyncExitStack) -> Checker:
     )
 
 
-async def source(settings: Settings, stack: AsyncExitStack, *, wait_seconds: float = 1.0) -> Source:
+async def source(
+    settings: Settings, stack: AsyncExitStack, *, wait_seconds: float = WAIT_SECONDS
+) -> Source:
     """Return the way into the spool. Raises Halt if `source.url` names none.
 
     A listing of the file server with nothing new is answered after `wait_seconds`.

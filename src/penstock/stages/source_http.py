@@ -182,6 +182,7 @@ class HttpSite:
             self._opened = aiohttp.ClientSession(
                 connector=connector,
                 headers=self._headers,
+                skip_auto_headers={"Accept-Encoding"},  # else aiohttp asks for gzip, unasked
                 auto_decompress=False,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=aiohttp.ClientTimeout(total=None),

@@ -17,7 +17,9 @@ from penstock.model import FileRead, ListedFile, Page, Unread
 from penstock.stages import source_server_wire as wire
 from penstock.stages.source_http import HttpSite
 
-_WAIT_SECONDS = 1.0  # a listing with nothing new is answered so late: a pass ends no later for it
+WAIT_SECONDS = 0.05
+"""How long a worker's listing waits for something new: every pass ends so much later."""
+
 _SMALL_BYTES = 65_536
 _JSON = {"Content-Type": "application/json"}
 
@@ -36,7 +38,7 @@ class ServerSource:
         *,
         max_file_bytes: int,
         page_files_max: int = wire.PAGE_FILES_MAX,
-        wait_seconds: float = _WAIT_SECONDS,
+        wait_seconds: float = WAIT_SECONDS,
     ) -> None:
         self._site = site
         self._max_file_bytes = max_file_bytes
@@ -65,14 +67,14 @@ class ServerSource:
             listing = _listing_decoder.decode(reply.body)
         except (msgspec.DecodeError, RecursionError) as error:
             raise Again(f"list: the server's answer is not a listing: {error}") from None
-        files: dict[str, ListedFile] = {}
-        ignored = listing.ignored
-        for file in listing.files:
-            if names.is_safe(file.name):
-                listed = ListedFile(file.name, file.size_bytes, file.modified_at_seconds)
-                files.setdefault(file.name, listed)
-            else:
-                ignored += 1
+        entries, ignored = listing.files, listing.ignored
+        if not names.are_safe([file.name for file in entries]):
+            entries = [file for file in entries if names.is_safe(file.name)]
+            ignored += len(listing.files) - len(entries)
+        files = {
+            file.name: ListedFile(file.name, file.size_bytes, file.modified_at_seconds)
+            for file in entries
+        }
         return Page([*files.values()], listing.cursor, began, ignored)
 
     async def read(self, names: Sequence[str], bytes_max: int) -> Sequence[FileRead]:
@@ -84,7 +86,8 @@ class ServerSource:
             bytes_max + self._max_file_bytes + len(wanted) * wire.ENTRY_BYTES_MAX,
             self._encoding,
         )
-        return [self._allowed(file) for file in wire.unframed(reply, wanted)]
+        files = wire.unframed(reply, wanted)
+        return files if all(file.data for file in files) else [*map(self._allowed, files)]
 
     def _allowed(self, file: FileRead) -> FileRead:
         """Keep a file that only the server finds too large from being taken for an empty one."""

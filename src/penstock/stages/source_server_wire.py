@@ -9,7 +9,6 @@ Many files travel in one body, a frame:
 order in which they were asked for. ③ the files' bytes, `length_bytes` each, nothing between them.
 """
 
-import itertools
 import re
 import sys
 from collections.abc import Iterable, Sequence
@@ -127,34 +126,30 @@ def _entry(file: FileRead) -> ReadEntry:
 
 def unframed(frame: bytes, wanted: Sequence[str]) -> list[FileRead]:
     """Return the files of a frame: an answer for the front of `wanted`, or Again is raised."""
+    files: list[FileRead] = []
+    end = 0
     try:
         digits = _HEXADECIMAL.fullmatch(frame[:_DIGITS])
-        begin = _DIGITS + int(digits[0], 16) if digits else len(frame)
-        entries = _index_decoder.decode(frame[_DIGITS:begin])
-        ends = list(itertools.accumulate((e.length_bytes for e in entries), initial=begin))
-        files = [
-            _file(entry, frame[at:end])
-            for entry, (at, end) in zip(entries, itertools.pairwise(ends), strict=True)
-        ]
-        sizes_agree = all(_agrees(entry) for entry in entries)
+        end = _DIGITS + int(digits[0], 16) if digits else len(frame)
+        for entry in _index_decoder.decode(frame[_DIGITS:end]):
+            begin, end = end, end + entry.length_bytes
+            files.append(_file(entry, frame[begin:end]))
     except (ValueError, msgspec.DecodeError, RecursionError):
-        files, ends, sizes_agree = [], [], False
+        files = []
     asked = [file.name for file in files] == list(wanted[: len(files)])
-    if not (files and asked and sizes_agree and ends[-1] == len(frame)):
+    if not (files and asked and end == len(frame)):
         raise Again("read: the server's answer is not a frame of the files asked for")
     return files
 
 
-def _agrees(entry: ReadEntry) -> bool:
-    """Tell whether an entry has all bytes of its file, or none: too large, or not read."""
-    if entry.unread:
-        return entry.length_bytes == 0
-    return entry.length_bytes in (0, entry.size_bytes)
-
-
 def _file(entry: ReadEntry, data: bytes) -> FileRead:
+    """Return a file; ValueError if there are neither all of its bytes nor, too large, none."""
     if entry.unread:
+        if data:
+            raise ValueError
         return FileRead(entry.name, Unread(entry.unread), 0, 0.0, entry.detail)
+    if data and entry.length_bytes != entry.size_bytes:
+        raise ValueError
     return FileRead(entry.name, data, entry.size_bytes, entry.age_seconds)
 
 
