@@ -15,6 +15,7 @@ class Sample:
 
     at_seconds: float
     rss_bytes: int
+    loader_bytes: int  # the largest loader's part of it
     descriptors: int
     keys: int
     redis_bytes: int
@@ -33,6 +34,7 @@ class Gate:
 
 GATES = (
     Gate("rss_bytes", 0.05, 8 * MIB, MIB),
+    Gate("loader_bytes", 0.05, 4 * MIB, MIB),
     Gate("descriptors", 0.02, 4),
     Gate("keys", 0.10, 10),
     Gate("redis_bytes", 0.10, 4 * MIB, MIB),
@@ -58,12 +60,37 @@ def processes(root: int) -> list[int]:
 
 def held_by(pids: Sequence[int]) -> tuple[int, int]:
     """Return the resident bytes and the open descriptors of processes, in sum."""
-    rss_pages = descriptors = 0
+    rss_bytes = descriptors = 0
     for pid in pids:
         with contextlib.suppress(OSError):  # it has just ended
-            rss_pages += int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+            rss_bytes += _resident_bytes(pid)
             descriptors += sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
-    return rss_pages * os.sysconf("SC_PAGE_SIZE"), descriptors
+    return rss_bytes, descriptors
+
+
+def largest_bytes(pids: Sequence[int], argument: str) -> int:
+    """Return the most resident bytes of any one process that was started with this argument."""
+    most = 0
+    for pid in pids:
+        with contextlib.suppress(OSError):  # it has just ended
+            if argument.encode() in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
+                most = max(most, _resident_bytes(pid))
+    return most
+
+
+def _resident_bytes(pid: int) -> int:
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def course(samples: Sequence[Sample]) -> str:
+    """Tell what the largest loader held at the start, after five minutes, and at the end."""
+    running = [one for one in samples if one.loader_bytes] or samples
+    five_minutes = min(running, key=lambda one: abs(one.at_seconds - 300))
+    return "the largest loader: " + ", ".join(
+        f"{one.loader_bytes / MIB:.1f} MiB at {one.at_seconds:,.0f} s"
+        for one in (running[0], five_minutes, running[-1])
+    )
 
 
 def growth(samples: Sequence[Sample], figure: str) -> tuple[float, float]:
@@ -80,12 +107,13 @@ def judged(samples: Sequence[Sample]) -> tuple[list[str], list[str]]:
     """Return a line a figure, and those of them that grow by more than they may."""
     lines: list[str] = []
     grown: list[str] = []
+    hours = (samples[-1].at_seconds - samples[0].at_seconds) / 3600
     for gate in GATES:
         mean, more = growth(samples, gate.figure)
         allowed = gate.part * mean + gate.more
         line = (
             f"{gate.figure} mean {mean / gate.unit:,.1f}, {more / gate.unit:+,.2f}"
-            f" (allowed {allowed / gate.unit:+,.2f})"
+            f" (allowed {allowed / gate.unit:+,.2f}), {more / gate.unit / hours:+,.2f} an hour"
         )
         lines.append(line)
         if more > allowed:
