@@ -4,7 +4,7 @@ UV ?= .cache/uv/bin/uv
 # The full form of a campaign is hours; SCALE=0.01 is a minute's taste of it.
 SCALE ?= 1
 
-.PHONY: help demo test check format docs bench campaign clean
+.PHONY: help demo test check format docs bench profile campaign clean
 .DEFAULT_GOAL := help
 
 help: ## Say what there is.
@@ -31,6 +31,9 @@ docs: .venv/installed ## Write anew what the docs have from the code: settings, 
 
 bench: .venv/installed ## Measure the whole path, half an hour (ARGS=--quick: a taste).
 	@.venv/bin/python bench/run.py $(ARGS)
+
+profile: .venv/installed ## Tell where a loader's time goes, by stage, with py-spy (ARGS="a b d").
+	@$(UV) run --no-sync --quiet --with py-spy python bench/profiling.py $(ARGS)
 
 campaign: .venv/installed ## Run the long forms of the tests (SCALE=0.01 for a taste).
 	@PENSTOCK_CAMPAIGN_SCALE=$(SCALE) .venv/bin/pytest -n 2 --maxschedchunk 1 -m "campaign or both" --timeout 0 $(ARGS)

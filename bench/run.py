@@ -50,34 +50,34 @@ def _sink() -> Generator[tuple[str, int]]:
 
 
 @contextlib.asynccontextmanager
-async def _place(workload: Workload, root: Path, files: int) -> AsyncGenerator[_rounds.Place]:
+async def place(workload: Workload, root: Path, files: int) -> AsyncGenerator[_rounds.Place]:
     """Write the spool and start what a workload needs."""
     print(f"   writing {files:,} files", file=sys.stderr)
     await asyncio.to_thread(_spool.write, root / "spool", files, workload.records)
     async with AsyncExitStack() as stack:
         url, pid = stack.enter_context(_sink())
         store = await stack.enter_async_context(EmbeddedRedis(root / "state"))
-        place = _rounds.Place(root, store.url, url, {}, str(root / "spool"))
+        here = _rounds.Place(root, store.url, url, {}, str(root / "spool"))
         services = {"sink": pid, "redis": store.pid}
         if workload.source == "server":
             (root / "serve.toml").write_text("[source]\nsettle_seconds = 0\n")
             server = await stack.enter_async_context(
                 EmbeddedFileServer(root / "state", spool=root / "spool", config=root / "serve.toml")
             )
-            place.source_url = place.address = server.address
-            place.token = server.token
+            here.source_url = here.address = server.address
+            here.token = server.token
             services["server"] = server.pid
         elif workload.source == "nginx":
             nginx = await stack.enter_async_context(EmbeddedNginx(root / "state", root=root))
-            place.source_url, place.address, place.token = (
+            here.source_url, here.address, here.token = (
                 nginx.url,
                 nginx.address,
                 nginx.read_token,
             )
             services["nginx"] = nginx.pid
-        place.services = {name: pid for name, pid in services.items() if pid is not None}
-        place.names = [_spool.name(number) for number in range(files)]
-        yield place
+        here.services = {name: pid for name, pid in services.items() if pid is not None}
+        here.names = [_spool.name(number) for number in range(files)]
+        yield here
 
 
 async def measure(workload: Workload, directory: Path, rounds: int) -> dict[str, Any]:
@@ -86,12 +86,12 @@ async def measure(workload: Workload, directory: Path, rounds: int) -> dict[str,
     for files, contestants in _spools(workload):
         root = Path(tempfile.mkdtemp(prefix="penstock-bench-", dir=directory))
         try:
-            async with _place(workload, root, files) as place:
-                idle = await asyncio.to_thread(_rounds.idle_seconds, place)
+            async with place(workload, root, files) as here:
+                idle = await asyncio.to_thread(_rounds.idle_seconds, here)
                 for number in range(rounds):
                     turn = number % len(contestants)
                     for one in (*contestants[turn:], *contestants[:turn]):
-                        took = await asyncio.to_thread(_rounds.run, place, workload, one, idle)
+                        took = await asyncio.to_thread(_rounds.run, here, workload, one, idle)
                         done[one.name].append(took)
                         print(f"   {one.name:20} {took.per_second:12,.0f} {workload.unit}/s",
                               file=sys.stderr)  # fmt: skip
@@ -109,7 +109,7 @@ def _spools(workload: Workload) -> Sequence[tuple[int, Sequence[Contestant]]]:
     ]
 
 
-def _smaller(workload: Workload, scale: float) -> Workload:
+def smaller(workload: Workload, scale: float) -> Workload:
     """Return a workload of fewer files."""
 
     def files(count: int) -> int:
@@ -140,7 +140,7 @@ def main() -> None:
         if name in PARTS:
             subprocess.run([sys.executable, str(HERE / f"{name}.py")], check=True)
             continue
-        workload = _smaller(by_name[name], scale)
+        workload = smaller(by_name[name], scale)
         print(f"({name}) {workload.title}", file=sys.stderr)
         results[name] = asyncio.run(measure(workload, given.directory, rounds))
         print(_report.table(results[name]), flush=True)

@@ -1,6 +1,7 @@
 """`make bench` in small: it measures what it says, checks it, and writes it down."""
 
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,9 @@ import pytest
 
 from support.require import require_nginx, require_redis
 
-_RUN = Path(__file__).parent.parent / "bench" / "run.py"
+_ROOT = Path(__file__).parent.parent
+_RUN = _ROOT / "bench" / "run.py"
+_STAGES = runpy.run_path(str(_ROOT / "bench" / "_stages.py"))
 
 
 @pytest.mark.timeout(300)
@@ -48,4 +51,56 @@ def test_a_name_that_is_none_is_refused(tmp_path: Path) -> None:
     )
     assert done.returncode == 2
     assert "no such workload: z; there are a, b, c" in done.stderr
+    assert not [*tmp_path.iterdir()]
+
+
+def test_a_sample_belongs_to_the_innermost_stage() -> None:
+    """Lines as py-spy wrote them, each with its stage; of a thread that waits, none is counted."""
+    lines = (_ROOT / "tests/data/profile.tsv").read_text().splitlines()
+    wanted = [line.split("\t") for line in lines]
+    for stage, line in wanted:
+        assert [*_STAGES["counted"]([line])] == ([] if stage == "idle" else [stage]), line
+    samples = sum(int(line.rpartition(" ")[2]) for stage, line in wanted if stage != "idle")
+    assert _STAGES["counted"](line for _, line in wanted).total() == samples
+    assert {stage for stage, _ in wanted} >= {*_STAGES["STAGES"], *_STAGES["FALLBACKS"]}
+
+
+def test_a_package_that_is_no_part_of_its_path_is_found_by_its_whole_path() -> None:
+    """As py-spy tells files outside sys.path, in a directory that has our name too."""
+    stack = "run (asyncio/runners.py:9);_go (/src/penstock/src/penstock/stages/pack.py:7)"
+    assert _STAGES["stage_of"](stack) == "pack"
+
+
+def test_every_module_of_the_path_has_a_stage() -> None:
+    """Each module that a stage names exists; each in stages/ is named, or called by one that is."""
+    source = _ROOT / "src/penstock"
+    named = {
+        what.partition(":")[0] for modules in _STAGES["STAGES"].values() for what in modules
+    } | {
+        file.removeprefix("penstock/")
+        for files in _STAGES["FALLBACKS"].values()
+        for file in files
+        if file.startswith("penstock/")
+    }
+    assert [name for name in sorted(named) if not (source / name).is_file()] == []
+    callers = ("ledger_", "source_directory_move", "source_nginx_dav", "source_server_wire")
+    unnamed = {
+        path.name
+        for path in (source / "stages").glob("[a-z]*.py")
+        if f"stages/{path.name}" not in named and not path.name.startswith(callers)
+    }
+    assert unnamed == set()
+
+
+def test_py_spy_is_asked_for_where_it_is_missing(tmp_path: Path) -> None:
+    """It is no dependency: the error says how to have it for one run."""
+    done = subprocess.run(
+        [sys.executable, str(_ROOT / "bench/profiling.py"), "a", "--directory", str(tmp_path)],
+        env={"PATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "uv run --with py-spy python bench/profiling.py" in done.stderr
     assert not [*tmp_path.iterdir()]

@@ -1,8 +1,7 @@
 """A box at full rate for an hour: nothing is lost, and nothing grows.
 
-SOAK_RATE=1000 is for a machine that cannot bear 6,000 files a second. What it saw is told at the end:
-
-    PENSTOCK_CAMPAIGN_SCALE=1 SOAK_RATE=300 .venv/bin/pytest -m campaign --timeout 0 tests/test_soak.py
+SOAK_RATE=1000 is for a machine that cannot bear 6,000 files a second. What it saw is told at the
+end of `make campaign ARGS=tests/test_soak.py`.
 """
 
 import asyncio

@@ -1,0 +1,115 @@
+"""Which stage of the path a sample of py-spy is: the innermost frame that a stage claims.
+
+A sample is a line of py-spy's raw format: frames from the outermost in, `function (file:line)`
+each, joined by `;`, a space, and how often it was seen.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import PurePath
+
+START = "start and end"
+"""Importing, opening, closing: once a process, and so in no file's share."""
+
+OTHER = "event loop, other"
+
+STAGES = {
+    "list": (
+        "stages/candidates.py",
+        "stages/source_directory_index.py",
+        "stages/source_settling.py",
+        "stages/source_nginx_backlog.py",
+        "stages/source_nginx_listing.py",
+        "stages/source_nginx.py:list",
+        "stages/source_server.py:list",
+    ),
+    "claim": ("stages/ledger.py:claim", "stages/ledger.py:_claim"),
+    "read": (
+        "stages/source_directory.py",
+        "stages/source_nginx.py",
+        "stages/source_nginx_many.py",
+        "stages/source_server.py",
+    ),
+    "strip": ("stages/preamble.py",),
+    "decode": ("stages/decode.py", "stages/decode_reasons.py"),
+    "select": (
+        "stages/selection.py",
+        "stages/selection_compiler.py",
+        "stages/selection_needs.py",
+        "stages/selection_values.py",
+        "stages/selection_writer.py",
+    ),
+    "pack": ("stages/pack.py",),
+    "send": (
+        "stages/queue_sqs.py",
+        "stages/queue_sqs_batch.py",
+        "stages/queue_sqs_errors.py",
+        "stages/queue_sqs_gate.py",
+        "stages/queue_sqs_limits.py",
+        "stages/queue_sqs_place.py",
+        "stages/queue_sqs_sign.py",
+        "stages/queue_sqs_wire.py",
+    ),
+    "journal, commit": ("stages/ledger.py", "stages/settle.py"),
+    "log": ("telemetry.py",),
+    "loader.py itself": ("loader.py",),
+    "frame": ("entry/fileserver.py",),
+}
+"""The modules of each stage, in the order of the path, or one function of a module, which goes
+first. What is not here belongs to whoever called it. `frame` is the file server's own."""
+
+FALLBACKS = {
+    "read": ("penstock/stages/source_http_plain.py", "penstock/stages/source_http.py"),
+    "compress": ("gzip.py",),
+    "HTTP": ("aiohttp/", "penstock/entry/web.py"),
+    "Redis client": ("redis/",),
+}
+"""Where no stage called: in callbacks, and in tasks and threads of a library's own."""
+
+_FRAME = re.compile(r"(?P<function>.*) \((?P<file>[^()]*?)(?::\d+)?\)")
+_IDLE = ("_worker", "concurrent/futures/thread.py")  # it waits for work, which py-spy cannot see
+_LOOPS = {"asyncio/runners.py", "threading.py"}
+_OPENING = ("<frozen importlib", "importlib/", "penstock/entry/wiring.py")
+
+_OF_MODULE = {f"penstock/{what}": stage for stage, given in STAGES.items() for what in given}
+
+
+def counted(lines: Iterable[str]) -> Counter[str]:
+    """Return the samples of each stage; those of threads that wait for work are left out."""
+    found: Counter[str] = Counter()
+    for line in lines:
+        stack, _, count = line.rpartition(" ")
+        if stage := stage_of(stack):
+            found[stage] += int(count)
+    return found
+
+
+def stage_of(stack: str) -> str:
+    """Return the stage of one stack; empty for a thread that waits for work."""
+    frames = [*_frames(stack)]
+    files = [file for _, file in frames]
+    if frames and frames[-1] == _IDLE:
+        return ""
+    if any(file.startswith(_OPENING) for file in files):
+        return START
+    for function, file in reversed(frames):
+        if stage := _OF_MODULE.get(f"{file}:{function}") or _OF_MODULE.get(file):
+            return stage
+    for file in reversed(files):
+        for stage, given in FALLBACKS.items():
+            if file.startswith(given):
+                return stage
+    return OTHER if _LOOPS.intersection(files) else START
+
+
+def _frames(stack: str) -> Iterator[tuple[str, str]]:
+    """Yield function and file of each frame: without its class, and from its package on."""
+    for text in stack.split(";"):
+        if found := _FRAME.fullmatch(text):
+            file = found["file"]
+            parts = PurePath(file).parts
+            if "penstock" in parts[:-1]:  # by its whole path, where it is not below sys.path
+                last = len(parts) - 1 - parts[::-1].index("penstock")
+                file = "/".join(parts[last:])
+            yield found["function"].rpartition(".")[2], file
