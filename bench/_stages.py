@@ -76,11 +76,14 @@ _OF_MODULE = {f"penstock/{what}": stage for stage, given in STAGES.items() for w
 
 
 def counted(lines: Iterable[str]) -> Counter[str]:
-    """Return the samples of each stage; those of threads that wait for work are left out."""
+    """Return the samples of each stage; those of threads that wait for work are left out.
+
+    A stack that changed while it was read may be no text at all: such a line is left out too.
+    """
     found: Counter[str] = Counter()
     for line in lines:
         stack, _, count = line.rpartition(" ")
-        if stage := stage_of(stack):
+        if count.isdecimal() and (stage := stage_of(stack)):
             found[stage] += int(count)
     return found
 

@@ -131,11 +131,14 @@ def _sampled(place: _rounds.Place, workload: Workload, profiler: str) -> Mapping
     tally = next((line for line in done.stdout.splitlines() if line.startswith("{")), "{}")
     if done.returncode or json.loads(tally).get("files_processed") != len(place.names):
         sys.exit(f"{workload.name}: the loader failed\n{place.log.read_text()[-3000:]}")
-    found = {"loader": _stages.counted(out.read_text().splitlines())}
+    found = {"loader": _counted(out)}
     if "server" in place.services:
-        raw = (place.root / "raw-server").read_text()
-        found["server"] = _stages.counted(raw.splitlines())
+        found["server"] = _counted(place.root / "raw-server")
     return found
+
+
+def _counted(raw: Path) -> Counter[str]:
+    return _stages.counted(raw.read_text(errors="replace").splitlines())
 
 
 @contextlib.contextmanager

@@ -63,6 +63,7 @@ def test_a_sample_belongs_to_the_innermost_stage() -> None:
     samples = sum(int(line.rpartition(" ")[2]) for stage, line in wanted if stage != "idle")
     assert _STAGES["counted"](line for _, line in wanted).total() == samples
     assert {stage for stage, _ in wanted} >= {*_STAGES["STAGES"], *_STAGES["FALLBACKS"]}
+    assert not _STAGES["counted"](["", "thread (7)", "run (asyncio/runners.py:9);\ufffd (", "( 1x"])
 
 
 def test_a_package_that_is_no_part_of_its_path_is_found_by_its_whole_path() -> None:
