@@ -32,7 +32,7 @@ import redis
 import run
 from _workloads import WORKLOADS, Contestant, Workload
 
-_PER_SECOND = 400
+_PER_SECOND = 200
 _ONE = Contestant("penstock", workers=1)
 _RECORD = ["record", "--nonblocking", "--threads", "--format", "raw", "--rate", str(_PER_SECOND)]
 
