@@ -95,7 +95,7 @@ def idle_seconds(place: Place) -> float:
 def run(place: Place, workload: Workload, contestant: Contestant, idle_seconds: float) -> Round:
     """Do a workload once. Exits if not all of its records came to the sink.
 
-    `idle_seconds` of each loader's CPU were its start.
+    `idle_seconds` of each loader's CPU, and of the archiver's, were its start.
     """
     store: Any = redis.Redis.from_url(place.redis_url)
     store.flushall()
@@ -112,6 +112,7 @@ def run(place: Place, workload: Workload, contestant: Contestant, idle_seconds: 
     start_seconds = idle_seconds if contestant.kind == "penstock" else 0.0
     loaders = sum(one.cpu_seconds - start_seconds for one in ended)
     count = len(names) * (workload.records if workload.unit == "records" else 1)
+    others = {name: took - start_seconds for name, took in others.items()}
     cpu_seconds = {**services, "loader": loaders, **others}
     cpu_us = {name: took / len(names) * 1e6 for name, took in cpu_seconds.items()}
     return Round(count / seconds, cpu_us, max(one.memory_bytes for one in ended))

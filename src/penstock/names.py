@@ -8,8 +8,9 @@ REASON_SUFFIX = ".reason.json"
 """What the file beside a rejected one has behind that one's name."""
 
 # 240 characters at most: NAME.reason.json must fit the 255 bytes that file systems allow.
-_SAFE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:+,=@~ -]{0,239}", re.ASCII)
-_ALL_SAFE = re.compile(rf"(?:{_SAFE.pattern}/)*+", re.ASCII)
+_PLAIN = r"[A-Za-z0-9_][A-Za-z0-9_.:+,=@~ -]{0,239}"
+_SAFE = re.compile(rf"{_PLAIN}(?<!\.tmp)(?<!{re.escape(REASON_SUFFIX)})", re.ASCII)
+_ALL_SAFE = re.compile(rf"(?:{_PLAIN}/)*+", re.ASCII)
 
 _EPOCH_DIGITS_UNITS = {10: 1, 13: 1_000, 16: 1_000_000, 19: 1_000_000_000}
 _EPOCH = re.compile(r"(?<!\d)(\d{10}|\d{13}|\d{16}|\d{19})(?!\d)")
@@ -27,8 +28,7 @@ def is_safe(name: str) -> bool:
 
     Names are never trusted: not those of a listing, not those that come back from Redis.
     """
-    plain = _SAFE.fullmatch(name) is not None
-    return plain and not is_draft(name) and not name.endswith(REASON_SUFFIX)
+    return _SAFE.fullmatch(name) is not None
 
 
 def are_safe(names: Sequence[str]) -> bool:

@@ -195,7 +195,10 @@ class Queue(_Section):
         description="the largest message to make; empty: the largest the queue takes",
     )
     connections: int = Field(
-        default=64, ge=1, le=256, description="SendMessageBatch calls in flight at once, a worker"
+        default=64,
+        ge=1,
+        le=256,
+        description="SendMessageBatch calls in flight at once, a worker; 16 of those above 128 KiB",
     )
     timeout_seconds: float = Field(
         default=10.0, gt=0, le=60, description="how long one call may take before it is unknown"

@@ -13,7 +13,7 @@ from support.sim_process import KilledError, Process
 
 _VERB = re.compile(r"^-- (claim|renew|journal|commit|release|expire|isolate|archived|forget|sweep|"
                    r"swept|prune|age|hold|put_back|now):", re.MULTILINE)  # fmt: skip
-_MIDDLE = 12  # arguments of `claim` before the candidates
+_NAMES = 12  # the argument of `claim` that holds the candidates
 
 
 class Store:
@@ -85,7 +85,7 @@ class Store:
         kind = answer[0]
         if kind in {"none", "late", "worn"}:
             return
-        claim, names = args[1], args[_MIDDLE:]
+        claim, names = args[1], args[_NAMES].split("/")
         if kind == "some":
             names = [names[int(i) - 1] for i in answer[3].split(",")]
         elif kind != "all":

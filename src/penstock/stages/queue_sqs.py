@@ -15,6 +15,7 @@ outcome that stayed unknown can be a repeat; it is counted.
 """
 
 import asyncio
+import contextlib
 import math
 import random
 import re
@@ -41,6 +42,9 @@ _DEDUPLICATION_SECONDS: Final = 240.0
 # A wrong MD5 is corruption on the way; the same thing three times is a server that changes bodies.
 _GARBLED_MAX: Final = 3
 _REPORT_SECONDS: Final = 10.0
+# Calls above this size are few at a time: each holds its request in memory, 1 MiB and more.
+_LARGE_BYTES: Final = 131_072
+_LARGE_IN_FLIGHT_MAX: Final = 16
 # The MD5 of 1 MiB takes 1.5 ms, in which the event loop could write the next request; hashing does
 # not hold the interpreter's lock. Below this, handing it to a thread costs more than it gives.
 _HASHED_HERE_BYTES_MAX: Final = 131_072
@@ -69,8 +73,8 @@ class _Run:
 class SqsQueue:
     """One SQS queue, standard or FIFO, at AWS or any server that speaks its JSON protocol.
 
-    `connections` bounds the calls in flight, `timeout_seconds` one call: `before` must leave that
-    much of the lease. The rest is for tests.
+    `connections` bounds the calls in flight, of which no more than 16 are above 128 KiB, and
+    `timeout_seconds` one call: `before` must leave that much of the lease. The rest is for tests.
     """
 
     def __init__(
@@ -95,6 +99,7 @@ class SqsQueue:
             monotonic=monotonic,
         )
         self._gate = Gate(connections)
+        self._large = asyncio.Semaphore(_LARGE_IN_FLIGHT_MAX)
         self._monotonic = monotonic
         self._sleep = sleep
         self._uniform = uniform
@@ -157,7 +162,10 @@ class SqsQueue:
         todo, tries = [batch], 0
         while todo and run.failure is None:
             try:
-                outcome = await self._call_and_tell(run, todo.pop())
+                messages = todo.pop()
+                is_large = sum(message.size_bytes for message in messages) > _LARGE_BYTES
+                async with self._large if is_large else contextlib.nullcontext():
+                    outcome = await self._call_and_tell(run, messages)
             except Exception as error:  # noqa: BLE001 - raised by `send`, after the other batches
                 run.failure = run.failure or error
                 return
