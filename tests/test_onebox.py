@@ -119,7 +119,7 @@ async def test_a_killed_worker_loses_nothing(box: Box, penstock: Start) -> None:
     """Kill -9 at full rate: another takes its claim over; what repeats was in flight."""
     box.set("run", archiver_interval_seconds=0.3, checker_interval_seconds=0.5)
     box.set("ledger", lease_seconds=2)
-    box.set("queue", records_per_message=1)
+    box.set("queue", records_per_message=1, connections=16)
     box.stub.latency_seconds = 0.05
     box.write_many(6000)
     process = penstock("run", "--config", str(box.toml()))

@@ -243,7 +243,7 @@ async def test_large_calls_are_few_at_a_time(sender: Sender) -> None:
     await sender.open(connections=64)
     sender.stub.latency_seconds = 0.05
     await sender.send(packed([b"1" * 200_000] * 200))
-    assert sender.stub.in_flight_max == 16
+    assert 8 < sender.stub.in_flight_max <= 16
     sender.stub.in_flight_max = 0
     await sender.send(packed(numbered(1_000)))
     assert sender.stub.in_flight_max > 16
