@@ -15,7 +15,7 @@ import redis.asyncio as redis
 from penstock import loader
 from penstock.entry import wiring
 from penstock.errors import Again, Halt
-from penstock.model import Claim, FileRead, Settled
+from penstock.model import Claim, FileRead, PutBack, Settled
 from penstock.settings import load
 from penstock.stages.ledger import Ledger
 from penstock.stages.settle import Outcome
@@ -139,7 +139,10 @@ async def test_nothing_of_a_claim_with_a_young_file_is_sent(
 
 
 async def test_a_claim_that_has_been_sent_in_part_is_not_put_off(box: Box) -> None:
-    """Its messages are known: who takes it over makes the same, whatever a clock says of a file."""
+    """Its messages are known: who takes it over makes the same, whatever a clock says of a file.
+
+    Nor is what an operator has put back: it is whole, and moving it was its last change.
+    """
     box.set("source", settle_seconds=3600)
     names = (box.write(f"{SECOND}.000001.json", '{"id": 1}'),)
     async with AsyncExitStack() as stack:
@@ -148,6 +151,9 @@ async def test_a_claim_that_has_been_sent_in_part_is_not_put_off(box: Box) -> No
         assert files[0].young
         assert await parts.young(Claim("c", "t", names, 2, {0: "id"}), files) == {}
         assert [*await parts.young(Claim("c", "t", names, 2, {}), files)] == [*names]
+        by = {names[0]: PutBack("operator")}
+        assert await parts.young(Claim("c", "t", names, 1, {}, put_back=by), files) == {}
+        assert await parts.young(Claim("c", "t", names, 1, {}, put_back=by), []) == {}
 
 
 async def test_a_file_put_to_retry_is_taken_up_when_it_is_due(box: Box) -> None:

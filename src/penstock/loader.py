@@ -93,13 +93,15 @@ class Loader:
 
         `files` are those that were read first. Which files a claim's messages are made of must be
         known before the first of them is sent, or a successor would make others. None are young
-        where an owner before us has sent something.
+        where an owner before us has sent something, nor what an operator has put back: moving it is
+        its last change.
         """
         if claim.journal:
             return {}
         young = {file.name: file.age_seconds for file in files if file.young}
-        rest = claim.names[len(files) :]
-        return young | {**await self.source.young(rest)} if rest else young
+        if rest := claim.names[len(files) :]:
+            young |= await self.source.young(rest)
+        return {name: age for name, age in young.items() if name not in claim.put_back}
 
     async def put_off(
         self, claim: Claim, lease: Lease, young: Mapping[str, float]
