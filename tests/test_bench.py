@@ -15,18 +15,21 @@ _RUN = _ROOT / "bench" / "run.py"
 _STAGES = runpy.run_path(str(_ROOT / "bench" / "_stages.py"))
 
 
+def _told(
+    script: Path, *arguments: str, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a script to its end, and return what it told."""
+    command = [sys.executable, str(script), *arguments]
+    return subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+
+
 @pytest.mark.timeout(300)
 def test_measures_a_workload_beside_its_floor_and_the_first_script(tmp_path: Path) -> None:
     """Over nginx, and archiving: all records arrive, and the page has it all."""
     require_redis()
     require_nginx()
     small = ["--scale", "0.001", "--rounds", "1", "--directory", str(tmp_path)]
-    done = subprocess.run(
-        [sys.executable, str(_RUN), "e", "g", *small, "--out", str(tmp_path)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = _told(_RUN, "e", "g", *small, "--out", str(tmp_path))
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "results.json").read_text())
     assert list(results) == ["e", "g"]
@@ -43,12 +46,7 @@ def test_measures_a_workload_beside_its_floor_and_the_first_script(tmp_path: Pat
 
 def test_a_name_that_is_none_is_refused(tmp_path: Path) -> None:
     """It says which there are, and measures nothing."""
-    done = subprocess.run(
-        [sys.executable, str(_RUN), "z", "--out", str(tmp_path)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = _told(_RUN, "z", "--out", str(tmp_path))
     assert done.returncode == 2
     assert "no such workload: z; there are a, b, c" in done.stderr
     assert not [*tmp_path.iterdir()]
@@ -95,13 +93,8 @@ def test_every_module_of_the_path_has_a_stage() -> None:
 
 def test_py_spy_is_asked_for_where_it_is_missing(tmp_path: Path) -> None:
     """It is no dependency: the error says how to have it for one run."""
-    done = subprocess.run(
-        [sys.executable, str(_ROOT / "bench/profiling.py"), "a", "--directory", str(tmp_path)],
-        env={"PATH": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    script = _ROOT / "bench/profiling.py"
+    done = _told(script, "a", "--directory", str(tmp_path), env={"PATH": str(tmp_path)})
     assert done.returncode == 1
     assert "uv run --with py-spy python bench/profiling.py" in done.stderr
     assert not [*tmp_path.iterdir()]

@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import json
+import math
 import os
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
@@ -17,7 +18,7 @@ from penstock.entry import wiring
 from penstock.errors import Again, Halt
 from penstock.model import Claim, FileRead, PutBack, Settled
 from penstock.settings import load
-from penstock.stages.ledger import Ledger
+from penstock.stages.ledger import Lease, Ledger
 from penstock.stages.settle import Outcome
 from support.box import SECOND, Box
 from support.sqs_stub import Fault
@@ -154,6 +155,19 @@ async def test_a_claim_that_has_been_sent_in_part_is_not_put_off(box: Box) -> No
         by = {names[0]: PutBack("operator")}
         assert await parts.young(Claim("c", "t", names, 1, {}, put_back=by), files) == {}
         assert await parts.young(Claim("c", "t", names, 1, {}, put_back=by), []) == {}
+
+
+async def test_a_claim_that_is_put_off_is_counted_once_after_a_loss(box: Box) -> None:
+    """Its files lay in the spool when Redis had forgotten them, whenever they are sent."""
+    box.set("source", settle_seconds=3600)
+    name = box.write(f"{SECOND}.000001.json", '{"id": 1}')
+    async with AsyncExitStack() as stack:
+        parts = await wiring.loader(box.settings, stack)
+        claim = (await parts.ledger.claim([name], 500)).claim
+        assert claim
+        claim = dataclasses.replace(claim, after_loss=True)
+        counters = await parts.carry(claim, Lease(math.inf), lambda _: None)
+    assert (counters["files_retried"], counters["files_after_loss"]) == (1, 1)
 
 
 async def test_a_file_put_to_retry_is_taken_up_when_it_is_due(box: Box) -> None:

@@ -49,6 +49,17 @@ async def listed(source: DirectorySource, cursor: str = "") -> list[str]:
     return [file.name for file in (await source.list(cursor)).files]
 
 
+def clock_an_hour_behind(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Set our clock back to before any file was written; return what lets seconds pass."""
+    real, now = time.time(), time.monotonic()
+    monkeypatch.setattr(time, "time", lambda: real - 3600)
+
+    def pass_seconds(seconds: float) -> None:
+        monkeypatch.setattr(time, "monotonic", lambda: now + seconds)
+
+    return pass_seconds
+
+
 async def test_a_young_file_is_left_to_its_writer(make: Make, tmp_path: Path) -> None:
     """A file is not listed before its last change is settle_seconds old, and then it is."""
     source = make(settle_seconds=3600)
@@ -63,11 +74,10 @@ async def test_a_clock_that_is_wrong_only_costs_the_settling_time(
     """A file server an hour ahead of us: unchanged for settle_seconds on our clock is enough."""
     (tmp_path / "spool" / NAME).write_text("{}")
     source = make(settle_seconds=5)
-    real, now = time.time(), time.monotonic()
-    monkeypatch.setattr(time, "time", lambda: real - 3600)
+    pass_seconds = clock_an_hour_behind(monkeypatch)
     page = await source.list("")
     assert page.files == []
-    monkeypatch.setattr(time, "monotonic", lambda: now + 6)
+    pass_seconds(6)
     assert await listed(source, page.cursor) == [NAME]
 
 
@@ -78,12 +88,11 @@ async def test_a_file_that_changes_while_it_settles_waits_again(
     path = tmp_path / "spool" / NAME
     path.write_text("{}")
     source = make(settle_seconds=5)
-    real, now = time.time(), time.monotonic()
-    monkeypatch.setattr(time, "time", lambda: real - 3600)
+    pass_seconds = clock_an_hour_behind(monkeypatch)
     page = await source.list("")
     time.sleep(0.02)  # the kernel stamps changes in ticks of some ms
     path.write_text("{}{}")
-    monkeypatch.setattr(time, "monotonic", lambda: now + 6)
+    pass_seconds(6)
     assert await listed(source, page.cursor) == []
 
 
@@ -113,10 +122,9 @@ async def test_what_was_listed_as_complete_is_not_young(
     """With a clock that cannot be compared, a listing has waited for it: reading does not again."""
     (tmp_path / "spool" / NAME).write_text("{}")
     source = make(settle_seconds=5)
-    real, now = time.time(), time.monotonic()
-    monkeypatch.setattr(time, "time", lambda: real - 3600)
+    pass_seconds = clock_an_hour_behind(monkeypatch)
     page = await source.list("")
-    monkeypatch.setattr(time, "monotonic", lambda: now + 6)
+    pass_seconds(6)
     assert await listed(source, page.cursor) == [NAME]
     (file,) = await source.read([NAME], 1)
     assert not file.young
@@ -131,11 +139,10 @@ async def test_a_wrong_clock_makes_a_file_young_for_the_settling_time_only(
     """A worker that was given a name by another one waits for settle_seconds on its own clock."""
     (tmp_path / "spool" / NAME).write_text("{}")
     source = make(settle_seconds=5)
-    real, now = time.time(), time.monotonic()
-    monkeypatch.setattr(time, "time", lambda: real - 3600)
+    pass_seconds = clock_an_hour_behind(monkeypatch)
     (file,) = await source.read([NAME], 1)
     assert file.young
-    monkeypatch.setattr(time, "monotonic", lambda: now + 6)
+    pass_seconds(6)
     (file,) = await source.read([NAME], 1)
     assert not file.young
 

@@ -82,7 +82,7 @@ class Loader:
             files = await self.source.read(claim.names[at:], self.claim_bytes_max)
             seen(max(file.age_seconds for file in files))
             if not at and (young := await self.young(claim, files)):
-                return await self.put_off(claim, lease, young)
+                return await self.put_off(claim, lease, young, outcome)
             self.take(files, at, claim, packer, outcome)
             at += len(files)
         await self.send([*packer.full(), *packer.rest()], claim, lease, outcome)
@@ -104,13 +104,12 @@ class Loader:
         return {name: age for name, age in young.items() if name not in claim.put_back}
 
     async def put_off(
-        self, claim: Claim, lease: Lease, young: Mapping[str, float]
+        self, claim: Claim, lease: Lease, young: Mapping[str, float], outcome: Outcome
     ) -> Mapping[str, int]:
         """Undo a claim: its young files are looked at again when they will have settled.
 
         All others are taken up again at once, by whoever claims next.
         """
-        outcome = Outcome(claim.names)
         for name in claim.names:
             wait_seconds = self.settle_seconds - young[name] if name in young else 0.0
             outcome.wait(name, min(wait_seconds, self.settle_seconds))

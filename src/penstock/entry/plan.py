@@ -35,7 +35,7 @@ class Cpu(NamedTuple):
 # What `python bench/plan.py` prints, on a quiet machine: CPython 3.11, one of two cores of an
 # x86-64 server, files read over HTTP. `make docs` then writes deploy/README.md anew.
 MEASURED: Final = "2026-11-26"
-CPU: Final = Cpu(file=13.2, record=3.79, kilobyte=1.17, message=48.8)
+CPU: Final = Cpu(file=9.5, record=3.00, kilobyte=1.23, message=31.8)
 REDIS_FILE_BYTES: Final = 145
 """Of a name of 31 characters in a sorted set, docs/ledger.md."""
 

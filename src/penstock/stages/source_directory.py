@@ -32,8 +32,8 @@ class DirectorySource:
     `archive_directory` and `rejects_directory` are made when first needed. `page_files_max` bounds
     one page. `served` is for the file server, which lists complete files only; `index.open` must be
     called then. Else files are listed that may still be being written, and told to be `young` when
-    they are read: that takes a worker half the time. Raises Halt if the spool is not
-    a directory that can be opened.
+    they are read: that takes a worker half the time. Raises Halt if the spool is not a directory
+    that can be opened.
     """
 
     def __init__(
@@ -52,7 +52,6 @@ class DirectorySource:
     ) -> None:
         self._spool = spool
         self._max_file_bytes = max_file_bytes
-        self._young_seconds = -math.inf if served else settle_seconds
         self._archive_directory = archive_directory
         self._rejects_directory = rejects_directory
         self._archive_action = archive_action
@@ -129,9 +128,7 @@ class DirectorySource:
             if not stat.S_ISREG(status.st_mode):
                 return FileRead(name, Unread.VANISHED, 0, 0.0, "not a regular file")
             size, age_seconds = status.st_size, now - status.st_ctime
-            young = age_seconds < self._young_seconds and not self.index.is_complete(
-                name, status.st_ctime_ns, age_seconds
-            )
+            young = not self.index.is_complete(name, status.st_ctime_ns, age_seconds)
             if size > self._max_file_bytes:
                 return FileRead(name, b"", size, age_seconds, "", young)
             data = os.read(fd, size + 1)  # one more than its size shows whether it is growing
@@ -157,9 +154,7 @@ class DirectorySource:
         return {
             name: age_seconds
             for name, size_bytes, _, age_seconds, changed_ns in await self.index.look_at(names)
-            if size_bytes is not None
-            and age_seconds < self._young_seconds
-            and not self.index.is_complete(name, changed_ns, age_seconds)
+            if size_bytes is not None and not self.index.is_complete(name, changed_ns, age_seconds)
         }
 
     async def archive(self, names: Sequence[str]) -> Sequence[Moved]:

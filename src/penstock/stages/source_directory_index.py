@@ -211,8 +211,12 @@ class Index:
                 return IndexPage(files, f"{self._epoch}-{end}", seen_at_seconds, self._ignored)
 
     def is_complete(self, name: str, changed_ns: int, age_seconds: float) -> bool:
-        """Tell whether a file is complete that was last changed then, so many seconds ago."""
-        if age_seconds >= self._settle_seconds or name in self._settled:
+        """Tell whether a file is complete that was last changed then, so many seconds ago.
+
+        With `complete_only` it is: nothing else was told of.
+        """
+        settled = age_seconds >= self._settle_seconds or name in self._settled
+        if settled or self._complete_only:
             return True
         return self._settling.is_complete(name, changed_ns, age_seconds)
 
