@@ -17,6 +17,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+import msgspec
+
 from penstock import telemetry
 from penstock.edges import Queue, Source
 from penstock.errors import Again, Halt, PenstockError, Reject
@@ -37,8 +39,13 @@ _STOP_SECONDS = 5.0  # how long claims in flight go on after a stop before they 
 _TOGETHER_FILES = 50  # decoded together; more would gain little, and one bad file has all go alone
 _AGAIN_MAX = 3  # claims of one lane that fail in a row before the pass ends
 
-# A file that looks like one record: its position in the claim, itself, and its JSON.
-_One = tuple[int, FileRead, bytes]
+
+class _One(msgspec.Struct, frozen=True, gc=False):
+    """A file that looks like one record: its position in the claim, itself, and its JSON."""
+
+    position: int
+    file: FileRead
+    json: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +92,7 @@ class Loader:
                 return await self.put_off(claim, lease, young, outcome)
             self.take(files, at, claim, packer, outcome)
             at += len(files)
+            del files  # from here on their messages are all that is held in memory
         await self.send([*packer.full(), *packer.rest()], claim, lease, outcome)
         return await self.commit(claim, lease, outcome)
 
@@ -129,7 +137,7 @@ class Loader:
                 continue
             single = may_be_one(json) and file.name not in claim.put_back
             if single:
-                ones.append((position, file, json))
+                ones.append(_One(position, file, json))
             if ones and (not single or len(ones) == _TOGETHER_FILES):
                 self._take_ones(ones, packer, outcome)
                 ones = []
@@ -141,14 +149,14 @@ class Loader:
 
     def _take_ones(self, ones: Sequence[_One], packer: Packer, outcome: Outcome) -> None:
         """Take files into messages: together if each holds one good record, else one by one."""
-        records = self.decoder.decode_ones([json for _, _, json in ones])
+        records = self.decoder.decode_ones([one.json for one in ones])
         selected = None if records is None else self.selection.select(Document(records))
         if selected is not None and not selected.rejects:
             _pack_ones(packer, ones, selected, outcome)
             return
-        for position, file, json in ones:
-            if alone := self.select(file, json, outcome):
-                _pack(packer, position, file.name, alone, outcome)
+        for one in ones:
+            if alone := self.select(one.file, one.json, outcome):
+                _pack(packer, one.position, one.file.name, alone, outcome)
 
     def strip(self, file: FileRead, outcome: Outcome) -> bytes | None:
         """Return the JSON of a file, without its preamble; None if it has another fate."""
@@ -222,11 +230,11 @@ def _pack_ones(packer: Packer, ones: Sequence[_One], selected: Selected, outcome
 
     `selected.indexes` are those of the files in `ones`.
     """
-    kept = [ones[index][0] for index in selected.indexes]
+    kept = [ones[index].position for index in selected.indexes]
     refused = packer.add_all(kept, selected.records)
     for reject in refused:
-        _, file, _ = ones[selected.indexes[reject.index]]
-        outcome.reject_record(file.name, RecordReject(0, reject.reason))
+        one = ones[selected.indexes[reject.index]]
+        outcome.reject_record(one.file.name, RecordReject(0, reject.reason))
     if refused:
         gone = {reject.index for reject in refused}
         kept = [position for at, position in enumerate(kept) if at not in gone]

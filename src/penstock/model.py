@@ -10,7 +10,7 @@ A file is its name; every noun here names files, never contents or inodes.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import msgspec
 
@@ -37,15 +37,18 @@ LISTING_SECONDS_MAX = 30.0
 """No worker claims names from a listing older than this: what is archived is soon forgotten."""
 
 
-class ListedFile(NamedTuple):
+class ListedFile(msgspec.Struct, frozen=True, gc=False):
     """One file of a listing: its name, which is its identity, its size, its last modification.
+
+    A struct, as all are here of which there is one a file: they are made fast, and Python's garbage
+    collector need not look at them.
 
     `modified_at_seconds` since 1970, by the clock of the machine that holds the directory. Where
     the directory is this machine's, both are those of a file nearby: good enough to cut claims by.
     """
 
     name: str
-    size_bytes: int
+    size_bytes: Annotated[int, msgspec.Meta(ge=0)]
     modified_at_seconds: float = 0.0
 
 
@@ -72,7 +75,7 @@ class Unread(Enum):
     DENIED = "denied"  # permission or I/O error: it may be mended, so it is looked at again
 
 
-class FileRead(NamedTuple):
+class FileRead(msgspec.Struct, frozen=True, gc=False):
     """One file as it was read.
 
     `data` is all its bytes, or why there are none. `size_bytes` is its size when opened: larger

@@ -15,7 +15,6 @@ import contextlib
 import gzip
 import hashlib
 import importlib.resources
-import itertools
 import re
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -24,6 +23,7 @@ from typing import TypeVar
 
 import msgspec
 from aiohttp import hdrs, web
+from msgspec.structs import replace
 
 from penstock import telemetry
 from penstock.edges import Moved
@@ -87,8 +87,7 @@ class FileServer:
         limit = int(_number(given, "limit", _PAGE_FILES, 1, wire.PAGE_FILES_MAX))
         wait_seconds = _number(given, "wait", 0.0, 0.0, _WAIT_SECONDS_MAX)
         page = await self._source.index.page(given.get("after", ""), limit, wait_seconds)
-        entries = [*itertools.starmap(wire.ListedEntry, page.files)]
-        listing = wire.Listing(entries, page.cursor, page.ignored)
+        listing = wire.Listing([*page.files], page.cursor, page.ignored)
         return await _sent(request, msgspec.json.encode(listing), "application/json")
 
     async def get(self, request: web.Request) -> web.StreamResponse:
@@ -224,7 +223,7 @@ def _check_count(names: Sequence[str] | Mapping[str, str]) -> None:
 async def _frame(files: Sequence[FileRead], max_file_bytes: int) -> bytes:
     """Return a frame of files, without the bytes of those that the caller would refuse."""
     if any(file.size_bytes > max_file_bytes for file in files):
-        files = [f if f.size_bytes <= max_file_bytes else f._replace(data=b"") for f in files]
+        files = [f if f.size_bytes <= max_file_bytes else replace(f, data=b"") for f in files]
     if sum(file.size_bytes for file in files) <= _FRAME_AT_HAND_BYTES:
         return b"".join(wire.framed(files))
     return await asyncio.to_thread(lambda: b"".join(wire.framed(files)))

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import random
 import signal
 from collections.abc import Awaitable, Callable, Coroutine
@@ -54,6 +55,7 @@ async def once(open_parts: Open[T], stop: asyncio.Event) -> T:
     """Open the parts, run one pass, close them. Raises what either raises."""
     async with AsyncExitStack() as stack:
         one_pass = await open_parts(stack)
+        _freeze()
         return await one_pass(stop)
 
 
@@ -68,6 +70,7 @@ async def every(seconds: float, open_parts: Open[T], stop: asyncio.Event, *, wha
         try:
             async with AsyncExitStack() as stack:
                 one_pass = await open_parts(stack)
+                _freeze()
                 while not stop.is_set():
                     await one_pass(stop)
                     again = 0
@@ -80,6 +83,15 @@ async def every(seconds: float, open_parts: Open[T], stop: asyncio.Event, *, wha
         except Halt as error:  # `penstock run` starts this anew: the log says why it ended
             telemetry.warn(f"{what}.halts", cause=str(error))
             raise
+
+
+def _freeze() -> None:
+    """Keep what imports and opening have made out of every collection of garbage to come.
+
+    Some 200,000 objects: to look at them took a loader 1.2 µs a file.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 async def _pause(stop: asyncio.Event, seconds: float) -> None:

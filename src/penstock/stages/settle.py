@@ -29,8 +29,9 @@ class Outcome:
         self._reasons: dict[str, str] = {}
         self._records: dict[str, list[RecordReject]] = {}
         self._first_records: list[int] = []  # per file with records: its first record in the claim
-        self._sources: list[tuple[str, Sequence[int]]] = []  # parallel: its name and indexes
-        self._positions: list[int] = []  # parallel: its position in the claim; -1 if it has rejects
+        self._files: list[int] = []  # parallel: its position in the claim
+        self._indexes: list[Sequence[int]] = []  # parallel: the indexes of its records
+        self._positions: list[int] = []  # parallel: its position again; -1 if it has rejects
         self._packed = 0
         self._counted: Counter[str] = Counter(files_after_loss=len(names) if after_loss else 0)
 
@@ -65,7 +66,8 @@ class Outcome:
             self.reject_record(name, reject)
         if packed:
             self._first_records.append(self._packed)
-            self._sources.append((name, packed))
+            self._files.append(position)
+            self._indexes.append(packed)
             self._positions.append(-1 if name in self._records else position)
             self._packed += len(packed)
 
@@ -77,7 +79,8 @@ class Outcome:
         self._counted["records_read"] += read
         self._counted["records_filtered"] += filtered
         self._first_records += range(self._packed, self._packed + len(positions))
-        self._sources += [(self._names[position], _FIRST) for position in positions]
+        self._files += positions
+        self._indexes += [_FIRST] * len(positions)
         self._positions += positions
         self._packed += len(positions)
 
@@ -135,9 +138,9 @@ class Outcome:
         for message, reason in rejected:
             for record in range(message.first_record, message.first_record + message.records):
                 file = bisect_right(self._first_records, record) - 1
-                name, indexes = self._sources[file]
-                index = indexes[record - self._first_records[file]]
-                self.reject_record(name, RecordReject(index, f"refused by the queue: {reason}"))
+                index = self._indexes[file][record - self._first_records[file]]
+                refused = RecordReject(index, f"refused by the queue: {reason}")
+                self.reject_record(self._names[self._files[file]], refused)
 
     def count(self, name: str, by: int) -> None:
         """Add to a counter of this claim."""

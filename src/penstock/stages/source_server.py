@@ -13,7 +13,7 @@ import msgspec
 from penstock import names
 from penstock.edges import Moved
 from penstock.errors import Again
-from penstock.model import FileRead, ListedFile, Page, Unread
+from penstock.model import FileRead, Page, Unread
 from penstock.stages import source_server_wire as wire
 from penstock.stages.source_http import HttpSite
 
@@ -71,10 +71,7 @@ class ServerSource:
         if not names.are_safe([file.name for file in entries]):
             entries = [file for file in entries if names.is_safe(file.name)]
             ignored += len(listing.files) - len(entries)
-        files = {
-            file.name: ListedFile(file.name, file.size_bytes, file.modified_at_seconds)
-            for file in entries
-        }
+        files = {file.name: file for file in entries}
         return Page([*files.values()], listing.cursor, began, ignored)
 
     async def read(self, names: Sequence[str], bytes_max: int) -> Sequence[FileRead]:

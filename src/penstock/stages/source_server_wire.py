@@ -18,7 +18,7 @@ import msgspec
 
 from penstock.edges import Moved
 from penstock.errors import Again
-from penstock.model import FileRead, Unread
+from penstock.model import FileRead, ListedFile, Unread
 
 FRAME_TYPE = "application/vnd.penstock.files"
 PAGE_FILES_MAX = 10_000
@@ -36,18 +36,10 @@ Count = Annotated[int, msgspec.Meta(ge=0)]
 Cursor = Annotated[str, msgspec.Meta(max_length=_CURSOR_CHARACTERS_MAX)]
 
 
-class ListedEntry(msgspec.Struct):
-    """One file of a listing; `modified_at_seconds` since 1970, by the clock of the directory."""
-
-    name: str
-    size_bytes: Count
-    modified_at_seconds: float
-
-
 class Listing(msgspec.Struct):
     """The answer to GET /v1/files."""
 
-    files: list[ListedEntry]
+    files: list[ListedFile]
     cursor: Cursor
     ignored: Count
 
