@@ -218,14 +218,28 @@ async def test_archived_files_are_remembered_for_a_minute(books: Books) -> None:
     assert await worker.verify() == []
 
 
+async def test_any_number_of_files_is_noted(books: Books) -> None:
+    """More than one script may take are noted in several calls, and each file is counted once."""
+    worker = books.worker()
+    names = [f"{i:04}.json" for i in range(500)]
+    for at in range(0, 500, 250):
+        part = names[at : at + 250]
+        await worker.commit(await claimed(worker, part), settled(part))
+    assert await worker.archived([*names, *(f"other-{name}" for name in names), "last.json"]) == 500
+    assert (await worker.sizes())["archived"] == 1_001
+    assert await worker.archived(names) == 0
+    assert await worker.archived([]) == 0
+
+
 async def test_the_archiver_sees_what_to_move(books: Books) -> None:
     """Processed names come oldest first, after those skipped; rejects with their JSON."""
     worker = books.worker()
     await worker.commit(await claimed(worker, [B]), settled([B]))
     await books.pass_seconds(1)
     await worker.commit(await claimed(worker, [A, C]), settled([A, C], rejected={C: '{"x":1}'}))
-    assert await worker.processed(0) == [B, A]
-    assert await worker.processed(1) == [A]
+    assert await worker.processed(0, 500) == [B, A]
+    assert await worker.processed(0, 1) == [B]
+    assert await worker.processed(1, 500) == [A]
     assert await worker.rejected(0) == (0, {C: '{"x":1}'})
 
 

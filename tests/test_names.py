@@ -75,3 +75,28 @@ def test_any_name_gives_a_folder_or_nothing(name: str) -> None:
     """No name makes it fail, or gives a folder outside the archive."""
     hour = names.hour_of(name)
     assert hour is None or [len(part) for part in hour.split("/")] == [4, 2, 2, 2]
+
+
+# Names that begin alike, with what could be a date, an hour or seconds since 1970, or nearly.
+NEARLY_DATED = st.lists(
+    st.sampled_from(
+        ["2026", "1999", "17638821", "11", "23", "06", "2", "9", "-", "_", "T", " ", ".", ":", "x"]
+    ),
+    max_size=9,
+).map("".join)
+
+
+@given(st.lists(NEARLY_DATED, max_size=6), st.lists(NEARLY_DATED, max_size=3))
+def test_runs_of_an_hour_are_those_of_each_name(ends: list[str], beginnings: list[str]) -> None:
+    """However names begin alike: each is in its order, in a run of the hour that it tells alone."""
+    wanted = [begin + end for begin in ["", *beginnings] for end in ends]
+    told = [(hour, name) for hour, run in names.by_hour(wanted) for name in run]
+    assert told == [(names.hour_of(name), name) for name in wanted]
+
+
+def test_names_of_one_hour_are_one_run() -> None:
+    """What a producer writes in an hour is not cut apart; the next hour is."""
+    one = [f"2026-11-23T06:{i:02}:00.json" for i in range(60)]
+    two = [f"2026-11-23T07:{i:02}:00.json" for i in range(60)]
+    assert [*names.by_hour([*one, *two])] == [("2026/11/23/06", one), ("2026/11/23/07", two)]
+    assert [*names.by_hour([])] == []

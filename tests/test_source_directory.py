@@ -1,15 +1,18 @@
 """What is the directory's own: settling, growing files, other file systems, broken permissions."""
 
 import asyncio
+import ctypes
 import errno
 import os
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from penstock import names
+from penstock.edges import Moved
 from penstock.errors import Again, Halt
 from penstock.model import Unread
 from penstock.stages import source_directory_move as moving
@@ -17,6 +20,7 @@ from penstock.stages.source_directory import DirectorySource
 from support.require import require
 
 NAME = "2026-11-23T06:15:00.123456.json"
+OTHER = "2026-11-23T07:00:00.000001.json"
 
 Make = Callable[..., DirectorySource]
 
@@ -261,17 +265,133 @@ async def test_moves_without_the_kernels_help(
     assert path.read_text() == "other"
 
 
+def refusing(number: int) -> Callable[..., int]:
+    """Return a renameat2 that fails with this error."""
+
+    def rename(*_: object) -> int:
+        ctypes.set_errno(number)
+        return -1
+
+    return rename
+
+
+async def test_each_of_many_files_has_its_own_fate(make: Make, tmp_path: Path) -> None:
+    """Among those that are moved one is gone, one was moved before, one differs, one is no name."""
+    spool, hour = tmp_path / "spool", tmp_path / "archive/2026/11/23/06"
+    hour.mkdir(parents=True)
+    good, gone, before, differs, last = (f"2026-11-23T06:00:0{i}.json" for i in range(5))
+    for name in (good, differs, last, "message.json"):
+        (spool / name).write_text(name)
+    (hour / before).write_text("")
+    (hour / differs).write_text("other")
+    wanted = [good, gone, before, differs, "message.json", last]
+    moved = [*await make().archive(wanted)]
+    assert [file.name for file in moved] == wanted
+    assert [file.vanished for file in moved] == [name == gone for name in wanted]
+    assert [bool(file.error) for file in moved] == [name == differs for name in wanted]
+    assert [path.name for path in spool.iterdir()] == [differs]
+    moved[4] = Moved("message.json", vanished=True)  # nobody knows its folder any more
+    assert await make().archive(wanted) == moved
+    one_by_one = await make().archive([*wanted, "../x.json"])
+    assert one_by_one == [*moved, Moved("../x.json", vanished=True)]
+    assert (hour / differs).read_text() == "other"
+
+
+async def test_no_more_folders_are_open_than_a_process_may_have(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch of many hours closes folders on the way, each written to disk before the spool is."""
+    open_max, synced = 0, list[str]()
+    sync = os.fsync
+
+    def watched(fd: int) -> None:
+        nonlocal open_max
+        open_max = max(open_max, len(os.listdir("/proc/self/fd")))  # noqa: PTH208  it is no file
+        synced.append(os.readlink(f"/proc/self/fd/{fd}"))  # noqa: PTH115  the same
+        sync(fd)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    monkeypatch.setattr(moving, "_FOLDERS_MAX", 3)
+    source = make()
+    wanted = [f"2026-11-{day:02}T{hour:02}.json" for day in range(1, 4) for hour in range(24)]
+    wanted += ["1.json", "2.json"]
+    for day, name in enumerate(wanted):
+        (tmp_path / "spool" / name).write_text("{}")
+        os.utime(tmp_path / "spool" / name, (0, 86_400 * day))
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208  the same
+    assert [file.error for file in await source.archive(wanted)] == [""] * len(wanted)
+    assert open_max <= before + 4
+    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208  the same
+    folders = {str(path.parent) for path in (tmp_path / "archive").rglob("*.json")}
+    assert len(folders) == len(wanted)
+    assert sorted(synced[:-1]) == sorted(folders)
+    assert synced[-1] == str(tmp_path / "spool")
+
+
+@pytest.mark.parametrize("synced_before", [0, 1])
+async def test_what_is_not_on_disk_is_not_archived(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, synced_before: int
+) -> None:
+    """Where a folder cannot be written to disk, no file of the batch is said to be moved."""
+    left = synced_before
+
+    def broken(_: int) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise OSError(errno.EIO, "Input/output error")
+
+    wanted = [f"2026-11-23T{hour:02}.json" for hour in range(3)]
+    for name in wanted:
+        (tmp_path / "spool" / name).write_text("{}")
+    source = make()
+    with monkeypatch.context() as patch:
+        patch.setattr(moving, "_FOLDERS_MAX", 1)
+        patch.setattr(os, "fsync", broken)
+        moved = await source.archive(wanted)
+    assert all("Input/output error" in file.error for file in moved)
+    assert [file.name for file in moved] == wanted
+    assert await source.archive(wanted) == [Moved(name) for name in wanted]
+
+
+async def test_reading_leaves_no_trace(make: Make, tmp_path: Path) -> None:
+    """Nothing of a file changes, not even when it was last read: that would write its inode."""
+    path = tmp_path / "spool" / NAME
+    path.write_text("{}")
+    os.utime(path, (1, 2))
+    (file,) = await make().read([NAME], 10)
+    assert file.data == b"{}"
+    assert path.stat().st_atime == 1
+
+
+async def test_files_of_another_user_are_read_as_well(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel lets none but the owner read without a trace; then there is one."""
+    tried = list[int]()
+    opened = os.open
+
+    def foreign(path: Any, flags: int, *args: Any, **kwargs: Any) -> int:
+        tried.append(flags & os.O_NOATIME)
+        if flags & os.O_NOATIME:
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+        return opened(path, flags, *args, **kwargs)
+
+    for name in (NAME, OTHER):
+        (tmp_path / "spool" / name).write_text("{}")
+    source = make()
+    monkeypatch.setattr(os, "open", foreign)
+    assert [file.data for file in await source.read([NAME, OTHER], 10)] == [b"{}"] * 2
+    assert tried == [os.O_NOATIME, 0, 0]  # asked once
+
+
 async def test_a_full_disk_leaves_the_file_where_it_is(
     make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An error of the move is told per file, and nothing is half moved."""
-
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
     source = make()
     (tmp_path / "spool" / NAME).write_text("{}")
-    monkeypatch.setattr(moving, "_rename_no_replace", full)
+    monkeypatch.setattr(moving, "_renameat2", refusing(errno.ENOSPC))
     (moved,) = await source.archive([NAME])
     assert "No space left on device" in moved.error
     assert (tmp_path / "spool" / NAME).exists()
@@ -382,11 +502,7 @@ async def test_a_fifo_is_not_waited_for_on_another_file_system(
 ) -> None:
     """What cannot be renamed is copied; no writer ever comes to a FIFO put in a file's place."""
     os.mkfifo(tmp_path / "spool" / NAME)
-
-    def elsewhere(*_: object) -> None:
-        raise OSError(errno.EXDEV, "Invalid cross-device link")
-
-    monkeypatch.setattr(moving, "_rename_no_replace", elsewhere)
+    monkeypatch.setattr(moving, "_renameat2", refusing(errno.EXDEV))
     archiving = asyncio.create_task(make().archive([NAME]))
     done, _ = await asyncio.wait([archiving], timeout=10)
     os.close(os.open(tmp_path / "spool" / NAME, os.O_RDWR))  # who waits for a writer, goes on

@@ -1,10 +1,12 @@
 """The order in which files come to be complete: events, scans, and what is lost between them."""
 
 import asyncio
+import contextlib
 import os
 import random
+import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -212,6 +214,52 @@ async def test_without_events_what_is_gone_is_looked_for_again(
     page = await index.page("", 10)
     assert [file.name for file in page.files] == ["b.json"]
     assert page.seen_at_seconds == now + 11
+
+
+async def test_what_a_scan_does_not_find_is_gone_without_a_look(
+    make: Make, spool: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An archiver takes thousands between two scans: to look for each again takes as long."""
+    for i in range(2_500):
+        (spool / f"{i:04}.json").write_text("{}")
+    index = await make(watch=False, settle_seconds=0.0)
+    _, cursor = await told(index, "", 2_500)
+    for i in range(2_000):
+        (spool / f"{i:04}.json").unlink()
+    looked: list[str] = []
+    monkeypatch.setattr(index, "_look", lambda names, *_: looked.extend(names) or [])  # type: ignore[func-returns-value]
+    assert (await index.page(cursor, 1_000)).files == []
+    assert index.files == 500
+    assert looked == []
+
+
+async def test_what_comes_while_a_scan_goes_on_stays(
+    make: Make, spool: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An event tells of a file behind the scan's back: not to have seen it says nothing."""
+    index = await make()
+    (spool / "a.json").write_text("{}")
+    await told(index)
+    read, go_on = threading.Event(), threading.Event()
+    scandir = os.scandir
+
+    @contextlib.contextmanager
+    def slow(fd: int) -> Generator[list[os.DirEntry[str]]]:
+        with scandir(fd) as listing:
+            entries = [*listing]
+        read.set()
+        go_on.wait(A_LONG_TIME_SECONDS)
+        yield entries
+
+    monkeypatch.setattr(os, "scandir", slow)
+    scanning = asyncio.create_task(index._scan())
+    await asyncio.to_thread(read.wait, A_LONG_TIME_SECONDS)
+    (spool / "b.json").write_text("{}")
+    assert (await told(index, "", 2))[0] == ["a.json", "b.json"]
+    go_on.set()
+    await scanning
+    assert index.files == 2
+    assert (await told(index, "", 2))[0] == ["a.json", "b.json"]
 
 
 async def test_a_page_waits_for_the_first_scan(make: Make, spool: Path) -> None:

@@ -1,7 +1,7 @@
 """File names: which are safe to use, and the time that one of them tells."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
 REASON_SUFFIX = ".reason.json"
@@ -55,6 +55,26 @@ def hour_of(name: str) -> str | None:
     if match := _EPOCH.search(name):
         return hour_of_time(int(match[1]) / _EPOCH_DIGITS_UNITS[len(match[1])])
     return None
+
+
+def by_hour(names: Sequence[str]) -> Iterator[tuple[str | None, Sequence[str]]]:
+    """Yield runs of names, in their order, each with the one `hour_of` of all of them.
+
+    Names that begin alike up to the hour of a date have the same one: nothing behind it is looked
+    at. So most of them need no search.
+    """
+    run: list[str] = []
+    hour, beginning = None, ""
+    for name in names:
+        if run and not (beginning and name.startswith(beginning)):
+            yield hour, run
+            run = []
+        if not run:
+            match = _DATE.search(name)
+            hour, beginning = hour_of(name), name[: match.end()] if match and match[4] else ""
+        run.append(name)
+    if run:
+        yield hour, run
 
 
 def time_of(name: str) -> float | None:

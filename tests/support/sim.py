@@ -403,6 +403,9 @@ def simulate(seed: int, client: Any, *, quiet: bool = False, canary: str = "") -
             patch.setattr(module, "time", now)
         patch.setattr(loader, "random", dice)
         patch.setattr(loader, "_IDLE_SECONDS", 1.0)
+        patch.setattr(
+            archiver, "_FILES_MIN", (1, 3, 500)[seed % 3]
+        )  # one batch, or one upon another
         patch.setattr(ledger_module, "secrets", tokens)
         patch.setattr(checker, "secrets", tokens)
         patch.setattr(telemetry, "LOG", SimpleNamespace(log=say))

@@ -316,9 +316,11 @@ class Ledger(LedgerOverview, LedgerRepairs):
         """Note that files are out of the spool; return how many were not noted before."""
         keys = ["json_files_processed", "json_files_rejected", "out_of_spool", "counters",
                 "minutes"]  # fmt: skip
-        if not names:
-            return 0  # no file of a batch could be moved
-        return int(await self._run("archived", keys, ["/".join(names)]))
+        noted = 0
+        for at in range(0, len(names), FILES_A_CALL_MAX):
+            joined = "/".join(names[at : at + FILES_A_CALL_MAX])
+            noted += int(await self._run("archived", keys, [joined]))
+        return noted
 
     @plainly
     async def forget(self) -> int:

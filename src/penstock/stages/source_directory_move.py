@@ -8,7 +8,7 @@ import os
 import shutil
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -17,6 +17,7 @@ from penstock.edges import Moved
 
 _RENAME_NOREPLACE = 1  # <linux/fs.h>
 _COMPARE_BYTES = 1 << 20
+_FOLDERS_MAX = 100  # open at once: a process has 1,024 descriptors, often
 _READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a FIFO does not block
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -47,17 +48,46 @@ class Folders:
             self._fds[folder] = fd
         return fd
 
+    def make_room(self) -> None:
+        """See that another folder can be opened. Raises OSError if one cannot be written to disk.
+
+        Then nothing is known of the whole batch, where an error of `open` is one file's.
+        """
+        if len(self._fds) >= _FOLDERS_MAX:
+            self.sync()
+            self._close()
+
     def sync(self) -> None:
         """Write the directories to disk: once a batch, because it costs milliseconds."""
         for fd in self._fds.values():
             os.fsync(fd)
 
+    def _close(self) -> None:
+        while self._fds:
+            os.close(self._fds.popitem()[1])
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for fd in self._fds.values():
-            os.close(fd)
+        self._close()
+
+
+def move_all(from_fd: int, wanted: Sequence[str], to_fd: int, to_path: str) -> list[Moved]:
+    """Move safe names as `move` does, one result each; most go without its questions."""
+    rename = _renameat2
+    if rename is None:
+        return [move(from_fd, name, to_fd, to_path) for name in wanted]
+    raw_names = "/".join(wanted).encode().split(b"/")
+    left = [
+        at
+        for at, raw in enumerate(raw_names)
+        if rename(from_fd, raw, to_fd, raw, _RENAME_NOREPLACE) != 0
+    ]
+    moved = [Moved(name) for name in wanted]
+    for at in left:
+        moved[at] = move(from_fd, wanted[at], to_fd, to_path)  # again, and asked why not
+    return moved
 
 
 def move(from_fd: int, name: str, to_fd: int, to_path: str) -> Moved:
