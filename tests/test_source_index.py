@@ -304,6 +304,27 @@ async def test_a_reader_that_looks_itself_has_one_of_a_hundred_looked_at(
     assert page.seen_at_seconds == index._scanned_at_seconds
 
 
+async def test_a_reader_that_looks_itself_has_two_of_a_hundred_looked_for_again(
+    make: Make, spool: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the first or the last of a hundred has gone, all of them are looked for."""
+    written = [f"{i:04}.json" for i in range(400)]
+    for name in written:
+        (spool / name).write_text("{}")
+    index = await make(watch=False, settle_seconds=0.0, complete_only=False)
+    await index.page("", 1)
+    gone = [written[i] for i in (0, 50, 150, 299, 298)]  # of the second hundred one in the middle
+    for name in gone:
+        (spool / name).unlink()
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 11)
+    page = await index.page("", 1_000)
+    passed_over = written[150]
+    left = [name for name in written if name not in gone or name == passed_over]
+    assert [file.name for file in page.files] == left
+    assert page.seen_at_seconds == now + 11
+
+
 async def test_where_one_of_a_hundred_is_young_all_are_looked_at(make: Make, spool: Path) -> None:
     """Those that have settled are told, the young one waits, and what is gone is let go."""
     for i in range(150):
