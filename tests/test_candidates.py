@@ -115,6 +115,18 @@ async def test_a_loss_starts_over_and_says_which_files_it_touches() -> None:
     assert [(list(p.names), p.after_loss) for p in await scene.take(1)] == [([NAMES[6]], False)]
 
 
+async def test_an_empty_listing_answers_as_long_as_another_would_wait() -> None:
+    """A pass does not end later because its source is slow to list: nothing was there."""
+    scene = Scene(())
+    scene.source.pause_seconds = 7.0
+    assert not (await scene.candidates.next()).names
+    scene.spool.write(NAMES[0], b"x")
+    scene.now += 6.9
+    assert not (await scene.candidates.next()).names
+    scene.now += 0.2
+    assert (await scene.candidates.next()).names == [NAMES[0]]
+
+
 async def test_an_empty_listing_answers_for_all_lanes() -> None:
     """Lanes that find nothing do not each list the spool again at once."""
     scene = Scene(())

@@ -25,7 +25,7 @@ class Run:
 
     async def load(self) -> Tally:
         """Run one more pass of the same worker, on a listing of now."""
-        self.parts.candidates._empty_at_seconds = -math.inf
+        self.parts.candidates._empty_until_seconds = -math.inf
         return await loader.load(self.parts, stop=asyncio.Event())
 
 

@@ -4,7 +4,7 @@ import asyncio
 import json
 import os
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -207,11 +207,11 @@ async def test_reading_holds_no_more_than_its_bound(
     source, held_bytes = make(), 0
     call = source._site.get
 
-    async def counted(*given: Any, **named: Any) -> Reply:
+    async def counted(*given: Any, **named: Any) -> Sequence[Reply]:
         nonlocal held_bytes
-        reply = await call(*given, **named)
-        held_bytes += len(reply.body)
-        return reply
+        replies = await call(*given, **named)
+        held_bytes += sum(len(reply.body) for reply in replies)
+        return replies
 
     monkeypatch.setattr(source._site, "get", counted)
     files = await source.read(wanted, 1000)
@@ -221,6 +221,55 @@ async def test_reading_holds_no_more_than_its_bound(
     while len(rest) < 30:
         rest += [file.name for file in await make().read(wanted[len(rest) :], 1000)]
     assert rest == wanted
+
+
+async def test_small_files_are_asked_for_together_and_large_ones_are_not(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All that is asked for and not there yet stays below half of what a read may hold."""
+    small = [f"s{number:03d}.json" for number in range(200)]
+    large = [f"t{number:03d}.json" for number in range(200)]
+    for name in small:
+        (tmp_path / "spool" / name).write_bytes(b"x" * 100)
+    for name in large:
+        (tmp_path / "spool" / name).write_bytes(b"x" * 10_000)
+    source, asked = make(max_file_bytes=10_000), list[int]()
+    call = source._site.get
+
+    async def counted(paths: Sequence[str], **named: Any) -> Sequence[Reply]:
+        asked.append(len(paths))
+        return await call(paths, **named)
+
+    monkeypatch.setattr(source._site, "get", counted)
+    for names, most in ((small, 50), (large, 50), (large, 1)):
+        asked.clear()
+        read = await source.read(names, 640_000)
+        assert max(asked) == most
+    assert len(read) == 64
+    assert sum(asked) <= 64 + 32
+
+
+async def test_what_cannot_be_read_keeps_its_neighbours_from_nothing(
+    make: Make, tmp_path: Path
+) -> None:
+    """Gone, a link, a directory, too large: each has its own fate, and all others are read."""
+    spool = tmp_path / "spool"
+    good = [f"{number:02d}.json" for number in range(60)]
+    for name in good:
+        (spool / name).write_bytes(b"x" * 10)
+    (spool / "link.json").symlink_to(spool / good[0])
+    (spool / "d.json").mkdir()
+    (spool / "large.json").write_bytes(b"x" * 1001)
+    odd = ["gone.json", "link.json", "d.json", "large.json", "../x"]
+    wanted = [*good[:40], *odd, *good[40:], *odd]
+    fates = [Unread.VANISHED, Unread.DENIED, Unread.VANISHED, b"", Unread.VANISHED]
+    source = make()
+    for _ in range(2):  # one by one, and together
+        files = await source.read(wanted, 1 << 20)
+        assert [file.name for file in files] == wanted
+        ten = b"x" * 10
+        assert [file.data for file in files] == [*[ten] * 40, *fates, *[ten] * 20, *fates]
+        assert [file.size_bytes for file in files if file.name == "large.json"] == [1001] * 2
 
 
 async def test_names_with_all_allowed_characters(make: Make, tmp_path: Path) -> None:

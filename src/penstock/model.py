@@ -60,12 +60,15 @@ class Page:
     says that these have been dealt with. `listed_at_seconds` is the caller's monotonic clock when
     the listing began: names are not claimed from a listing that is too old. `ignored` counts the
     directory entries that are not files by the pattern or by their type; drafts are not counted.
+    `pause_seconds` is how long the source would have the next listing wait: an empty page answers
+    until then.
     """
 
     files: Sequence[ListedFile]
     cursor: str
     listed_at_seconds: float
     ignored: int = 0
+    pause_seconds: float = 0.0
 
 
 class Unread(Enum):

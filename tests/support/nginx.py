@@ -15,7 +15,7 @@ def nginx_over(root: Path) -> EmbeddedNginx:
 
 
 def source_at(
-    url: str, token: str, *, timeout_seconds: float = 10.0, **given: object
+    url: str, token: str, *, timeout_seconds: float = 10.0, ca_file: str = "", **given: object
 ) -> NginxSource:
     """Return a source as a worker has it that reads from `url`."""
     above, spool = place_of(url)
@@ -24,5 +24,11 @@ def source_at(
         "settle_seconds": 0.0,
         "max_file_bytes": 1000,
     }
-    site = HttpSite(above, token=token, timeout_seconds=timeout_seconds, connections=CONNECTIONS)
+    site = HttpSite(
+        above,
+        token=token,
+        ca_file=ca_file,
+        timeout_seconds=timeout_seconds,
+        connections=CONNECTIONS,
+    )
     return NginxSource(site, spool=spool, **(settings | given))  # type: ignore[arg-type]

@@ -27,7 +27,7 @@ class ScriptedSource:
 
     `listing` may reorder or hide what one page shows. `reading` may fail a read: it is given the
     name and returns what is read instead of the file, or None. `is_young` tells whether a file is
-    still being written: then there is nothing in it yet.
+    still being written: then there is nothing in it yet. `pause_seconds` stands on its pages.
     """
 
     def __init__(
@@ -46,6 +46,7 @@ class ScriptedSource:
         self._listing = listing
         self._reading = reading
         self._is_young = is_young
+        self.pause_seconds = 0.0
         self.listed_from: list[str] = []
 
     async def list(self, cursor: str) -> Page:
@@ -61,7 +62,7 @@ class ScriptedSource:
         files = [
             ListedFile(name, len(self._spool.files.get(name, b""))) for name in self._listing(found)
         ]
-        return Page(files, str(at), self._monotonic())
+        return Page(files, str(at), self._monotonic(), pause_seconds=self.pause_seconds)
 
     async def young(self, names: Sequence[str]) -> Mapping[str, float]:
         """See `Source.young`."""

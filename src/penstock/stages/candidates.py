@@ -18,7 +18,7 @@ from penstock import telemetry
 from penstock.edges import Source
 from penstock.model import LISTING_SECONDS_MAX, Page
 
-_EMPTY_SECONDS = 0.05  # an empty listing answers for all lanes that ask within this time
+_EMPTY_SECONDS = 0.05  # an empty listing answers all lanes that ask within this time, or longer
 
 
 @dataclass(slots=True)
@@ -65,7 +65,7 @@ class Candidates:
         self._pages: list[_Listed] = []  # in the order of the listing, from the frontier on
         self._cursor = ""  # given to the next listing
         self._files_listed = 0  # on the last page
-        self._empty_at_seconds = -math.inf
+        self._empty_until_seconds = -math.inf
         self._epoch = ""
         self._after_loss = False
         self._ignored = 0  # entries of the spool, up to which there is no warning
@@ -89,7 +89,7 @@ class Candidates:
                 if age_seconds <= LISTING_SECONDS_MAX:
                     return portion
                 self._start_over(self.frontier)
-            if self._monotonic() - self._empty_at_seconds > _EMPTY_SECONDS:
+            if self._monotonic() > self._empty_until_seconds:
                 await self._list()
             return self._portions.pop() if self._portions else Portion(())
 
@@ -109,7 +109,9 @@ class Candidates:
         self._shuffle(self._portions)
         self._advance()
         if not self._portions:
-            self._empty_at_seconds = self._monotonic()
+            # Where another listing has to wait, a pass shall not end later for it.
+            pause_seconds = max(_EMPTY_SECONDS, page.pause_seconds)
+            self._empty_until_seconds = self._monotonic() + pause_seconds
         if page.ignored > self._ignored:
             telemetry.warn("entries.ignored", entries=page.ignored, remedy="see source.pattern")
             self._ignored = 2 * page.ignored  # should they grow more, that is another warning
@@ -133,7 +135,7 @@ class Candidates:
         self._epoch = epoch
         if forgotten:
             self._start_over("")
-            self._empty_at_seconds = -math.inf
+            self._empty_until_seconds = -math.inf
             self._after_loss = True
             self._files_listed = 0
         return forgotten

@@ -12,14 +12,14 @@ a connection broke: a server may close a connection that lay idle just when we u
 import asyncio
 import ssl
 import zlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from urllib.parse import quote, unquote, urlsplit
 
 import aiohttp
 from yarl import URL
 
 from penstock.errors import Again, Halt
-from penstock.stages.source_http_plain import PlainGets, Reply
+from penstock.stages.source_http_plain import Admit, PlainGets, Reply
 
 _UNIX = "http+unix"
 _TLS_OR_NOT = " ssl:default"  # aiohttp's word for an address, over plain HTTP as well
@@ -102,7 +102,7 @@ class HttpSite:
                         raise _refusal(what, response.status, start)
                     if admit and not admit(response.headers):
                         response.close()
-                        return Reply(response.status, response.headers, b"")
+                        return Reply(response.status, response.headers, b"", is_whole=False)
                     body_read = await _bounded(response, body_bytes_max, what)
                     return Reply(response.status, response.headers, body_read)
             except TimeoutError:
@@ -116,32 +116,38 @@ class HttpSite:
         raise AssertionError  # the loop returns or raises
 
     async def get(
-        self,
-        path: str,
-        *,
-        takes: Collection[int],
-        body_bytes_max: int,
-        admit: Callable[[Mapping[str, str]], bool],
-    ) -> Reply:
-        """Do as `call` with GET, a tenth as costly where the reply is as simple as can be.
+        self, paths: Sequence[str], *, takes: Collection[int], body_bytes_max: int, admit: Admit
+    ) -> Sequence[Reply]:
+        """Do as `call` with GET for paths; return the replies to the first of them, or first few.
 
-        `admit` may be asked twice for one file. Raises Again or Halt.
+        They are asked for at once, each for less than a tenth of what `call` costs, where replies
+        are as simple as can be; that they are not is left to `call`. `admit` is asked, as of
+        `call`, with the place of a path among `paths` and the header fields; it may be asked twice
+        for one. Raises Again or Halt, for the first path, where there is no reply at all.
         """
         plain = self._plain_gets()
         if plain is not None:
+            above = f"{self._url.raw_path.rstrip('/')}/"
             try:
-                reply = await plain.get(
-                    f"{self._url.raw_path.rstrip('/')}/{path}",
+                replies = await plain.get(
+                    [above + path for path in paths],
                     takes=takes,
                     body_bytes_max=body_bytes_max,
                     admit=admit,
                 )
             except TimeoutError:
-                what = f"GET {self._below}{path}"
+                what = f"GET {self._below}{paths[0]}"
                 raise Again(f"{what}: no answer in {self._timeout_seconds:g} s") from None
-            if reply is not None:
-                return reply
-        return await self.call("GET", path, takes=takes, body_bytes_max=body_bytes_max, admit=admit)
+            if replies:
+                return replies
+        reply = await self.call(
+            "GET",
+            paths[0],
+            takes=takes,
+            body_bytes_max=body_bytes_max,
+            admit=lambda headers: admit(0, headers),
+        )
+        return (reply,)
 
     def _plain_gets(self) -> PlainGets | None:
         """Return the connections for simple replies; None where `call` has to see to it."""

@@ -28,6 +28,9 @@ from penstock.stages.source_nginx_many import CONNECTIONS, each, in_lanes
 from penstock.stages.source_settling import Settling
 
 _ENTRIES_WARNED = 100_000
+_TOGETHER_FILES = 50  # asked for in one write; more would gain little
+_NO_NAME = "not a name that Penstock lists"
+_OK = int(HTTPStatus.OK)  # each look at the enumeration takes a third of a microsecond
 _TAKEN = frozenset({
     HTTPStatus.OK, HTTPStatus.MOVED_PERMANENTLY, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND,
 })  # fmt: skip
@@ -85,6 +88,7 @@ class NginxSource:
         self._found: Mapping[str, listings.Entry] = {}  # by the last listing
         self._found_at_seconds = 0.0  # by the server's clock
         self._entries_warned = _ENTRIES_WARNED
+        self._file_bytes = max_file_bytes  # what the next may be large, by the last that came
 
     async def list(self, cursor: str) -> Page:
         """See `Source.list`."""
@@ -134,47 +138,63 @@ class NginxSource:
 
         Raises Again or Halt if nginx cannot be asked.
         """
-        read: list[FileRead | None] = [None] * len(names)
+        read: dict[int, FileRead] = {}
         room = _Room(bytes_max, self._max_file_bytes)
-        waiting = iter(range(len(names)))
+        next_ = 0
 
         async def lane() -> None:
-            while not room.is_full:
-                index = next(waiting, None)
-                if index is None:
-                    return
-                read[index] = await self._read_one(names[index], room, first=index == 0)
+            nonlocal next_
+            while next_ < len(names) and not room.is_full:
+                some = range(next_, min(next_ + self._together(bytes_max), len(names)))
+                next_ = some.stop
+                read.update(await self._read_some(names, some, room))
 
         await in_lanes(min(CONNECTIONS, len(names)), lane)
-        return _front(read, bytes_max)
+        return _front(read, len(names), bytes_max)
 
-    async def _read_one(self, name: str, room: "_Room", *, first: bool) -> FileRead | None:
-        """Read one file; None if there is no room for it now."""
-        if not names.is_safe(name):
-            return FileRead(name, Unread.VANISHED, 0, 0.0, "not a name that Penstock lists")
-        admitted = True
+    def _together(self, bytes_max: int) -> int:
+        """Return how many files to ask for in one write, so that all lanes fill half the bound."""
+        fitting = bytes_max // (2 * CONNECTIONS) // max(1, self._file_bytes)
+        return max(1, min(fitting, _TOGETHER_FILES))
 
-        def fits(headers: Mapping[str, str]) -> bool:
-            nonlocal admitted
-            size_bytes = self._size(headers)
+    async def _read_some(
+        self, wanted: Sequence[str], places: Sequence[int], room: "_Room"
+    ) -> Mapping[int, FileRead]:
+        """Read the files at some places of `wanted` while there is room; return them by place."""
+        read: dict[int, FileRead] = {}
+        left: Sequence[int] = [place for place in places if names.is_safe(wanted[place])]
+        if len(left) < len(places):
+            for place in set(places).difference(left):
+                read[place] = FileRead(wanted[place], Unread.VANISHED, 0, 0.0, _NO_NAME)
+
+        def fits(at: int, headers: Mapping[str, str]) -> bool:
+            self._file_bytes = size_bytes = self._size(headers)
             if size_bytes > self._max_file_bytes:
                 return False
-            admitted = room.admit(size_bytes, first=first)
-            return admitted
+            return room.admit(size_bytes, first=left[at] == 0)
 
-        reply = await self._site.get(
-            path_of(self._spool, name),
-            takes=_TAKEN,
-            body_bytes_max=self._max_file_bytes,
-            admit=fits,
-        )
-        if reply.status != HTTPStatus.OK:
+        while left and (left[0] == 0 or not room.is_full):
+            replies = await self._site.get(
+                [path_of(self._spool, wanted[place]) for place in left],
+                takes=_TAKEN,
+                body_bytes_max=self._max_file_bytes,
+                admit=fits,
+            )
+            for place, reply in zip(left, replies, strict=False):
+                if file := self._file(wanted[place], reply):
+                    read[place] = file
+            left = left[len(replies) :]
+        return read
+
+    def _file(self, name: str, reply: Reply) -> FileRead | None:
+        """Return a file by what nginx answered; None if there was no room for it."""
+        if reply.status != _OK:
             return self._unread(name, reply)
-        if not admitted:
+        size_bytes = len(reply.body) if reply.is_whole else self._size(reply.headers)
+        if not reply.is_whole and size_bytes <= self._max_file_bytes:
             return None
         now = listings.time_of(reply.headers.get("Date", ""))
         age_seconds = max(0.0, now - listings.time_of(reply.headers.get("Last-Modified", "")))
-        size_bytes = max(len(reply.body), content_length(reply.headers) or 0)
         return FileRead(name, reply.body, size_bytes, age_seconds)
 
     def _size(self, headers: Mapping[str, str]) -> int:
@@ -238,11 +258,11 @@ class _Room:
         return True
 
 
-def _front(read: Sequence[FileRead | None], bytes_max: int) -> Sequence[FileRead]:
+def _front(read: Mapping[int, FileRead], count: int, bytes_max: int) -> Sequence[FileRead]:
     """Return the files up to the first that is missing, or that passes the bound."""
     files: list[FileRead] = []
     total = 0
-    for file in read:
+    for file in map(read.get, range(count)):
         if file is None or (files and total >= bytes_max):
             break
         files.append(file)

@@ -48,8 +48,11 @@ class Backlog:
 
     async def pause(self) -> None:
         """Wait until another listing is within its share of the time."""
+        await asyncio.sleep(self._pause_seconds())
+
+    def _pause_seconds(self) -> float:
         pause_seconds = self.listing_seconds / _LISTING_SHARE_MAX
-        await asyncio.sleep(self.listed_at_seconds + pause_seconds - time.monotonic())
+        return max(0.0, self.listed_at_seconds + pause_seconds - time.monotonic())
 
     def fill(self, present: AbstractSet[str], *, ignored: int, began_seconds: float) -> None:
         """Take a listing: the names of all files, and how many entries are none.
@@ -73,7 +76,13 @@ class Backlog:
         """Return the next page; names taken that are not on it come with a later listing."""
         self._pages += 1
         self._page = [file.name for file in files]
-        return Page(files, self._cursor(self._pages), self.listed_at_seconds, self._ignored)
+        return Page(
+            files,
+            self._cursor(self._pages),
+            self.listed_at_seconds,
+            self._ignored,
+            self._pause_seconds(),
+        )
 
     def _cursor(self, pages: int) -> str:
         return f"{self._epoch}-{pages}"
