@@ -23,6 +23,7 @@ from penstock import telemetry
 from penstock.edges import Source
 from penstock.entry import fileserver, web, wiring
 from penstock.errors import Again
+from penstock.model import FileRead
 from penstock.settings import Serve, load
 from penstock.stages import source_server_wire as wire
 from penstock.stages.source_directory import DirectorySource
@@ -125,7 +126,7 @@ def test_the_description_has_the_servers_limits_and_fields() -> None:
     assert schemas["Names"]["maxItems"] == wire.CALL_NAMES_MAX
     assert schemas["RejectRequest"]["properties"]["reasons"]["maxProperties"] == wire.CALL_NAMES_MAX
     for name, kind in inspect.getmembers(wire, inspect.isclass):
-        if issubclass(kind, msgspec.Struct):
+        if issubclass(kind, msgspec.Struct) and kind is not FileRead:  # a frame, not JSON
             fields = {field.name: field.required for field in msgspec.structs.fields(kind)}
             assert set(schemas[name]["properties"]) == set(fields), name
             assert set(schemas[name]["required"]) == {n for n, needed in fields.items() if needed}

@@ -49,7 +49,7 @@ class ListedFile(msgspec.Struct, frozen=True, gc=False):
 
     name: str
     size_bytes: Annotated[int, msgspec.Meta(ge=0)]
-    modified_at_seconds: float = 0.0
+    modified_at_seconds: float
 
 
 @dataclass(frozen=True, slots=True)

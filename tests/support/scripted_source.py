@@ -60,7 +60,8 @@ class ScriptedSource:
             if name in self._spool.files and name not in found:
                 found.append(name)
         files = [
-            ListedFile(name, len(self._spool.files.get(name, b""))) for name in self._listing(found)
+            ListedFile(name, len(self._spool.files.get(name, b"")), 0.0)
+            for name in self._listing(found)
         ]
         return Page(files, str(at), self._monotonic(), pause_seconds=self.pause_seconds)
 
