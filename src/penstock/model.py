@@ -34,7 +34,11 @@ CLAIM_ID_LIKE = "0" * 2 * CLAIM_ID_BYTES
 """As long as the id of a new claim, for sizing messages that nobody has claimed."""
 
 LISTING_SECONDS_MAX = 30.0
-"""No worker claims names from a listing older than this: what is archived is soon forgotten."""
+"""No worker claims names from a listing older than this: what is archived is soon forgotten.
+
+Of a directory of its own machine it looks for two names of each hundred again instead: one that is
+not there any more is found out when it is read.
+"""
 
 
 class ListedFile(msgspec.Struct, frozen=True, gc=False):
