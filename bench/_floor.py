@@ -21,6 +21,7 @@ from _plan import Plan, main
 from _queue_sqs_floor import sender
 from _spool import COMMENT
 
+from penstock.entry.repeat import keep_memory
 from penstock.stages import source_server_wire as wire
 
 Read = Callable[[Sequence[str]], Sequence[bytes]]
@@ -157,4 +158,5 @@ def _entry(index: int, body: bytes, records: int) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    keep_memory()
     main(lambda plan: uvloop.run(run(plan)))

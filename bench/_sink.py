@@ -16,6 +16,8 @@ from typing import cast
 import msgspec
 import uvloop
 
+from penstock.entry.repeat import keep_memory
+
 _ATTRIBUTES = {
     "QueueArn": "arn:aws:sqs:us-east-1:000000000000:q",
     "MaximumMessageSize": "1048576",
@@ -133,4 +135,5 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
+    keep_memory()
     uvloop.run(main())

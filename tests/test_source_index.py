@@ -299,7 +299,7 @@ async def test_a_reader_that_looks_itself_has_one_of_a_hundred_looked_at(
     page = await index.page("", 1_000)
     assert [file.name for file in page.files] == written
     assert looked_at == ["0099.json", "0199.json", "0249.json"]
-    assert [page.files[at].size_bytes for at in (0, 99, 100, 249)] == [1, 1, 2, 3]
+    assert {file.size_bytes for file in page.files} == {2}  # the mean of 1, 2 and 3
     assert all(file.modified_at_seconds > 0 for file in page.files)
     assert page.seen_at_seconds == index._scanned_at_seconds
 
