@@ -233,8 +233,46 @@ async def test_what_a_scan_does_not_find_is_gone_without_a_look(
     assert looked == []
 
 
+async def test_a_scan_lets_go_of_what_went_and_of_nothing_else(make: Make, spool: Path) -> None:
+    """Whether all of a thousand went, some, or none; and what comes back is told anew."""
+    written = [f"{i:04}.json" for i in range(3_500)]
+    for name in written:
+        (spool / name).write_text("{}")
+    index = await make(watch=False, settle_seconds=0.0, complete_only=False)
+    await index.page("", 4_000)
+    gone = [*written[:1_000], *written[1_100:1_900:7], written[3_499]]
+    for name in gone:
+        (spool / name).unlink()
+    await index._scan()
+    left = sorted({*written}.difference(gone))
+    page = await index.page("", 4_000)
+    assert [file.name for file in page.files] == left
+    assert index.files == len(left)
+    (spool / gone[0]).write_text("{}")
+    assert (await told(index, page.cursor))[0] == [gone[0]]
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_names_go_in_any_order(make: Make, spool: Path, seed: int) -> None:
+    """Those that are let go are those that were named, and whole thousands leave nothing."""
+    written = [f"{i:04}.json" for i in range(2_500)]
+    for name in written:
+        (spool / name).write_text("{}")
+    index = await make(watch=False, settle_seconds=0.0)
+    await index.page("", 3_000)
+    going = random.Random(seed).sample(written, 2_499)
+    index.drop(going)
+    (left,) = {*written}.difference(going)
+    for name in going:
+        (spool / name).unlink()
+    assert [file.name for file in (await index.page("", 3_000)).files] == [left]
+    assert index.files == 1
+    assert sum(chunk is not None for chunk in index._chunks) <= 2
+
+
+@pytest.mark.parametrize("left", [["a.json"], []])
 async def test_what_comes_while_a_scan_goes_on_stays(
-    make: Make, spool: Path, monkeypatch: pytest.MonkeyPatch
+    make: Make, spool: Path, monkeypatch: pytest.MonkeyPatch, left: list[str]
 ) -> None:
     """An event tells of a file behind the scan's back: not to have seen it says nothing."""
     index = await make()
@@ -252,14 +290,16 @@ async def test_what_comes_while_a_scan_goes_on_stays(
         yield entries
 
     monkeypatch.setattr(os, "scandir", slow)
+    if not left:
+        (spool / "a.json").unlink()  # its event comes when the scan has begun
     scanning = asyncio.create_task(index._scan())
     await asyncio.to_thread(read.wait, A_LONG_TIME_SECONDS)
     (spool / "b.json").write_text("{}")
-    assert (await told(index, "", 2))[0] == ["a.json", "b.json"]
+    assert (await told(index, "", len(left) + 1))[0] == [*left, "b.json"]
     go_on.set()
     await scanning
-    assert index.files == 2
-    assert (await told(index, "", 2))[0] == ["a.json", "b.json"]
+    assert index.files == len(left) + 1
+    assert (await told(index, "", len(left) + 1))[0] == [*left, "b.json"]
 
 
 async def test_a_page_waits_for_the_first_scan(make: Make, spool: Path) -> None:
