@@ -140,7 +140,7 @@ async def test_nothing_of_a_claim_with_a_young_file_is_sent(
 
 
 async def test_a_claim_that_has_been_sent_in_part_is_not_put_off(box: Box) -> None:
-    """Its messages are known: who takes it over makes the same, whatever a clock says of a file.
+    """Its messages are known: who takes it over makes the same of what has settled.
 
     Nor is what an operator has put back: it is whole, and moving it was its last change.
     """
@@ -155,6 +155,22 @@ async def test_a_claim_that_has_been_sent_in_part_is_not_put_off(box: Box) -> No
         by = {names[0]: PutBack("operator")}
         assert await parts.young(Claim("c", "t", names, 1, {}, put_back=by), files) == {}
         assert await parts.young(Claim("c", "t", names, 1, {}, put_back=by), []) == {}
+
+
+async def test_what_an_owner_before_could_not_read_waits_while_it_is_young(box: Box) -> None:
+    """It sent others of the claim without it; what is there of it by now may be a part."""
+    box.set("source", settle_seconds=3600)
+    names = (box.write(f"{SECOND}.000001.json", "[]"),)  # as far as it is written
+    async with AsyncExitStack() as stack:
+        parts = await wiring.loader(box.settings, stack)
+        files = await parts.source.read(names, 1 << 20)
+        for put_back, waiting in (({}, [*names]), ({names[0]: PutBack("operator")}, [])):
+            claim = Claim("c", "t", names, 2, {0: "id"}, put_back=put_back)
+            outcome = Outcome(names)
+            parts.take(files, 0, claim, parts.new_packer(claim), outcome)
+            settled = outcome.settled(attempt=2, now="")
+            assert [*settled.retry_seconds] == waiting
+            assert all(3500 < seconds <= 3600 for seconds in settled.retry_seconds.values())
 
 
 async def test_a_claim_that_is_put_off_is_counted_once_after_a_loss(box: Box) -> None:

@@ -100,9 +100,9 @@ class Loader:
         """Return the claim's files that may still be being written, with their ages in seconds.
 
         `files` are those that were read first. Which files a claim's messages are made of must be
-        known before the first of them is sent, or a successor would make others. None are young
-        where an owner before us has sent something, nor what an operator has put back: moving it is
-        its last change.
+        known before the first of them is sent, or a successor would make others. Where an owner
+        before us has sent something, it has made them without what is young: that waits alone, see
+        `take`. What an operator has put back is not young: moving it is its last change.
         """
         if claim.journal:
             return {}
@@ -119,19 +119,25 @@ class Loader:
         All others are taken up again at once, by whoever claims next.
         """
         for name in claim.names:
-            wait_seconds = self.settle_seconds - young[name] if name in young else 0.0
-            outcome.wait(name, min(wait_seconds, self.settle_seconds))
+            outcome.wait(name, self._until_settled(young[name]) if name in young else 0.0)
         return await self.commit(claim, lease, outcome)
+
+    def _until_settled(self, age_seconds: float) -> float:
+        return min(self.settle_seconds - age_seconds, self.settle_seconds)
 
     def take(
         self, files: Sequence[FileRead], at: int, claim: Claim, packer: Packer, outcome: Outcome
     ) -> None:
         """Take the claim's files from position `at` on into messages, or to their other fates.
 
-        Files that look like one object each, which most are, go many at once.
+        Files that look like one object each, which most are, go many at once. A young one waits: an
+        owner before us sent something, but could not read this one.
         """
         ones: list[_One] = []
         for position, file in enumerate(files, at):
+            if file.young and file.name not in claim.put_back:
+                outcome.wait(file.name, self._until_settled(file.age_seconds))
+                continue
             json = self.strip(file, outcome)
             if json is None:
                 continue
