@@ -125,7 +125,9 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="NAME")
     parser.add_argument("--quick", action="store_true", help="a taste; nothing is written")
     parser.add_argument("--rounds", type=int, default=0, help="of each workload, 5 by default")
-    parser.add_argument("--scale", type=float, default=0.0, help="so many times the files")
+    parser.add_argument(
+        "--scale", type=float, default=0.0, help="so many times the files, but for depth"
+    )
     parser.add_argument("--directory", type=Path, default=Path("/var/tmp"), help="for the spools")  # noqa: S108  mkdtemp in it
     parser.add_argument("--out", type=Path, default=HERE, help="where the results go")
     given = parser.parse_args()

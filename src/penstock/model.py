@@ -48,7 +48,8 @@ class ListedFile(msgspec.Struct, frozen=True, gc=False):
     collector need not look at them.
 
     `modified_at_seconds` since 1970, by the clock of the machine that holds the directory. Where
-    the directory is this machine's, both are those of a file nearby: good enough to cut claims by.
+    the directory is this machine's, the size is the mean of some files nearby and the time that of
+    one: good enough to cut claims by.
     """
 
     name: str

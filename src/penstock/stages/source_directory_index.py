@@ -8,7 +8,7 @@ A file is complete when its writer has closed or renamed it, or when its last ch
 whatever came later, however old its name, stands behind it, so nothing is passed over.
 
 Events (inotify) are a hint that saves waiting; the scan is the truth. The kernel holds 16,384
-events, 2.7 s of 6,000 files a second; where it drops some, a scan follows. A name takes about 120
+events, 2.7 s of 6,000 files a second; where it drops some, a scan follows. A name takes about 130
 bytes, itself and a slot in a dictionary; where each file is looked at, 16 more.
 """
 
@@ -115,9 +115,10 @@ class Index:
     `pattern` is what a whole name must match. With `watch`, events tell of new files from `open`
     on. `rescan_seconds` is the pause between two scans beside them.
 
-    Without `complete_only` a page may hold a file that is still being written, and sizes and times
-    are those of one in a hundred: for those who look at each file when they read it, as a look
-    takes longer than all else in a listing, and every worker of a box lists every file.
+    Without `complete_only` a page may hold a file that is still being written, and one in a hundred
+    is looked at, a thousand have the mean of their sizes: for those who look at each file when they
+    read it, as a look takes longer than all else in a listing, and every worker of a box lists
+    every file.
     """
 
     def __init__(
@@ -414,7 +415,7 @@ class Index:
     ) -> None:
         """Put files in the next places, in this order.
 
-        Sizes and times are those of each, or of one of them.
+        Sizes and times are those of each, or of one that stands for all of them.
         """
         of_each = len(sizes_bytes) == len(complete)
         at = 0
