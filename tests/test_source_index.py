@@ -380,6 +380,69 @@ async def test_where_one_of_a_hundred_is_young_all_are_looked_at(make: Make, spo
     assert index.files == 149
 
 
+@pytest.fixture
+def readings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Collect a mark each time a directory is read."""
+    marks: list[int] = []
+    scandir = os.scandir
+
+    def counted(fd: int) -> Any:
+        marks.append(fd)
+        return scandir(fd)
+
+    monkeypatch.setattr(os, "scandir", counted)
+    return marks
+
+
+async def test_a_directory_that_did_not_change_is_not_read_again(
+    make: Make, spool: Path, readings: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A million files that lie there cost a pass one listing; what comes or goes, another one."""
+    (spool / "a.json").write_text("{}")
+    index = await make(watch=False, settle_seconds=0, rescan_seconds=3600.0)
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() + 60)  # it changed a minute ago
+    _, cursor = await told(index)
+    for _ in range(3):
+        assert (await index.page(cursor, 10)).files == []
+    assert len(readings) == 1
+    (spool / "b.json").write_text("{}")
+    names, cursor = await told(index, cursor)
+    assert (names, len(readings)) == (["b.json"], 2)
+    (spool / "a.json").unlink()
+    assert (await index.page(cursor, 10)).files == []
+    assert (index.files, len(readings)) == (1, 3)
+
+
+async def test_a_directory_that_changed_just_now_proves_nothing(
+    make: Make, spool: Path, readings: list[int]
+) -> None:
+    """In the same tick of its clock something may come that was not seen: it is read again."""
+    (spool / "a.json").write_text("{}")
+    index = await make(watch=False, settle_seconds=0, rescan_seconds=3600.0)
+    _, cursor = await told(index)
+    before = len(readings)
+    for _ in range(3):
+        assert (await index.page(cursor, 10)).files == []
+    assert len(readings) == before + 3
+
+
+async def test_a_directory_that_never_changes_is_read_now_and_then(
+    make: Make, spool: Path, readings: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some file systems do not say that an entry came: their word counts for a while only."""
+    (spool / "a.json").write_text("{}")
+    index = await make(watch=False, settle_seconds=0, rescan_seconds=0.1)
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() + 60)
+    _, cursor = await told(index)
+    assert len(readings) == 1
+    until = time.monotonic() + A_LONG_TIME_SECONDS
+    while len(readings) == 1 and time.monotonic() < until:
+        await index.page(cursor, 10, wait_seconds=0.05)
+    assert len(readings) == 2
+
+
 async def test_a_replaced_spool_is_again(make: Make, spool: Path) -> None:
     """Pages of a directory that is not the spool any more are not told."""
     index = await make(rescan_seconds=0.05)

@@ -51,6 +51,9 @@ _POLL_SECONDS = 0.05  # between two scans, at least, while somebody waits
 _CHUNK = 1_000
 _LOOK_MAX = 5_000  # names looked at in one go: 10 ms
 _SAMPLED = 100  # names, of which one is looked at where whoever reads the files looks at each
+# A directory's time of change is as coarse as its file system's: 10 ms, a second, two of FAT. What
+# changed it longer ago than this when a scan began, that scan has seen.
+_TICK_SECONDS_MAX = 3.0
 _FRESH_SECONDS = LISTING_SECONDS_MAX / 3  # names seen longer ago are looked for again
 _CURSOR = re.compile(r"([0-9a-f]{8})-(\d{1,18})")
 
@@ -101,6 +104,18 @@ class _Chunk:
         self.took_at = at + 1
 
 
+class _Listing(NamedTuple):
+    """What a scan found: new names, known ones that are gone with their chunks, how many no files.
+
+    `changed_ns` is the directory's time of change, 0 where another scan could find something more.
+    """
+
+    new: list[str]
+    gone: Sequence[tuple[str, _Chunk]]
+    ignored: int
+    changed_ns: int
+
+
 _UNPLACED = _Chunk(-1)  # of the names that were found, and are not complete yet
 
 
@@ -113,7 +128,8 @@ class Index:
     """The order of one spool, for one event loop. `fd` is the directory, `spool` its path.
 
     `pattern` is what a whole name must match. With `watch`, events tell of new files from `open`
-    on. `rescan_seconds` is the pause between two scans beside them.
+    on. `rescan_seconds` is the pause between two scans beside them; without, so long at most a
+    directory whose own time of change is the same is not read again.
 
     Without `complete_only` a page may hold a file that is still being written, and one in a hundred
     is looked at, a thousand have the mean of their sizes: for those who look at each file when they
@@ -157,6 +173,8 @@ class Index:
         self._failed: Again | None = None  # the last scan
         self._scanned_at_seconds = -math.inf
         self._scan_seconds = 0.0
+        self._changed_ns = 0  # when the directory was last read; 0 if that proves nothing
+        self._read_at_seconds = -math.inf
         self._ignored = 0
         self._stopped = False
         self._sure = False  # events have told of everything since the last scan
@@ -473,11 +491,23 @@ class Index:
         self._scanned_at_seconds = began
         try:
             before = [(chunk, chunk.live, len(chunk.names)) for chunk in self._chunks if chunk]
-            new, gone, self._ignored = await asyncio.to_thread(self._read_directory, before)
+            found = await asyncio.to_thread(self._read_directory, before)
         except Again as error:
             self._failed = error
             raise
         self._failed = None
+        if found is not None:
+            self._changed_ns, self._read_at_seconds = found.changed_ns, began
+            self._take_listing(found)
+        self._sure = self._watch and overflows == self.overflows
+        self.scans += 1
+        if self.files > self._large_files:
+            telemetry.warn("spool.large", files=self.files, remedy="keep the archiver running")
+            self._large_files = 2 * self.files  # should they double, that is another warning
+        self._scan_seconds = time.monotonic() - began
+
+    def _take_listing(self, listing: _Listing) -> None:
+        new, gone, self._ignored, _ = listing
         known = self._places  # by now: others came by an event, meanwhile
         new.sort(reverse=True)
         while new:  # never all of them twice in memory
@@ -487,22 +517,20 @@ class Index:
             known.update(fresh)
             self._found.extend(fresh)
         self.drop(name for name, chunk in gone if known.get(name) is chunk)
-        self._sure = self._watch and overflows == self.overflows
-        self.scans += 1
-        if self.files > self._large_files:
-            telemetry.warn("spool.large", files=self.files, remedy="keep the archiver running")
-            self._large_files = 2 * self.files  # should they double, that is another warning
-        self._scan_seconds = time.monotonic() - began
 
-    def _read_directory(
-        self, before: Sequence[tuple[_Chunk, int, int]]
-    ) -> tuple[list[str], list[tuple[str, _Chunk]], int]:
-        """Read the whole directory; runs in a thread, and changes nothing: 0.4 s a million names.
+    def _read_directory(self, before: Sequence[tuple[_Chunk, int, int]]) -> _Listing | None:
+        """Read the whole directory, unless it is as it was; runs in a thread, and changes nothing.
 
-        `before` are the chunks, how many of their names lay there, and how many they had. Returns
-        the new names, the known ones that are gone, and how many entries are no files.
+        A million names take 0.4 s. `before` are the chunks, how many of their names lay there, and
+        how many they had.
         """
         self.check_spool()
+        # Whatever comes or goes changes this; st_mtime anyone can set.
+        changed_ns = os.fstat(self._fd).st_ctime_ns
+        known_for_seconds = time.monotonic() - self._read_at_seconds
+        if changed_ns == self._changed_ns and known_for_seconds < self._rescan_seconds:
+            return None
+        is_settled = time.time() - changed_ns / 1e9 > _TICK_SECONDS_MAX and not self._watch
         new: list[str] = []
         ignored = 0
         seen: Counter[_Chunk | None] = Counter()
@@ -529,7 +557,8 @@ class Index:
                     new += found
         except OSError as error:
             raise Again(f"list {self._spool}: {error.strerror}") from None
-        return new, [*self._missing(before, seen)], ignored
+        gone = [*self._missing(before, seen)]
+        return _Listing(new, gone, ignored, changed_ns if is_settled else 0)
 
     def _missing(
         self, before: Sequence[tuple[_Chunk, int, int]], seen: Mapping[_Chunk | None, int]
