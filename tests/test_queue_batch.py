@@ -17,7 +17,7 @@ BATCH = packed(numbered(6))
 
 def message(index: int, size_bytes: int) -> Message:
     """Return a message that says it has this size."""
-    return Message(index, str(index), b"1", 1, 0, 0, index, {}, size_bytes)
+    return Message(index, str(index), b"1", 1, 0, 0, index, "f", "t", "c", size_bytes)
 
 
 @given(

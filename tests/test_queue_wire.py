@@ -9,7 +9,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import aiohttp.connector
 import botocore.exceptions
 import botocore.session
 import pytest
@@ -138,7 +137,7 @@ def test_aws_settings_are_found_as_by_every_aws_tool(
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example:3128")
     place = find(URL, None, None)
     assert str(place.url) == "https://other.example"
-    assert place.proxy == "http://proxy.example:3128"
+    assert str(place.proxy) == "http://proxy.example:3128"
     assert find(URL, "https://localhost:1", None).proxy is None
 
 
@@ -304,14 +303,10 @@ async def test_credentials_that_cannot_be_refreshed_halt(
     assert sender.stub.calls["SendMessageBatch"] == 0
 
 
-async def test_an_idle_connection_is_not_used_again(
-    sender: Sender, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_idle_connection_is_not_used_again(sender: Sender) -> None:
     """A call within three seconds reuses the connection, a later one opens another."""
-    now = 0.0
-    monkeypatch.setattr(aiohttp.connector, "monotonic", lambda: now)
     for pause, connections in ((0.0, 1), (2.0, 1), (3.5, 2)):
-        now += pause
+        sender.clock.now += pause
         await sender.send(packed(numbered(1)))
         assert len(sender.stub.peers) == connections
 

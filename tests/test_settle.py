@@ -8,7 +8,7 @@ from penstock.stages.settle import RECORDS_LISTED_MAX, Outcome
 
 def message(index: int, first_record: int, records: int) -> Message:
     """Return a message that holds so many of the claim's records."""
-    return Message(index, "0" * 64, b"[]", records, 0, 0, first_record, {}, 100)
+    return Message(index, "0" * 64, b"[]", records, 0, 0, first_record, "f", "t", "c", 100)
 
 
 def selected(indexes: list[int], filtered: int = 0, *rejects: RecordReject) -> Selected:

@@ -201,8 +201,9 @@ class Message(msgspec.Struct, frozen=True, gc=False):
     SHA-256(fingerprint, ordered names, index, body): the same claim under the same settings gives
     the same id. `first_file` and `last_file` index the claim's names: the files whose records it
     holds. `first_record` counts the claim's selected records from 0, so that a message the queue
-    refuses can be traced to its records. `size_bytes` is what SQS counts: the body, and name, type
-    and value of each attribute.
+    refuses can be traced to its records. `file` is the name of the first file, `claim` the id of
+    the claim. `size_bytes` is what SQS counts: the body, and name, type and value of each
+    attribute.
     """
 
     index: int
@@ -212,8 +213,21 @@ class Message(msgspec.Struct, frozen=True, gc=False):
     first_file: int
     last_file: int
     first_record: int
-    attributes: Mapping[str, str]
+    file: str
+    content_type: str
+    claim: str
     size_bytes: int
+
+    @property
+    def attributes(self) -> dict[str, str]:
+        """What it bears beside its body, name to value."""
+        return {
+            ATTRIBUTE_ID: self.id,
+            ATTRIBUTE_RECORDS: str(self.records),
+            ATTRIBUTE_FILE: self.file,
+            ATTRIBUTE_CONTENT_TYPE: self.content_type,
+            ATTRIBUTE_CLAIM: self.claim,
+        }
 
 
 class MessageReject(NamedTuple):

@@ -23,8 +23,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, cast
 
-import aiohttp
-
 from penstock.entry.tether import tethered
 from penstock.errors import Halt
 
@@ -294,6 +292,9 @@ def listener_on(port: int) -> socket.socket:
 
 async def is_answered(url: str, status: int = 200) -> bool:
     """Tell whether a server answers a GET of `url` with `status`; wait up to two seconds for it."""
+    # Here, because a box whose parts speak no HTTP does without: 0.2 s of imports, and 19 MB.
+    import aiohttp  # noqa: PLC0415
+
     timeout = aiohttp.ClientTimeout(total=_PROBE_SECONDS)
     with contextlib.suppress(aiohttp.ClientError, TimeoutError):
         async with (

@@ -1,4 +1,4 @@
-"""Settings to parts: the only place that names implementations.
+"""Settings to parts: the only place that names implementations, with wiring_http.py.
 
 Everything that needs giving back is opened on an AsyncExitStack that the caller owns, so parts are
 closed in the reverse of the order in which they were opened, whatever happens.
@@ -17,7 +17,6 @@ from urllib.parse import unquote, urlsplit
 
 import redis.asyncio as redis
 
-from penstock import settings as settings_of
 from penstock import telemetry
 from penstock.archiver import Archiver
 from penstock.checker import Checker
@@ -35,10 +34,6 @@ from penstock.stages.pack import Packer
 from penstock.stages.preamble import Preamble
 from penstock.stages.selection import Selection
 from penstock.stages.source_directory import DirectorySource
-from penstock.stages.source_http import HttpSite
-from penstock.stages.source_nginx import NginxSource, place_of
-from penstock.stages.source_nginx_many import CONNECTIONS
-from penstock.stages.source_server import WAIT_SECONDS, ServerSource
 from penstock.stages.source_server_wire import PAGE_FILES_MAX
 
 if TYPE_CHECKING:
@@ -48,9 +43,7 @@ T = TypeVar("T")
 
 _REDIS_TIMEOUT_SECONDS = 5.0
 _REDIS_CONNECTIONS_BESIDE = 4  # figures, sweeps, the loaders' count
-_FILE_SERVER = ("http://", "https://", "http+unix://")
-_NGINX = "nginx+"
-_HTTP = (*_FILE_SERVER, _NGINX)
+_HTTP = ("http://", "https://", "http+unix://", "nginx+")
 # What redis-py would pass over is refused: a path that is no number, all from a # on.
 _REDIS_URL = re.compile(r"(rediss?://(?=.)[^/?#]*(/\d*)?|unix://[^?#]+)(\?[^#]*)?")
 
@@ -134,24 +127,20 @@ async def checker(settings: Settings, stack: AsyncExitStack) -> Checker:
 
 
 async def source(
-    settings: Settings, stack: AsyncExitStack, *, wait_seconds: float = WAIT_SECONDS
+    settings: Settings, stack: AsyncExitStack, *, wait_seconds: float | None = None
 ) -> Source:
     """Return the way into the spool. Raises Halt if `source.url` names none.
 
     A listing of the file server with nothing new is answered after `wait_seconds`.
     """
-    url = settings.source.url
     made: Source
-    if url.startswith(_FILE_SERVER):
-        made = ServerSource(
-            _site(settings, url),
-            max_file_bytes=settings.decode.max_file_bytes,
-            wait_seconds=wait_seconds,
-        )
-    elif url.startswith(_NGINX):
-        made = _nginx_source(settings)
-    else:
+    if is_directory(settings):
         made = directory_source(settings)
+    else:
+        # Here, because whoever has a directory does without aiohttp: 0.2 s of imports, and 19 MB.
+        from penstock.entry.wiring_http import http_source  # noqa: PLC0415
+
+        made = http_source(settings, wait_seconds)
     stack.push_async_callback(made.close)
     return made
 
@@ -188,35 +177,6 @@ def directory_source(settings: Settings, *, served: bool = False) -> DirectorySo
         archive_action=settings.archive.action,
         served=settings.serve.watch if served else None,
         rescan_seconds=settings.serve.rescan_seconds,
-    )
-
-
-def _nginx_source(settings: Settings) -> NginxSource:
-    """Return the spool behind plain nginx. Raises Halt if `source.url` names none."""
-    above, spool = place_of(settings.source.url)
-    return NginxSource(
-        _site(settings, above, CONNECTIONS),
-        spool=spool,
-        pattern=settings.source.pattern,
-        settle_seconds=settings.source.settle_seconds,
-        max_file_bytes=settings.decode.max_file_bytes,
-        archive_directory=settings.archive.directory,
-        rejects_directory=settings.archive.rejected_directory,
-        archive_action=settings.archive.action,
-        page_files_max=PAGE_FILES_MAX,
-    )
-
-
-def _site(settings: Settings, url: str, connections: int = 16) -> HttpSite:
-    """Return the server at `url` as settings.source says to speak with it. Raises Halt."""
-    source = settings.source
-    tokens = settings_of.tokens(source.token, source.token_file, "source.token")
-    return HttpSite(
-        url,
-        token=tokens[0] if tokens else "",
-        ca_file=source.ca_file,
-        timeout_seconds=source.timeout_seconds,
-        connections=connections,
     )
 
 
@@ -422,13 +382,12 @@ def _margin_seconds(settings: Settings) -> float:
 
 
 async def _queue(settings: Settings, stack: AsyncExitStack) -> Queue:
-    # Here, because the archiver and the checker do without them: a quarter of a second of imports.
-    from penstock.entry.embedded_sqs import EmbeddedSqs  # noqa: PLC0415
-
     queue = settings.queue
     url, endpoint_url = queue.url, queue.endpoint_url
     _check_queue(settings)
     if url == EMBEDDED:
+        from penstock.entry.embedded_sqs import EmbeddedSqs  # noqa: PLC0415  as in `source`
+
         sqs = await stack.enter_async_context(
             EmbeddedSqs(Path(settings.run.state_directory), share=True)
         )
@@ -445,7 +404,8 @@ def unopened_queue(
     settings: Settings, url: str, endpoint_url: str, timeout_seconds: float
 ) -> "SqsQueue":
     """Return the queue at `url`, of which nothing is known yet."""
-    from penstock.stages.queue_sqs import SqsQueue  # noqa: PLC0415  as in `_queue`
+    # Here, because archiver and checker do without botocore: 0.1 s of imports.
+    from penstock.stages.queue_sqs import SqsQueue  # noqa: PLC0415
 
     queue = settings.queue
     return SqsQueue(
@@ -459,7 +419,7 @@ def unopened_queue(
 
 def _check_queue(settings: Settings) -> None:
     """Raise Halt if the queue's addresses cannot be ones; asks nobody."""
-    from penstock.stages.queue_sqs_place import addresses  # noqa: PLC0415  as in `_queue`
+    from penstock.stages.queue_sqs_place import addresses  # noqa: PLC0415  as `SqsQueue`
 
     url = settings.queue.url
     if not url:

@@ -212,28 +212,22 @@ class Packer:
 
     def _message(self, records: Sequence[bytes], files: Sequence[int], body: bytes) -> Message:
         """Make the next message; raise Reject, only possible with one record, if too large."""
-        count = str(len(records))
-        size = len(body) + self._attributes_bytes(files[0]) + len(count)
+        size = len(body) + self._attributes_bytes(files[0]) + len(str(len(records)))
         self._refuse_too_large(records[0], size)
         digest = self._identity.copy()
         digest.update(self._index.to_bytes(8, "big") + len(body).to_bytes(8, "big"))
         digest.update(body)
-        identity = digest.hexdigest()
         message = Message(
             index=self._index,
-            id=identity,
+            id=digest.hexdigest(),
             body=body,
             records=len(records),
             first_file=files[0],
             last_file=files[-1],
             first_record=self._first_record,
-            attributes={
-                ATTRIBUTE_ID: identity,
-                ATTRIBUTE_RECORDS: count,
-                ATTRIBUTE_FILE: self._names[files[0]],
-                ATTRIBUTE_CONTENT_TYPE: self._content_type,
-                ATTRIBUTE_CLAIM: self._claim,
-            },
+            file=self._names[files[0]],
+            content_type=self._content_type,
+            claim=self._claim,
             size_bytes=size,
         )
         self._index += 1

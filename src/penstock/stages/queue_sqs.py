@@ -11,7 +11,8 @@ outcome that stayed unknown can be a repeat; it is counted.
     queue_sqs_errors.py  what SQS's codes mean
     queue_sqs_gate.py    how many calls at a time
     queue_sqs_limits.py  what the queue is and takes
-    queue_sqs_wire.py    one call, over queue_sqs_place.py (where, as whom) and queue_sqs_sign.py
+    queue_sqs_wire.py    one call, signed: queue_sqs_place.py (where, as whom), queue_sqs_sign.py
+    queue_sqs_http.py    its connections
 """
 
 import asyncio
@@ -30,8 +31,9 @@ from penstock.errors import Again, Halt
 from penstock.model import Message, MessageReject, QueueDepth, QueueLimits, Sent
 from penstock.stages.queue_sqs_batch import Outcome, batches, outcome_of, request_body
 from penstock.stages.queue_sqs_gate import Gate
+from penstock.stages.queue_sqs_http import NoReplyError, NotSentError
 from penstock.stages.queue_sqs_limits import read_depth, read_limits
-from penstock.stages.queue_sqs_wire import NoReplyError, NotSentError, Wire
+from penstock.stages.queue_sqs_wire import Wire
 
 # Full jitter: each pause is uniform between 0 and min(5 s, 0.1 s * 2^tries). Source: "Exponential
 # Backoff And Jitter", AWS Architecture Blog. 5 s is small beside a lease of 60 s.
@@ -94,7 +96,6 @@ class SqsQueue:
             url,
             endpoint_url=endpoint_url,
             region=region,
-            connections=connections,
             timeout_seconds=timeout_seconds,
             monotonic=monotonic,
         )
@@ -114,7 +115,7 @@ class SqsQueue:
             await self._wire.refresh()
             self._limits = await read_limits(self._wire, self._url)
         except BaseException:
-            await self._wire.close()
+            self._wire.close()
             raise
         return self._limits
 
@@ -125,7 +126,7 @@ class SqsQueue:
 
     async def close(self) -> None:
         """Close all connections."""
-        await self._wire.close()
+        self._wire.close()
 
     async def send(
         self,
@@ -203,7 +204,7 @@ class SqsQueue:
             self._note_try(run, batch)
             reply = await self._wire.call("SendMessageBatch", body)
             run.batches += 1
-            if sum(len(message.body) for message in batch) < _HASHED_HERE_BYTES_MAX:
+            if len(body) < _HASHED_HERE_BYTES_MAX:
                 return outcome_of(batch, *reply)
             return await asyncio.to_thread(outcome_of, batch, *reply)
         except NotSentError as error:

@@ -11,7 +11,17 @@ from typing import Final
 
 import msgspec
 
-from penstock.model import ATTRIBUTE_DATA_TYPE, Message, MessageReject, QueueLimits
+from penstock.model import (
+    ATTRIBUTE_CLAIM,
+    ATTRIBUTE_CONTENT_TYPE,
+    ATTRIBUTE_DATA_TYPE,
+    ATTRIBUTE_FILE,
+    ATTRIBUTE_ID,
+    ATTRIBUTE_RECORDS,
+    Message,
+    MessageReject,
+    QueueLimits,
+)
 from penstock.stages.queue_sqs_errors import (
     Kind,
     kind_of_call,
@@ -24,15 +34,25 @@ _HTTP_OK: Final = 200
 _REASON_CHARACTERS_MAX: Final = 300  # SQS's texts are shorter; a proxy's page is not
 
 
-class _Attribute(msgspec.Struct, rename="pascal"):
+class _Attribute(msgspec.Struct, rename="pascal", gc=False):
     string_value: str
     data_type: str = ATTRIBUTE_DATA_TYPE
 
 
-class _Entry(msgspec.Struct, rename="pascal", omit_defaults=True):
+class _Attributes(msgspec.Struct, gc=False):
+    """`Message.attributes`, made in half the time."""
+
+    id: _Attribute = msgspec.field(name=ATTRIBUTE_ID)
+    records: _Attribute = msgspec.field(name=ATTRIBUTE_RECORDS)
+    file: _Attribute = msgspec.field(name=ATTRIBUTE_FILE)
+    content_type: _Attribute = msgspec.field(name=ATTRIBUTE_CONTENT_TYPE)
+    claim: _Attribute = msgspec.field(name=ATTRIBUTE_CLAIM)
+
+
+class _Entry(msgspec.Struct, rename="pascal", omit_defaults=True, gc=False):
     id: str
     message_body: str
-    message_attributes: dict[str, _Attribute]
+    message_attributes: _Attributes
     message_group_id: str | None = None
     message_deduplication_id: str | None = None
 
@@ -42,12 +62,12 @@ class _Request(msgspec.Struct, rename="pascal"):
     entries: list[_Entry]
 
 
-class _Receipt(msgspec.Struct, rename="pascal"):
+class _Receipt(msgspec.Struct, rename="pascal", gc=False):
     id: str
     md5: str = msgspec.field(name="MD5OfMessageBody", default="")
 
 
-class _Refusal(msgspec.Struct, rename="pascal"):
+class _Refusal(msgspec.Struct, rename="pascal", gc=False):
     id: str
     code: str = ""
     message: str = ""
@@ -111,9 +131,13 @@ def request_body(queue_url: str, batch: Sequence[Message], group: str | None) ->
         _Entry(
             id=str(message.index),
             message_body=message.body.decode(),
-            message_attributes={
-                name: _Attribute(string_value=value) for name, value in message.attributes.items()
-            },
+            message_attributes=_Attributes(
+                _Attribute(message.id),
+                _Attribute(str(message.records)),
+                _Attribute(message.file),
+                _Attribute(message.content_type),
+                _Attribute(message.claim),
+            ),
             message_group_id=group,
             message_deduplication_id=None if group is None else message.id,
         )
@@ -140,9 +164,11 @@ def outcome_of(batch: Sequence[Message], status: int, query_error: str, body: by
         reply = _reply_decoder.decode(body)
     except msgspec.MsgspecError as error:
         return Outcome(unknown=list(batch), cause=f"the reply is not SQS's ({error})")
-    answered = [entry.id for entry in (*reply.successful, *reply.failed)]
     waiting = {str(message.index): message for message in batch}
-    if len(set(answered)) != len(answered) or not waiting.keys() >= set(answered):
+    try:
+        taken = [(waiting.pop(receipt.id), receipt.md5) for receipt in reply.successful]
+        refused = [(waiting.pop(refusal.id), refusal) for refusal in reply.failed]
+    except KeyError:
         # Someone else's reply: then its receipts prove nothing about our messages either.
         return Outcome(
             unknown=list(batch),
@@ -150,10 +176,10 @@ def outcome_of(batch: Sequence[Message], status: int, query_error: str, body: by
             "stands between here and SQS",
         )
     outcome = Outcome()
-    for receipt in reply.successful:
-        _take_receipt(outcome, waiting.pop(receipt.id), receipt.md5)
-    for refusal in reply.failed:
-        _take_refusal(outcome, waiting.pop(refusal.id), refusal)
+    for message, md5 in taken:
+        _take_receipt(outcome, message, md5)
+    for message, refusal in refused:
+        _take_refusal(outcome, message, refusal)
     if waiting:
         outcome.unknown += waiting.values()
         outcome.cause = "the reply leaves entries out"

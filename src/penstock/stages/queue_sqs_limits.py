@@ -7,7 +7,8 @@ from penstock.errors import Again, Halt
 from penstock.model import QueueDepth, QueueLimits
 from penstock.stages.queue_sqs_batch import error_of
 from penstock.stages.queue_sqs_errors import Kind, kind_of_call, remedy_of
-from penstock.stages.queue_sqs_wire import NoReplyError, NotSentError, Wire
+from penstock.stages.queue_sqs_http import NoReplyError, NotSentError
+from penstock.stages.queue_sqs_wire import Wire
 
 _HTTP_OK = 200
 

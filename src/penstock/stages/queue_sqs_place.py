@@ -26,14 +26,15 @@ _LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
 class Place(NamedTuple):
     """What a connection needs: the endpoint's URL and Host header, region, proxy, TLS, credentials.
 
-    `credentials` are botocore's: ask them for `get_frozen_credentials()`, which may block.
+    `tls` is None where neither speaks TLS. `credentials` are botocore's: ask them for
+    `get_frozen_credentials()`, which may block.
     """
 
     url: URL
     host: str
     region: str
-    proxy: str | None
-    tls: ssl.SSLContext | bool
+    proxy: URL | None
+    tls: ssl.SSLContext | None
     credentials: Any
 
 
@@ -48,12 +49,14 @@ def find(queue_url: str, endpoint_url: str | None, region: str | None) -> Place:
         if endpoint is None and (configured := _configured_endpoint(aws)):
             endpoint = _endpoint("AWS_ENDPOINT_URL", configured)
         endpoint = endpoint or queue.origin()
+        proxy = _proxy(endpoint)
+        is_tls = "https" in (endpoint.scheme, proxy.scheme if proxy else "")
         place = Place(
             url=endpoint,
             host=endpoint.host_port_subcomponent or "",
             region=_region(queue, region, aws, local=str(endpoint.host) in _LOOPBACK),
-            proxy=_proxy(endpoint),
-            tls=_tls(aws.get_config_variable("ca_bundle")),
+            proxy=proxy,
+            tls=_tls(aws.get_config_variable("ca_bundle")) if is_tls else None,
             credentials=aws.get_credentials(),
         )
     except botocore.exceptions.BotoCoreError as error:
@@ -126,19 +129,34 @@ def _configured_endpoint(aws: Any) -> str | None:
     return provider.provide()
 
 
-def _proxy(endpoint: URL) -> str | None:
-    """Return the proxy that the environment names for this endpoint; none for this machine."""
+def _proxy(endpoint: URL) -> URL | None:
+    """Return the proxy that the environment names for this endpoint; none for this machine.
+
+    It may have a user and a password, which no message repeats.
+    """
     host = str(endpoint.host)
     if host in _LOOPBACK or proxy_bypass(host):
         return None
-    return getproxies().get(endpoint.scheme)
-
-
-def _tls(bundle: str | None) -> ssl.SSLContext | bool:
-    """Return how to check certificates: by AWS_CA_BUNDLE, else as this machine does (True)."""
-    if not bundle:
-        return True
+    text = getproxies().get(endpoint.scheme)
+    if not text:
+        return None
     try:
-        return ssl.create_default_context(cafile=bundle)
+        proxy = URL(text if "://" in text else f"http://{text}")
+    except ValueError:
+        proxy = URL()
+    if proxy.scheme not in ("http", "https") or not proxy.host:
+        raise Halt(
+            f"{endpoint.scheme.upper()}_PROXY names no proxy that can be used: it must be like"
+            f" http://proxy.example:3128; NO_PROXY may name {host}"
+        )
+    return proxy
+
+
+def _tls(bundle: str | None) -> ssl.SSLContext:
+    """Return how to check certificates: by AWS_CA_BUNDLE, else as this machine does."""
+    try:
+        tls = ssl.create_default_context(cafile=bundle or None)
     except OSError as error:
         raise Halt(f"AWS_CA_BUNDLE is {bundle}, which cannot be used: {error}") from None
+    tls.set_alpn_protocols(["http/1.1"])
+    return tls

@@ -92,6 +92,9 @@ class Outcome:
         because they have another fate than being processed.
         """
         end = message.first_record + message.records
+        if message.records == 1 and len(self._first_records) == self._packed:
+            position = self._positions[message.first_record]  # one record a file: no search
+            return f"{message.id} {position}-{position}" if position >= 0 else f"{message.id} "
         first = bisect_right(self._first_records, message.first_record) - 1
         last = bisect_left(self._first_records, end) - 1
         following = last + 1
