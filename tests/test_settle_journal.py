@@ -1,6 +1,7 @@
 """What becomes of a claim's files, and which of them a journal entry calls complete."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,14 +16,14 @@ NAMES = tuple(f"{n:03d}.json" for n in range(12))
 
 
 def outcome_and_messages(
-    sizes: Sequence[Sequence[int]], bad: set[int]
+    sizes: Sequence[Sequence[int]], bad: set[int], per_message: Literal["many", 1] = "many"
 ) -> tuple[Outcome, list[Message], list[list[int]]]:
     """Pack one record per size in each file; return also whose records each message holds."""
     outcome = Outcome(NAMES)
     packer = Packer(
         limits=LIMITS,
         message_bytes=None,
-        records_per_message="many",
+        records_per_message=per_message,
         fingerprint="",
         names=NAMES,
         claim=CLAIM,
@@ -50,14 +51,19 @@ def positions(entry: str) -> set[int]:
 
 
 @given(
-    st.lists(st.lists(st.integers(0, 500), max_size=6), min_size=1, max_size=12),
+    st.sampled_from([1, 6]).flatmap(
+        lambda records: st.lists(
+            st.lists(st.integers(0, 500), max_size=records), min_size=1, max_size=12
+        )
+    ),
     st.sets(st.integers(0, 11)),
+    st.sampled_from(["many", 1]),
 )
 def test_a_file_is_complete_with_the_message_of_its_last_record(
-    sizes: list[list[int]], bad: set[int]
+    sizes: list[list[int]], bad: set[int], per_message: Literal["many", 1]
 ) -> None:
     """Against a plain count: an entry names the files that end in its message."""
-    outcome, messages, owners = outcome_and_messages(sizes, bad)
+    outcome, messages, owners = outcome_and_messages(sizes, bad, per_message)
     seen: list[int] = []
     for message, held in zip(messages, owners, strict=True):
         seen += held
