@@ -18,7 +18,7 @@ Results = dict[str, dict[str, Any]]
 _INTRODUCTION = """\
 Written by `make bench` from results.json; [docs/performance.md](../docs/performance.md) says how it
 measures, and what follows."""
-_VERSIONS = ("aiohttp", "botocore", "hiredis", "msgspec", "redis", "uvloop")
+_VERSIONS = ("aiohttp", "botocore", "hiredis", "httptools", "msgspec", "redis", "uvloop")
 
 
 def kept(

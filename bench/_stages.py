@@ -46,6 +46,7 @@ STAGES = {
         "stages/queue_sqs_batch.py",
         "stages/queue_sqs_errors.py",
         "stages/queue_sqs_gate.py",
+        "stages/queue_sqs_http.py",
         "stages/queue_sqs_limits.py",
         "stages/queue_sqs_place.py",
         "stages/queue_sqs_sign.py",

@@ -7,7 +7,7 @@ penstock     SqsQueue.send from four lanes
 boto3        send_message_batch from 16 threads, its retries off
 aiobotocore  the same from 16 tasks; it pins botocore to a narrow range, so it may need an
              interpreter of its own, with aiobotocore, aiohttp, msgspec and uvloop
-floor        aiohttp and a signature with a cached key: no MD5, no reply looked at
+floor        our connections and a signature with a cached key: no MD5, no reply looked at
 
 All use 16 connections. The sink is the tests' SQS stub in a process of its own, which counts and
 forgets. The clients take turns, so that a busy machine hits them all. Prints messages/s and the

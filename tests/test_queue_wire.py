@@ -259,13 +259,14 @@ class Rotating:
     def __init__(self) -> None:
         self.asked = 0
         self.error: Exception | None = None
+        self.session_token_suffix = ""
 
     def get_frozen_credentials(self) -> Keys:
         """Return the next ones."""
         if self.error is not None:
             raise self.error
         self.asked += 1
-        return Keys("test", "test", f"token-{self.asked}")
+        return Keys("test", "test", f"token-{self.asked}{self.session_token_suffix}")
 
 
 @pytest.fixture
@@ -300,6 +301,19 @@ async def test_credentials_that_cannot_be_refreshed_halt(
     sender.clock.now += 61
     with pytest.raises(Halt, match=r"cannot refresh the AWS credentials.*gone"):
         await sender.send(packed(numbered(1)))
+    assert sender.stub.calls["SendMessageBatch"] == 0
+
+
+async def test_credentials_with_a_line_end_are_refused_in_one_line(
+    sender: Sender, rotating: Rotating
+) -> None:
+    """As a stray end in an environment file leaves them: no header can hold that."""
+    rotating.session_token_suffix = "\r\nx: y"
+    sender.clock.now += 61
+    with pytest.raises(Halt, match=r"the AWS credentials hold what no header can") as refusal:
+        await sender.send(packed(numbered(1)))
+    assert "\n" not in str(refusal.value)
+    assert "token-" not in str(refusal.value)
     assert sender.stub.calls["SendMessageBatch"] == 0
 
 
