@@ -259,14 +259,14 @@ class Rotating:
     def __init__(self) -> None:
         self.asked = 0
         self.error: Exception | None = None
-        self.session_token_suffix = ""
+        self.ending = ""
 
     def get_frozen_credentials(self) -> Keys:
         """Return the next ones."""
         if self.error is not None:
             raise self.error
         self.asked += 1
-        return Keys("test", "test", f"token-{self.asked}{self.session_token_suffix}")
+        return Keys("test", "test", f"token-{self.asked}{self.ending}")
 
 
 @pytest.fixture
@@ -308,7 +308,7 @@ async def test_credentials_with_a_line_end_are_refused_in_one_line(
     sender: Sender, rotating: Rotating
 ) -> None:
     """As a stray end in an environment file leaves them: no header can hold that."""
-    rotating.session_token_suffix = "\r\nx: y"
+    rotating.ending = "\r\nx: y"
     sender.clock.now += 61
     with pytest.raises(Halt, match=r"the AWS credentials hold what no header can") as refusal:
         await sender.send(packed(numbered(1)))
