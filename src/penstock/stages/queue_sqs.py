@@ -187,13 +187,15 @@ class SqsQueue:
         places hold, however long telling takes.
         """
         ticket = await self._gate.enter()
-        outcome = Outcome()
+        throttled = False
         try:
-            if run.failure is None:
-                outcome = await self._call(run, batch)
-                await self._take(run, outcome)
+            if run.failure is not None:
+                return Outcome()
+            outcome = await self._call(run, batch)
+            throttled = outcome.throttled
+            await self._take(run, outcome)
         finally:
-            self._gate.leave(ticket, throttled=outcome.throttled)
+            self._gate.leave(ticket, throttled=throttled)
         return outcome
 
     async def _call(self, run: _Run, batch: Sequence[Message]) -> Outcome:
@@ -231,9 +233,9 @@ class SqsQueue:
         """Keep what a call brought; tell of receipts before anything else happens."""
         run.throttled += outcome.throttled
         run.rejected += outcome.rejected
-        run.unknown.update(message.index for message in outcome.unknown)
-        run.unknown.update(message.index for message in outcome.garbled)
-        run.garbled.update(message.index for message in outcome.garbled)
+        run.unknown.update([message.index for message in outcome.unknown + outcome.garbled])
+        if outcome.garbled:
+            run.garbled.update([message.index for message in outcome.garbled])
         if outcome.confirmed:
             run.confirmed += outcome.confirmed
             await run.told(outcome.confirmed)

@@ -6,7 +6,6 @@ model of SQS. Entry ids are the messages' indexes: unique in a claim, the same w
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
@@ -90,8 +89,7 @@ _reply_decoder = msgspec.json.Decoder(_Reply)
 _error_decoder = msgspec.json.Decoder(_Error)
 
 
-@dataclass(slots=True)
-class Outcome:
+class Outcome(msgspec.Struct):
     """What one call made of its messages; each is in exactly one of the lists.
 
     `again` were not taken, `unknown` perhaps were, `garbled` were, but as something else (their MD5
@@ -99,12 +97,12 @@ class Outcome:
     `cause` says why messages have to be sent again. `throttled`: SQS asks for fewer calls.
     """
 
-    confirmed: list[Message] = field(default_factory=list[Message])
-    rejected: list[MessageReject] = field(default_factory=list[MessageReject])
-    again: list[Message] = field(default_factory=list[Message])
-    unknown: list[Message] = field(default_factory=list[Message])
-    garbled: list[Message] = field(default_factory=list[Message])
-    split: list[Message] = field(default_factory=list[Message])
+    confirmed: list[Message] = []
+    rejected: list[MessageReject] = []
+    again: list[Message] = []
+    unknown: list[Message] = []
+    garbled: list[Message] = []
+    split: list[Message] = []
     throttled: bool = False
     halt: str = ""
     cause: str = ""
