@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import shutil
+import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from penstock.entry.embedded_redis import EmbeddedRedis
 from support import campaign
 from support.books import Books
 from support.box import Box
-from support.require import require_redis
+from support.require import require, require_redis
 from support.sender import Clock, Sender
 from support.sqs_stub import SqsStub
 
@@ -72,6 +74,19 @@ async def sender(aws: None) -> AsyncIterator[Sender]:
         await subject.open()
         yield subject
         await subject.queue.close()
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make a certificate for 127.0.0.1, and its key in the same file."""
+    require(present=shutil.which("openssl") is not None, what="openssl on PATH")
+    path = tmp_path_factory.mktemp("tls") / "server.pem"
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2"
+    options = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
+    files = ["-keyout", f"{path}.key", "-out", str(path)]
+    subprocess.run([*command.split(), *options, *files], check=True, capture_output=True)
+    path.write_text(path.read_text() + Path(f"{path}.key").read_text())
+    return path
 
 
 @pytest.fixture(scope="session")

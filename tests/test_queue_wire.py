@@ -2,9 +2,7 @@
 
 import asyncio
 import logging
-import shutil
 import ssl
-import subprocess
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -26,7 +24,6 @@ from penstock.stages.queue_sqs_place import find
 from penstock.stages.queue_sqs_sign import Keys, Signer
 from support.box import Box
 from support.messages import numbered, packed
-from support.require import require
 from support.sender import Clock, Sender, once
 from support.sqs_stub import SqsStub
 
@@ -356,19 +353,6 @@ async def test_a_call_to_a_dead_port_is_not_a_possible_repeat(sender: Sender) ->
     with pytest.raises(Again):
         await sender.send(packed(numbered(1)), before=lambda: limit)
     assert len(sender.clock.pauses) > 3
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make a certificate for 127.0.0.1, and its key in the same file."""
-    require(present=shutil.which("openssl") is not None, what="openssl on PATH")
-    path = tmp_path_factory.mktemp("tls") / "server.pem"
-    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2"
-    options = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
-    files = ["-keyout", f"{path}.key", "-out", str(path)]
-    subprocess.run([*command.split(), *options, *files], check=True, capture_output=True)
-    path.write_text(path.read_text() + Path(f"{path}.key").read_text())
-    return path
 
 
 async def test_over_tls_with_the_bundle_that_aws_tools_use(

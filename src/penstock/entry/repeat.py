@@ -17,7 +17,7 @@ _AGAIN_SECONDS_MAX = 30.0
 
 # glibc's mallopt(3): what is to be set, and to what, in bytes.
 _M_TRIM_THRESHOLD, _TRIMMED_BYTES = -1, 67_108_864
-_M_MMAP_THRESHOLD, _MAPPED_BYTES = -3, 8_388_608
+_M_MMAP_THRESHOLD, _MAPPED_BYTES = -3, 4_718_592  # a body of 1 MiB as text takes 4
 
 T = TypeVar("T")
 Tally_co = TypeVar("Tally_co", covariant=True)

@@ -13,6 +13,8 @@ the event loop's.
 import asyncio
 import base64
 import platform
+import re
+import select
 import socket
 import ssl
 import time
@@ -114,7 +116,8 @@ class Posts:
         too_old = self._monotonic() - _IDLE_SECONDS_MAX
         while self._idle:
             connection = self._idle.pop()
-            if connection.may_be_asked and connection.idle_since_seconds > too_old:
+            is_fresh = connection.idle_since_seconds > too_old
+            if is_fresh and connection.may_be_asked and not connection.has_unread():
                 return connection
             connection.abort()
         return None
@@ -124,10 +127,16 @@ class Posts:
         limit = min(until, asyncio.get_running_loop().time() + _CONNECT_SECONDS_MAX)
         try:
             async with asyncio.timeout_at(limit):
-                return await self._connected()
+                connection = await self._connected()
+                await connection.settle()
+            if connection.may_be_asked:
+                return connection
+            connection.abort()
+            cause = "the server closed the connection, or spoke before it was asked"
         except TimeoutError:
             cause = f"not within {min(self._timeout_seconds, _CONNECT_SECONDS_MAX):g} s"
-        except (OSError, RuntimeError) as error:  # uvloop's own error for a socket; certificates'
+        # RuntimeError is uvloop's of a socket, UnicodeError a host's that cannot be a name.
+        except (OSError, RuntimeError, UnicodeError) as error:
             cause = str(error) or repr(error)
         through = f" through the proxy {self._proxy.origin()}" if self._proxy else ""
         raise NotSentError(f"cannot connect to {self._url}{through}: {cause}")
@@ -187,13 +196,31 @@ class _Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpResponseParser(self)
         self._waiting: asyncio.Future[Reply] | None = None
-        self._usable = False
+        self._usable = True
+        self._came_bytes = 0  # of the reply to this call
+        self._readable = select.poll()
         self._begin_reply()
 
     @property
     def may_be_asked(self) -> bool:
         """Whether the last reply has ended, where it should, and the server keeps it open."""
         return self._usable and self._waiting is None
+
+    async def settle(self) -> None:
+        """Let the event loop see what came with the connection; closes it if that is cancelled."""
+        try:
+            for _ in range(2):  # asyncio's own takes us up again once before it reads
+                await asyncio.sleep(0)
+        except BaseException:
+            self.abort()
+            raise
+
+    def has_unread(self) -> bool:
+        """Whether something came, an end perhaps, that a busy event loop has not seen yet.
+
+        It would be taken for the reply to the next call.
+        """
+        return bool(self._readable.poll(0))
 
     def ask(self, head: bytes, body: bytes) -> "asyncio.Future[Reply]":
         """Send one request; the future has its reply, or raises NoReplyError with the cause."""
@@ -213,7 +240,11 @@ class _Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See asyncio.Protocol."""
         self._transport = cast(asyncio.Transport, transport)
-        self._usable = True
+        self._readable.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
+
+    def eof_received(self) -> None:
+        """See asyncio.Protocol."""
+        self._usable = False
 
     def data_received(self, data: bytes) -> None:
         """See asyncio.Protocol."""
@@ -225,7 +256,7 @@ class _Connection(asyncio.Protocol):
         else:
             try:
                 self._parser.feed_data(data)
-            except httptools.HttpParserError as error:
+            except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
                 self._fail(f"what came is no HTTP/1.1 reply ({error})")
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -312,12 +343,12 @@ class _Tunnel(asyncio.Protocol):
         self._came += data
         if self.dug.done() or (b"\r\n\r\n" not in self._came and len(self._came) < _HEAD_BYTES_MAX):
             return
-        version, _, rest = self._came.partition(b"\r\n")[0].partition(b" ")
-        if version in (b"HTTP/1.1", b"HTTP/1.0") and rest[:1] == b"2":
+        status = re.match(rb"HTTP/1\.[01] ([1-5]\d\d)\b", self._came)
+        if status and status[1][:1] == b"2":
             self.dug.set_result(None)
         else:
-            said = rest.decode("ascii", "replace")
-            self.dug.set_exception(ConnectionError(f"the proxy refuses it: {said}"))
+            said = status[1].decode() if status else "what is no HTTP/1.1 reply"
+            self.dug.set_exception(ConnectionError(f"the proxy answers {said}"))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio.Protocol."""

@@ -107,7 +107,8 @@ class _Chunk:
 class _Listing(NamedTuple):
     """What a scan found: new names, known ones that are gone with their chunks, how many no files.
 
-    `changed_ns` is the directory's time of change, 0 where another scan could find something more.
+    `new` is in order, the first name last. `changed_ns` is the directory's time of change, 0 where
+    another scan could find something more.
     """
 
     new: list[str]
@@ -159,7 +160,8 @@ class Index:
         self._places: dict[str, _Chunk] = {}
         self._chunks: list[_Chunk | None] = []  # None: all gone
         self._chunks_gone = 0  # before the first of _chunks
-        self._found: deque[str] = deque()  # to be looked at
+        self._found: deque[str] = deque()  # to be looked at: told by events
+        self._listed: list[str] = []  # and by scans, the first one last
         self._closed: set[str] = set()  # of these, those whose writer is done
         self._settling = Settling(settle_seconds)
         self._settled: set[str] = set()  # those that are complete although they look young
@@ -312,12 +314,12 @@ class Index:
             self._news.clear()
             if self._watch and self._failed:
                 raise self._failed
-            if not (self._watch or self._found or self._end() > place) and scan:
+            if not (self._watch or self._listed or self._end() > place) and scan:
                 pause_seconds = self._scan_seconds / _SCAN_SHARE_MAX
                 await asyncio.sleep(self._scanned_at_seconds + pause_seconds - time.monotonic())
                 await self._scan()
-            while self._end() <= place and (self._found or self._is_due()):
-                found = [self._found.popleft() for _ in range(min(_LOOK_MAX, len(self._found)))]
+            while self._end() <= place and (self._found or self._listed or self._is_due()):
+                found = self._all_found()
                 if not self._complete_only:
                     found = await self._place_by_samples(found)
                 self._settle(await self.look_at(sorted([*found, *self._all_due()])))
@@ -343,6 +345,14 @@ class Index:
 
     def _is_due(self) -> bool:
         return bool(self._due) and self._due[0][0] <= time.monotonic()
+
+    def _all_found(self) -> list[str]:
+        """Take names that are to be looked at."""
+        if self._found:
+            return [self._found.popleft() for _ in range(min(_LOOK_MAX, len(self._found)))]
+        found = self._listed[: -_LOOK_MAX - 1 : -1]
+        del self._listed[-_LOOK_MAX:]
+        return found
 
     def _all_due(self) -> Iterator[str]:
         """Take names whose time to look at again has come."""
@@ -509,13 +519,13 @@ class Index:
     def _take_listing(self, listing: _Listing) -> None:
         new, gone, self._ignored, _ = listing
         known = self._places  # by now: others came by an event, meanwhile
-        new.sort(reverse=True)
-        while new:  # never all of them twice in memory
-            some = [name for name in reversed(new[-_CHUNK:]) if name not in known]
-            del new[-_CHUNK:]
-            fresh = dict.fromkeys(some, _UNPLACED)  # a name may be listed twice
-            known.update(fresh)
-            self._found.extend(fresh)
+        for at in reversed(range(0, len(new), _CHUNK)):
+            some = new[at : at + _CHUNK]
+            fresh = [name for name in dict.fromkeys(some) if name not in known]
+            if len(fresh) < len(some):  # listed twice, or told by an event
+                new[at : at + _CHUNK] = fresh
+            known.update(dict.fromkeys(fresh, _UNPLACED))
+        self._listed[:0] = new
         self.drop(name for name, chunk in gone if known.get(name) is chunk)
 
     def _read_directory(self, before: Sequence[tuple[_Chunk, int, int]]) -> _Listing | None:
@@ -531,7 +541,7 @@ class Index:
         if changed_ns == self._changed_ns and known_for_seconds < self._rescan_seconds:
             return None
         is_settled = time.time() - changed_ns / 1e9 > _TICK_SECONDS_MAX and not self._watch
-        new: list[str] = []
+        parts: list[list[str]] = []
         ignored = 0
         seen: Counter[_Chunk | None] = Counter()
         chunk_of, matches = self._places.get, self._matches
@@ -554,9 +564,16 @@ class Index:
                     if len(found) < len(unknown):
                         others = {entry.name for entry in unknown}.difference(found)
                         ignored += sum(not names.is_draft(name) for name in others)
-                    new += found
+                    parts.append(found)
         except OSError as error:
             raise Again(f"list {self._spool}: {error.strerror}") from None
+        # In one piece at once: a list that grows to a million leaves holes in memory.
+        new = [""] * sum(map(len, parts))
+        at = 0
+        for part in parts:
+            new[at : at + len(part)] = part
+            at += len(part)
+        new.sort(reverse=True)
         gone = [*self._missing(before, seen)]
         return _Listing(new, gone, ignored, changed_ns if is_settled else 0)
 
