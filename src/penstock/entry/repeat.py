@@ -17,7 +17,8 @@ _AGAIN_SECONDS_MAX = 30.0
 
 # glibc's mallopt(3): what is to be set, and to what, in bytes.
 _M_TRIM_THRESHOLD, _TRIMMED_BYTES = -1, 67_108_864
-_M_MMAP_THRESHOLD, _MAPPED_BYTES = -3, 4_718_592  # a body of 1 MiB as text takes 4
+_M_MMAP_THRESHOLD, _MAPPED_BYTES = -3, 4_718_592  # a body of 1 MiB takes 4 as text
+_M_ARENA_MAX, _ARENAS = -8, 1
 
 T = TypeVar("T")
 Tally_co = TypeVar("Tally_co", covariant=True)
@@ -53,13 +54,15 @@ def keep_memory() -> None:
     """Have freed memory kept for what is read and sent next, up to 64 MiB.
 
     Claims come and go by the megabyte; glibc would give that back to the kernel each time, which
-    clears every page before it gives it out anew: up to a tenth of a loader's time. Another C
-    library is left as it is.
+    clears every page before it gives it out anew: up to a tenth of a loader's time. All threads
+    share one heap, which has fewer holes: of Python's only one runs at a time. Another C library is
+    left as it is.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_M_TRIM_THRESHOLD, _TRIMMED_BYTES)
         mallopt(_M_MMAP_THRESHOLD, _MAPPED_BYTES)
+        mallopt(_M_ARENA_MAX, _ARENAS)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -107,11 +107,13 @@ class _Chunk:
 class _Listing(NamedTuple):
     """What a scan found: new names, known ones that are gone with their chunks, how many no files.
 
-    `new` is in order, the first name last. `changed_ns` is the directory's time of change, 0 where
-    another scan could find something more.
+    `new` has the names in no order and `last_first` in theirs: whoever takes the one as it is need
+    not make the other. `changed_ns` is the directory's time of change, 0 where another scan could
+    find something more.
     """
 
-    new: list[str]
+    new: dict[str, _Chunk]
+    last_first: list[str]
     gone: Sequence[tuple[str, _Chunk]]
     ignored: int
     changed_ns: int
@@ -517,16 +519,19 @@ class Index:
         self._scan_seconds = time.monotonic() - began
 
     def _take_listing(self, listing: _Listing) -> None:
-        new, gone, self._ignored, _ = listing
-        known = self._places  # by now: others came by an event, meanwhile
-        for at in reversed(range(0, len(new), _CHUNK)):
-            some = new[at : at + _CHUNK]
-            fresh = [name for name in dict.fromkeys(some) if name not in known]
-            if len(fresh) < len(some):  # listed twice, or told by an event
-                new[at : at + _CHUNK] = fresh
-            known.update(dict.fromkeys(fresh, _UNPLACED))
-        self._listed[:0] = new
-        self.drop(name for name, chunk in gone if known.get(name) is chunk)
+        """Note what a scan found; what an event told of meanwhile is known better by now."""
+        known, new, last_first = self._places, listing.new, listing.last_first
+        if not known.keys().isdisjoint(new):
+            last_first = [name for name in last_first if name not in known]
+        self._listed = last_first + self._listed if self._listed else last_first
+        # The larger takes in the smaller: a million names are never in two dictionaries.
+        if len(known) < len(new):
+            new.update(known)
+            self._places = new
+        else:
+            known.update(dict.fromkeys(last_first, _UNPLACED))
+        self._ignored = listing.ignored
+        self.drop(name for name, chunk in listing.gone if self._places.get(name) is chunk)
 
     def _read_directory(self, before: Sequence[tuple[_Chunk, int, int]]) -> _Listing | None:
         """Read the whole directory, unless it is as it was; runs in a thread, and changes nothing.
@@ -541,7 +546,7 @@ class Index:
         if changed_ns == self._changed_ns and known_for_seconds < self._rescan_seconds:
             return None
         is_settled = time.time() - changed_ns / 1e9 > _TICK_SECONDS_MAX and not self._watch
-        parts: list[list[str]] = []
+        new: dict[str, _Chunk] = {}
         ignored = 0
         seen: Counter[_Chunk | None] = Counter()
         chunk_of, matches = self._places.get, self._matches
@@ -564,18 +569,12 @@ class Index:
                     if len(found) < len(unknown):
                         others = {entry.name for entry in unknown}.difference(found)
                         ignored += sum(not names.is_draft(name) for name in others)
-                    parts.append(found)
+                    new.update(dict.fromkeys(found, _UNPLACED))
         except OSError as error:
             raise Again(f"list {self._spool}: {error.strerror}") from None
-        # In one piece at once: a list that grows to a million leaves holes in memory.
-        new = [""] * sum(map(len, parts))
-        at = 0
-        for part in parts:
-            new[at : at + len(part)] = part
-            at += len(part)
-        new.sort(reverse=True)
         gone = [*self._missing(before, seen)]
-        return _Listing(new, gone, ignored, changed_ns if is_settled else 0)
+        last_first = sorted(new, reverse=True)
+        return _Listing(new, last_first, gone, ignored, changed_ns if is_settled else 0)
 
     def _missing(
         self, before: Sequence[tuple[_Chunk, int, int]], seen: Mapping[_Chunk | None, int]
