@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import os
 import random
 import threading
@@ -425,6 +426,29 @@ async def test_a_directory_that_changed_just_now_proves_nothing(
     for _ in range(3):
         assert (await index.page(cursor, 10)).files == []
     assert len(readings) == before + 3
+
+
+async def test_a_directory_that_could_not_be_read_is_read_again(
+    make: Make, spool: Path, readings: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not changed since it was read is no answer where it could not be read meanwhile."""
+    (spool / "a.json").write_text("{}")
+    index = await make(watch=False, settle_seconds=0, rescan_seconds=3600.0)
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() + 60)
+    _, cursor = await told(index)
+    (spool / "b.json").write_text("{}")
+    counted = os.scandir
+
+    def broken(_: int) -> Any:
+        raise OSError(errno.EIO, "broken")
+
+    monkeypatch.setattr(os, "scandir", broken)
+    for _ in range(2):
+        with pytest.raises(Again, match="broken"):
+            await index.page(cursor, 10)
+    monkeypatch.setattr(os, "scandir", counted)
+    assert (await told(index, cursor))[0] == ["b.json"]
 
 
 async def test_a_directory_that_never_changes_is_read_now_and_then(

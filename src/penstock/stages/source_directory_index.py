@@ -177,8 +177,7 @@ class Index:
         self._failed: Again | None = None  # the last scan
         self._scanned_at_seconds = -math.inf
         self._scan_seconds = 0.0
-        self._changed_ns = 0  # when the directory was last read; 0 if that proves nothing
-        self._read_at_seconds = -math.inf
+        self._changed_ns = 0  # the directory, when it was last read; 0 if that proves nothing
         self._ignored = 0
         self._stopped = False
         self._sure = False  # events have told of everything since the last scan
@@ -316,7 +315,8 @@ class Index:
             self._news.clear()
             if self._watch and self._failed:
                 raise self._failed
-            if not (self._watch or self._listed or self._end() > place) and scan:
+            is_all_told = not (self._watch or self._listed or self._end() > place)
+            if is_all_told and scan and not await asyncio.to_thread(self._is_unchanged):
                 pause_seconds = self._scan_seconds / _SCAN_SHARE_MAX
                 await asyncio.sleep(self._scanned_at_seconds + pause_seconds - time.monotonic())
                 await self._scan()
@@ -503,14 +503,13 @@ class Index:
         self._scanned_at_seconds = began
         try:
             before = [(chunk, chunk.live, len(chunk.names)) for chunk in self._chunks if chunk]
-            found = await asyncio.to_thread(self._read_directory, before)
+            listing = await asyncio.to_thread(self._read_directory, before)
         except Again as error:
-            self._failed = error
+            self._failed, self._changed_ns = error, 0
             raise
         self._failed = None
-        if found is not None:
-            self._changed_ns, self._read_at_seconds = found.changed_ns, began
-            self._take_listing(found)
+        self._changed_ns = listing.changed_ns
+        self._take_listing(listing)
         self._sure = self._watch and overflows == self.overflows
         self.scans += 1
         if self.files > self._large_files:
@@ -533,19 +532,20 @@ class Index:
         self._ignored = listing.ignored
         self.drop(name for name, chunk in listing.gone if self._places.get(name) is chunk)
 
-    def _read_directory(self, before: Sequence[tuple[_Chunk, int, int]]) -> _Listing | None:
-        """Read the whole directory, unless it is as it was; runs in a thread, and changes nothing.
+    def _is_unchanged(self) -> bool:
+        """Tell whether another scan would find what the last one found, by the directory's time."""
+        self.check_spool()
+        is_recent = time.monotonic() - self._scanned_at_seconds < self._rescan_seconds
+        return is_recent and os.fstat(self._fd).st_ctime_ns == self._changed_ns
 
-        A million names take 0.4 s. `before` are the chunks, how many of their names lay there, and
-        how many they had.
+    def _read_directory(self, before: Sequence[tuple[_Chunk, int, int]]) -> _Listing:
+        """Read the whole directory; runs in a thread, and changes nothing: 0.4 s a million names.
+
+        `before` are the chunks, how many of their names lay there, and how many they had.
         """
         self.check_spool()
-        # Whatever comes or goes changes this; st_mtime anyone can set.
-        changed_ns = os.fstat(self._fd).st_ctime_ns
-        known_for_seconds = time.monotonic() - self._read_at_seconds
-        if changed_ns == self._changed_ns and known_for_seconds < self._rescan_seconds:
-            return None
-        is_settled = time.time() - changed_ns / 1e9 > _TICK_SECONDS_MAX and not self._watch
+        changed_ns = os.fstat(self._fd).st_ctime_ns  # by all that comes or goes, and nobody sets it
+        is_settled = time.time() - changed_ns / 1e9 > _TICK_SECONDS_MAX
         new: dict[str, _Chunk] = {}
         ignored = 0
         seen: Counter[_Chunk | None] = Counter()
