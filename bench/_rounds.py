@@ -79,16 +79,20 @@ class _Ended(NamedTuple):
     memory_bytes: int
 
 
-def idle_seconds(place: Place) -> float:
+def idle_seconds(place: Place, workload: Workload) -> float:
     """Return the CPU of a `penstock load` that finds nothing: what a loader pays for its start.
 
-    The least of three: the first may compile what it imports.
+    It looks into an empty directory, but imports what the workload's source needs. The least of
+    three: the first may compile what it imports.
     """
     (place.root / "nothing").mkdir(exist_ok=True)
     text = configured(place, WORKLOADS[0]).read_text()
     config = place.root / "nothing.toml"
     config.write_text(text.replace(f'"{place.source_url}"', f'"{place.root}/nothing"', 1))
-    load = ["-m", "penstock", "load", "--json", "--config", str(config)]
+    source = "wiring" if workload.source == "directory" else "wiring_http"
+    run_penstock = "runpy.run_module('penstock', run_name='__main__', alter_sys=True)"
+    load = ["-c", f"import runpy, penstock.entry.{source}; {run_penstock}"]
+    load += ["load", "--json", "--config", str(config)]
     return min(_wait(_start(load, place.log), place.log).cpu_seconds for _ in range(3))
 
 

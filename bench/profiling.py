@@ -86,7 +86,7 @@ async def profile(workload: Workload, directory: Path, rounds: int) -> None:
     root = Path(tempfile.mkdtemp(prefix="penstock-profile-", dir=directory))
     try:
         async with run.place(workload, root, workload.files) as place:
-            idle = await asyncio.to_thread(_rounds.idle_seconds, place)
+            idle = await asyncio.to_thread(_rounds.idle_seconds, place, workload)
             for _ in range(rounds):
                 alone = await asyncio.to_thread(_rounds.run, place, workload, _ONE, idle)
                 rates.append(alone.per_second)

@@ -87,7 +87,7 @@ async def measure(workload: Workload, directory: Path, rounds: int) -> dict[str,
         root = Path(tempfile.mkdtemp(prefix="penstock-bench-", dir=directory))
         try:
             async with place(workload, root, files) as here:
-                idle = await asyncio.to_thread(_rounds.idle_seconds, here)
+                idle = await asyncio.to_thread(_rounds.idle_seconds, here, workload)
                 for number in range(rounds):
                     turn = number % len(contestants)
                     for one in (*contestants[turn:], *contestants[:turn]):

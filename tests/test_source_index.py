@@ -395,14 +395,20 @@ def readings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return marks
 
 
+@pytest.fixture
+def a_minute_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have whatever was written just now be a minute old."""
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() + 60)
+
+
+@pytest.mark.usefixtures("a_minute_later")
 async def test_a_directory_that_did_not_change_is_not_read_again(
-    make: Make, spool: Path, readings: list[int], monkeypatch: pytest.MonkeyPatch
+    make: Make, spool: Path, readings: list[int]
 ) -> None:
     """A million files that lie there cost a pass one listing; what comes or goes, another one."""
     (spool / "a.json").write_text("{}")
     index = await make(watch=False, settle_seconds=0, rescan_seconds=3600.0)
-    now = time.time
-    monkeypatch.setattr(time, "time", lambda: now() + 60)  # it changed a minute ago
     _, cursor = await told(index)
     for _ in range(3):
         assert (await index.page(cursor, 10)).files == []
@@ -428,14 +434,13 @@ async def test_a_directory_that_changed_just_now_proves_nothing(
     assert len(readings) == before + 3
 
 
+@pytest.mark.usefixtures("a_minute_later")
 async def test_a_directory_that_could_not_be_read_is_read_again(
     make: Make, spool: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not to have changed since it was read is no answer once it could not be read."""
     (spool / "a.json").write_text("{}")
     index = await make(watch=False, settle_seconds=0, rescan_seconds=0.5)
-    now = time.time
-    monkeypatch.setattr(time, "time", lambda: now() + 60)
     _, cursor = await told(index)
 
     def broken(_: int) -> Any:
@@ -449,14 +454,13 @@ async def test_a_directory_that_could_not_be_read_is_read_again(
             await index.page(cursor, 10)
 
 
+@pytest.mark.usefixtures("a_minute_later")
 async def test_a_directory_that_never_changes_is_read_now_and_then(
-    make: Make, spool: Path, readings: list[int], monkeypatch: pytest.MonkeyPatch
+    make: Make, spool: Path, readings: list[int]
 ) -> None:
     """Some file systems do not say that an entry came: their word counts for a while only."""
     (spool / "a.json").write_text("{}")
     index = await make(watch=False, settle_seconds=0, rescan_seconds=0.1)
-    now = time.time
-    monkeypatch.setattr(time, "time", lambda: now() + 60)
     _, cursor = await told(index)
     assert len(readings) == 1
     until = time.monotonic() + A_LONG_TIME_SECONDS

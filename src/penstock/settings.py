@@ -195,7 +195,7 @@ class Queue(_Section):
         description="the largest message to make; empty: the largest the queue takes",
     )
     connections: int = Field(
-        default=64,
+        default=128,
         ge=1,
         le=256,
         description="SendMessageBatch calls in flight at once, a worker; 16 of those above 128 KiB",
@@ -331,7 +331,11 @@ class Serve(_Section):
         description="'poll' where the file system tells no events, as over a network",
     )
     rescan_seconds: float = Field(
-        default=20.0, ge=1, le=25, description="pause between two scans of the directory"
+        default=20.0,
+        ge=1,
+        le=25,
+        description="pause between two scans of the directory; a worker on it, too, believes its"
+        " time of change no longer",
     )
     access_log: bool = Field(default=False, description="a log line per request")
 

@@ -292,7 +292,7 @@ def listener_on(port: int) -> socket.socket:
 
 async def is_answered(url: str, status: int = 200) -> bool:
     """Tell whether a server answers a GET of `url` with `status`; wait up to two seconds for it."""
-    # Here, because a box whose parts speak no HTTP does without: 0.2 s of imports, and 19 MB.
+    # Here, because a box whose parts speak no HTTP does without: 0.14 s of imports, and 10 MB.
     import aiohttp  # noqa: PLC0415
 
     timeout = aiohttp.ClientTimeout(total=_PROBE_SECONDS)

@@ -94,14 +94,14 @@ def _endpoint(setting: str, text: str) -> URL:
     return endpoint
 
 
-def _http(text: str) -> URL | None:
-    """Return an http address as a URL, None if it is none, or has a user or a password in it."""
+def _http(text: str, *, with_user: bool = False) -> URL | None:
+    """Return an http address as a URL, None if it is none, or has a user that it may not have."""
     try:
         url = URL(text)
     except ValueError:  # yarl's text may repeat a part of a password
         return None
-    plain = url.scheme in ("http", "https") and url.host and "@" not in url.raw_authority
-    return url if plain else None
+    plain = with_user or "@" not in url.raw_authority
+    return url if url.scheme in ("http", "https") and url.host and plain else None
 
 
 def _region(queue: URL, region: str | None, aws: Any, *, local: bool) -> str:
@@ -140,11 +140,8 @@ def _proxy(endpoint: URL) -> URL | None:
     text = getproxies().get(endpoint.scheme)
     if not text:
         return None
-    try:
-        proxy = URL(text if "://" in text else f"http://{text}")
-    except ValueError:
-        proxy = URL()
-    if proxy.scheme not in ("http", "https") or not proxy.host:
+    proxy = _http(text if "://" in text else f"http://{text}", with_user=True)
+    if proxy is None:
         raise Halt(
             f"{endpoint.scheme.upper()}_PROXY names no proxy that can be used: it must be like"
             f" http://proxy.example:3128; NO_PROXY may name {host}"

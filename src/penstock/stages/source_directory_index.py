@@ -107,9 +107,9 @@ class _Chunk:
 class _Listing(NamedTuple):
     """What a scan found: new names, known ones that are gone with their chunks, how many no files.
 
-    `new` has the names in no order and `last_first` in theirs: whoever takes the one as it is need
-    not make the other. `changed_ns` is the directory's time of change, 0 where another scan could
-    find something more.
+    `last_first` has the names of `new`, sorted, the first one last: by the thread that scans, since
+    it takes a second for a million, which the event loop does not have. `changed_ns` is the
+    directory's time of change, 0 where another scan could find something more.
     """
 
     new: dict[str, _Chunk]
