@@ -134,7 +134,8 @@ async def test_the_template_drains_a_spool_by_its_own_schedules(tmp_path: Path) 
 @pytest.mark.timeout(600)
 async def test_a_loader_killed_in_mid_run_is_followed_by_the_next_tick(tmp_path: Path) -> None:
     """Its process is killed with -9 while it sends; the schedule's next run finishes its claims."""
-    config = f"{CONFIG}[queue]\nrecords_per_message = 1\n[ledger]\nlease_seconds = 5\n"
+    queue = "[queue]\nrecords_per_message = 1\nconnections = 16\n"
+    config = f"{CONFIG}{queue}[ledger]\nlease_seconds = 5\n"
     async with local(tmp_path, {"LoaderSchedule": "rate(1 minute)"}, config) as cloud:
         write(cloud, 0, 20_000)
         while await count(cloud, "messages_submitted") < 500:
