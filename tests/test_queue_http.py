@@ -9,7 +9,6 @@ import logging
 import random
 import socket
 import ssl
-import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,16 @@ from yarl import URL
 from penstock.stages import queue_sqs_http as http
 from penstock.stages.queue_sqs_http import NoReplyError, NotSentError, Posts, Reply
 from support.require import require
-from support.scripted_http import Line, ScriptedHttp, closes, reply, says, silence, tunnel
+from support.scripted_http import (
+    Line,
+    ScriptedHttp,
+    closes,
+    reply,
+    says,
+    silence,
+    speaking_unasked,
+    tunnel,
+)
 from support.sender import Clock
 
 GOOD, EVIL, FINE = reply(b"good"), reply(b"evil"), Reply(200, "", b"fine")
@@ -196,38 +204,11 @@ async def test_a_connection_that_is_just_being_closed_is_not_used() -> None:
 async def test_what_came_while_the_loop_was_busy_is_not_the_next_reply() -> None:
     """A second reply, or the end, that lies unread when the next call is made, counts for it."""
     for unasked in (EVIL, b""):
-        replied, ended = threading.Event(), threading.Event()
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            given = (server, unasked, replied, ended)
-            speaking = threading.Thread(target=_speak_twice, args=given)
-            speaking.start()
-            async with posts_to(f"http://127.0.0.1:{server.getsockname()[1]}") as posts:
-                try:
-                    assert (await ask(posts)).body == b"good"
-                    replied.set()
-                    ended.wait(1)  # in one step with the next call: the loop sees nothing
-                    assert await ask(posts) == FINE
-                finally:
-                    speaking.join(1)
-
-
-def _speak_twice(
-    server: socket.socket, unasked: bytes, replied: threading.Event, ended: threading.Event
-) -> None:
-    """Answer a call, then say something, or close; answer another on another connection."""
-    server.settimeout(0.2)
-    with server.accept()[0] as first:
-        first.recv(65_536)
-        first.sendall(GOOD)
-        replied.wait(1)
-        if unasked:
-            first.sendall(unasked)
-        else:
-            first.shutdown(socket.SHUT_WR)
-        ended.set()
-        with contextlib.suppress(TimeoutError), server.accept()[0] as second:
-            second.recv(65_536)
-            second.sendall(reply(b"fine"))
+        with speaking_unasked(GOOD, unasked, reply(b"fine")) as (url, speak):
+            async with posts_to(url) as posts:
+                assert (await ask(posts)).body == b"good"
+                speak()  # in one step with the next call: the loop sees nothing
+                assert await ask(posts) == FINE
 
 
 async def test_a_connection_idle_for_three_seconds_is_closed() -> None:

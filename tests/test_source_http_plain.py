@@ -19,6 +19,7 @@ from support import malicious_http
 from support.malicious_http import DATE, MaliciousHttp, reply
 from support.nginx import nginx_over, source_at
 from support.require import require, require_nginx
+from support.scripted_http import speaking_unasked
 
 
 @pytest.fixture
@@ -171,6 +172,21 @@ async def test_what_follows_the_last_reply_is_not_the_next_one(
     server.answers["/z"] = malicious_http.raw(good + good.replace(b"good", b"evil"))
     assert await get_all(site, "x", "z") == [b"x", b"good"]
     assert await get_all(site, "y", "y") == [b"fine", b"fine"]
+
+
+async def test_what_came_while_the_loop_was_busy_is_not_the_next_file() -> None:
+    """Another file's bytes, or the end, that lie unread when the next file is asked for."""
+    plain_reply = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n"
+    for unasked in (plain_reply + b"evil", b""):
+        first, second = plain_reply + b"good", plain_reply + b"fine"
+        with speaking_unasked(first, unasked, second) as (url, speak):
+            site = HttpSite(url, timeout_seconds=1)
+            try:
+                assert await get(site, "x") == b"good"
+                speak()  # in one step with the next call: the loop sees nothing
+                assert await get_all(site, "y") == [b"fine"]
+            finally:
+                await site.close()
 
 
 async def test_a_drip_is_given_up_in_time(server: MaliciousHttp) -> None:

@@ -12,7 +12,8 @@ import re
 import socket
 import ssl
 import struct
-from collections.abc import Awaitable, Callable
+import threading
+from collections.abc import Awaitable, Callable, Generator
 from typing import NamedTuple, Self
 
 
@@ -182,3 +183,42 @@ async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
             writer.write(data)
             await writer.drain()
     writer.close()
+
+
+@contextlib.contextmanager
+def speaking_unasked(
+    first: bytes, unasked: bytes, second: bytes
+) -> Generator[tuple[str, Callable[[], None]]]:
+    """Give the address of a server, and what has it say `unasked` while the event loop is busy.
+
+    Its first connection is answered with `first`, and closed where `unasked` is nothing; another
+    one, if it comes, with `second`.
+    """
+    replied, ended = threading.Event(), threading.Event()
+
+    def speak(server: socket.socket) -> None:
+        server.settimeout(0.2)
+        with server.accept()[0] as one:
+            one.recv(65_536)
+            one.sendall(first)
+            replied.wait(1)
+            if unasked:
+                one.sendall(unasked)
+            else:
+                one.shutdown(socket.SHUT_WR)
+            ended.set()
+            with contextlib.suppress(TimeoutError), server.accept()[0] as other:
+                other.recv(65_536)
+                other.sendall(second)
+
+    def go() -> None:
+        replied.set()
+        ended.wait(1)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        speaking = threading.Thread(target=speak, args=(server,))
+        speaking.start()
+        try:
+            yield f"http://127.0.0.1:{server.getsockname()[1]}", go
+        finally:
+            speaking.join(1)

@@ -13,6 +13,7 @@ enough, and what was not answered when a connection ended is asked again on anot
 
 import asyncio
 import re
+import select
 import ssl
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -113,8 +114,8 @@ class PlainGets:
     def _free(self) -> "_Connection | None":
         while self._idle:
             connection = self._idle.pop()
-            used_ago_seconds = time.monotonic() - connection.asked_at_seconds
-            if connection.may_be_asked and used_ago_seconds < _IDLE_SECONDS:
+            is_fresh = time.monotonic() - connection.asked_at_seconds < _IDLE_SECONDS
+            if is_fresh and connection.may_be_asked and not connection.has_unread():
                 return connection
             connection.abort()
         return None
@@ -171,6 +172,16 @@ class _Connection(asyncio.Protocol):
     def may_be_asked(self) -> bool:
         """Whether the last reply has ended, where it should, and the server keeps it open."""
         return self._usable and self._waiting is None
+
+    def has_unread(self) -> bool:
+        """Whether something came, an end perhaps, that a busy event loop has not seen yet.
+
+        It would be taken for the first of the next replies: for another file.
+        """
+        transport = cast("asyncio.Transport", self._transport)
+        readable = select.poll()
+        readable.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
+        return bool(readable.poll(0))
 
     def ask(
         self,
