@@ -3,7 +3,7 @@
 import string
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from penstock import names
@@ -87,6 +87,7 @@ NEARLY_DATED = st.lists(
 
 
 @given(st.lists(NEARLY_DATED, max_size=6), st.lists(NEARLY_DATED, max_size=3))
+@example(["2026-11-23.json", "2026-11-23T06:15:00.json"], [])
 def test_runs_of_an_hour_are_those_of_each_name(ends: list[str], beginnings: list[str]) -> None:
     """However names begin alike: each is in its order, in a run of the hour that it tells alone."""
     wanted = [begin + end for begin in ["", *beginnings] for end in ends]
