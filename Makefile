@@ -21,7 +21,7 @@ check: .venv/installed ## Format, lint, types, import rules, docs.
 	@.venv/bin/ruff check --quiet .
 	@.venv/bin/pyright
 	@.venv/bin/lint-imports --no-cache >.cache/lint-imports.log || { cat .cache/lint-imports.log; exit 1; }
-	@.venv/bin/pytest -m "not campaign" tests/test_docs.py
+	@.venv/bin/pytest -m "not campaign" tests/project/test_docs.py
 
 format: .venv/installed ## Format the code, and mend what the linter can.
 	@.venv/bin/ruff check --quiet --fix . ; .venv/bin/ruff format --quiet .

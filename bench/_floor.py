@@ -21,8 +21,8 @@ from _plan import Plan, main
 from _queue_sqs_floor import sender
 from _spool import COMMENT
 
-from penstock.entry.repeat import keep_memory
-from penstock.stages import source_server_wire as wire
+from penstock.repeat import keep_memory
+from penstock.source import frames as wire
 
 Read = Callable[[Sequence[str]], Sequence[bytes]]
 

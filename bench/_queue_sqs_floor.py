@@ -11,7 +11,7 @@ import msgspec
 from _queue_sqs_client import Count, entries_of, from_tasks, main, messages_of
 from yarl import URL
 
-from penstock.stages.queue_sqs_http import Posts
+from penstock.sqs.http import Posts
 
 Send = Callable[[Sequence[Mapping[str, Any]]], Coroutine[Any, Any, None]]
 

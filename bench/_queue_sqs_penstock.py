@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from _queue_sqs_client import CONNECTIONS, Count, main, messages_of
 
 from penstock.model import Message
-from penstock.stages.queue_sqs import SqsQueue
+from penstock.sqs.queue import SqsQueue
 
 LANES = 4
 

@@ -91,7 +91,7 @@ def idle_seconds(place: Place, workload: Workload) -> float:
     config.write_text(text.replace(f'"{place.source_url}"', f'"{place.root}/nothing"', 1))
     source = "wiring" if workload.source == "directory" else "wiring_http"
     run_penstock = "runpy.run_module('penstock', run_name='__main__', alter_sys=True)"
-    load = ["-c", f"import runpy, penstock.entry.{source}; {run_penstock}"]
+    load = ["-c", f"import runpy, penstock.{source}; {run_penstock}"]
     load += ["load", "--json", "--config", str(config)]
     return min(_wait(_start(load, place.log), place.log).cpu_seconds for _ in range(3))
 

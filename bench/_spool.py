@@ -4,7 +4,7 @@ import os
 import random
 from pathlib import Path
 
-from penstock.entry.demo_tweets import Template
+from penstock.demo.tweets import Template
 
 COMMENT = b"// written by the container, do not edit\n"
 _TEMPLATES = 50

@@ -16,54 +16,54 @@ OTHER = "event loop, other"
 
 STAGES = {
     "list": (
-        "stages/candidates.py",
-        "stages/source_directory_index.py",
-        "stages/source_settling.py",
-        "stages/source_nginx_backlog.py",
-        "stages/source_nginx_listing.py",
-        "stages/source_nginx.py:list",
-        "stages/source_server.py:list",
+        "source/candidates.py",
+        "source/index.py",
+        "source/settling.py",
+        "source/nginx_backlog.py",
+        "source/nginx_listing.py",
+        "source/nginx.py:list",
+        "source/file_server.py:list",
     ),
-    "claim": ("stages/ledger.py:claim", "stages/ledger.py:_claim"),
+    "claim": ("ledger/ledger.py:claim", "ledger/ledger.py:_claim"),
     "read": (
-        "stages/source_directory.py",
-        "stages/source_nginx.py",
-        "stages/source_nginx_many.py",
-        "stages/source_server.py",
+        "source/directory.py",
+        "source/nginx.py",
+        "source/nginx_many.py",
+        "source/file_server.py",
     ),
-    "strip": ("stages/preamble.py",),
-    "decode": ("stages/decode.py", "stages/decode_reasons.py"),
+    "strip": ("records/preamble.py",),
+    "decode": ("records/decode.py", "records/json_errors.py"),
     "select": (
-        "stages/selection.py",
-        "stages/selection_compiler.py",
-        "stages/selection_needs.py",
-        "stages/selection_values.py",
-        "stages/selection_writer.py",
+        "records/selection.py",
+        "records/selection_compiler.py",
+        "records/selection_needs.py",
+        "records/selection_values.py",
+        "records/selection_writer.py",
     ),
-    "pack": ("stages/pack.py",),
+    "pack": ("sqs/pack.py",),
     "send": (
-        "stages/queue_sqs.py",
-        "stages/queue_sqs_batch.py",
-        "stages/queue_sqs_errors.py",
-        "stages/queue_sqs_gate.py",
-        "stages/queue_sqs_http.py",
-        "stages/queue_sqs_limits.py",
-        "stages/queue_sqs_place.py",
-        "stages/queue_sqs_sign.py",
-        "stages/queue_sqs_wire.py",
+        "sqs/queue.py",
+        "sqs/batch.py",
+        "sqs/errors.py",
+        "sqs/gate.py",
+        "sqs/http.py",
+        "sqs/limits.py",
+        "sqs/place.py",
+        "sqs/sign.py",
+        "sqs/wire.py",
     ),
-    "journal, commit": ("stages/ledger.py", "stages/settle.py"),
+    "journal, commit": ("ledger/ledger.py", "ledger/settle.py"),
     "log": ("telemetry.py",),
     "loader.py itself": ("loader.py",),
-    "frame": ("entry/fileserver.py",),
+    "frame": ("serve/fileserver.py",),
 }
 """The modules of each stage, in the order of the path, or one function of a module, which goes
 first. What is not here belongs to whoever called it. `frame` is the file server's own."""
 
 FALLBACKS = {
-    "read": ("penstock/stages/source_http_plain.py", "penstock/stages/source_http.py"),
+    "read": ("penstock/source/http_plain.py", "penstock/source/http.py"),
     "compress": ("gzip.py",),
-    "HTTP": ("aiohttp/", "penstock/entry/web.py"),
+    "HTTP": ("aiohttp/", "penstock/serve/web.py"),
     "Redis client": ("redis/",),
 }
 """Where no stage called: in callbacks, and in tasks and threads of a library's own."""
@@ -71,7 +71,7 @@ FALLBACKS = {
 _FRAME = re.compile(r"(?P<function>.*) \((?P<file>[^()]*?)(?::\d+)?\)")
 _IDLE = ("_worker", "concurrent/futures/thread.py")  # it waits for work, which py-spy cannot see
 _LOOPS = {"asyncio/runners.py", "threading.py"}
-_OPENING = ("<frozen importlib", "importlib/", "penstock/entry/wiring.py")
+_OPENING = ("<frozen importlib", "importlib/", "penstock/wiring.py")
 
 _OF_MODULE = {f"penstock/{what}": stage for stage, given in STAGES.items() for what in given}
 

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import uvloop
 
-from penstock.entry.embedded_fileserver import EmbeddedFileServer
-from penstock.stages.source_http import HttpSite
-from penstock.stages.source_server import ServerSource
+from penstock.embedded.file_server import EmbeddedFileServer
+from penstock.source.file_server import ServerSource
+from penstock.source.http import HttpSite
 
 
 def _memory_bytes(server: EmbeddedFileServer) -> int:

@@ -10,8 +10,8 @@ this machine can run the archive. One for a Python that is not on PATH is not co
 import tempfile
 from pathlib import Path
 
-from penstock.entry import bundle
-from penstock.entry.bundle import ARCHITECTURES, PYTHONS, Bundle
+from penstock.aws import bundle
+from penstock.aws.bundle import ARCHITECTURES, PYTHONS, Bundle
 
 
 def built(architecture: str, python: str, directory: Path) -> Bundle:

@@ -32,10 +32,10 @@ import jmespath
 import msgspec
 import orjson
 
-from penstock.entry.demo_tweets import Template
-from penstock.stages.decode import Decoder
-from penstock.stages.preamble import Preamble
-from penstock.stages.selection import Selection
+from penstock.demo.tweets import Template
+from penstock.records.decode import Decoder
+from penstock.records.preamble import Preamble
+from penstock.records.selection import Selection
 
 FIELDS = ("id", "created_at", "text", "lang", "retweet_count")
 SELECT = "{" + ", ".join(f"{name}: {name}" for name in FIELDS) + "}"

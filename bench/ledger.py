@@ -22,9 +22,9 @@ from typing import Any
 import redis.asyncio as redis
 import uvloop
 
-from penstock.entry.embedded_redis import EmbeddedRedis
+from penstock.embedded.redis import EmbeddedRedis
+from penstock.ledger.ledger import Ledger
 from penstock.model import Claim, Settled
-from penstock.stages.ledger import Ledger
 
 CLAIM_FILES = 500
 

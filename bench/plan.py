@@ -12,7 +12,7 @@ four figures:
     1 x 2,400 B, one record a message     file + record + 2.4 KB + message (sent in tens)
 
 CPU is this process's own, best of the rounds; what the others take is theirs. 500 B of each record
-are selected. Prints the three lines that stand in src/penstock/entry/plan.py, and nowhere else: put
+are selected. Prints the three lines that stand in src/penstock/setup/plan.py, and nowhere else: put
 them there, then `make docs` writes the dollars that follow from them into deploy/README.md.
 """
 
@@ -32,10 +32,9 @@ from typing import Any, Literal, NamedTuple
 
 import redis
 
-from penstock import loader, telemetry
-from penstock.entry import wiring
-from penstock.entry.embedded_fileserver import EmbeddedFileServer
-from penstock.entry.embedded_redis import EmbeddedRedis
+from penstock import loader, telemetry, wiring
+from penstock.embedded.file_server import EmbeddedFileServer
+from penstock.embedded.redis import EmbeddedRedis
 from penstock.settings import load
 
 SELECTED_BYTES = 500

@@ -35,7 +35,7 @@ AWS = {
 }
 READY = {
     "penstock": (
-        "import asyncio; from penstock.stages.queue_sqs import SqsQueue; "
+        "import asyncio; from penstock.sqs.queue import SqsQueue; "
         "q = SqsQueue({url!r}); asyncio.run(q.open())"
     ),
     "boto3": (

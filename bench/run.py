@@ -29,9 +29,9 @@ import _rounds
 import _spool
 from _workloads import WORKLOADS, Contestant, Workload
 
-from penstock.entry.embedded_fileserver import EmbeddedFileServer
-from penstock.entry.embedded_nginx import EmbeddedNginx
-from penstock.entry.embedded_redis import EmbeddedRedis
+from penstock.embedded.file_server import EmbeddedFileServer
+from penstock.embedded.nginx import EmbeddedNginx
+from penstock.embedded.redis import EmbeddedRedis
 
 HERE = Path(__file__).parent
 PARTS = ("decode", "queue_sqs", "ledger", "source", "backlog", "plan")

@@ -23,16 +23,16 @@ import redis.asyncio as redis
 import uvloop
 
 from penstock.edges import Source
-from penstock.entry.embedded_fileserver import EmbeddedFileServer
-from penstock.entry.embedded_nginx import EmbeddedNginx
-from penstock.entry.embedded_redis import EmbeddedRedis
+from penstock.embedded.file_server import EmbeddedFileServer
+from penstock.embedded.nginx import EmbeddedNginx
+from penstock.embedded.redis import EmbeddedRedis
+from penstock.ledger.ledger import Ledger
 from penstock.model import Settled
-from penstock.stages.candidates import Candidates
-from penstock.stages.ledger import Ledger
-from penstock.stages.source_http import HttpSite, quoted
-from penstock.stages.source_nginx import NginxSource, place_of
-from penstock.stages.source_nginx_many import CONNECTIONS
-from penstock.stages.source_server import ServerSource
+from penstock.source.candidates import Candidates
+from penstock.source.file_server import ServerSource
+from penstock.source.http import HttpSite, quoted
+from penstock.source.nginx import NginxSource, place_of
+from penstock.source.nginx_many import CONNECTIONS
 
 _READ = 20_000
 _CLAIM = 500

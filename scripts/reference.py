@@ -20,9 +20,9 @@ import typer.main
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
-from penstock.entry.cli import app
-from penstock.entry.plan import Load, plan
+from penstock.cli import app
 from penstock.settings import Settings
+from penstock.setup.plan import Load, plan
 
 ROOT = Path(__file__).parent.parent
 COSTS_BEGIN, COSTS_END = "<!-- costs: written by `make docs` -->\n", "<!-- /costs -->\n"

@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 
-from penstock import telemetry
-from penstock.entry import repeat
-from penstock.entry.embedded_redis import EmbeddedRedis
+from penstock import repeat, telemetry
+from penstock.embedded.redis import EmbeddedRedis
 from support import campaign
 from support.books import Books
 from support.box import Box

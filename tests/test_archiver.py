@@ -6,12 +6,11 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from penstock import archiver
+from penstock import archiver, wiring
 from penstock.edges import Moved
-from penstock.entry import wiring
 from penstock.errors import Again
-from penstock.stages.ledger import Ledger
-from penstock.stages.source_directory import DirectorySource
+from penstock.ledger.ledger import Ledger
+from penstock.source.directory import DirectorySource
 from support.box import Box
 
 FILES = 100

@@ -13,13 +13,12 @@ from typing import Any, cast
 import pytest
 import redis.asyncio as redis
 
-from penstock import loader
-from penstock.entry import wiring
+from penstock import loader, wiring
 from penstock.errors import Again, Halt
+from penstock.ledger.ledger import Lease, Ledger
+from penstock.ledger.settle import Outcome
 from penstock.model import Claim, FileRead, PutBack, Settled
 from penstock.settings import load
-from penstock.stages.ledger import Lease, Ledger
-from penstock.stages.settle import Outcome
 from support.box import SECOND, Box
 from support.sqs_stub import Fault
 

@@ -8,14 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.errors import Reject
+from penstock.ledger.settle import Outcome
 from penstock.loader import Loader
 from penstock.model import Claim, Document, FileRead, QueueLimits
 from penstock.names import are_safe, is_safe
-from penstock.stages.decode import Decoder, may_be_one
-from penstock.stages.pack import Packer
-from penstock.stages.preamble import Preamble
-from penstock.stages.selection import Selection
-from penstock.stages.settle import Outcome
+from penstock.records.decode import Decoder, may_be_one
+from penstock.records.preamble import Preamble
+from penstock.records.selection import Selection
+from penstock.sqs.pack import Packer
 
 # Pieces that meet at the ends of files: open strings, open objects, commas, escapes, odd spaces.
 _PIECES = [

@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from penstock.entry import repeat
+from penstock import repeat
 from penstock.errors import Again
 
 
@@ -49,7 +49,7 @@ async def test_closed_parts_are_not_kept_frozen() -> None:
 _CLAIMS = """
 import resource
 
-from penstock.entry import repeat
+from penstock import repeat
 
 
 async def main(stop):

@@ -1,6 +1,6 @@
 """`python -m penstock` is `penstock`."""
 
-from penstock.entry.cli import main
+from penstock.cli import main
 
 if __name__ == "__main__":
     main()

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 from penstock import telemetry
 from penstock.edges import Moved, Source
-from penstock.stages.ledger import Ledger
+from penstock.ledger.ledger import Ledger
 
 # Of a batch. Its directories are written to disk once, some milliseconds each; names take 0.1 MB
 # a thousand.

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from penstock import telemetry
 from penstock.edges import Source
-from penstock.stages.ledger import Ledger
+from penstock.ledger.ledger import Ledger
 
 _SWEEP_SECONDS_MAX = 60.0  # of one pass; what was not reached is the next sweep's
 _NAMES_A_CALL = 500  # keeps a script near 1 ms

@@ -22,15 +22,15 @@ import msgspec
 from penstock import telemetry
 from penstock.edges import Queue, Source
 from penstock.errors import Again, Halt, PenstockError, Reject
+from penstock.ledger.ledger import Lease, Ledger
+from penstock.ledger.receipts import Receipts
+from penstock.ledger.settle import Outcome
 from penstock.model import Claim, Document, FileRead, Message, RecordReject, Selected, Tally, Unread
-from penstock.stages.candidates import Candidates
-from penstock.stages.decode import Decoder, may_be_one
-from penstock.stages.ledger import Lease, Ledger
-from penstock.stages.ledger_receipts import Receipts
-from penstock.stages.pack import Packer
-from penstock.stages.preamble import Preamble
-from penstock.stages.selection import Selection
-from penstock.stages.settle import Outcome
+from penstock.records.decode import Decoder, may_be_one
+from penstock.records.preamble import Preamble
+from penstock.records.selection import Selection
+from penstock.source.candidates import Candidates
+from penstock.sqs.pack import Packer
 
 _DENIED_RETRY_SECONDS = 30.0  # a file that may not be read: someone may be mending its mode
 _SETTLE_RETRY_SECONDS_MIN = 0.25  # a file being written is looked at again at twice its age
@@ -50,7 +50,7 @@ class _One(msgspec.Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True, slots=True)
 class Loader:
-    """The parts of one worker, put together in entry/wiring.py.
+    """The parts of one worker, put together in wiring.py.
 
     `new_packer` makes the packer of a claim. `fingerprint` stands for the settings that shape
     messages. Sizes are in bytes.

@@ -31,8 +31,8 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from penstock import expression
 from penstock.errors import Halt
+from penstock.records import expression
 
 CONFIG_DEFAULT = Path("penstock.toml")
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import redis.asyncio as redis
 
+from penstock.ledger.ledger import Ledger
 from penstock.model import Claim, Settled
-from penstock.stages.ledger import Ledger
 
 START_MS = 1_800_000_000_000
 LEASE_SECONDS = 60.0
@@ -115,3 +115,26 @@ def settled(
 def files(count: int, first: int = 0) -> list[str]:
     """Return so many file names, in order."""
     return [f"20261123T062745.{n:06d}.json" for n in range(first, first + count)]
+
+
+class Repeating:
+    """A client whose every script runs twice, as when the reply to the first run was lost."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self.repeated: list[tuple[object, object]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    def register_script(self, text: str) -> Any:
+        """Return the script, run twice."""
+        script = self._client.register_script(text)
+
+        async def twice(**given: Any) -> object:
+            first = await script(**given)
+            second = await script(**given)
+            self.repeated.append((first, second))
+            return second
+
+        return twice

@@ -7,8 +7,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
-from penstock import archiver, checker, loader
-from penstock.entry import wiring
+from penstock import archiver, checker, loader, wiring
 from penstock.model import Tally
 from penstock.settings import Settings, load
 from support.sqs_model import Queue

@@ -7,8 +7,8 @@ import json
 import tempfile
 from pathlib import Path
 
-from penstock.entry import bundle
-from penstock.entry.bundle import Bundle
+from penstock.aws import bundle
+from penstock.aws.bundle import Bundle
 
 
 @functools.cache

@@ -28,7 +28,7 @@ def scaled(amount: int) -> int:
 
 def replay(seed: int) -> str:
     """Return the command that runs one seed of the simulation again."""
-    return f"PENSTOCK_SEED={seed} .venv/bin/pytest tests/test_simulation.py -k one_seed"
+    return f"PENSTOCK_SEED={seed} .venv/bin/pytest tests/system/test_simulation.py -k one_seed"
 
 
 def summary(reports: Iterable[Any]) -> list[str]:

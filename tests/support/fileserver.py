@@ -4,11 +4,11 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from penstock.entry import fileserver, web
+from penstock.serve import fileserver, web
 from penstock.settings import Serve
-from penstock.stages.source_directory import DirectorySource
-from penstock.stages.source_http import HttpSite
-from penstock.stages.source_server import ServerSource
+from penstock.source.directory import DirectorySource
+from penstock.source.file_server import ServerSource
+from penstock.source.http import HttpSite
 
 TOKEN = "a-token-of-the-tests-0123456789"  # noqa: S105
 NEW_TOKEN = "the-token-that-follows-it-98765"  # noqa: S105

@@ -10,10 +10,10 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from penstock.entry.cli import main
-from penstock.stages.ledger_redis import LedgerRedis
-from penstock.stages.queue_sqs import SqsQueue
-from penstock.stages.source_directory import DirectorySource
+from penstock.cli import main
+from penstock.ledger.scripts import LedgerRedis
+from penstock.source.directory import DirectorySource
+from penstock.sqs.queue import SqsQueue
 
 POINTS = (
     "claim.before", "claim.after", "read.before", "read.after", "send.before", "send.after",

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from penstock.entry.embedded_nginx import EmbeddedNginx
-from penstock.stages.source_http import HttpSite
-from penstock.stages.source_nginx import NginxSource, place_of
-from penstock.stages.source_nginx_many import CONNECTIONS
+from penstock.embedded.nginx import EmbeddedNginx
+from penstock.source.http import HttpSite
+from penstock.source.nginx import NginxSource, place_of
+from penstock.source.nginx_many import CONNECTIONS
 
 
 def nginx_over(root: Path) -> EmbeddedNginx:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 
 from penstock.model import Message, Sent
-from penstock.stages.queue_sqs import SqsQueue
+from penstock.sqs.queue import SqsQueue
 from support.sqs_stub import SqsStub
 
 

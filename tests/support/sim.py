@@ -21,15 +21,14 @@ from typing import Any
 
 import pytest
 
-from penstock import archiver, checker, loader, telemetry
-from penstock.entry import wiring
+from penstock import archiver, checker, loader, telemetry, wiring
 from penstock.errors import PenstockError
+from penstock.ledger import ledger as ledger_module
+from penstock.ledger.ledger import Ledger
 from penstock.model import Claim, FileRead, Unread
 from penstock.settings import Settings
-from penstock.stages import ledger as ledger_module
-from penstock.stages.candidates import Candidates
-from penstock.stages.ledger import Ledger
-from penstock.stages.pack import Packer
+from penstock.source.candidates import Candidates
+from penstock.sqs.pack import Packer
 from support.history import End, History, violations
 from support.scripted_source import ScriptedSource, Spool
 from support.sim_process import POINTS, Chaos, KilledError, Process

@@ -1,0 +1,1 @@
+"""Penstock in AWS Lambda."""

@@ -1,0 +1,133 @@
+"""One warm process of AWS Lambda: what it keeps from one invocation to the next, and when it ends.
+
+    left of the function's time   900 s ───────────────── 60 s ───────── 25 s ── 20 s ────── 0
+                                  claims, sends, commits │ no new claims │ stop  │ released │ killed
+
+Kept: the modules, the event loop, the settings with their secrets. Opened anew by each invocation,
+and closed by it: everything that holds a connection. A process is frozen between two invocations,
+for minutes, clocks included; what lay idle then is dead, or worse, dies of the next call, and a
+send that dies may have arrived. Opening costs a few milliseconds (docs/aws.md), and is the check
+that Redis and the queue are there.
+"""
+
+import asyncio
+import math
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, TypeVar
+
+from penstock import settings
+from penstock.aws.lambda_aws import with_secrets
+from penstock.errors import Halt
+from penstock.settings import EMBEDDED, Settings
+
+T = TypeVar("T")
+
+_CLAIM_LEFT_SECONDS = 60.0
+_SEND_LEFT_SECONDS = 20.0
+_GRACE_SECONDS = 5.0  # to commit what is in flight, before sending stops
+_WHOLE_SECONDS = 150.0  # a function that is given less keeps the same shares of it
+
+
+class Deadline(NamedTuple):
+    """In seconds from the start: when nothing new is begun, when to stop, the grace after it."""
+
+    budget_seconds: float
+    stop_seconds: float
+    grace_seconds: float
+
+
+def deadline(left_seconds: float) -> Deadline:
+    """Return when to do what, if Lambda kills us in so many seconds."""
+    share = min(1.0, max(0.0, left_seconds) / _WHOLE_SECONDS)
+    return Deadline(
+        left_seconds - share * _CLAIM_LEFT_SECONDS,
+        left_seconds - share * (_SEND_LEFT_SECONDS + _GRACE_SECONDS),
+        share * _GRACE_SECONDS,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Invocation:
+    """What one invocation works with; `stack` closes what it opens, `stop` is set in time.
+
+    `function` is the function's own ARN, `name` what this invocation is called.
+    """
+
+    settings: Settings
+    stack: AsyncExitStack
+    stop: asyncio.Event
+    deadline: Deadline
+    left_seconds: float
+    function: str
+    name: str
+    _began: float = field(default_factory=time.monotonic)
+
+    @property
+    def budget_seconds(self) -> float:
+        """For how much longer work may be begun: setting up has taken its part."""
+        return self._began + self.deadline.budget_seconds - time.monotonic()
+
+    @property
+    def grace_seconds(self) -> float:
+        """For how long claims in flight may go on after `stop`."""
+        return self.deadline.grace_seconds
+
+
+class LambdaProcess:
+    """One process, which Lambda gives one invocation at a time."""
+
+    def __init__(self) -> None:
+        self._runner: asyncio.Runner | None = None
+        self._settings: Settings | None = None
+
+    def run(self, context: Any, work: Callable[[Invocation], Awaitable[T]]) -> T:
+        """Do the work of one invocation. Raises what it raises."""
+        if self._runner is None:
+            self._runner = asyncio.Runner()
+        return self._runner.run(self._invoked(context, work))
+
+    def close(self) -> None:
+        """Close the event loop; Lambda, which kills, never asks for it."""
+        if self._runner is not None:
+            self._runner.close()
+
+    async def _invoked(self, context: Any, work: Callable[[Invocation], Awaitable[T]]) -> T:
+        began = time.monotonic()
+        left_seconds = context.get_remaining_time_in_millis() / 1000
+        limits = deadline(left_seconds)
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        stopping = loop.call_later(max(0.0, limits.stop_seconds), stop.set)
+        try:
+            known = self._settings or await _settings()
+            self._settings = None  # after an error they are read anew: a secret may have changed
+            async with AsyncExitStack() as stack:
+                invocation = Invocation(
+                    settings=known,
+                    stack=stack,
+                    stop=stop,
+                    deadline=limits,
+                    left_seconds=max(0.0, math.floor(left_seconds)),
+                    function=context.invoked_function_arn,
+                    name=context.aws_request_id,
+                    _began=began,
+                )
+                answer = await work(invocation)
+            self._settings = known
+            return answer
+        finally:
+            stopping.cancel()
+
+
+async def _settings() -> Settings:
+    known = await with_secrets(settings.load())
+    for name, url in (("ledger.url", known.ledger.url), ("queue.url", known.queue.url)):
+        if url == EMBEDDED:
+            raise Halt(
+                f"{name}: 'embedded' is for one box, and a function has none; allowed: the address"
+                " of a Redis, and the URL of a queue, that all functions share"
+            )
+    return known

@@ -1,0 +1,129 @@
+"""The three functions as AWS Lambda runs them; deploy/template.yaml names them and their schedules.
+
+Each invocation is one pass, safe beside any other, and answers with its tally. What it logs is a
+line of JSON a claim, and one with its metrics at its end. A Halt or an Again is raised, so that the
+function's errors count it, and nobody tries again but the next tick.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from aws_lambda_powertools import Logger, Metrics
+from aws_lambda_powertools.logging.formatter import LambdaPowertoolsFormatter
+from aws_lambda_powertools.metrics import MetricUnit
+
+from penstock import archiver, checker, loader, telemetry, wiring
+from penstock.aws.lambda_fanout import counted, given_name
+from penstock.aws.lambda_process import Invocation, LambdaProcess
+from penstock.errors import PenstockError
+
+# What becomes a metric, of each function's tally: those of the alarms and of the dashboard, because
+# each of them is paid for.
+METRICS: Mapping[str, tuple[str, ...]] = {
+    "sqs_loader": (
+        "files_processed", "files_rejected", "records_sent", "records_rejected", "messages",
+        "batches", "possible_repeats", "claims_taken_over", "oldest_waiting_seconds",
+    ),
+    "json_files_processed_archiver": ("files_archived", "files_stuck", "files_deleted"),
+    "json_files_processing_checker": (
+        "files_waiting", "files_processing", "claims_expired", "claims_old", "oldest_claim_seconds",
+        "laws_broken",
+    ),
+}  # fmt: skip
+
+
+class _Lines(LambdaPowertoolsFormatter):
+    """A line of JSON as telemetry writes it elsewhere, with what Lambda knows of the invocation.
+
+    But for what is the same in every line of a function, and paid for in each.
+    """
+
+    def serialize(self, log: Any) -> str:
+        fields = log.pop("fields", {})
+        for same in ("function_arn", "function_memory_size"):
+            log.pop(same, None)
+        return super().serialize({"step": log.pop("message"), **log, **fields})
+
+
+# Powertools' logger of this name is the one that telemetry writes to.
+_logger = Logger(
+    service="penstock", level="INFO", logger_formatter=_Lines(utc=True, use_rfc3339=True)
+)
+_logger.remove_keys(["location"])
+_metrics = Metrics(namespace="Penstock")
+_process = LambdaProcess()
+
+
+@_logger.inject_lambda_context
+@_metrics.log_metrics
+def sqs_loader(event: Any, context: Any) -> dict[str, Any]:
+    """Send waiting files to SQS, and start another loader where the backlog grows."""
+    tally = loader.Tally()
+
+    async def one_pass(run: Invocation) -> loader.Tally:
+        parts = await wiring.loader(run.settings, run.stack)
+        async with counted(run, parts.ledger.loaders, event) as seen:
+            limits = {"budget_seconds": run.budget_seconds, "grace_seconds": run.grace_seconds}
+            return await loader.load(parts, stop=run.stop, seen=seen, tally=tally, **limits)
+
+    return _answer("sqs_loader", context, one_pass, tally, loader=given_name(event))
+
+
+@_logger.inject_lambda_context
+@_metrics.log_metrics
+def json_files_processed_archiver(_event: Any, context: Any) -> dict[str, Any]:
+    """Move processed files out of the spool."""
+
+    async def one_pass(run: Invocation) -> archiver.ArchiverTally:
+        parts = await wiring.archiver(run.settings, run.stack)
+        return await archiver.archive(parts, stop=run.stop, budget_seconds=run.budget_seconds)
+
+    return _answer("json_files_processed_archiver", context, one_pass)
+
+
+@_logger.inject_lambda_context
+@_metrics.log_metrics
+def json_files_processing_checker(_event: Any, context: Any) -> dict[str, Any]:
+    """Free files whose worker is gone."""
+
+    async def one_pass(run: Invocation) -> checker.CheckerTally:
+        parts = await wiring.checker(run.settings, run.stack)
+        return await checker.check(parts, stop=run.stop, budget_seconds=run.budget_seconds)
+
+    return _answer("json_files_processing_checker", context, one_pass)
+
+
+def _answer(
+    function: str,
+    context: Any,
+    one_pass: Callable[[Invocation], Any],
+    so_far: loader.Tally | None = None,
+    **more: Any,
+) -> dict[str, Any]:
+    """Run one pass; log and measure how it ended, its line with `more`. Raises what it raises.
+
+    `so_far` is what was done where it fails.
+    """
+    _metrics.add_dimension("function", function)
+    fields = {name: value for name, value in more.items() if value}
+    try:
+        tally: dict[str, Any] = dataclasses.asdict(_process.run(context, one_pass))
+    except PenstockError as error:
+        unreachable = str(error).startswith("ledger.")  # the operation, as every error begins
+        _metrics.add_metric("ledger_unreachable", MetricUnit.Count, int(unreachable))
+        done = {name: n for name, n in dataclasses.asdict(so_far).items() if n} if so_far else {}
+        _measure(function, done)
+        kind = type(error).__name__
+        telemetry.warn(f"{function}.failed", kind=kind, cause=str(error), **done, **fields)
+        raise
+    _measure(function, tally)
+    telemetry.event(f"{function}.done", **tally, **fields)
+    return tally
+
+
+def _measure(function: str, tally: Mapping[str, Any]) -> None:
+    for name in METRICS[function]:
+        if tally.get(name) is not None:
+            unit = MetricUnit.Seconds if name.endswith("_seconds") else MetricUnit.Count
+            _metrics.add_metric(name, unit, tally[name])

@@ -1,0 +1,46 @@
+"""`penstock console`: the console and /metrics, beside workers that run elsewhere."""
+
+import asyncio
+from typing import Annotated
+
+import typer
+
+from penstock import repeat, settings, telemetry, wiring
+from penstock.cli.options import Config, Verbose
+from penstock.serve import web
+from penstock.serve.console import OPEN_TO_ALL, add_console
+from penstock.settings import Settings
+
+
+def console(
+    listen: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Where to listen; by default run.console. Port 0: any.",
+            show_default=False,
+        ),
+    ] = None,
+    config: Config = None,
+    verbose: Verbose = False,
+) -> None:
+    """Serve the console, a page that shows the spool live, and /metrics for Prometheus.
+
+    `penstock run` does this by itself. Listens on this machine alone unless told otherwise; for
+    other machines it wants the tokens and the TLS of [serve]. Ctrl-C or SIGTERM stops it.
+    """
+    telemetry.configure(verbose=verbose)
+    known = settings.load(config, {"run": {"console": listen}} if listen else None)
+    wiring.spool_is_named(known)
+    repeat.run(lambda stop: _until_stopped(known, stop))
+
+
+async def _until_stopped(known: Settings, stop: asyncio.Event) -> None:
+    where = known.run.console or settings.Run.model_fields["console"].default
+    serve = known.serve.model_copy(update={"listen": where, "unix_socket": ""})
+    tokens = web.tokens_of(serve)
+    app = web.application(tokens, OPEN_TO_ALL)
+    add_console(app, known, has_tokens=bool(tokens))
+    async with web.serving(app, serve, "run.console") as address:
+        telemetry.event("console.listens", address=address)
+        await stop.wait()

@@ -1,0 +1,132 @@
+"""`penstock load | archive | check`: the three functions, one pass or pass after pass."""
+
+import asyncio
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from penstock import archiver, checker, loader, repeat, settings, telemetry, wiring
+from penstock.cli import EXIT_STOPPED
+from penstock.cli.options import Config, Json, Verbose
+from penstock.settings import Settings
+
+_WRONG = ("files_stuck", "laws_broken")  # what a tally must not hold: exit code 1
+
+Every = Annotated[
+    float | None,
+    typer.Option(
+        "--every",
+        min=0,
+        metavar="SECONDS",
+        help="Pass after pass with this pause, until SIGTERM or Ctrl-C.",
+        show_default=False,
+    ),
+]
+Budget = Annotated[
+    float,
+    typer.Option(
+        "--budget-seconds", min=0, help="Begin nothing new after this time.", show_default=False
+    ),
+]
+
+
+def load(
+    config: Config = None,
+    every: Every = None,
+    budget_seconds: Budget = math.inf,
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Send waiting files to SQS (sqs_loader), and end when none is left.
+
+    Any number of these may run at once, here or elsewhere.
+    """
+
+    async def open_parts(stack: AsyncExitStack) -> repeat.OnePass[loader.Tally]:
+        parts = await wiring.loader(_read(config), stack)
+        return lambda stop: loader.load(parts, stop=stop, budget_seconds=budget_seconds)
+
+    _go("loader", open_parts, every, as_json=as_json, verbose=verbose)
+
+
+def archive(
+    config: Config = None,
+    every: Every = None,
+    budget_seconds: Budget = math.inf,
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Move processed files out of the spool (json_files_processed_archiver).
+
+    Rejected files go to the rejects directory, each beside its reason. Archived files past their
+    retention are deleted.
+    """
+
+    async def open_parts(stack: AsyncExitStack) -> repeat.OnePass[archiver.ArchiverTally]:
+        parts = await wiring.archiver(_read(config), stack)
+        return lambda stop: archiver.archive(parts, stop=stop, budget_seconds=budget_seconds)
+
+    _go("archiver", open_parts, every, as_json=as_json, verbose=verbose)
+
+
+def check(
+    config: Config = None,
+    every: Every = None,
+    budget_seconds: Budget = math.inf,
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Free files whose worker is gone (json_files_processing_checker), and report them."""
+
+    async def open_parts(stack: AsyncExitStack) -> repeat.OnePass[checker.CheckerTally]:
+        parts = await wiring.checker(_read(config), stack)
+        return lambda stop: checker.check(parts, stop=stop, budget_seconds=budget_seconds)
+
+    _go("checker", open_parts, every, as_json=as_json, verbose=verbose)
+
+
+def _read(config: Path | None) -> Settings:
+    return settings.load(config)
+
+
+def _go(
+    what: str, open_parts: repeat.Open[Any], every: float | None, *, as_json: bool, verbose: bool
+) -> None:
+    telemetry.configure(verbose=verbose)
+    if every is not None:
+        pause = every
+
+        async def until_stopped(stop: asyncio.Event) -> None:
+            await repeat.every(pause, open_parts, stop, what=what)
+
+        repeat.run(until_stopped)
+        return
+
+    async def one_pass(stop: asyncio.Event) -> tuple[Any, bool]:
+        return await repeat.once(open_parts, stop), stop.is_set()
+
+    found, stopped = repeat.run(one_pass)
+    tally = dataclasses.asdict(found)
+    _print(tally, as_json=as_json)
+    if stopped:
+        raise typer.Exit(EXIT_STOPPED)
+    if any(tally.get(name) for name in _WRONG):
+        raise typer.Exit(1)
+
+
+def _print(tally: Mapping[str, Any], *, as_json: bool) -> None:
+    """Print a tally: one JSON object, or a line a figure, noughts left out."""
+    if as_json:
+        typer.echo(json.dumps(tally))
+        return
+    for name, value in tally.items():
+        if value or name.startswith("files_processed"):
+            typer.echo(f"{name:24} {value:>14,}")
+    if tally.get("files_rejected"):
+        typer.echo("what cannot be sent is kept: `penstock rejected list` says why", err=True)

@@ -1,0 +1,195 @@
+"""`penstock init`: looks at sample files and writes a penstock.toml that fits them."""
+
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from penstock import settings, wiring
+from penstock.cli.options import Config
+from penstock.errors import Halt
+from penstock.records import expression
+from penstock.settings import CONFIG_DEFAULT, EMBEDDED
+from penstock.setup import survey
+from penstock.setup.survey import Survey
+from penstock.wording import counted
+
+_FIELDS_TOLD = 40
+_CUT = "what it takes off may be the rest of records whose beginning was cut off"
+_ENVELOPE = "each file is one object with an array of objects there, maybe the records"
+
+
+def init(
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIR", help="The spool: where the files are written.")
+    ],
+    config: Config = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing, take what fits.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+) -> None:
+    """Look at the files in a directory, and write a commented penstock.toml that fits them.
+
+    Tells what it sees: names, what stands before the JSON, the documents' shape, the fields of the
+    records with their types. Asks on a terminal; without one, or with --yes, takes what fits.
+    Writes nothing and exits with 1 if there is no file that can be read.
+    """
+    if not directory.is_dir():
+        raise Halt(f"{directory}: no such directory; give the one the files are written into")
+    target = config or CONFIG_DEFAULT
+    if target.exists() and not force:
+        raise Halt(f"{target} exists already; --force replaces it")
+    found = survey.look(directory)
+    for line in _seen(found):
+        typer.echo(survey.printable(line))
+    if found.left_out:
+        typer.echo(survey.told(found.left_out), err=True)
+    if not found.shapes:
+        line = f"penstock: {directory}: {_useless(found)}; nothing is written"
+        typer.echo(survey.printable(line), err=True)
+        raise typer.Exit(1)
+    answer = _asking() if not yes and _is_terminal() else _taking
+    text = _toml(directory, found, answer)
+    try:
+        target.write_bytes(text.encode())
+    except OSError as error:
+        raise Halt(f"{target}: it cannot be written: {error.strerror}") from None
+    except UnicodeError:
+        name = survey.printable(str(directory.resolve()))
+        raise Halt(f"{name}: not UTF-8; give the directory a name that TOML can hold") from None
+    wiring.decode_side(settings.load(target))
+    typer.echo(f"\nwrote {target}; see what would be sent: penstock preview {directory}")
+
+
+def _seen(found: Survey) -> list[str]:
+    """Return what the samples show, in lines."""
+    lines = [f"{counted(found.files, 'file')}, {found.samples:,} looked at"]
+    lines.append(f"names      {found.pattern}")
+    lines += [
+        f"preamble   {text}  ({counted(count, 'file')})" for text, count in found.preambles.items()
+    ]
+    lines += [
+        f"documents  {shape}  ({counted(count, 'file')})" for shape, count in found.shapes.items()
+    ]
+    lines += [
+        f"rejected   {reason}  ({counted(count, 'file')})"
+        for reason, count in found.reasons.items()
+    ]
+    if found.records:
+        lines.append(f"records    {found.records:,}; their fields, in how many, of which types:")
+    for name, seen in list(found.fields.items())[:_FIELDS_TOLD]:
+        share = f"{seen.count / found.records:.0%}"
+        lines.append(f"  {name:32} {share:>5}  {', '.join(sorted(seen.types))}")
+    if len(found.fields) > _FIELDS_TOLD:
+        lines.append(f"  and {len(found.fields) - _FIELDS_TOLD} more")
+    return lines
+
+
+def _useless(found: Survey) -> str:
+    """Say why there is nothing to go by, and what to do."""
+    if not found.files:
+        return "there is no file in it; give the spool, with some files in it"
+    if not found.samples:
+        return (
+            "its files are empty, larger than 16 MiB or not readable for you;"
+            " give a directory with files as they will be sent"
+        )
+    reason = found.reasons.most_common(1)[0][0].partition("; if this is your files' header")[0]
+    return (
+        f"none of the {found.samples:,} files looked at can be read: {reason};"
+        " give a directory with JSON files in UTF-8, not compressed"
+    )
+
+
+def _is_terminal() -> bool:
+    return sys.stdin.isatty()
+
+
+def _asking() -> Callable[[str, str], str]:
+    def ask(question: str, default: str) -> str:
+        return str(typer.prompt(question, default=default))
+
+    return ask
+
+
+def _taking(_: str, default: str) -> str:
+    return default
+
+
+def _toml(directory: Path, found: Survey, answer: Callable[[str, str], str]) -> str:
+    """Return the text of the settings, with what was seen as comments."""
+    names = ", ".join(f"{_key(name)}: {_key(name)}" for name in list(found.fields)[:5])
+    fields = _expression("select.fields: what is sent of each record (@ is all)", "@", answer)
+    queue = answer("queue.url: the SQS queue ('embedded' is a local one, to try)", EMBEDDED)
+    parts = [
+        "# Written by `penstock init`. Every setting, its default and its range: docs/settings.md.",
+        "",
+        "[source]",
+        f"url = {survey.toml(str(directory.resolve()))}",
+        "# What a file's whole name must match to be a file; the others stay in the spool.",
+        f"# All names seen match {survey.toml(found.pattern)}.",
+        f"pattern = {survey.toml('.*' + re.escape(found.suffix))}",
+        "# A file that ends too early is left waiting while it is younger than this.",
+        "settle_seconds = 2.0",
+        "",
+        "[decode]",
+        *_decode(found, answer),
+        "",
+        "[select]",
+        "# JMESPath: what is sent of each record; @ is the whole record.",
+        *([f"# fields = {survey.toml('{' + names + '}')}"] if names else []),
+        f"fields = {survey.toml(fields)}",
+        "# JMESPath: a record for which it is false is filtered out.",
+        "# where = \"lang == 'en'\"",
+        "",
+        "[queue]",
+        "# The queue's URL; 'embedded' is a local SQS of Penstock's own.",
+        f"url = {survey.toml(queue)}",
+        "",
+        "[ledger]",
+        "# redis://, rediss:// or unix://; 'embedded' is a redis-server of Penstock's own.",
+        f"url = {survey.toml(EMBEDDED)}",
+        "",
+    ]
+    return "\n".join(parts)
+
+
+def _decode(found: Survey, answer: Callable[[str, str], str]) -> list[str]:
+    """Return the lines of the section; what is proposed is asked for one by one.
+
+    What is doubtful is a comment, unless someone says yes.
+    """
+    lines = ["# Comments, guards, assignments and calls before the JSON come off by themselves."]
+    proposed = found.decode | found.doubtful
+    for key, value in proposed.items():
+        text = f"{key} = {survey.toml(value)}"
+        doubt = (_ENVELOPE if key == "records" else _CUT) if key in found.doubtful else ""
+        question = f"decode.{text}{doubt and f' ({doubt})'}: take it? (yes/no)"
+        if answer(question, "no" if doubt else "yes").lower().startswith("y"):
+            lines.append(text)
+        elif doubt:
+            line = f"warning: decode.{text} is written as a comment only: {doubt}"
+            typer.echo(survey.printable(line), err=True)
+            lines += [f"# Look before you take this: {doubt}.", f"# {text}"]
+    if "records" not in proposed:
+        lines += ["# JMESPath to the records inside an envelope.", '# records = "statuses"']
+    return lines
+
+
+def _expression(question: str, default: str, answer: Callable[[str, str], str]) -> str:
+    """Ask until the answer is a JMESPath expression."""
+    while True:
+        given = answer(question, default)
+        error = expression.check(given)
+        if error is None:
+            return given
+        typer.echo(f"not an expression: {error}", err=True)
+
+
+def _key(name: str) -> str:
+    """Return a field's name as JMESPath writes it."""
+    plain = name.isascii() and name.isidentifier()
+    return name if plain else json.dumps(name)

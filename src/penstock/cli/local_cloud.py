@@ -1,0 +1,79 @@
+"""`penstock local-cloud`: AWS on this machine, with an account of every record."""
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from penstock import repeat
+from penstock.cli.demo import Progress, QueueKind, account, say, working_directory
+from penstock.cli.options import Json
+from penstock.demo.demo import Plan
+from penstock.demo.local_cloud import Run
+from penstock.demo.local_cloud_demo import CloudDemo
+
+_FIGURES = (
+    "files_processed", "records_sent", "messages", "claims_taken_over", "files_archived",
+    "files_rejected", "claims_expired", "files_waiting", "laws_broken",
+)  # fmt: skip
+
+
+def local_cloud(
+    rate: Annotated[float, typer.Option(min=0.1, help="Files a second.")] = 200,
+    seconds: Annotated[float, typer.Option(min=0.1, help="How long files are written.")] = 60,
+    records_per_file: Annotated[int, typer.Option(min=1, help="Records in a file.")] = 1,
+    queue: Annotated[QueueKind, typer.Option(help="The kind of queue.")] = QueueKind.standard,
+    max_loaders: Annotated[
+        int, typer.Option(min=1, max=1000, help="The template's MaxLoaders.")
+    ] = 4,
+    claim_files: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            max=10_000,
+            help="Files in a claim; with few, a loader is slow, and starts others.",
+        ),
+    ] = 500,
+    as_json: Json = False,
+    keep: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Work in this new directory, and keep it; by default, in memory or TMPDIR.",
+        ),
+    ] = None,
+) -> None:
+    """Deploy the AWS template on this machine, and watch its schedules drain a live directory.
+
+    Starts ministack, a Redis and the file server, deploys deploy/template.yaml with the bundle,
+    writes files, and waits for the schedules, which fire every minute, to do their work. Receives
+    every message, and compares. Exits 0 only if nothing was lost, doubled or changed.
+    """
+    plan = Plan(rate, seconds, records_per_file, 1, queue is QueueKind.fifo)
+    console = Console(stderr=True)
+    began = time.monotonic()
+
+    def line(text: str) -> None:
+        say(console, f"{time.monotonic() - began:6.1f} s  {text}")
+
+    def told(run: Run) -> None:
+        counts = [f"{n} {run.tally[n]:,}" for n in _FIGURES if run.tally.get(n)]
+        how = f"failed: {run.error}" if run.error else ", ".join(counts) or "nothing to do"
+        by = "started by another" if run.loader else "by its schedule"
+        line(f"{run.function} ran {by}: {how}")
+
+    with working_directory(keep, plan.disk_bytes) as place:
+        with Progress(console, quiet=as_json) as progress:
+            run = CloudDemo(
+                plan,
+                place.path,
+                progress.show,
+                say=line,
+                told=told,
+                max_loaders=max_loaders,
+                claim_files=claim_files,
+            )
+            result = repeat.run(run.run)
+        account(console, run, result, place, seconds, as_json=as_json)

@@ -1,0 +1,123 @@
+"""`penstock plan`: what a load takes and costs on AWS."""
+
+import dataclasses
+import json
+import math
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from penstock.cli.options import Json
+from penstock.setup.plan import Figure, Load, Plan
+from penstock.setup.plan import plan as make
+from penstock.setup.plan_prices import PRICES
+
+
+class PerMessage(StrEnum):
+    """How records are packed."""
+
+    many = "many"
+    one = "1"
+
+
+class Kind(StrEnum):
+    """The two kinds of SQS queue."""
+
+    standard = "standard"
+    fifo = "fifo"
+
+
+class Architecture(StrEnum):
+    """What a Lambda function runs on."""
+
+    arm64 = "arm64"
+    x86_64 = "x86_64"
+
+
+def plan(
+    files_per_second: Annotated[float, typer.Option(min=0.001, max=1e6, help="Files written.")],
+    records_per_file: Annotated[int, typer.Option(min=1, help="Records in a file.")],
+    record_bytes: Annotated[int, typer.Option(min=2, help="Size of a record in its file.")],
+    selected_bytes: Annotated[int, typer.Option(min=1, help="Size of what is sent of it.")],
+    records_per_message: Annotated[
+        PerMessage, typer.Option(help="Collections, or one record a message.")
+    ] = PerMessage.many,
+    queue: Annotated[Kind, typer.Option(help="The kind of queue.")] = Kind.standard,
+    architecture: Annotated[
+        Architecture, typer.Option(help="What the functions run on.")
+    ] = Architecture.arm64,
+    as_json: Json = False,
+) -> None:
+    """Say what a load takes and costs on AWS: calls, loaders, memory, dollars a month.
+
+    Each figure stands beside its formula. Prices are those of US East on the dates shown; what the
+    loader's CPU costs was measured with `bench/plan.py`.
+    """
+    load = Load(
+        files_per_second,
+        records_per_file,
+        record_bytes,
+        selected_bytes,
+        1 if records_per_message is PerMessage.one else "many",
+        queue.value,
+        architecture.value,
+    )
+    made = make(load)
+    if as_json:
+        typer.echo(json.dumps(_as_dict(load, made)))
+    else:
+        _print(made)
+
+
+def _as_dict(load: Load, made: Plan) -> dict[str, object]:
+    def figures(of: dict[str, Figure]) -> dict[str, object]:
+        return {name: figure._asdict() for name, figure in of.items()}
+
+    return {
+        "load": dataclasses.asdict(load),
+        "figures": figures(dict(made.figures)),
+        "dollars_a_month": figures(dict(made.costs)),
+        "dollars_a_month_total": round(made.total, 2),
+        "instead": figures(dict(made.instead)),
+        "notes": list(made.notes),
+        "prices": {name: price._asdict() for name, price in PRICES.items()},
+    }
+
+
+def _print(made: Plan) -> None:
+    console = Console()
+    table = Table(box=None, padding=(0, 2), show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(style="dim")
+    for name, figure in made.figures.items():
+        table.add_row(name, _amount(figure), figure.formula)
+    table.add_section()
+    for name, figure in made.costs.items():
+        table.add_row(name, f"$ {figure.value:,.2f}", figure.formula)
+    table.add_row("a month, together", f"$ {made.total:,.2f}", "", style="bold")
+    table.add_section()
+    for name, figure in made.instead.items():
+        table.add_row(f"not: {name}", f"$ {figure.value:,.2f}", figure.formula)
+    console.print(table)
+    for note in made.notes:
+        console.print(f"* {note}", highlight=False)
+    dates = sorted({price.as_of for price in PRICES.values()})
+    console.print(
+        f"prices: US East (N. Virginia), read {dates[0]} to {dates[-1]}; --json names each source",
+        style="dim",
+        highlight=False,
+    )
+
+
+def _amount(figure: Figure) -> str:
+    """Return a value with its unit, bytes in what people read."""
+    value, unit = figure.value, figure.unit
+    if unit.startswith("B"):
+        thousands = 0 if value < 1 else min(3, int(math.log10(value)) // 3)
+        return f"{value / 1000**thousands:,.1f} {('', 'k', 'M', 'G')[thousands]}{unit}"
+    whole = value == int(value)
+    return f"{value:,.{0 if whole else 2}f} {unit}"

@@ -1,0 +1,141 @@
+"""`penstock preview`: what would be sent of some files, without sending anything."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from penstock import settings
+from penstock.cli.options import Config
+from penstock.settings import Settings
+from penstock.setup import survey
+from penstock.setup.previewing import LIMITS, Preview, Totals, claims_of, files_of, previewed
+from penstock.wording import counted
+
+_TOLD_IN_FULL = 10
+_TEXT_CHARACTERS = 76
+
+Paths = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="FILE|DIR…",
+        help="Files; of a directory, those that a loader would list.",
+        show_default=False,
+    ),
+]
+
+
+def preview(
+    paths: Paths,
+    select: Annotated[
+        str | None, typer.Option("--select", metavar="JMESPATH", help="Instead of select.fields.")
+    ] = None,
+    where: Annotated[
+        str | None,
+        typer.Option(
+            "--where", metavar="JMESPATH", help="Instead of select.where; empty: all records."
+        ),
+    ] = None,
+    records: Annotated[
+        str | None,
+        typer.Option(
+            "--records", metavar="JMESPATH", help="Instead of decode.records; empty: the document."
+        ),
+    ] = None,
+    config: Config = None,
+    as_json: Annotated[
+        bool,
+        typer.Option(
+            "--json",
+            help="Print one JSON object a line, one for each file; line ends inside a record"
+            " become spaces.",
+        ),
+    ] = False,
+) -> None:
+    """Show what would be sent of files, and send nothing.
+
+    Tells the preamble that came off, the records before and after, what is filtered out, what is
+    rejected and why, and how the records would be packed. Of more than ten files, shows one that
+    can be sent, and all with something rejected; --json shows every one. Exits with 0 if every file
+    could be read, with 1 if one was rejected, be it for one of its records.
+    """
+    given = {
+        "select": {"fields": select, "where": where},
+        "decode": {"records": records},
+    }
+    overrides = {
+        section: {key: value for key, value in values.items() if value is not None}
+        for section, values in given.items()
+    }
+    known = settings.load(config, {section: keys for section, keys in overrides.items() if keys})
+    totals = Totals()
+    out = typer.get_binary_stream("stdout")
+    files, left_out = files_of(paths, known.source.pattern)
+    if left_out:
+        typer.echo(survey.told(left_out), err=True)
+    told = False
+    for names in claims_of(files, known.worker.claim_files_max, known.worker.claim_bytes_max):
+        for shown in previewed(names, known, totals):
+            if as_json:
+                out.write(shown.line)
+            elif len(files) <= _TOLD_IN_FULL or shown.error or shown.rejected or not told:
+                _tell(shown)
+                told = told or bool(shown.records)  # of many files, the first that has something
+    if not as_json:
+        _tell_totals(totals, known)
+    if totals.rejected_files:
+        raise typer.Exit(1)
+
+
+def _tell(shown: Preview) -> None:
+    _say(f"{shown.file}  {shown.size_bytes:,} bytes")
+    if shown.preamble:
+        typer.echo(f"  preamble  {len(shown.preamble):,} bytes  {_begin(shown.preamble)}")
+    if shown.error is not None:
+        _say(f"  rejected  {shown.error}")
+        if shown.note:
+            typer.echo(f"            {shown.note}")
+        return
+    count = len(shown.records) + shown.filtered + len(shown.rejected)
+    size = sum(map(len, shown.records))
+    typer.echo(
+        f"  records   {count:,} in the file: {len(shown.records):,} selected,"
+        f" {shown.filtered:,} filtered out, {len(shown.rejected):,} rejected"
+    )
+    typer.echo(f"  bytes     {shown.json_bytes:,} of JSON, {size:,} selected")
+    for reject in shown.rejected[:_TOLD_IN_FULL]:
+        _say(f"  rejected  record {reject.index}: {reject.reason}")
+    if shown.rejected:
+        typer.echo("            the file is kept as a reject; its other records are sent")
+    for record in shown.records[:1]:
+        typer.echo(f"  first     {_begin(record)}")
+
+
+def _say(text: str) -> None:
+    """Print a line with text of a file in it."""
+    typer.echo(survey.printable(text))
+
+
+def _begin(text: bytes) -> str:
+    """Return the beginning of a text in one line."""
+    shown = " ".join(text[: 4 * _TEXT_CHARACTERS].decode("utf-8", "replace").split())
+    shown = survey.printable(shown)
+    cut = shown[:_TEXT_CHARACTERS]
+    return cut + "…" * (cut != shown or len(text) > 4 * _TEXT_CHARACTERS)
+
+
+def _tell_totals(totals: Totals, known: Settings) -> None:
+    limit = known.queue.message_bytes or LIMITS.message_bytes_max
+    fill = sum(totals.messages) / (limit * len(totals.messages)) if totals.messages else 0
+    typer.echo(
+        f"{counted(totals.files, 'file')}, {totals.rejected_files:,} rejected;"
+        f" {counted(totals.records, 'record')} selected, {totals.filtered:,} filtered out,"
+        f" {totals.rejected:,} rejected"
+    )
+    typer.echo(f"{totals.json_bytes:,} bytes of JSON, {totals.record_bytes:,} selected")
+    typer.echo(
+        f"{counted(len(totals.messages), 'message')} of at most {limit:,} bytes, {fill:.0%} full on"
+        f" average, in {counted(totals.batches, 'batch', 'batches')}"
+    )
+    if known.queue.message_bytes is None:
+        typer.echo("(the largest message SQS takes; if your queue takes less, there are more)")

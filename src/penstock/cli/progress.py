@@ -1,0 +1,30 @@
+"""What a command that puts files back says while it goes on."""
+
+import contextlib
+from collections.abc import Generator
+
+import typer
+from rich.console import Console
+
+from penstock.operate.putting_back import Progress
+from penstock.wording import counted
+
+
+@contextlib.contextmanager
+def told() -> Generator[Progress]:
+    """Tell on a terminal, in one line that changes, how far it is; elsewhere why it waits, once."""
+    console = Console(stderr=True)
+    done = 0
+    said = set[str]()
+    with console.status("putting files back …") as line:
+
+        def progress(more: int, text: str) -> None:
+            nonlocal done
+            done += more
+            line.update(f"{counted(done, 'file')} done  {text}")
+            reason = text.partition(":")[0]  # the rest counts down
+            if reason and reason not in said and not console.is_terminal:
+                typer.echo(text, err=True)
+                said.add(reason)
+
+        yield progress

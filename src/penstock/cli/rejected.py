@@ -1,0 +1,290 @@
+"""`penstock rejected list | show | retry | discard`: files that cannot be sent, and what to do."""
+
+import asyncio
+import json
+import re
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from penstock import names, repeat, settings, telemetry, wiring
+from penstock.cli.options import Config, Json
+from penstock.cli.progress import told
+from penstock.ledger.ledger import Ledger
+from penstock.operate import putting_back
+from penstock.operate.choosing import Choice, moment
+from penstock.operate.places import RejectedFile, places, rejected_file
+from penstock.operate.putting_back import Report
+from penstock.settings import Settings
+from penstock.setup import survey
+from penstock.wording import counted
+
+app = typer.Typer(
+    name="rejected",
+    help="List, show, retry or discard files that cannot be sent.",
+    no_args_is_help=True,
+    add_completion=False,
+)
+_SHOWN = 20
+T = TypeVar("T")
+
+
+def _moment(text: str) -> float:
+    try:
+        return moment(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+Names = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[NAME…]", help="Names, or patterns such as '2026-11-25T14*'."),
+]
+Reason = Annotated[
+    str, typer.Option("--reason", metavar="TEXT", help="Only those whose reason has this text.")
+]
+Since = Annotated[
+    float | None,
+    typer.Option(
+        parser=_moment, metavar="TIME", help="Only from this time on: 2026-11-25T14:30, or 2h ago."
+    ),
+]
+Until = Annotated[
+    float | None, typer.Option(parser=_moment, metavar="TIME", help="Only before this time.")
+]
+All = Annotated[bool, typer.Option("--all", help="All of them.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say which; change nothing.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+
+
+@app.command("list")
+def list_(
+    files: Names = None,
+    reason: Reason = "",
+    since: Since = None,
+    until: Until = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many lines.")] = 100,
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """List rejected files, the latest last, and count them by reason."""
+    choice = Choice(tuple(files or ()), reason, since, until)
+    chosen = _chosen(_run(config, lambda known, book, _: _rejected(known, book)), choice)
+    if as_json:
+        typer.echo(json.dumps([_as_json(file) for file in chosen]))
+        return
+    for file in chosen[-limit:]:
+        where = "" if file.moved else "  (still in the spool)"
+        at = file.rejected_at[:19].ljust(19)
+        typer.echo(survey.printable(f"{at}  {file.name}  {file.reason}{where}"))
+    if len(chosen) > limit:
+        typer.echo(f"the last {limit:,} of {len(chosen):,}")
+    typer.echo()
+    for text, count in Counter(_kind(file) for file in chosen).most_common(_SHOWN):
+        typer.echo(survey.printable(f"{count:>8,}  {text}"))
+    typer.echo(f"{len(chosen):>8,}  in all")
+
+
+@app.command()
+def show(
+    file: Annotated[str, typer.Argument(metavar="NAME")],
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """Show one rejected file's reason, record by record, in JSON, and where the file lies."""
+    choice = Choice((_name(file),))
+    chosen = _chosen(_run(config, lambda known, book, _: _rejected(known, book)), choice)
+    if not chosen:
+        typer.echo(f"{file}: not rejected; `penstock explain {file}` tells what is known", err=True)
+        raise typer.Exit(1)
+    typer.echo(json.dumps(_as_json(chosen[0]), indent=None if as_json else 2, ensure_ascii=True))
+
+
+@app.command()
+def retry(
+    files: Names = None,
+    reason: Reason = "",
+    since: Since = None,
+    until: Until = None,
+    everything: All = False,
+    whole: Annotated[
+        bool,
+        typer.Option(
+            "--whole", help="Send all records of a file, those that were sent before included."
+        ),
+    ] = False,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """Put rejected files back into the spool, to be sent under the settings as they are now.
+
+    Of a file of which only some records were rejected, only these are sent: the others were. Safe
+    to repeat, and beside running workers. A file that was rejected less than a minute ago is waited
+    for. Works where the directory is. Exits with 1 if a file could not be put back.
+    """
+    choice = _choice(files, reason, since, until, everything=everything)
+
+    async def act(known: Settings, book: Ledger, stop: asyncio.Event) -> Report:
+        where = places(known, "rejected retry")
+        found = await _rejected(known, book)
+        report, chosen = Report(refused=_missing(choice, found)), _chosen(found, choice)
+        if _agreed(chosen, "put back into the spool", dry_run=dry_run, yes=yes):
+            with told() as progress:
+                done = await putting_back.retried(
+                    known, book, where, chosen, stop=stop, whole=whole, progress=progress
+                )
+            report.done += done.done
+            report.refused |= done.refused
+        return report
+
+    _tell(_run(config, act), "put back", as_json=as_json, dry_run=dry_run)
+
+
+@app.command()
+def discard(
+    files: Names = None,
+    reason: Reason = "",
+    since: Since = None,
+    until: Until = None,
+    everything: All = False,
+    no_copy: Annotated[
+        bool, typer.Option("--no-copy", help="Delete them, instead of keeping them in discarded/.")
+    ] = False,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """Give rejected files up: they move to discarded/ in the rejects directory.
+
+    Works where the directory is. Exits with 1 if a file could not be discarded.
+    """
+    choice = _choice(files, reason, since, until, everything=everything)
+
+    async def act(known: Settings, book: Ledger, stop: asyncio.Event) -> Report:
+        del stop
+        where = places(known, "rejected discard")
+        found = await _rejected(known, book)
+        missing, chosen = _missing(choice, found), _chosen(found, choice)
+        what = "DELETED, for ever" if no_copy else f"moved to {where.rejects}/discarded"
+        if not _agreed(chosen, what, dry_run=dry_run, yes=yes):
+            return Report(refused=missing)
+        stuck = await putting_back.move_out(known, book, [f for f in chosen if not f.moved])
+        going = [file for file in chosen if file.name not in stuck]
+        report = putting_back.discard(where, going, keep_copy=not no_copy)
+        await book.let_go(report.done)
+        report.refused |= {**stuck, **missing}
+        return report
+
+    _tell(_run(config, act), "discarded", as_json=as_json, dry_run=dry_run)
+
+
+def _run(
+    config: Path | None,
+    act: Callable[[Settings, Ledger, asyncio.Event], Awaitable[T]],
+) -> T:
+    telemetry.configure(verbose=False)
+    known = settings.load(config)
+
+    async def main(stop: asyncio.Event) -> T:
+        async with AsyncExitStack() as stack:
+            return await act(known, await wiring.ledger(known, stack), stop)
+
+    return repeat.run(main)
+
+
+async def _rejected(known: Settings, book: Ledger) -> Mapping[str, RejectedFile]:
+    """Return all rejected files by name."""
+    found: dict[str, RejectedFile] = {}
+    reasons = await putting_back.rejected_in_ledger(book)
+    if wiring.is_directory(known):
+        where = places(known, "rejected")
+        found |= {f.name: f for f in await asyncio.to_thread(lambda: list(where.rejected()))}
+    else:
+        typer.echo("the rejects directory is on another machine: only what the archiver has not"
+                   " moved yet is shown", err=True)  # fmt: skip
+    # Of one of each, that in the spool is meant: moving it out names what is in its place.
+    return found | {name: rejected_file(name, t, moved=False) for name, t in reasons.items()}
+
+
+def _missing(choice: Choice, found: Mapping[str, RejectedFile]) -> dict[str, str]:
+    """Return why names that were given cannot be taken."""
+    unknown = "it is not rejected; `penstock explain` tells what is known of it"
+    return dict.fromkeys(choice.missing(found), unknown)
+
+
+def _chosen(found: Mapping[str, RejectedFile], choice: Choice) -> list[RejectedFile]:
+    """Return the rejected files that are meant, the latest last."""
+    chosen = [file for file in found.values() if choice.takes(file)]
+    return sorted(chosen, key=lambda file: (file.rejected_at, file.name))
+
+
+def _name(text: str) -> str:
+    return text.rpartition("/")[2].removesuffix(names.REASON_SUFFIX)
+
+
+def _choice(
+    files: Sequence[str] | None,
+    reason: str,
+    since: float | None,
+    until: float | None,
+    *,
+    everything: bool,
+) -> Choice:
+    not_empty(since, until)
+    choice = Choice(tuple(_name(file) for file in files or ()), reason, since, until)
+    if choice.is_empty and not everything:
+        raise typer.BadParameter("which? give names, --reason, --since or --until, or --all")
+    return choice
+
+
+def not_empty(since: float | None, until: float | None) -> None:
+    """Refuse times that nothing lies between."""
+    if since is not None and since >= (time.time() if until is None else until):
+        end = "now" if until is None else "--until"
+        raise typer.BadParameter(f"--since is not before {end}: no file lies between")
+
+
+def _agreed(chosen: Sequence[RejectedFile], what: str, *, dry_run: bool, yes: bool) -> bool:
+    """Say which files are meant, and ask; False if there is nothing to do."""
+    if dry_run or not yes:
+        for file in chosen[:_SHOWN]:
+            typer.echo(survey.printable(f"{file.name}  {file.reason}"), err=True)
+        if len(chosen) > _SHOWN:
+            typer.echo(f"and {len(chosen) - _SHOWN:,} more", err=True)
+    if dry_run:
+        typer.echo(f"{counted(len(chosen), 'file')} would be {what}", err=True)
+        return False
+    if chosen and not yes:
+        question = f"{counted(len(chosen), 'file')} will be {what}: go on?"
+        typer.confirm(question, abort=True, err=True)
+    return bool(chosen)
+
+
+def _tell(report: Report, verb: str, *, as_json: bool, dry_run: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps({"done": report.done, "refused": report.refused}))
+    else:
+        if not dry_run:
+            typer.echo(f"{counted(len(report.done), 'file')} {verb}")
+        for name, why in report.refused.items():
+            typer.echo(survey.printable(f"not {name}: {why}"), err=True)
+    if report.refused:
+        raise typer.Exit(1)
+
+
+def _as_json(file: RejectedFile) -> Mapping[str, Any]:
+    return {"file": file.name, **file.story, "moved": file.moved}
+
+
+def _kind(file: RejectedFile) -> str:
+    """Return the reason without what differs from file to file, to count by."""
+    first = file.story.get("records") or [{"reason": file.reason}]
+    return re.sub(r"\d[\d,]*", "N", str(first[0]["reason"]))

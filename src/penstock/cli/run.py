@@ -1,0 +1,28 @@
+"""`penstock run`: one box."""
+
+import asyncio
+
+import typer
+
+from penstock import onebox, repeat, settings, telemetry, wiring
+from penstock.cli.options import Config, Verbose
+from penstock.errors import Halt
+
+
+def run(config: Config = None, verbose: Verbose = False) -> None:
+    """Drain the spool on this box: loaders, archiver and checker, until SIGTERM or Ctrl-C.
+
+    What cannot work as configured halts at once. A process that dies is started again. What is away
+    (Redis, the queue) is waited for. On a stop, claims in flight are finished or released, nothing
+    is lost, and the exit code is 0.
+    """
+    telemetry.configure(verbose=verbose)
+    known = settings.load(config)
+    if wrong := asyncio.run(wiring.mistakes(known)):
+        raise Halt("\n".join(wrong))
+
+    async def until_stopped(stop: asyncio.Event) -> None:
+        await onebox.supervise(known, config, stop, verbose=verbose)
+
+    typer.echo(f"draining {known.source.url} into {known.queue.url}; Ctrl-C stops", err=True)
+    repeat.run(until_stopped)

@@ -1,0 +1,83 @@
+"""`penstock serve`: the spool over HTTP."""
+
+import asyncio
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from penstock import repeat, settings, telemetry, wiring
+from penstock.cli.options import Config, Verbose
+from penstock.serve import console, fileserver, web
+from penstock.settings import Settings
+
+
+def serve(
+    directory: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="DIR", help="The spool; by default, source.url.", show_default=False
+        ),
+    ] = None,
+    listen: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Where to listen; by default serve.listen, 127.0.0.1:8080. Port 0: any.",
+            show_default=False,
+        ),
+    ] = None,
+    unix: Annotated[
+        Path | None,
+        typer.Option(metavar="SOCKET", help="Listen on a Unix socket instead.", show_default=False),
+    ] = None,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Holds the token that callers must have; two while they change over.",
+            show_default=False,
+        ),
+    ] = None,
+    tls_cert: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The certificate chain, PEM.", show_default=False),
+    ] = None,
+    tls_key: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Its private key, PEM.", show_default=False),
+    ] = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Allow other machines without TLS.")
+    ] = False,
+    config: Config = None,
+    verbose: Verbose = False,
+) -> None:
+    """Serve the spool over HTTP, to workers on other machines or in AWS Lambda.
+
+    They reach it with source.url = "http://host:port". Listens on this machine alone, unless told
+    otherwise; for other machines it wants a token (`openssl rand -hex 32 > token`) and TLS.
+    Needs no Redis and no queue. Ctrl-C or SIGTERM stops it; calls in flight are finished.
+    """
+    telemetry.configure(verbose=verbose)
+    given: dict[str, Any] = {
+        "listen": listen,
+        "unix_socket": unix and str(unix.absolute()),
+        "token_file": token_file and str(token_file.absolute()),
+        "tls_cert": tls_cert and str(tls_cert.absolute()),
+        "tls_key": tls_key and str(tls_key.absolute()),
+        "insecure": insecure or None,
+    }
+    overrides: dict[str, Any] = {"serve": {k: v for k, v in given.items() if v is not None}}
+    if directory is not None:
+        overrides["source"] = {"url": str(directory.absolute())}
+    repeat.run(lambda stop: _until_stopped(settings.load(config, overrides), stop))
+
+
+async def _until_stopped(known: Settings, stop: asyncio.Event) -> None:
+    tokens = web.tokens_of(known.serve)
+    app = fileserver.new_app(wiring.served_directory(known), tokens, console.OPEN_TO_ALL)
+    console.add_console(app, known, has_tokens=bool(tokens))
+    async with web.serving(app, known.serve) as address:
+        telemetry.event("server.listens", address=address, spool=known.source.url)
+        await stop.wait()

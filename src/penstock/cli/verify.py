@@ -1,0 +1,84 @@
+"""`penstock verify`: whether every file is accounted for."""
+
+import asyncio
+import dataclasses
+import json
+from contextlib import AsyncExitStack
+from typing import Annotated
+
+import typer
+
+from penstock import repeat, settings, wiring
+from penstock.cli.options import Config, Json
+from penstock.operate import verifying
+from penstock.operate.places import places
+from penstock.operate.verifying import Verified
+from penstock.settings import Settings
+from penstock.setup import survey
+from penstock.wording import counted
+
+_SHOWN_MAX = 1_000
+
+
+def verify(
+    archive: Annotated[
+        bool,
+        typer.Option(
+            "--archive", help="Count the whole archive, too, and compare it: a scan of all of it."
+        ),
+    ] = False,
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """Verify the conservation law: every file seen is in one place, in one state, or sent.
+
+    Looks at spool, ledger, archive, rejects and counters while all of it goes on. Names every file
+    that it cannot account for, and exits with 1 if there is one, or if a law does not hold. Where
+    the directory is behind HTTP, only the ledger's own laws can be verified.
+    """
+    known = settings.load(config)
+    found = repeat.run(lambda stop: _verified(known, stop, archive=archive))
+    if as_json:
+        typer.echo(json.dumps(dataclasses.asdict(found) | {"holds": found.holds}))
+    else:
+        _tell(found)
+    if not found.holds:
+        raise typer.Exit(1)
+
+
+async def _verified(known: Settings, stop: asyncio.Event, *, archive: bool) -> Verified:
+    del stop  # it changes nothing: it may be killed
+    async with AsyncExitStack() as stack:
+        book = await wiring.ledger(known, stack)
+        if not wiring.is_directory(known):
+            return Verified(
+                laws_broken=list(await book.verify()),
+                skipped=["spool, archive and rejects are on another machine: verify them there"],
+            )
+        where = places(known, "verify")
+        return await verifying.verify(book, where, known.source.pattern, archive=archive)
+
+
+def _tell(found: Verified) -> None:
+    for law in found.laws_broken:
+        typer.echo(f"law broken: {law}")
+    for name, what in list(found.unaccounted.items())[:_SHOWN_MAX]:
+        typer.echo(survey.printable(f"{name}: {what}"))
+    if len(found.unaccounted) > _SHOWN_MAX:
+        typer.echo(f"and {len(found.unaccounted) - _SHOWN_MAX:,} more; --json names all")
+    for line in found.skipped:
+        typer.echo(f"not looked at: {line}")
+    if not found.skipped:
+        archived = (
+            "" if found.files_in_archive is None else f", {found.files_in_archive:,} archived"
+        )
+        typer.echo(
+            f"{counted(found.files_in_spool, 'file')} in the spool, {found.files_waiting:,} of them"
+            f" waiting; {found.files_in_ledger:,} in the ledger, {found.files_in_rejects:,} in the"
+            f" rejects directory{archived}"
+        )
+    if found.skipped:
+        typer.echo("the ledger's own laws hold" if found.holds else "a law of the ledger is broken")
+    else:
+        said = "every file is accounted for" if found.holds else "NOT every file is accounted for"
+        typer.echo(said)

@@ -1,0 +1,1 @@
+"""The demo, on one box and on a local cloud."""

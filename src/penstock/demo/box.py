@@ -1,0 +1,123 @@
+"""The Penstock that the demo runs: its settings, its environment, and a process's life."""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+from collections.abc import AsyncGenerator, Mapping
+from enum import StrEnum
+from pathlib import Path
+from subprocess import STDOUT
+
+import redis.asyncio as redis
+
+from penstock.demo.tweets import SELECTION
+from penstock.embedded.file_server import EmbeddedFileServer
+from penstock.embedded.nginx import EmbeddedNginx
+from penstock.embedded.sqs import EmbeddedSqs
+from penstock.embedded.tether import tethered
+from penstock.ledger.ledger import Ledger
+
+SPOOL_NAME = "demo"
+_STOP_SECONDS = 25.0
+_SETTLE_SECONDS = 0.5
+
+
+class SourceKind(StrEnum):
+    """How the demo's workers reach its spool."""
+
+    directory = "directory"
+    server = "server"
+    nginx = "nginx"
+
+
+@contextlib.asynccontextmanager
+async def source(kind: SourceKind, directory: Path) -> AsyncGenerator[Mapping[str, str]]:
+    """Run what serves the spool in `directory`; yield the settings of section `source` for it."""
+    if kind is SourceKind.directory:
+        yield {"url": str(directory / "spool")}
+        return
+    if kind is SourceKind.server:
+        config = directory / "server.toml"
+        config.write_text(f"[source]\nsettle_seconds = {_SETTLE_SECONDS}\n")
+        state = directory / "state"
+        async with EmbeddedFileServer(state, spool=directory / "spool", config=config) as server:
+            yield {"url": server.address, "token": server.token}
+        return
+    async with EmbeddedNginx(directory / "state", root=directory) as nginx:
+        yield {"url": nginx.url, "token": nginx.move_token}
+
+
+def settings(
+    directory: Path,
+    spool: Mapping[str, str],
+    ledger_url: str,
+    sqs: EmbeddedSqs,
+    queue_url: str,
+    workers: int,
+) -> str:
+    """Return the penstock.toml of a box that works in `directory`, on short intervals.
+
+    `spool` is what `source` yields. Archive and rejects lie beside the spool, as by default.
+    """
+    sections: dict[str, dict[str, str | float]] = {
+        "source": {**spool, "settle_seconds": _SETTLE_SECONDS},
+        "select": {"fields": SELECTION},
+        "queue": {"url": queue_url, "endpoint_url": sqs.endpoint_url, "region": sqs.region},
+        # Short, so that what a killed worker held is taken over while one watches.
+        "ledger": {"url": ledger_url, "spool": SPOOL_NAME, "lease_seconds": 10},
+        "run": {
+            "workers": workers,
+            "console": "",  # its port may be in use
+            "state_directory": str(directory / "state"),
+            "loader_interval_seconds": 0.1,
+            "archiver_interval_seconds": 1.0,
+            "checker_interval_seconds": 2.0,
+        },
+    }
+    lines: list[str] = []
+    for section, values in sections.items():
+        lines.append(f"[{section}]")
+        # JSON's strings and numbers are TOML's, too.
+        lines += [f"{k} = {json.dumps(v, ensure_ascii=False)}" for k, v in values.items()]
+    return "\n".join(lines) + "\n"
+
+
+def ledger(client: "redis.Redis") -> Ledger:
+    """Return the ledger as one that only looks."""
+    return Ledger(client, spool=SPOOL_NAME, worker="demo", lease_seconds=60.0, margin_seconds=10.0)
+
+
+def environment(sqs: EmbeddedSqs) -> dict[str, str]:
+    """Return ours without settings of AWS and Penstock, which would override the demo's own."""
+    ours = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "PENSTOCK_"))}
+    return ours | dict(sqs.environment)
+
+
+@contextlib.asynccontextmanager
+async def running(
+    command: list[str], environment: Mapping[str, str], log: Path, *, reading: bool = False
+) -> AsyncGenerator[asyncio.subprocess.Process]:
+    """Run a process, its messages in `log`; it is asked to end, then killed.
+
+    With `reading`, its standard output is a pipe.
+    """
+    with log.open("ab") as output:
+        process = await asyncio.create_subprocess_exec(
+            *tethered(*command),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE if reading else output,
+            stderr=output if reading else STDOUT,
+            env=dict(environment),
+            start_new_session=True,  # Ctrl-C is for the demo, which stops its parts in order
+        )
+    try:
+        yield process
+    finally:
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            if process.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    process.send_signal(number)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(process.wait(), _STOP_SECONDS)

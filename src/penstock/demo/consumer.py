@@ -1,0 +1,144 @@
+"""The demo's consumer: receives from the queue, deletes, and compares with what was written.
+
+It knows what to expect from `demo_corpus` alone, and reads bodies with the standard library's json:
+it shares no code with what it checks. A record counts as received once it is right to the last
+character; what is wrong is unexpected, and its record stays lost.
+"""
+
+import json
+import time
+from collections.abc import Mapping
+from typing import Any, NamedTuple, cast
+
+import aiohttp
+
+from penstock.demo.corpus import ID_BASE, Corpus, broken_files
+from penstock.embedded.sqs import EmbeddedSqs
+
+_SAMPLES_MAX = 100
+_RECEIVE = {
+    "MaxNumberOfMessages": 10,
+    "WaitTimeSeconds": 1,
+    "MessageSystemAttributeNames": ["SentTimestamp"],
+}
+
+
+class Verdict(NamedTuple):
+    """How what was received compares with what was written, in records."""
+
+    lost: int
+    duplicated: int
+    unexpected: int
+
+
+class Comparison:
+    """Counts each of the first `records_max` records as it arrives; a record is a byte of memory.
+
+    `received` counts all that came, `distinct` the records that came right at least once.
+    """
+
+    def __init__(self, corpus: Corpus, records_max: int) -> None:
+        self._corpus = corpus
+        self._seen = bytearray(records_max)
+        self._duplicated = 0
+        self._unexpected = 0
+        self.received = 0
+        self.distinct = 0
+        self.unexpected_samples: list[str] = []
+
+    def take(self, body: str) -> None:
+        """Take the body of one message: a collection of records, or a single one."""
+        try:
+            value = json.loads(body)
+        except ValueError:
+            self._wrong(body)
+            return
+        for record in cast("list[Any]", value) if isinstance(value, list) else [value]:
+            self.received += 1
+            self._take(record)
+
+    def verdict(self, files: int) -> Verdict:
+        """Compare with the first `files` files, which are all that was written."""
+        per_file = self._corpus.records_per_file
+        never = sum(self._seen[files * per_file :])  # nobody wrote these
+        for file in broken_files(files):
+            never += sum(self._seen[file * per_file : (file + 1) * per_file])
+        lost = self._corpus.records_expected(files) - (self.distinct - never)
+        return Verdict(lost, self._duplicated, self._unexpected + never)
+
+    def lost_ids(self, files: int) -> list[int]:
+        """Return the ids of the records that are lost, the first hundred of them."""
+        per_file = self._corpus.records_per_file
+        written = bytearray(self._seen[: files * per_file])
+        for file in broken_files(files):
+            written[file * per_file : (file + 1) * per_file] = b"\1" * per_file
+        lost = (ID_BASE + record for record, seen in enumerate(written) if not seen)
+        return [tweet_id for tweet_id, _ in zip(lost, range(_SAMPLES_MAX), strict=False)]
+
+    def _take(self, record: object) -> None:
+        number = _number(record)
+        if not 0 <= number < len(self._seen):
+            self._wrong(record)
+            return
+        expected = self._corpus.expected(number)
+        # As lists: JMESPath keeps the keys in the order they are written.
+        if list(cast("Mapping[str, Any]", record).items()) != list(expected.items()):
+            self._wrong(record)
+        elif self._seen[number]:
+            self._duplicated += 1
+        else:
+            self._seen[number] = 1
+            self.distinct += 1
+
+    def _wrong(self, what: object) -> None:
+        self._unexpected += 1
+        if len(self.unexpected_samples) < _SAMPLES_MAX:
+            self.unexpected_samples.append(json.dumps(what, ensure_ascii=False))
+
+
+def _number(record: object) -> int:
+    """Return which record this says it is, or -1."""
+    if not isinstance(record, dict):
+        return -1
+    tweet_id = cast("dict[str, Any]", record).get("id")
+    return tweet_id - ID_BASE if type(tweet_id) is int else -1
+
+
+class Consumer:
+    """Drains one queue of an embedded SQS into a comparison.
+
+    `messages` counts messages, each once: SQS may deliver one again, which is no duplicate of ours.
+    """
+
+    def __init__(self, sqs: EmbeddedSqs, queue_url: str, comparison: Comparison) -> None:
+        self._sqs = sqs
+        self._queue_url = queue_url
+        self._comparison = comparison
+        self._taken: set[str] = set()
+        self.last_message_at = time.monotonic()
+
+    @property
+    def messages(self) -> int:
+        """How many messages there were."""
+        return len(self._taken)
+
+    async def run(self) -> None:
+        """Receive until cancelled. Raises Again or Halt if the queue is gone."""
+        async with aiohttp.ClientSession() as session:
+            while True:
+                request = {"QueueUrl": self._queue_url, **_RECEIVE}
+                answer = await self._sqs.call(session, "ReceiveMessage", request)
+                messages = answer.get("Messages", [])
+                if not messages:
+                    continue
+                for message in messages:
+                    if message["MessageId"] not in self._taken:
+                        self._taken.add(message["MessageId"])
+                        self._comparison.take(message["Body"])
+                self.last_message_at = time.monotonic()
+                entries = [
+                    {"Id": str(index), "ReceiptHandle": message["ReceiptHandle"]}
+                    for index, message in enumerate(messages)
+                ]
+                request = {"QueueUrl": self._queue_url, "Entries": entries}
+                await self._sqs.call(session, "DeleteMessageBatch", request)

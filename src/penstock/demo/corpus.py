@@ -1,0 +1,114 @@
+"""What the demo's producer writes and its consumer expects, both derived from three numbers.
+
+The seed, the records in a file and a record's number give everything, so the two agree without
+talking: record `n` is tweet `ID_BASE + n`, made of template `n mod 48`, and file `f` holds the
+records from `f * records_per_file` on.
+"""
+
+import random
+from collections.abc import Callable
+
+from penstock.demo.tweets import Template
+
+ID_BASE = 1_900_000_000_000_000_000  # 19 digits, beyond what a float holds exactly
+BROKEN_EVERY = 1000
+
+_BROKEN_AT = 400  # not the first file, and early enough for a short run to have one
+_TEMPLATES = 48
+
+_PREAMBLES = (
+    b"",
+    b"\xef\xbb\xbf",
+    b"\n\n",
+    b"// exported by sluice 3.1, do not edit\n",
+    b"# shard 7 of 12\n#\n",
+    b"/* generated 2026-11-23 */ ",
+    b"\xef\xbb\xbf// with a mark before it\r\n",
+    b"\r\n\t /* two\n * lines { } [ ] \" '\n */\n\n",
+    b'// first\n// second {"id": 1}\n\n# third\n',
+    b"/**/ /***/ /* * / */\n",
+    b"#!/usr/bin/env sluice\n/* then */ // this\n",
+    b"   \n\n\n   // spaces\n   # around\n   ",
+    b"/* \xf0\x9f\x9a\xb0 \xe6\xb0\xb4\xe9\x96\x80 */\n",
+    b"//\n#\n/**/\n",
+)
+
+
+def _document(records: list[bytes]) -> bytes:
+    return b"[" + b",\n".join(records) + b"]"
+
+
+def _without_records(data: bytes) -> Callable[[list[bytes]], bytes]:
+    return lambda _records: data
+
+
+# Each can never be sent, whoever reads it: none is JSON behind comments.
+_DEFECTS: tuple[tuple[bool, Callable[[list[bytes]], bytes]], ...] = (
+    (False, _without_records(b"")),
+    (True, lambda records: _document(records)[: sum(map(len, records)) // 2]),  # cut
+    (True, lambda records: _document(records).replace(b":", b':"\xff\xfe"', 1)),  # not UTF-8
+    (False, _without_records(b"// nothing yet\n/* or ever */\n# at all\n")),
+    (True, lambda records: b"Exported by Sluice on Monday\n" + _document(records)),
+    (True, lambda records: b"[" + b",".join(records) + b",]"),
+    (False, _without_records(b"\xef\xbb\xbf \r\n\t\n")),
+    (True, lambda records: _document(records)[:-1]),  # only the last bracket is missing
+    (True, lambda records: b"/* never closed " + _document(records)),
+    (True, lambda records: _document(records) + b"\nend of export\n"),
+    (True, lambda records: _document(records).decode().encode("utf-16")),
+    (True, lambda records: b'[{"score": NaN},' + b",".join(records) + b"]"),
+    (False, _without_records(b"{'id': 1}\n")),
+)
+
+
+def _defect(file: int) -> tuple[bool, Callable[[list[bytes]], bytes]]:
+    """Return whether broken file `file` has records in it, and what makes it of them."""
+    return _DEFECTS[file // BROKEN_EVERY % len(_DEFECTS)]
+
+
+class Corpus:
+    """All files and records of one run of the demo."""
+
+    def __init__(self, seed: int, records_per_file: int) -> None:
+        random_ = random.Random(seed)  # noqa: S311  invented tweets are no secret
+        self.records_per_file = records_per_file
+        self._templates = [Template(random_, number) for number in range(_TEMPLATES)]
+
+    def expected(self, record: int) -> dict[str, object]:
+        """Return what the selection must give for record number `record`, as Python values."""
+        return self._templates[record % _TEMPLATES].expected(ID_BASE + record)
+
+    def file(self, file: int) -> bytes:
+        """Return the bytes of file number `file`: an array, lines or one object, or broken."""
+        shape = ("array", "lines", "object")[file % 3]
+        first = file * self.records_per_file
+        records = [
+            self._templates[record % _TEMPLATES].encoded(
+                ID_BASE + record, in_one_line=shape == "lines"
+            )
+            for record in range(first, first + self.records_per_file)
+        ]
+        if is_broken(file):
+            return _defect(file)[1](records)
+        preamble = _PREAMBLES[file % len(_PREAMBLES)]
+        if shape == "lines" or (shape == "object" and len(records) == 1):
+            return preamble + b"\n".join(records) + b"\n"
+        return preamble + _document(records)
+
+    def records_written(self, files: int) -> int:
+        """Return how many records the first `files` files hold, those of broken ones included."""
+        without = sum(not _defect(file)[0] for file in broken_files(files))
+        return (files - without) * self.records_per_file
+
+    def records_expected(self, files: int) -> int:
+        """Return how many records of the first `files` files must come out of the queue."""
+        return (files - len(broken_files(files))) * self.records_per_file
+
+
+def is_broken(file: int) -> bool:
+    """Tell whether file number `file` is broken on purpose: one in a thousand is."""
+    return file % BROKEN_EVERY == _BROKEN_AT
+
+
+def broken_files(files: int) -> range:
+    """Return the numbers of the broken ones among the first `files` files."""
+    return range(_BROKEN_AT, files, BROKEN_EVERY)

@@ -1,0 +1,1 @@
+"""Real servers that Penstock runs for itself."""

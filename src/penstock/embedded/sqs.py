@@ -1,0 +1,120 @@
+"""A real SQS API on loopback that Penstock runs for itself, in STATE/sqs/: ministack."""
+
+import importlib.util
+import io
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from penstock.embedded.process import EmbeddedProcess, is_answered, listener_on
+from penstock.errors import Again, Halt
+
+
+class EmbeddedSqs(EmbeddedProcess):
+    """An SQS-compatible server (ministack) on a free port of the loopback interface.
+
+    It keeps queues and messages in memory and writes them when it stops, and so when Penstock is
+    killed; when it is itself killed with -9, what was in its queues is lost.
+    """
+
+    title = "embedded SQS"
+    remedy = "pip install 'penstock[local]'"
+    region: ClassVar[str] = "us-east-1"
+    environment: ClassVar[Mapping[str, str]] = {
+        "AWS_ACCESS_KEY_ID": "embedded",
+        "AWS_SECRET_ACCESS_KEY": "embedded",
+        "AWS_DEFAULT_REGION": region,
+        "AWS_REGION": region,
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+    """What a process that uses this server, and only that one, is given instead of its AWS_…
+    variables: never set in our own environment, where a user's real credentials are."""
+
+    def __init__(self, state_directory: Path, *, share: bool = False) -> None:
+        super().__init__(state_directory.absolute() / "sqs", share=share)
+
+    @property
+    def endpoint_url(self) -> str:
+        """The address for `queue.endpoint_url`: http://127.0.0.1:PORT."""
+        return self.address
+
+    async def launch(self, previous: str, inherit: int) -> str:
+        """Start ministack on its previous port if that is free. Raises Halt if there is none."""
+        if importlib.util.find_spec("ministack") is None:
+            raise Halt(f"{self.title}: ministack is not installed; {self.remedy}")
+        with listener_on(urlsplit(previous).port or 0) as listener:
+            port = int(listener.getsockname()[1])
+            command = [sys.executable, "-m", "hypercorn", "ministack.app:app", "--workers", "0"]
+            command += ["--bind", f"fd://{listener.fileno()}", "--log-level", "WARNING"]
+            command += ["--keep-alive", "75", "--graceful-timeout", "1"]
+            self.spawn(command, self._settings(port), [inherit, listener.fileno()])
+        return f"http://127.0.0.1:{port}"
+
+    async def answers(self) -> bool:
+        """Tell whether the server answers; wait up to two seconds for it."""
+        return await is_answered(f"{self.address}/_ministack/health")
+
+    async def create_queue(self, name: str) -> str:
+        """Return the URL of queue `name`, made if it is not there; `….fifo` makes a FIFO queue."""
+        async with aiohttp.ClientSession() as session:
+            try:
+                answer = await self.call(session, "GetQueueUrl", {"QueueName": name})
+            except Halt:
+                attributes = {"MaximumMessageSize": "1048576"}
+                attributes |= {"FifoQueue": "true"} if name.endswith(".fifo") else {}
+                request = {"QueueName": name, "Attributes": attributes}
+                answer = await self.call(session, "CreateQueue", request)
+        # A queue made in an earlier life has the port of that life in its URL.
+        return self.address + urlsplit(str(answer["QueueUrl"])).path
+
+    async def call(
+        self, session: aiohttp.ClientSession, action: str, request: Mapping[str, object]
+    ) -> dict[str, Any]:
+        """Return the answer to one call of the SQS API.
+
+        Not signed: this server reads only account and region from the credentials. Raises Again if
+        the server cannot be reached, Halt with its own words if it refuses.
+        """
+        key = f"{self.environment['AWS_ACCESS_KEY_ID']}/20260101/{self.region}/sqs/aws4_request"
+        headers = {
+            "X-Amz-Target": f"AmazonSQS.{action}",
+            "Content-Type": "application/x-amz-json-1.0",
+            "Authorization": f"AWS4-HMAC-SHA256 Credential={key}, SignedHeaders=host, Signature=0",
+        }
+        data = io.BytesIO(json.dumps(request).encode())  # aiohttp warns of 1 MiB of plain bytes
+        try:
+            async with session.post(f"{self.address}/", data=data, headers=headers) as response:
+                body = await response.read()
+        except aiohttp.ClientError as error:
+            raise Again(f"{self.title}: {action}: {error}; see {self.log}") from error
+        if not response.ok:
+            raise Halt(f"{self.title}: {action}: HTTP {response.status}: {body[:300]!r}")
+        return json.loads(body)
+
+    def _settings(self, port: int) -> dict[str, str]:
+        """Return ministack's whole environment: SQS only, nothing of the user's, no other port."""
+        inherited = {k: v for k, v in os.environ.items() if k in {"PATH", "PYTHONPATH", "LANG"}}
+        return inherited | {
+            "SERVICES": "sqs",
+            "GATEWAY_PORT": str(port),
+            "MINISTACK_HOST": "127.0.0.1",
+            "MINISTACK_REGION": self.region,
+            "MINISTACK_WORKER_THREADS": "2",
+            "PERSIST_STATE": "1",
+            "STATE_DIR": str(self.directory / "state"),
+            "LOG_LEVEL": "WARNING",
+            "SFTP_ENABLED": "0",
+            "IOT_MTLS_ENABLED": "0",
+            # It would look for containers of its own at the Docker that it finds.
+            "DOCKER_HOST": f"unix://{self.directory}/no-docker",
+            "HOME": str(self.directory),
+            "TMPDIR": str(self.directory),
+        }

@@ -1,1 +1,0 @@
-"""The doors: parse, build, call, answer; no policy."""

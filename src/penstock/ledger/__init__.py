@@ -1,0 +1,1 @@
+"""Redis, which knows who is processing what."""

@@ -1,0 +1,357 @@
+"""The ledger: Redis, which knows who is processing which file, and which are processed.
+
+A claim's life, one script (ledger_*.lua) a verb; every verb but `claim` compares the token:
+
+    claim ──▶ renew … renew ──▶ commit          its files become processed or rejected
+      ▲         journal …  └──▶ release         expires at once, keeps its journal
+      │                    └──▶ (expires)       its worker is gone
+      ├───────── taken over whole by any worker's next claim ◀──────┤
+      └── isolate: a claim a file, where that has happened too often ◀┘
+
+Every script is safe to run twice: redis-py sends a command again when its reply was lost.
+"""
+
+import asyncio
+import contextlib
+import json
+import math
+import secrets
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import redis.asyncio as redis
+
+from penstock import telemetry
+from penstock.errors import Again, PenstockError
+from penstock.ledger.loaders import LedgerLoaders
+from penstock.ledger.overview import LedgerOverview
+from penstock.ledger.reads import FILES_A_CALL_MAX
+from penstock.ledger.repairs import FORGET_AFTER_SECONDS, LedgerRepairs, said
+from penstock.ledger.scripts import LedgerRedis, plainly
+from penstock.model import CLAIM_ID_BYTES, Claim, Settled
+
+_REMEMBER_MS = 120_000  # the answer to a token: redis-py re-sends within 4 tries of 5 s each
+_WORKER_SILENT_MS = 600_000  # a worker not heard of for two schedules of five minutes is gone
+_OVERLOOKED_MAX = 10_000  # names that a sweep remembers as waiting, 1 MB
+_OVERLOOKED_MS = 3_600_000
+_ENTRIES_A_CALL_MAX = 1000  # of a journal: 1.3 ms of Redis; Lua unpacks no more than 8,000 values
+_ISOLATE_MAX = 10  # worn claims that one call to `claim` deals with
+
+
+class Answer(NamedTuple):
+    """What `claim` gave: a claim or none, and the epoch of this Redis.
+
+    `tried` is false if the candidates were not looked at, because something else came first.
+    Another epoch than before means that Redis has forgotten something since: it was wiped, or
+    restored from an older snapshot.
+    """
+
+    claim: Claim | None
+    tried: bool
+    epoch: str
+
+
+class Expired(NamedTuple):
+    """A claim that the checker took from its owner."""
+
+    claim: str
+    worker: str
+    attempt: int
+    overdue_seconds: float
+    files: int
+
+
+class Isolated(NamedTuple):
+    """What became of the files of a claim that was split: how many of each."""
+
+    processed: int
+    rejected: int
+    alone: int
+
+
+class Lease:
+    """A worker's own view of its claim's lease, on its monotonic clock."""
+
+    def __init__(self, send_before_seconds: float) -> None:
+        self.send_before_seconds = send_before_seconds
+        self.is_lost = False
+
+    def send_before(self) -> float:
+        """Return the monotonic time in seconds after which nothing may be sent any more."""
+        return self.send_before_seconds
+
+    def lost(self, claim: Claim) -> Again:
+        """Note that the claim has another owner, and return the error that says so."""
+        self.is_lost = True
+        self.send_before_seconds = -math.inf
+        return Again(f"claim {claim.id} has another owner now: its lease ran out or it was freed")
+
+
+class Ledger(LedgerOverview, LedgerRepairs):
+    """The ledger of one spool, as one worker, archiver or checker uses it.
+
+    `client` decodes answers to text. `fingerprint` stands for the settings that shape messages.
+    `margin_seconds` is how long before the end of its lease a claim stops sending: longer than one
+    call to the queue takes. A claim taken over more often than `takeovers_max` is split. The
+    rest is for tests.
+    """
+
+    def __init__(
+        self,
+        client: "redis.Redis",
+        *,
+        spool: str,
+        worker: str,
+        lease_seconds: float,
+        margin_seconds: float,
+        takeovers_max: int = 3,
+        monotonic: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        clock: str | None = None,
+    ) -> None:
+        book = LedgerRedis(client, spool, clock=clock)
+        super().__init__(book)
+        self.loaders = LedgerLoaders(book)
+        self._run = book.run
+        self._worker = worker
+        self._lease_seconds = lease_seconds
+        self._lease_ms = int(lease_seconds * 1000)
+        self._margin_seconds = margin_seconds
+        self._takeovers_max = takeovers_max
+        self._monotonic = monotonic
+        self._sleep = sleep
+        self._prefix = book.key("claim:")
+        self._epoch = ""
+        self._claims_made = 0  # as Redis last said; fewer than that later, and it has gone back
+        self._rollbacks = 0
+
+    @plainly
+    async def open(self) -> None:
+        """Check that this Redis can hold a ledger. Raises Again if it is away, else Halt."""
+        await self._book.check()
+
+    async def claim(
+        self,
+        candidates: Sequence[str],
+        files_max: int,
+        *,
+        fingerprint: str = "",
+        frontier: str = "",
+    ) -> Answer:
+        """Claim an expired claim, else files due for a retry, else the waiting `candidates`.
+
+        At most 500 candidates. The claim is frozen: whoever holds it later gets the same names in
+        the same order. `fingerprint` stands for the settings that shape messages. `frontier` is the
+        listing cursor up to which every file has been claimed; any worker's will do: a slower one
+        moves it back, which costs a listing, not a file. `Answer.claim` is None if there was
+        nothing to claim. Claims that wore out their workers are split on the way.
+        """
+        epoch = ""
+        for _ in range(_ISOLATE_MAX):
+            kind, epoch, rest = await self._claim(candidates, files_max, fingerprint, frontier)
+            if kind != "worn":
+                return Answer(rest, tried=kind in {"all", "some", "none"}, epoch=epoch)
+            await self.isolate(rest)
+        return Answer(None, tried=False, epoch=epoch)
+
+    @plainly
+    async def _claim(
+        self, candidates: Sequence[str], files_max: int, fingerprint: str, frontier: str
+    ) -> tuple[str, str, Any]:
+        """Return the kind of the answer, the epoch, and the claim (the id, if it is worn)."""
+        new, token = secrets.token_hex(CLAIM_ID_BYTES), secrets.token_hex(16)
+        names: Sequence[str] = candidates
+        seen = self._claims_made  # before the call: answers to other lanes may overtake this one
+        args: list[str | int] = [
+            self._prefix, new, token, self._worker, fingerprint, self._lease_ms, _REMEMBER_MS,
+            files_max, self._takeovers_max, frontier, self._epoch, seen, "/".join(candidates),
+        ]  # fmt: skip
+        answer = await self._run(
+            "claim",
+            ["claims", "json_files_processing", "json_files_processed", "out_of_spool",
+             "json_files_rejected", "retry", "counters", "epoch", "workers", "workers_since",
+             "suspects", "frontier", f"call:{token}", f"claim:{new}", "put_back"],
+            args,
+        )  # fmt: skip
+        kind, epoch = answer[0], self._in_epoch(answer[1], int(answer[2]), seen)
+        made = int(answer[2]) + (kind in {"all", "some", "retry"})
+        self._claims_made = max(self._claims_made, made)  # a later answer may have come first
+        if kind in {"none", "late"}:
+            return kind, epoch, None
+        if kind == "worn":
+            return kind, epoch, answer[3]
+        if kind in {"all", "some"}:
+            if kind == "some":
+                names = [candidates[int(index) - 1] for index in answer[3].split(",")]
+            return kind, epoch, Claim(new, token, tuple(names), 1, {}, fingerprint)
+        claim_id, attempt, made_under, joined = answer[3:7]
+        rest = iter(answer[7:])
+        journal: dict[int, str] = {}
+        put_back: list[str] = []
+        for index, entry in zip(rest, rest, strict=True):
+            if index == "=":
+                put_back.append(entry)
+            else:
+                journal[int(index)] = entry.split(" ", 1)[0]
+        names = tuple(joined.split("/"))
+        return (
+            kind,
+            epoch,
+            Claim(
+                claim_id, token, names, int(attempt), journal, made_under, put_back=said(put_back)
+            ),
+        )
+
+    def _in_epoch(self, epoch: str, claims_made: int, seen: int) -> str:
+        """Return what stands for this Redis having forgotten nothing, as far as we can know."""
+        if epoch != self._epoch:  # wiped, or our first call
+            self._epoch, self._claims_made = epoch, claims_made
+        elif claims_made < seen <= self._claims_made:  # restored from a snapshot
+            self._rollbacks += 1
+            self._claims_made = claims_made
+        return f"{epoch}.{self._rollbacks}"
+
+    @contextlib.asynccontextmanager
+    async def holding(self, claim: Claim, since_seconds: float) -> AsyncGenerator[Lease]:
+        """Keep a claim's lease alive while the caller works on it.
+
+        `since_seconds` is the monotonic time just before `claim` was called: the lease is at least
+        as long as it looks from there. Renews every third of the lease; a refusal loses the lease,
+        and while Redis is away the lease simply runs out.
+        """
+        usable_seconds = self._lease_seconds - self._margin_seconds
+        lease = Lease(since_seconds + usable_seconds)
+
+        async def heartbeat() -> None:
+            while True:
+                await self._sleep(self._lease_seconds / 3)
+                began = self._monotonic()
+                with contextlib.suppress(PenstockError):
+                    if not await self.renew(claim):
+                        lease.lost(claim)
+                        return
+                    lease.send_before_seconds = began + usable_seconds
+
+        beating = asyncio.create_task(heartbeat())
+        try:
+            yield lease
+        finally:
+            beating.cancel()
+
+    @plainly
+    async def renew(self, claim: Claim) -> bool:
+        """Start the lease anew; False if somebody else owns the claim."""
+        keys = ["claims", f"claim:{claim.id}", "counters"]
+        return bool(await self._run("renew", keys, [claim.id, claim.token, self._lease_ms]))
+
+    @plainly
+    async def journal(self, claim: Claim, confirmed: Mapping[int, str]) -> bool:
+        """Note confirmed messages, index to entry; False if somebody else owns the claim.
+
+        An entry is the message's id, a space, and the positions of the claim's files that are
+        complete once this message and all before it are confirmed: `ID 0-41,43-43`.
+        """
+        keys = [f"claim:{claim.id}", "counters"]
+        parts = [f"{index}/{entry}" for index, entry in confirmed.items()]
+        for at in range(0, len(parts), _ENTRIES_A_CALL_MAX):
+            joined = "/".join(parts[at : at + _ENTRIES_A_CALL_MAX])
+            if not await self._run("journal", keys, [claim.token, joined]):
+                return False
+        return True
+
+    @plainly
+    async def commit(self, claim: Claim, settled: Settled) -> bool:
+        """Make the claim's files processed, or what `settled` says; False if it is not ours."""
+        rejected = [part for pair in settled.rejected.items() for part in pair]
+        retry = [
+            part
+            for name, seconds in settled.retry_seconds.items()
+            for part in (name, int(seconds * 1000))
+        ]
+        counters = [part for pair in settled.counters.items() if pair[1] for part in pair]
+        keys = ["claims", "json_files_processing", "json_files_processed", "json_files_rejected",
+                "retry", "counters", f"claim:{claim.id}", f"call:{claim.token}", "minutes",
+                "put_back"]  # fmt: skip
+        args: list[str | int] = [claim.id, claim.token, _REMEMBER_MS]
+        args += [len(settled.vanished), *settled.vanished]
+        args += [len(settled.rejected), *rejected]
+        args += [len(settled.retry_seconds), *retry, *counters]
+        return bool(await self._run("commit", keys, args))
+
+    @plainly
+    async def release(self, claim: Claim) -> bool:
+        """Give the claim back, journal kept; False if somebody else owns it."""
+        keys = ["claims", f"claim:{claim.id}", f"call:{claim.token}", "counters"]
+        return bool(await self._run("release", keys, [claim.id, claim.token, _REMEMBER_MS]))
+
+    @plainly
+    async def expire(self) -> Sequence[Expired]:
+        """Take expired claims from owners that are gone; at most 100 a call, [] when none is left.
+
+        Each stays, expired, until a worker's next `claim` takes it over.
+        """
+        keys = ["claims", "counters", f"call:{secrets.token_hex(16)}"]
+        rows = json.loads(await self._run("expire", keys, [self._prefix, 100, _REMEMBER_MS]))
+        return [
+            Expired(claim, worker, attempt, overdue_ms / 1000, files)
+            for claim, worker, attempt, overdue_ms, files in rows
+        ]
+
+    @plainly
+    async def isolate(self, claim_id: str) -> Isolated:
+        """Split an expired claim that was taken over too often; noughts if that is not so (now)."""
+        at = datetime.now(UTC).isoformat(timespec="milliseconds")
+        keys = ["claims", "json_files_processing", "json_files_processed", "json_files_rejected",
+                "counters", f"claim:{claim_id}", f"call:{claim_id}", "put_back"]  # fmt: skip
+        args = [claim_id, self._prefix, self._takeovers_max, at, _REMEMBER_MS]
+        isolated = Isolated(*json.loads(await self._run("isolate", keys, args)))
+        if any(isolated):
+            telemetry.warn("claim.isolated", claim=claim_id, **isolated._asdict())
+        return isolated
+
+    @plainly
+    async def archived(self, names: Sequence[str]) -> int:
+        """Note that files are out of the spool; return how many were not noted before."""
+        keys = ["json_files_processed", "json_files_rejected", "out_of_spool", "counters",
+                "minutes"]  # fmt: skip
+        noted = 0
+        for at in range(0, len(names), FILES_A_CALL_MAX):
+            joined = "/".join(names[at : at + FILES_A_CALL_MAX])
+            noted += int(await self._run("archived", keys, [joined]))
+        return noted
+
+    @plainly
+    async def forget(self) -> int:
+        """Let go of up to 500 files that no listing can name any more; return how many."""
+        args = [int(FORGET_AFTER_SECONDS * 1000), FILES_A_CALL_MAX]
+        return int(await self._run("forget", ["out_of_spool"], args))
+
+    @plainly
+    async def sweep(self, sweeper: str, names: Sequence[str]) -> int | None:
+        """Put those of up to 500 names in line that nobody takes up; None if another one sweeps.
+
+        `sweeper` is a token of the caller's. Without names it only asks for the sweeper's lease.
+        A name is put in line, once, when it has been seen waiting for as long as a lease.
+        """
+        keys = ["sweeper", "overlooked", "retry", "counters", "json_files_processing",
+                "json_files_processed", "out_of_spool", "json_files_rejected"]  # fmt: skip
+        args = [sweeper, self._lease_ms, self._lease_ms, _OVERLOOKED_MAX, "/".join(names)]
+        swept = int(await self._run("sweep", keys, args))
+        return None if swept < 0 else swept
+
+    @plainly
+    async def swept(self, sweeper: str, pause_seconds: float) -> None:
+        """End a sweep; nobody begins another one before the pause is over."""
+        await self._run("swept", ["sweeper"], [sweeper, int(pause_seconds * 1000)])
+
+    @plainly
+    async def prune(self) -> int:
+        """Let go of workers not heard of for ten minutes; return how many."""
+        keys = ["workers", "workers_since", "overlooked", "suspects"]
+        return int(await self._run("prune", keys, [_WORKER_SILENT_MS, _OVERLOOKED_MS]))
+
+    async def close(self) -> None:
+        """Close the connections; nothing is called afterwards."""
+        await self._book.client.aclose()

@@ -1,0 +1,166 @@
+"""What is shown of a ledger: the whole at a glance, and all that it knows of one file."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, cast
+
+from penstock.ledger.reads import LedgerReads, paired_sizes, size_commands
+from penstock.ledger.repairs import said
+from penstock.ledger.scripts import plainly
+from penstock.model import PutBack
+
+_MEASURED = ("json_files_processing", "json_files_processed", "json_files_rejected",
+             "out_of_spool", "retry", "put_back", "overlooked", "counters", "minutes")  # fmt: skip
+
+
+class Overview(NamedTuple):
+    """A ledger at one moment, all but the memory.
+
+    `at_seconds` is Redis's own Unix time, and `minutes` holds what was counted in each of the last
+    60 minutes, by minutes since 1970. `oldest_processed_seconds` is how long the file longest
+    processed has waited for the archiver, 0 if none does. `sweep_overdue_seconds` is how long ago
+    the checker's next sweep was due: negative before that, None if none was ever made.
+    """
+
+    at_seconds: float
+    sizes: Mapping[str, int]
+    counters: Mapping[str, int]
+    minutes: Mapping[int, Mapping[str, int]]
+    oldest_processed_seconds: float
+    sweep_overdue_seconds: float | None
+
+
+class Memory(NamedTuple):
+    """Bytes: what Redis uses in all and may use (0: no limit), and this ledger's share."""
+
+    used_bytes: int
+    max_bytes: int
+    ledger_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class FileStory:
+    """All that the ledger knows of one file; times are in seconds since 1970, None if not so.
+
+    `journal` holds what SQS has confirmed of its claim: message index to message id. `position` is
+    the file's place among the `claim_files` of the claim.
+    """
+
+    at_seconds: float
+    state: str
+    processed_at: float | None = None
+    left_spool_at: float | None = None
+    due_at: float | None = None
+    rejected: str = ""
+    put_back: PutBack | None = None
+    claim: str = ""
+    worker: str = ""
+    attempt: int = 0
+    claimed_at: float = 0.0
+    lease_ends_at: float = 0.0
+    claim_files: int = 0
+    position: int = 0
+    journal: Mapping[int, str] = field(default_factory=dict[int, str])
+
+
+class LedgerOverview(LedgerReads):
+    """What a status page, a console or a person who asks for one file needs."""
+
+    @plainly
+    async def overview(self) -> Overview:
+        """Return the ledger at a glance."""
+        key = self._book.key
+        async with self._book.client.pipeline(transaction=True) as pipe:
+            size_commands(pipe, key)
+            pipe.hgetall(key("minutes"))
+            pipe.zrange(key("json_files_processed"), 0, 0, withscores=True)
+            pipe.hget(key("sweeper"), "until_ms")
+            *first, minutes, oldest, until_ms = await pipe.execute()
+        sizes, counters = paired_sizes(first)
+        at = await self._now()
+        return Overview(
+            at,
+            sizes,
+            counters,
+            _by_minute(minutes, int(at // 60)),
+            max(0.0, at - oldest[0][1] / 1000) if oldest else 0.0,
+            None if until_ms is None else at - float(until_ms) / 1000,
+        )
+
+    @plainly
+    async def memory(self) -> Memory:
+        """Return what Redis holds, as it estimates it."""
+        async with self._book.client.pipeline(transaction=False) as pipe:
+            pipe.info("memory")
+            for name in _MEASURED:
+                pipe.memory_usage(self._book.key(name))
+            info, *measured = await pipe.execute()
+        ledger_bytes = sum(cast("int", size or 0) for size in measured)
+        return Memory(info["used_memory"], info.get("maxmemory", 0), ledger_bytes)
+
+    @plainly
+    async def story(self, name: str) -> FileStory:
+        """Return all that the ledger knows of one file."""
+        key = self._book.key
+        async with self._book.client.pipeline(transaction=True) as pipe:
+            pipe.hget(key("json_files_processing"), name)
+            pipe.zscore(key("json_files_processed"), name)
+            pipe.zscore(key("out_of_spool"), name)
+            pipe.hget(key("json_files_rejected"), name)
+            pipe.zscore(key("retry"), name)
+            pipe.hget(key("put_back"), name)
+            claim, processed, left, rejected, due, put_back = await pipe.execute()
+        known: dict[str, Any] = {
+            "at_seconds": await self._now(),
+            "processed_at": _seconds(processed),
+            "left_spool_at": _seconds(left),
+            "due_at": _seconds(due),
+            "rejected": rejected or "",
+            "put_back": said([put_back]).get(name) if put_back else None,
+        }
+        columns = (("processing", claim), ("processed", processed), ("rejected", rejected),
+                   ("retry", due), ("archived", left))  # fmt: skip
+        state = next((state for state, found in columns if found is not None), "waiting")
+        if claim:
+            known |= await self._claim_of(claim, name)
+        return FileStory(state=state, **known)
+
+    async def _now(self) -> float:
+        return int(await self._book.run("now", ["counters"], [])) / 1000
+
+    async def _claim_of(self, claim: str, name: str) -> dict[str, Any]:
+        async with self._book.client.pipeline(transaction=True) as pipe:
+            pipe.hgetall(self._book.key(f"claim:{claim}"))
+            pipe.zscore(self._book.key("claims"), claim)
+            fields, ends = await pipe.execute()
+        if not fields:  # committed between the two questions
+            return {"claim": claim}
+        names = fields["names"].split("/")
+        return {
+            "claim": claim,
+            "worker": fields["worker"] if fields["token"] else "",
+            "attempt": int(fields["attempt"]),
+            "claimed_at": int(fields["made_ms"]) / 1000,
+            "lease_ends_at": float(ends or 0) / 1000,
+            "claim_files": len(names),
+            "position": names.index(name) if name in names else 0,
+            "journal": {
+                int(field[1:]): entry.split(" ", 1)[0]
+                for field, entry in fields.items()
+                if field[0] in "#~"
+            },
+        }
+
+
+def _seconds(milliseconds: float | None) -> float | None:
+    return None if milliseconds is None else milliseconds / 1000
+
+
+def _by_minute(fields: Mapping[str, str], now: int) -> dict[int, dict[str, int]]:
+    """Return the counts of the last 60 minutes, the one that runs included, by minute."""
+    minutes: dict[int, dict[str, int]] = {}
+    for name, value in fields.items():
+        minute, _, counter = name.partition(" ")
+        if now - 60 < int(minute) <= now:
+            minutes.setdefault(int(minute), {})[counter] = int(value)
+    return minutes

@@ -1,0 +1,119 @@
+"""The ledger's Redis: its keys, its scripts, and what its errors mean.
+
+Every key of a spool stands under one hash tag, so that all of them share a slot of a cluster and a
+script may touch them together. docs/ledger.md says what each holds.
+"""
+
+import functools
+from collections.abc import Awaitable, Callable, Sequence
+from importlib import resources
+from typing import Any, ParamSpec, TypeVar
+
+import redis.asyncio as redis
+from redis import exceptions as failed
+from redis.commands.core import AsyncScript
+
+from penstock.errors import Again, Halt
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_VERSION_MIN = (6, 2)  # ZMSCORE
+_ALL_BUSY = "No connection available."  # all that tells it: redis-py has no class for it
+
+
+def plainly(operation: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
+    """Turn redis-py's errors into ours: what may pass is Again, what a person must mend is Halt.
+
+    None of them is ever taken for "nothing to claim".
+    """
+
+    @functools.wraps(operation)
+    async def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
+        verb = f"ledger.{operation.__name__.lstrip('_')}"
+        try:
+            return await operation(*args, **kwargs)
+        except (failed.AuthenticationError, failed.NoPermissionError) as error:
+            raise Halt(f"{verb}: Redis refuses us: {error}; see ledger.url") from None
+        except failed.OutOfMemoryError as error:
+            raise Again(f"{verb}: Redis is full: {error}; give it memory (maxmemory)") from None
+        except (failed.ReadOnlyError, failed.BusyLoadingError, failed.TryAgainError) as error:
+            raise Again(f"{verb}: Redis is not ready: {error}") from None
+        except (failed.ConnectionError, failed.TimeoutError, OSError) as error:
+            if str(error) == _ALL_BUSY:
+                raise Again(
+                    f"{verb}: every connection to Redis was busy for as long as a call may take:"
+                    " it is slower than we ask; see its load, or lower worker.lanes"
+                ) from None
+            why = str(error).rstrip(".")
+            raise Again(f"{verb}: Redis cannot be reached: {why}; see ledger.url") from None
+        except failed.RedisError as error:
+            if _is_passing(str(error)):
+                raise Again(f"{verb}: Redis is not ready: {error}") from None
+            raise Halt(f"{verb}: Redis answers with an error: {error}") from None
+
+    return wrapped
+
+
+def _is_passing(text: str) -> bool:
+    """Tell whether an error that redis-py has no class for may pass.
+
+    Inside a script the code of an error is not always the first word. Redis 7 says `OOM …` and
+    `READONLY …` there, Redis 6.2 wraps both as `ERR … -OOM …`. MISCONF: it cannot write its
+    snapshots; MASTERDOWN: a replica has lost its primary; NOREPLICAS: too few of them.
+    """
+    codes = ("OOM ", "READONLY ", "BUSY ", "MISCONF ", "MASTERDOWN ", "NOREPLICAS ", "CLUSTERDOWN ")
+    return any(text.startswith(code) or f"-{code}" in text for code in codes)
+
+
+class LedgerRedis:
+    """One spool's keys and scripts at one Redis. `clock` replaces ledger_clock.lua in a test."""
+
+    def __init__(self, client: "redis.Redis", spool: str, *, clock: str | None = None) -> None:
+        self.client = client
+        self._prefix = f"penstock:{{{spool}}}:"
+        self._clock = clock or _source("clock")
+        self._scripts: dict[str, AsyncScript] = {}
+
+    def key(self, name: str) -> str:
+        """Return the key of this spool that is called `name` in docs/ledger.md."""
+        return self._prefix + name
+
+    async def run(self, verb: str, keys: Sequence[str], args: Sequence[str | int]) -> Any:
+        """Run ledger_VERB.lua; its header names KEYS and ARGV.
+
+        By its hash; with its text where Redis has not seen it yet, or has forgotten it.
+        """
+        script = self._scripts.get(verb)
+        if script is None:
+            text = f"{self._clock}\n{_source('common')}\n{_source(verb)}"
+            script = self._scripts[verb] = self.client.register_script(text)
+        return await script(keys=[self._prefix + key for key in keys], args=args)  # type: ignore[arg-type]
+
+    async def check(self) -> None:
+        """Raise Halt if this Redis cannot hold a ledger.
+
+        An eviction policy other than noeviction would let Redis forget files under memory pressure.
+        """
+        info = await self.client.info()
+        policy = str(info.get("maxmemory_policy", "noeviction"))
+        if policy != "noeviction":
+            raise Halt(
+                f"ledger.url: this Redis has maxmemory-policy {policy} and would forget files when"
+                " it is full; allowed: CONFIG SET maxmemory-policy noeviction"
+            )
+        version = tuple(int(part) for part in str(info["redis_version"]).split(".")[:2])
+        if version < _VERSION_MIN:
+            raise Halt(
+                f"ledger.url: this Redis is {info['redis_version']}; allowed: 6.2 or newer, or"
+                " Valkey (the scripts use ZMSCORE)"
+            )
+        if info.get("role") == "slave":
+            raise Again(
+                "ledger.url: this Redis is a replica and cannot be written to; name the primary"
+            )
+
+
+@functools.cache
+def _source(verb: str) -> str:
+    return resources.files("penstock.ledger").joinpath("lua", f"{verb}.lua").read_text()

@@ -1,0 +1,61 @@
+"""Which of many files an operator means: by name, by pattern, by reason, by time."""
+
+import fnmatch
+import re
+import time
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from penstock.operate.places import RejectedFile
+
+_PATTERN = re.compile(r"[*?\[]")
+_UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+
+
+def moment(text: str) -> float:
+    """Return a time as seconds since 1970: ISO 8601, UTC unless it says so, or `2h` ago.
+
+    Raises ValueError with what is allowed.
+    """
+    if ago := re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd])", text.strip()):
+        return time.time() - float(ago[1]) * _UNITS[ago[2]]
+    try:
+        at = datetime.fromisoformat(text.strip())
+    except ValueError:
+        raise ValueError(
+            f"{text!r} is no time; allowed: 2026-11-25T14:30, 2026-11-25, or 90m, 2h, 1d for ago"
+        ) from None
+    return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What is wanted: all of `names` (patterns as shells have them), `reason`, `since`, `until`."""
+
+    names: Sequence[str] = ()
+    reason: str = ""
+    since: float | None = None
+    until: float | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it would choose everything."""
+        return self == Choice()
+
+    def missing(self, rejected: Collection[str]) -> list[str]:
+        """Return the names, no patterns, of which there is no rejected file."""
+        return [name for name in self.names if name not in rejected and not _PATTERN.search(name)]
+
+    def takes(self, file: RejectedFile) -> bool:
+        """Tell whether a rejected file is meant; its time is when it was rejected."""
+        named = not self.names or any(fnmatch.fnmatchcase(file.name, one) for one in self.names)
+        texts = [file.reason, *(str(record["reason"]) for record in file.story.get("records", ()))]
+        because = any(self.reason.casefold() in text.casefold() for text in texts)
+        at = file.at_seconds
+        return (
+            named
+            and because
+            and (self.since is None or at >= self.since)
+            and (self.until is None or at < self.until)
+        )

@@ -1,0 +1,128 @@
+"""Prometheus's view of a snapshot: names and units by its conventions (docs/metrics.md)."""
+
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import generate_latest
+from prometheus_client.registry import Collector
+
+from penstock.operate.observe_spool import Spool
+from penstock.operate.snapshot import Snapshot
+from penstock.settings import Status
+
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+
+COUNTERS: Final[Mapping[str, str]] = {
+    "files_seen": "Files claimed for the first time, or put back.",
+    "files_processed": "Files of which SQS has confirmed every record.",
+    "files_archived": "Files moved out of the spool after they were processed.",
+    "files_rejected": "Files kept because they, or some of their records, cannot be sent.",
+    "files_vanished": "Files that were gone when they were read.",
+    "files_retried": "Times a file had to be looked at again later.",
+    "files_put_back": "Files that an operator put back for another pass.",
+    "files_swept": "Files that no listing brought up, found by a sweep.",
+    "files_after_loss": "Files claimed after Redis had forgotten something.",
+    "records_read": "Records read from files.",
+    "records_sent": "Records confirmed by SQS.",
+    "records_filtered": "Records left out by select.where.",
+    "records_rejected": "Records that cannot be sent.",
+    "messages": "Messages confirmed by SQS, those known from a predecessor included.",
+    "messages_submitted": "Messages brought to an end by this ledger's workers.",
+    "messages_failed": "Messages that SQS refused for ever.",
+    "messages_skipped": "Messages that a predecessor had sent.",
+    "batches": "SendMessageBatch calls that SQS answered.",
+    "bytes_sent": "Bytes confirmed by SQS, as it counts them.",
+    "possible_repeats": "Messages sent again after an outcome that stayed unknown.",
+    "throttled": "Calls that SQS asked to slow down.",
+    "journal_mismatches": "Messages sent again because their content had changed.",
+    "claims": "Claims made.",
+    "claims_taken_over": "Claims taken over from a worker that had gone.",
+    "claims_expired": "Claims that the checker took from a worker that had gone.",
+    "claims_isolated": "Claims split because they wore out their workers.",
+    "renewals_refused": "Renewals by a worker that had lost its claim.",
+    "journals_refused": "Receipts noted by a worker that had lost its claim.",
+    "commits_refused": "Commits by a worker that had lost its claim.",
+    "releases_refused": "Releases by a worker that had lost its claim.",
+}
+"""The ledger's counters that are metrics, `penstock_NAME_total`, and what each counts."""
+
+
+class _Seen(Collector):
+    def __init__(self, snapshot: Snapshot, limits: Status) -> None:
+        self._snapshot = snapshot
+        self._limits = limits
+
+    def collect(self) -> Iterator[Metric]:
+        yield from _families(self._snapshot, self._limits)
+
+
+def exposition(snapshot: Snapshot, limits: Status) -> bytes:
+    """Return the metrics of a snapshot in Prometheus's text format."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Seen(snapshot, limits))
+    return generate_latest(registry)
+
+
+def _families(seen: Snapshot, limits: Status) -> Iterator[Metric]:
+    spool_name = seen.spool_name
+
+    def gauge(name: str, text: str, value: float) -> Metric:
+        family = GaugeMetricFamily(f"penstock_{name}", text, labels=["spool"])
+        family.add_metric([spool_name], value)
+        return family
+
+    def gauges(name: str, text: str, label: str, values: Mapping[str, float]) -> Metric:
+        family = GaugeMetricFamily(f"penstock_{name}", text, labels=["spool", label])
+        for key, value in values.items():
+            family.add_metric([spool_name, key], value)
+        return family
+
+    parts = {part: float(part not in seen.away) for part in ("spool", "redis", "queue")}
+    yield gauges("part_up", "1 if this part answers.", "part", parts)
+    yield gauge("healthy", "1 if nothing is wrong, as penstock status says.", float(seen.healthy))
+    codes = {verdict.code: 1.0 for verdict in seen.verdicts}
+    yield gauges("verdict", "1 for each verdict of penstock status.", "code", codes)
+    if seen.ledger is not None:
+        sizes = seen.ledger.sizes
+        states = {s: float(sizes[s]) for s in ("processing", "processed", "rejected", "retry")}
+        if seen.waiting is not None:
+            states["waiting"] = float(seen.waiting)
+        yield gauges("files", "Files in each state.", "state", states)
+        yield gauge("claims_open", "Claims that are not settled.", sizes["claims"])
+        oldest = max((claim.age_seconds for claim in seen.claims), default=0.0)
+        yield gauge("oldest_claim_seconds", "Age of the oldest claim.", oldest)
+        late = seen.ledger.oldest_processed_seconds
+        yield gauge("oldest_processed_seconds", "Longest wait for the archiver.", late)
+        alive = sum(w.silent_for_seconds <= limits.silent_seconds for w in seen.workers)
+        yield gauge("workers", "Workers heard of within status.silent_seconds.", alive)
+        broken = len(seen.laws_broken)
+        yield gauge("laws_broken", "Conservation laws that do not hold; must be 0.", broken)
+        for name, text in COUNTERS.items():
+            family = CounterMetricFamily(f"penstock_{name}", text, labels=["spool"])
+            family.add_metric([spool_name], seen.ledger.counters.get(name, 0))
+            yield family
+    for name, text, value in _of_the_spool(seen.spool):
+        yield gauge(name, text, value)
+    if seen.queue is not None:
+        depth = {name: float(count) for name, count in seen.queue._asdict().items()}
+        yield gauges("queue_messages", "Messages in the queue, as SQS estimates.", "kind", depth)
+    if seen.memory is not None:
+        memory = seen.memory
+        yield gauge("redis_memory_used_bytes", "Bytes that Redis uses.", memory.used_bytes)
+        yield gauge("redis_memory_max_bytes", "Bytes it may use; 0: no limit.", memory.max_bytes)
+        yield gauge("ledger_memory_bytes", "This ledger's share, estimated.", memory.ledger_bytes)
+
+
+def _of_the_spool(spool: Spool | None) -> Iterator[tuple[str, str, float]]:
+    """Yield name, text and value of each gauge that is known; over HTTP some are not."""
+    if spool is None:
+        return
+    yield "oldest_waiting_seconds", "Age of the oldest waiting file.", spool.oldest_waiting_seconds
+    yield "spool_files", "Files in the spool, whatever their state.", spool.entries
+    if spool.rejects_kept is not None:
+        yield "rejects_kept", "Files in the rejects directory.", spool.rejects_kept
+    if spool.room is not None:
+        yield "disk_free_bytes", "Bytes free on the spool's disk.", spool.room.free_bytes
+        yield "disk_size_bytes", "Bytes of the spool's disk.", spool.room.disk_bytes

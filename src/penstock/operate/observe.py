@@ -1,0 +1,247 @@
+"""The state of a spool, gathered in one place for all who show it: status, console, metrics."""
+
+import asyncio
+import dataclasses
+import math
+import os
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any, TypeVar
+
+from penstock import wiring
+from penstock.embedded.redis import EmbeddedRedis
+from penstock.errors import Again, PenstockError
+from penstock.ledger.ledger import Ledger
+from penstock.ledger.overview import Overview
+from penstock.ledger.reads import HeldClaim
+from penstock.model import QueueDepth
+from penstock.operate.observe_spool import Spool, SpoolWatch, view
+from penstock.operate.snapshot import RATES, STOPPED, Snapshot, Worker
+from penstock.operate.verdict import verdicts
+from penstock.settings import EMBEDDED, EMBEDDED_QUEUE, Settings, without_password
+
+_RATE_SECONDS = 10.0  # a live rate is over the samples of so long
+_QUEUE_SECONDS = 10.0  # between two questions to SQS: they cost money and change slowly
+_MEMORY_SECONDS = 10.0
+_LAWS_SECONDS = 5.0
+_MINUTE = 60
+
+T = TypeVar("T")
+
+
+class Observer:
+    """Gathers snapshots; what is away is asked again at the next one. Close it at the end."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._book: Ledger | None = None
+        self._book_url = ""
+        self._queue: Any = None
+        self._watch: SpoolWatch | None = None
+        self._stack = AsyncExitStack()
+        self._history: deque[tuple[float, Mapping[str, int]]] = deque()
+        self._cached: dict[str, tuple[float, Any]] = {}
+        self._lock = asyncio.Lock()
+
+    async def snapshot(self, *, at_most_seconds_old: float = 0.0) -> Snapshot:
+        """Look once. Raises nothing: what is wrong is in the snapshot."""
+        async with self._lock:
+            return await self._cache("snapshot", at_most_seconds_old, self._look)
+
+    async def ledger(self) -> Ledger:
+        """Return the ledger, checked. Raises Again or Halt."""
+        url = self._settings.ledger.url
+        if url == EMBEDDED:
+            url = EmbeddedRedis(Path(self._settings.run.state_directory)).noted_address()
+            if not url:
+                raise Again(STOPPED)
+        if self._book is None or url != self._book_url:
+            await self._drop_ledger()
+            book = wiring.unopened_ledger(self._settings, url)
+            try:
+                await book.open()
+            except BaseException as error:
+                await book.close()
+                if isinstance(error, Again) and self._settings.ledger.url == EMBEDDED:
+                    raise Again(STOPPED) from None
+                raise
+            self._book, self._book_url = book, url
+        return self._book
+
+    def rejects_changed(self) -> None:
+        """Look at the rejects directory anew at the next snapshot."""
+        if self._watch is not None:
+            self._watch.forget_kept()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._drop_ledger()
+        if self._queue is not None:
+            await self._queue.close()
+        await self._stack.aclose()
+
+    async def _look(self) -> Snapshot:
+        known = self._settings
+        away: dict[str, str] = {}
+        found: dict[str, Any] = {}
+        # One after the other: the first question to SQS imports for a second, in which Redis's
+        # answer would time out on a busy machine.
+        await _noted(away, "redis", self._look_at_ledger(found))
+        await _noted(away, "queue", self._look_at_queue(found))
+        states = found["book"].states if "book" in found else None
+        await _noted(away, "spool", self._look_at_spool(found, states))
+        found.pop("book", None)
+        if "redis" in away:
+            found = {name: found[name] for name in ("queue", "spool") if name in found}
+            await self._drop_ledger()
+        snapshot = Snapshot(
+            at=time.time(),
+            spool_name=_or_empty(lambda: wiring.spool_name(known)),
+            source=without_password(known.source.url),
+            queue_url=known.queue.url,
+            fifo=known.queue.url.endswith(".fifo"),
+            lease_seconds=known.ledger.lease_seconds,
+            away=away,
+            waiting=_waiting(found.get("spool"), found.get("ledger")),
+            **found,
+        )
+        return dataclasses.replace(snapshot, verdicts=verdicts(snapshot, known.status))
+
+    async def _look_at_ledger(self, found: dict[str, Any]) -> None:
+        book = await self.ledger()
+        overview = await book.overview()
+        claims = await book.claims()
+        found |= {
+            "ledger": overview,
+            "claims": claims,
+            "workers": _workers(await book.workers(), claims, overview.at_seconds),
+            "minutes": _filled(overview),
+            "rates": self._rates(overview),
+            "memory": await self._cache("memory", _MEMORY_SECONDS, book.memory),
+            "laws_broken": await self._cache("laws", _LAWS_SECONDS, book.verify),
+            "book": book,
+        }
+
+    async def _look_at_queue(self, found: dict[str, Any]) -> None:
+        if self._settings.queue.url:
+            found["queue"] = await self._cache("queue", _QUEUE_SECONDS, self._depth)
+
+    async def _look_at_spool(self, found: dict[str, Any], states: Any) -> None:
+        if self._watch is None:
+            self._watch = SpoolWatch(await view(self._settings, self._stack))
+        found["spool"] = await self._watch.look(states)
+
+    async def _depth(self) -> QueueDepth:
+        if self._queue is None:
+            url, endpoint_url = self._settings.queue.url, self._settings.queue.endpoint_url
+            if url == EMBEDDED:
+                url, endpoint_url = await _embedded_queue(self._settings)
+            queue = wiring.unopened_queue(
+                self._settings, url, endpoint_url, self._settings.queue.timeout_seconds
+            )
+            await queue.open()  # closes itself if it fails
+            self._queue = queue
+        return await self._queue.depth()
+
+    async def _drop_ledger(self) -> None:
+        if self._book is not None:
+            await self._book.close()
+            self._book = None
+
+    async def _cache(self, name: str, seconds: float, ask: Callable[[], Awaitable[T]]) -> T:
+        at, value = self._cached.get(name, (-math.inf, None))
+        if time.monotonic() - at > seconds:
+            value = await ask()
+            self._cached[name] = (time.monotonic(), value)
+        return value  # type: ignore[no-any-return]
+
+    def _rates(self, overview: Overview) -> dict[str, float]:
+        history = self._history
+        if history and history[-1][1].get("claims", 0) > overview.counters.get("claims", 0):
+            history.clear()  # Redis has forgotten
+        history.append((overview.at_seconds, overview.counters))
+        while len(history) > 2 and history[-1][0] - history[1][0] >= _RATE_SECONDS:  # noqa: PLR2004
+            history.popleft()
+        began, before = history[0]
+        seconds = overview.at_seconds - began
+        if seconds < _RATE_SECONDS / 2:
+            return _rates_of_the_last_minute(overview)
+        counters = overview.counters
+        return {name: (counters.get(name, 0) - before.get(name, 0)) / seconds for name in RATES}
+
+
+async def _noted(away: dict[str, str], part: str, looking: Awaitable[None]) -> None:
+    try:
+        await looking
+    except PenstockError as error:
+        away[part] = str(error)
+    except OSError as error:
+        away[part] = str(error.strerror or error)
+
+
+async def _embedded_queue(settings: Settings) -> tuple[str, str]:
+    """Return queue URL and endpoint of the embedded SQS that runs. Raises Again if none does."""
+    import aiohttp  # noqa: PLC0415  a quarter of a second of imports that few need
+
+    from penstock.embedded.sqs import EmbeddedSqs  # noqa: PLC0415
+
+    sqs = EmbeddedSqs(Path(settings.run.state_directory))
+    sqs.address = sqs.noted_address()
+    if not sqs.address or not await sqs.answers():
+        raise Again(STOPPED)
+    async with aiohttp.ClientSession() as session:
+        answer = await sqs.call(session, "GetQueueUrl", {"QueueName": EMBEDDED_QUEUE})
+    os.environ.update(sqs.environment)  # no call of this process goes to AWS
+    return str(answer["QueueUrl"]), sqs.endpoint_url
+
+
+def _waiting(spool: Spool | None, ledger: Overview | None) -> int | None:
+    if spool is None or ledger is None:
+        return None
+    elsewhere = sum(ledger.sizes[state] for state in ("processing", "processed", "rejected"))
+    return max(0, spool.entries - elsewhere)
+
+
+def _workers(
+    known: Mapping[str, tuple[float, float]], claims: Sequence[HeldClaim], now: float
+) -> Sequence[Worker]:
+    found: list[Worker] = []
+    for name, (since, seen) in sorted(known.items()):
+        held = [claim for claim in claims if claim.worker == name]
+        files = sum(claim.files for claim in held)
+        found.append(Worker(name, now - since, max(0.0, now - seen), len(held), files))
+    return found
+
+
+def _filled(overview: Overview) -> Sequence[Mapping[str, int]]:
+    """Return the last 60 minutes, the oldest first, noughts where nothing was done."""
+    now = int(overview.at_seconds // _MINUTE)
+    none: Mapping[str, int] = {}
+    return [
+        {name: overview.minutes.get(minute, none).get(name, 0) for name in RATES}
+        for minute in range(now - _MINUTE + 1, now + 1)
+    ]
+
+
+def _rates_of_the_last_minute(overview: Overview) -> dict[str, float]:
+    """Return rates over the minute before now: what runs, and the end of the one before."""
+    *_, before, runs = _filled(overview)
+    share = 1 - overview.at_seconds % _MINUTE / _MINUTE
+    return {name: (runs[name] + before[name] * share) / _MINUTE for name in RATES}
+
+
+def _or_empty(ask: Callable[[], str]) -> str:
+    try:
+        return ask()
+    except PenstockError:
+        return ""
+
+
+async def observer(settings: Settings, stack: AsyncExitStack) -> Observer:
+    """Return an observer that the stack closes."""
+    made = Observer(settings)
+    stack.push_async_callback(made.close)
+    return made

@@ -1,0 +1,251 @@
+"""What can be seen of the spool and of the directories beside it, without holding anything up.
+
+A scan of the spool takes 0.4 s a million files, over HTTP more: scans take at most a tenth of the
+time.
+"""
+
+import asyncio
+import contextlib
+import math
+import os
+import re
+import time
+from bisect import bisect_right
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from penstock import names, wiring
+from penstock.edges import Source
+from penstock.errors import Again
+from penstock.model import Unread
+from penstock.settings import Settings
+from penstock.source.frames import PAGE_FILES_MAX
+
+_NAMES_A_CALL = 500
+_SCAN_SHARE_MAX = 0.1
+_LOOK_SECONDS_MAX = 2.0  # of one search for the oldest waiting file
+_KEPT_SECONDS = 30.0  # between two counts of the rejects directory
+_KEPT_MAX = 100_000
+_OVER = frozenset({"processed", "archived", "rejected"})
+_WAITING = frozenset({"waiting", "retry"})
+
+States = Callable[[Sequence[str]], Awaitable[Sequence[str]]]
+
+
+class Room(NamedTuple):
+    """What is left on a disk, and how large it is."""
+
+    free_bytes: int
+    disk_bytes: int
+    inodes_free_share: float
+
+
+@dataclass(frozen=True, slots=True)
+class Spool:
+    """The spool at one moment.
+
+    `entries` counts the files by name, whatever their state. `oldest_waiting` is the first file in
+    the order of names that is neither claimed nor settled, and `oldest_waiting_seconds` the time
+    since its last change. `rejects_kept` counts the files in the rejects directory, up to 100,000,
+    and `room` is that of the spool's disk; behind HTTP nobody tells these two, and they are None.
+    """
+
+    entries: int
+    oldest_waiting: str = ""
+    oldest_waiting_seconds: float = 0.0
+    rejects_kept: int | None = None
+    room: Room | None = None
+
+
+class View(Protocol):
+    """How the spool is looked at: where it is (DirectoryView), or over HTTP (RemoteView)."""
+
+    async def scan(self) -> list[str]:
+        """Return the names of all files, sorted. Raises Again or Halt if they cannot be listed."""
+        ...
+
+    async def age_seconds(self, name: str) -> float | None:
+        """Return the time since a listed file's last change; None if it has gone since."""
+        ...
+
+    async def rejects_kept(self) -> int | None:
+        """Return how many files the rejects directory holds; None if that is not to be seen."""
+        ...
+
+    def room(self) -> Room | None:
+        """Return what is left on the spool's disk; None if that is not to be seen."""
+        ...
+
+
+class SpoolWatch:
+    """Looks at one spool, again and again; the names that are settled are not asked for twice."""
+
+    def __init__(self, view: View) -> None:
+        self._view = view
+        self._names: list[str] = []
+        self._scanned_at_seconds = -math.inf
+        self._scan_seconds = 0.0
+        self._over_up_to = ""  # in the order of names, all up to here are settled for ever
+        self._kept: int | None = None
+        self._kept_at_seconds = -math.inf
+
+    async def look(self, states: States | None) -> Spool:
+        """Look once; `states` asks the ledger for the state of up to 500 names.
+
+        Raises Again or Halt if the spool cannot be listed; what `states` raises passes through.
+        """
+        now = time.monotonic()
+        if now - self._scanned_at_seconds >= self._scan_seconds / _SCAN_SHARE_MAX:
+            self._names = await self._view.scan()
+            self._scan_seconds = time.monotonic() - now
+            self._scanned_at_seconds = time.monotonic()
+        if now - self._kept_at_seconds >= _KEPT_SECONDS:
+            self._kept = await self._view.rejects_kept()
+            self._kept_at_seconds = now
+        oldest, age_seconds = await self._oldest_waiting(states) if states else ("", 0.0)
+        return Spool(
+            entries=len(self._names),
+            oldest_waiting=oldest,
+            oldest_waiting_seconds=age_seconds,
+            rejects_kept=self._kept,
+            room=self._view.room(),
+        )
+
+    def forget_kept(self) -> None:
+        """Count the rejects directory anew at the next look: something was put back from it."""
+        self._kept_at_seconds = -math.inf
+
+    async def _oldest_waiting(self, states: States) -> tuple[str, float]:
+        """Return the first of the sorted names that nobody has claimed, and its age; "" if none."""
+        all_over = True
+        began = time.monotonic()
+        start = bisect_right(self._names, self._over_up_to)
+        for first in range(start, len(self._names), _NAMES_A_CALL):
+            page = self._names[first : first + _NAMES_A_CALL]
+            for name, state in zip(page, await states(page), strict=True):
+                if state in _WAITING:
+                    age_seconds = await self._view.age_seconds(name)
+                    if age_seconds is not None:  # else it has just gone
+                        return name, age_seconds
+                all_over = all_over and state in _OVER
+                if all_over:
+                    self._over_up_to = name
+            if time.monotonic() - began > _LOOK_SECONDS_MAX:
+                break
+        if self._names and all_over and self._over_up_to >= self._names[-1]:
+            # Names may come out of order: begin at the beginning now and then.
+            self._over_up_to = ""
+        return "", 0.0
+
+
+class DirectoryView:
+    """The spool where it is."""
+
+    def __init__(self, spool: Path, rejects_directory: Path, pattern: str) -> None:
+        self._spool = spool
+        self._rejects_directory = rejects_directory
+        self._matches = re.compile(pattern).fullmatch
+
+    async def scan(self) -> list[str]:
+        """See `View.scan`."""
+        return await asyncio.to_thread(self._scan)
+
+    def _scan(self) -> list[str]:
+        try:
+            with os.scandir(self._spool) as listing:
+                return sorted(
+                    entry.name
+                    for entry in listing
+                    if self._matches(entry.name)
+                    and names.is_safe(entry.name)
+                    and entry.is_file(follow_symlinks=False)
+                )
+        except OSError as error:
+            raise Again(
+                f"list {self._spool}: {error.strerror}; see source.url, and whether the directory"
+                " is there and may be read"
+            ) from None
+
+    async def age_seconds(self, name: str) -> float | None:
+        """See `View.age_seconds`."""
+        try:
+            return max(0.0, time.time() - (self._spool / name).stat().st_ctime)
+        except FileNotFoundError:
+            return None
+        except OSError:
+            return 0.0
+
+    async def rejects_kept(self) -> int | None:
+        """See `View.rejects_kept`."""
+        return await asyncio.to_thread(self._count_kept)
+
+    def _count_kept(self) -> int:
+        count = 0
+        with contextlib.suppress(OSError), os.scandir(self._rejects_directory) as listing:
+            for entry in listing:
+                count += entry.name.endswith(names.REASON_SUFFIX)
+                if count == _KEPT_MAX:
+                    break
+        return count
+
+    def room(self) -> Room | None:
+        """See `View.room`."""
+        disk = os.statvfs(self._spool)
+        return Room(
+            free_bytes=disk.f_bavail * disk.f_frsize,
+            disk_bytes=disk.f_blocks * disk.f_frsize,
+            inodes_free_share=disk.f_favail / disk.f_files if disk.f_files else 1.0,
+        )
+
+
+class RemoteView:
+    """The spool over HTTP, listed page by page as a worker lists it.
+
+    `source` is the observer's own, and hands every file out anew for an empty cursor. A page of
+    fewer than `page_files` is the last.
+    """
+
+    def __init__(self, source: Source, page_files: int) -> None:
+        self._source = source
+        self._page_files = page_files
+
+    async def scan(self) -> list[str]:
+        """See `View.scan`."""
+        found: set[str] = set()
+        cursor = ""
+        while True:
+            page = await self._source.list(cursor)
+            found.update(file.name for file in page.files)
+            if len(page.files) < self._page_files:
+                return await asyncio.to_thread(sorted, found)
+            cursor = page.cursor
+
+    async def age_seconds(self, name: str) -> float | None:
+        """See `View.age_seconds`; by the clock of the machine that holds the file."""
+        (file,) = await self._source.read([name], 1)
+        return None if file.data is Unread.VANISHED else file.age_seconds
+
+    async def rejects_kept(self) -> int | None:
+        """See `View.rejects_kept`: over HTTP nobody lists that directory."""
+        return None
+
+    def room(self) -> Room | None:
+        """See `View.room`: not told over HTTP."""
+        return None
+
+
+async def view(settings: Settings, stack: AsyncExitStack) -> View:
+    """Return how an observer looks at the spool. Raises Halt if `source.url` names none."""
+    if wiring.is_directory(settings):
+        spool = wiring.spool_directory(settings)
+        rejects = wiring.rejects_directory(settings)
+        return DirectoryView(spool, rejects, settings.source.pattern)
+    # All that lies there at once, whether it is complete or not, and without waiting for more.
+    at_once = settings.model_copy(
+        update={"source": settings.source.model_copy(update={"settle_seconds": 0.0})}
+    )
+    source = await wiring.source(at_once, stack, wait_seconds=0.0)
+    return RemoteView(source, PAGE_FILES_MAX)

@@ -1,0 +1,185 @@
+"""The directories of one spool on this machine: what lies where, file by file.
+
+Only where the directory is local: over HTTP nobody lists the archive and the rejects.
+"""
+
+import heapq
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from penstock import names, wiring
+from penstock.errors import Halt
+from penstock.settings import Settings
+
+DISCARDED = "discarded"
+"""The subdirectory of the rejects directory with the copies of what was discarded."""
+
+
+class _Record(msgspec.Struct):
+    index: int
+    reason: str = ""
+
+
+class _Reason(msgspec.Struct):
+    """What a reason has to be for people to be shown it."""
+
+    reason: str = ""
+    records: tuple[_Record, ...] = ()
+    records_rejected: int = 0
+    rejected_at: str = ""
+
+
+_reason = msgspec.json.Decoder(_Reason)
+
+
+@dataclass(frozen=True, slots=True)
+class RejectedFile:
+    """One file in the rejects directory, or (`moved` false) rejected and still in the spool.
+
+    `reason` is why the file, or how many of its records, cannot be sent. `records` are the indexes
+    of its rejected records as far as they are listed, `records_rejected` how many there are; None
+    if that is not known, because the reason is missing.
+    """
+
+    name: str
+    reason: str
+    records: tuple[int, ...]
+    records_rejected: int | None
+    rejected_at: str
+    moved: bool
+    story: Mapping[str, Any]
+
+    @property
+    def at_seconds(self) -> float:
+        """When it was rejected, in seconds since 1970; 0 if the reason does not say."""
+        try:
+            return datetime.fromisoformat(self.rejected_at).timestamp()
+        except ValueError:
+            return 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where the files of one spool lie; paths as the settings have them."""
+
+    spool: Path
+    archive: Path
+    rejects: Path
+    deletes: bool
+
+    def archived(self, name: str) -> Path | None:
+        """Return where a file lies in the archive, or None; the folder follows from its name.
+
+        Without a time stamp in the name, all folders are looked into.
+        """
+        hour = names.hour_of(name)
+        folders = [self.archive / hour] if hour else list(self.hours())
+        found = (folder / name for folder in folders)
+        return next((path for path in found if path.is_file()), None)
+
+    def of(self, name: str) -> list[str]:
+        """Return in which of spool, archive and rejects a file lies."""
+        found = ["spool"] if os.path.lexists(self.spool / name) else []
+        found += ["archive"] if self.archived(name) else []
+        return found + (["rejects"] if (self.rejects / name).is_file() else [])
+
+    def hours(self) -> Iterator[Path]:
+        """Yield the YYYY/MM/DD/HH folders of the archive, the oldest first."""
+        pattern = "[0-9]" * 4 + "/" + "/".join(["[0-9][0-9]"] * 3)
+        yield from sorted(self.archive.glob(pattern))
+
+    def archived_between(self, since: float, until: float) -> Iterator[Path]:
+        """Yield archived files whose time is in [since, until), seconds since 1970, by hour.
+
+        A file's time is the one in its name; without one, its last modification.
+        """
+        first, last = names.hour_of_time(max(0.0, since)), names.hour_of_time(until)
+        for folder in self.hours():
+            if first <= str(folder.relative_to(self.archive)) <= last:
+                for path in sorted(folder.iterdir()):
+                    if names.is_safe(path.name) and since <= _time_of(path) < until:
+                        yield path
+
+    def rejected(self) -> Iterator[RejectedFile]:
+        """Yield what the rejects directory holds, by name."""
+        if not self.rejects.is_dir():
+            return
+        for entry in sorted(self.rejects.iterdir()):
+            if names.is_safe(entry.name) and entry.is_file():
+                yield self.rejected_one(entry.name)
+
+    def latest_rejected(self, count: int) -> tuple[list[RejectedFile], int]:
+        """Return the `count` files rejected last, and how many the rejects directory holds.
+
+        Opens only the reasons of these: all of them could be 100,000.
+        """
+        if not self.rejects.is_dir():
+            return [], 0
+        with os.scandir(self.rejects) as listing:
+            came = [(entry.stat().st_ctime, entry.name) for entry in listing
+                    if names.is_safe(entry.name) and entry.is_file()]  # fmt: skip
+        return [self.rejected_one(name) for _, name in heapq.nlargest(count, came)], len(came)
+
+    def has_rejected(self, name: str) -> bool:
+        """Tell whether the rejects directory holds a file of that name, whoever says the name."""
+        return names.is_safe(name) and (self.rejects / name).is_file()
+
+    def rejected_one(self, name: str) -> RejectedFile:
+        """Return one file of the rejects directory; one without its reason says so."""
+        try:
+            text = (self.rejects / f"{name}{names.REASON_SUFFIX}").read_text(errors="replace")
+        except OSError:
+            text = ""
+        return rejected_file(name, text, moved=True)
+
+
+def rejected_file(name: str, text: str, *, moved: bool) -> RejectedFile:
+    """Return a rejected file from the text of its reason."""
+    try:
+        known = _reason.decode(text)
+        story: dict[str, Any] = json.loads(text)
+    except (ValueError, msgspec.MsgspecError):  # somebody else wrote it, or a part of it is lost
+        known = None
+        story = {"reason": "its reason is missing or cannot be read"}
+    if known is None:
+        return RejectedFile(name, story["reason"], (), None, "", moved, story)
+    records = tuple(sorted(record.index for record in known.records))
+    return RejectedFile(
+        name, known.reason, records, known.records_rejected, known.rejected_at, moved, story
+    )
+
+
+def places(settings: Settings, what: str) -> Places:
+    """Return the places of a spool on this machine. Raises Halt if it is on another one."""
+    url = settings.source.url
+    if "://" in url and not url.startswith("file:"):
+        raise Halt(
+            f"{what}: works only where the directory is; source.url is {url.partition('://')[0]}://,"
+            " so run it on the machine of the file server, with source.url naming the directory"
+        )
+    spool = wiring.spool_directory(settings)
+    if not spool.is_dir():
+        raise Halt(f"source.url: {spool} is no directory")
+    return Places(
+        spool,
+        wiring.archive_directory(settings),
+        wiring.rejects_directory(settings),
+        deletes=settings.archive.action == "delete",
+    )
+
+
+def _time_of(path: Path) -> float:
+    at = names.time_of(path.name)
+    return path.stat().st_mtime if at is None else at
+
+
+def told_time(seconds: float) -> str:
+    """Return a time since 1970 as ISO 8601 in UTC, to the second."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

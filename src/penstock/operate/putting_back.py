@@ -1,0 +1,283 @@
+"""Files that left the spool go back into it, beside workers and archivers that go on meanwhile.
+
+    hold (ledger) ──▶ move into the spool ──▶ put_back (ledger): due at once
+
+Every step is safe to repeat. Whoever dies in between leaves a file in its old place, or in the
+spool and in line: never in none, never in two.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import secrets
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+from penstock import names, telemetry, wiring
+from penstock.ledger.ledger import Ledger
+from penstock.ledger.repairs import FORGET_AFTER_SECONDS, HOLD_SECONDS
+from penstock.model import PutBack
+from penstock.operate.places import DISCARDED, Places, RejectedFile
+from penstock.settings import Settings
+from penstock.source import moves as moving
+from penstock.wording import counted
+
+LEFT_FOR_SECONDS = FORGET_AFTER_SECONDS
+_BATCH = 500
+_IN_LINE_MAX = 50_000  # more files in line than these wait until workers have taken some
+_WAIT_SECONDS = 0.5
+_FORBIDDEN = {
+    "processing": "a worker has a file of that name now",
+    "processed": "a file of that name is processed and waits for the archiver",
+    "rejected": "a file of that name is rejected and waits for the archiver",
+    "retry": "it is in line already",
+}
+
+Progress = Callable[[int, str], None]
+"""Called with how many more files are done, and with what is waited for, or nothing."""
+
+
+def _silent(_: int, __: str) -> None:
+    pass
+
+
+@dataclass(slots=True)
+class Report:
+    """What became of the files: names put back (or discarded), and why the others were not."""
+
+    done: list[str] = field(default_factory=list[str])
+    refused: dict[str, str] = field(default_factory=dict[str, str])
+
+
+@dataclass(frozen=True, slots=True)
+class Returning:
+    """One file to put back: where it lies, and what is to be done with it."""
+
+    path: Path
+    said: PutBack
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self.path.name
+
+
+def operator_token() -> str:
+    """Return a token for one command of an operator; also the salt of a replay."""
+    return secrets.token_hex(8)
+
+
+def retry_of(file: RejectedFile, token: str, *, whole: bool) -> PutBack | str:
+    """Return what a retry of a rejected file is, or why it cannot be one.
+
+    Where only some of its records were rejected, the others were sent: only the rejected ones are
+    sent now, unless `whole` is said.
+    """
+    if whole and file.records_rejected != 0:
+        return PutBack(token, salt=token)
+    if file.records_rejected is None:
+        return f"{file.reason}: some of it may have been sent; --whole sends all of it (again)"
+    if len(file.records) < file.records_rejected:
+        return (
+            f"{file.records_rejected:,} of its records were rejected, and its reason lists"
+            f" {len(file.records):,}; the others were sent; --whole sends all of them (again)"
+        )
+    return PutBack(token, records=file.records or None)
+
+
+async def put_back(
+    ledger: Ledger,
+    places: Places,
+    files: Iterable[Returning],
+    *,
+    stop: asyncio.Event,
+    progress: Progress = _silent,
+    patience_seconds: float = LEFT_FOR_SECONDS + 5,
+) -> Report:
+    """Put files back into the spool; ends early, between two batches, when `stop` is set.
+
+    A file that left the spool less than a minute ago is waited for, up to `patience_seconds`.
+    Raises Again if Redis is away: what is in the spool then is in line, and due after the hold.
+    """
+    report = Report()
+    rest = iter(files)
+    while not stop.is_set() and (batch := {file.name: file for file in islice(rest, _BATCH)}):
+        while not stop.is_set() and (await ledger.sizes())["retry"] > _IN_LINE_MAX:
+            progress(0, "waiting for workers: many files are in line")
+            await asyncio.sleep(_WAIT_SECONDS)
+        await _put_back_batch(ledger, places, batch, report, stop, progress, patience_seconds)
+    return report
+
+
+async def _put_back_batch(
+    ledger: Ledger,
+    places: Places,
+    batch: dict[str, Returning],
+    report: Report,
+    stop: asyncio.Event,
+    progress: Progress,
+    patience_seconds: float,
+) -> None:
+    until = time.monotonic() + patience_seconds
+    for name in await asyncio.to_thread(_already_there, places.spool, list(batch)):
+        report.refused[name] = "another file of that name lies in the spool"
+        del batch[name]
+    while batch:
+        began = time.monotonic()
+        said = {name: file.said for name, file in batch.items()}
+        words = await ledger.hold(said, left_for_seconds=LEFT_FOR_SECONDS)
+        held = [name for name, word in words.items() if word == "held"]
+        if held:
+            moving_out = [batch[name] for name in held]
+            moved = await asyncio.to_thread(_move, moving_out, places.spool, began)
+            outside = {name: said[name] for name in held if moved[name]}
+            inside = [name for name in held if not moved[name]]
+            await ledger.put_back(inside, outside)
+            report.refused |= {name: moved[name] for name in outside}
+            report.done += inside
+            telemetry.event("files.put_back", files=len(inside), operator=said[held[0]].by)
+        waits = {n: word for n, word in words.items() if word.startswith("leaving")}
+        report.refused |= {n: _FORBIDDEN[w] for n, w in words.items() if w in _FORBIDDEN}
+        progress(len(words) - len(waits), "")
+        batch = {name: batch[name] for name in waits}
+        seconds = max((float(word.split()[1]) / 1000 for word in waits.values()), default=0.0)
+        if waits and (time.monotonic() + seconds > until or stop.is_set()):
+            why = f"it left the spool a moment ago; again in {seconds:.0f} s"
+            report.refused |= dict.fromkeys(waits, why)
+            return
+        if waits:
+            progress(
+                0,
+                f"{counted(len(waits), 'file')} left the spool a moment ago: {seconds:.0f} s more",
+            )
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), min(seconds, 1.0) + 0.01)
+
+
+def _already_there(spool: Path, wanted: Sequence[str]) -> list[str]:
+    return [name for name in wanted if os.path.lexists(spool / name)]
+
+
+def _move(files: Sequence[Returning], spool: Path, began: float) -> Mapping[str, str]:
+    """Move files into the spool; return by name why one was not, or nothing."""
+    told: dict[str, str] = {}
+    to_fd = os.open(spool, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for folder in {file.path.parent for file in files}:
+            from_fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                for file in files:
+                    if file.path.parent != folder:
+                        continue
+                    if time.monotonic() - began > HOLD_SECONDS / 2:
+                        told[file.name] = "the disk is too slow: the hold would run out"
+                        continue
+                    moved = moving.move(from_fd, file.name, to_fd, str(spool))
+                    told[file.name] = "it is not there any more" if moved.vanished else moved.error
+                    if not told[file.name]:
+                        _forget_reason(from_fd, file.name)
+            finally:
+                os.close(from_fd)
+        os.fsync(to_fd)
+    finally:
+        os.close(to_fd)
+    return told
+
+
+def _forget_reason(fd: int, name: str) -> None:
+    """Delete the reason beside a file that is no reject any more; there is none in the archive."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(name + names.REASON_SUFFIX, dir_fd=fd)
+
+
+async def move_out(
+    settings: Settings, ledger: Ledger, files: Sequence[RejectedFile]
+) -> Mapping[str, str]:
+    """Move rejected files that still lie in the spool, as the archiver would.
+
+    Returns by name why one could not be moved.
+    """
+    source = wiring.directory_source(settings)
+    stuck: dict[str, str] = {}
+    try:
+        for first in range(0, len(files), _BATCH):
+            page = files[first : first + _BATCH]
+            reasons = {f.name: json.dumps(dict(f.story), ensure_ascii=False) for f in page}
+            moved = await source.reject(reasons)
+            await ledger.archived([file.name for file in moved if not file.error])
+            stuck |= {file.name: file.error for file in moved if file.error}
+    finally:
+        await source.close()
+    return stuck
+
+
+async def retried(
+    settings: Settings,
+    ledger: Ledger,
+    places: Places,
+    chosen: Sequence[RejectedFile],
+    *,
+    stop: asyncio.Event,
+    whole: bool = False,
+    progress: Progress = _silent,
+    patience_seconds: float = FORGET_AFTER_SECONDS + 5,
+) -> Report:
+    """Put rejected files back, those that the archiver has not moved yet included."""
+    token = operator_token()
+    stuck = await move_out(settings, ledger, [file for file in chosen if not file.moved])
+    refused: dict[str, str] = dict(stuck)
+    returning: list[Returning] = []
+    for file in chosen:
+        said = retry_of(file, token, whole=whole)
+        if isinstance(said, str):
+            refused[file.name] = said
+        elif file.name not in stuck:
+            returning.append(Returning(places.rejects / file.name, said))
+    report = await put_back(
+        ledger, places, returning, stop=stop, progress=progress, patience_seconds=patience_seconds
+    )
+    report.refused |= refused
+    return report
+
+
+def discard(places: Places, files: Iterable[RejectedFile], *, keep_copy: bool) -> Report:
+    """Take files out of the rejects directory: into `discarded/` there, or, for ever, away."""
+    report = Report()
+    kept = places.rejects / DISCARDED
+    if keep_copy:
+        kept.mkdir(exist_ok=True)
+    for file in files:
+        for name in (file.name, file.name + names.REASON_SUFFIX):
+            path = places.rejects / name
+            try:
+                if keep_copy:
+                    if (kept / name).exists():
+                        report.refused[file.name] = f"{kept / name} exists; rename one of the two"
+                        break
+                    path.rename(kept / name)
+                else:
+                    path.unlink()
+            except FileNotFoundError:
+                continue  # its reason may be missing, or another operator was here
+            except OSError as error:
+                report.refused[file.name] = f"{path}: {error.strerror}"
+                break
+        else:
+            report.done.append(file.name)
+    telemetry.event("files.discarded", files=len(report.done), kept=keep_copy)
+    return report
+
+
+async def rejected_in_ledger(ledger: Ledger) -> Mapping[str, str]:
+    """Return rejected files that the archiver has not moved yet: name to reason, in JSON."""
+    found: dict[str, str] = {}
+    cursor = 0
+    while True:
+        cursor, reasons = await ledger.rejected(cursor)
+        found |= reasons
+        if cursor == 0:
+            return found

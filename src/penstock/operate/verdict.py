@@ -1,0 +1,194 @@
+"""Whether a spool is well, and if not, what to do: pure, from a snapshot to verdicts.
+
+The first verdict is the one to act on; those that follow from it are left out.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+
+from penstock.operate.snapshot import STOPPED, Snapshot, Verdict
+from penstock.settings import Status
+from penstock.wording import counted
+
+SPOOL_ENTRIES_MAX = 2_000_000
+"""ext4 without large_dir refuses new names at about 11 million: half an hour at 6,000 a second."""
+
+REJECTS_SHARE_MAX = 0.5
+_REJECTS_MIN = 10
+_REJECTS_MINUTES = 10
+_MEMORY_SHARE_MAX = 0.8
+_DISK_SHARE_MIN = 0.05
+_STARTED = (
+    "`penstock run` starts them; a single pass (`penstock load`) does, and stops them again. What"
+    " they know is kept meanwhile, and not shown"
+)
+_OLD_LEASES = 5  # a claim held for so many leases is alive, but its worker hardly gets on
+_OVERDUE_SECONDS = 30.0  # a worker that runs takes an expired claim over at its next call
+
+
+def verdicts(snapshot: Snapshot, limits: Status) -> Sequence[Verdict]:
+    """Return what is to be said of a snapshot, the worst first; nothing if all is well."""
+    said: list[Verdict] = []
+    for look in _LOOKS:
+        said += look(snapshot, limits)
+    return sorted(said, key=lambda verdict: not verdict.wrong)
+
+
+def _away(snapshot: Snapshot, limits: Status) -> Iterator[Verdict]:
+    del limits
+    codes = {"redis": "redis-away", "spool": "spool-away", "queue": "queue-away"}
+    advice = {
+        "redis": "start Redis (`penstock run` starts an embedded one), or mend ledger.url; nothing"
+        " is lost meanwhile, workers wait for it",
+        "spool": "bring the directory, or the server in front of it, back, or mend what this names:"
+        " source.url, source.token; workers go on by themselves",
+        "queue": "mend the queue, the rights or the network; then workers go on by themselves",
+    }
+    stopped = snapshot.away.get("redis")
+    for part, code in codes.items():
+        if part in snapshot.away and (part == "redis" or snapshot.away[part] != stopped):
+            said = snapshot.away[part]
+            what = _STARTED if said == STOPPED else advice[part]
+            yield Verdict(code, wrong=True, text=said, advice=what)
+
+
+def _workers(snapshot: Snapshot, limits: Status) -> Iterator[Verdict]:
+    if snapshot.ledger is None or "queue" in snapshot.away:
+        return
+    alive = [w for w in snapshot.workers if w.silent_for_seconds <= limits.silent_seconds]
+    waiting = snapshot.waiting or 0
+    overdue = [claim for claim in snapshot.claims if claim.overdue_seconds > _OVERDUE_SECONDS]
+    oldest = snapshot.spool.oldest_waiting_seconds if snapshot.spool else 0.0
+    if not alive and (waiting or overdue):
+        silent = min((w.silent_for_seconds for w in snapshot.workers), default=None)
+        since = "ever" if silent is None else f"for {duration(silent)}"
+        yield Verdict(
+            "no-worker", wrong=True,
+            text=f"{counted(waiting, 'file waits', 'files wait')}, and no worker has asked for work"
+            f" {since}",
+            advice="start one: `penstock run`, or `penstock load` for a single pass",
+        )  # fmt: skip
+        return
+    if oldest > limits.oldest_waiting_seconds:
+        yield Verdict(
+            "falling-behind", wrong=True,
+            text=f"the oldest file has waited for {duration(oldest)}, of {waiting:,} that wait",
+            advice="run more workers (run.workers), or see in their log why they are slow: a"
+            " warning, or `throttled` where SQS asks for fewer calls",
+        )  # fmt: skip
+    if overdue:
+        worst = max(claim.overdue_seconds for claim in overdue)
+        yield Verdict(
+            "claims-expired", wrong=True,
+            text=f"{counted(len(overdue), 'claim has', 'claims have')} no owner, one for"
+            f" {duration(worst)}",
+            advice="run `penstock load`: the next worker takes them over",
+        )  # fmt: skip
+    longest = _OLD_LEASES * snapshot.lease_seconds
+    old = [c for c in snapshot.claims if c.worker and c.age_seconds > longest]
+    if old:
+        yield Verdict(
+            "claim-old", wrong=True,
+            text=f"claim {old[0].claim} has been with {old[0].worker} for"
+            f" {duration(old[0].age_seconds)}",
+            advice="look at that worker; stop it, and another one takes the claim over",
+        )  # fmt: skip
+
+
+def _archiver(snapshot: Snapshot, limits: Status) -> Iterator[Verdict]:
+    if snapshot.ledger is None or snapshot.ledger.oldest_processed_seconds <= limits.silent_seconds:
+        return
+    age, count = snapshot.ledger.oldest_processed_seconds, snapshot.ledger.sizes["processed"]
+    yield Verdict(
+        "archiver-late", wrong=True,
+        text=f"{counted(count, 'processed file lies', 'processed files lie')} in the spool, one for"
+        f" {duration(age)}",
+        advice="run `penstock archive`; if it says file.stuck, mend what that names",
+    )  # fmt: skip
+
+
+def _rejects(snapshot: Snapshot, limits: Status) -> Iterator[Verdict]:
+    del limits
+    if snapshot.ledger is None:
+        return
+    last = snapshot.minutes[-_REJECTS_MINUTES:]
+    rejected = sum(minute["files_rejected"] for minute in last)
+    processed = sum(minute["files_processed"] for minute in last)
+    if rejected >= _REJECTS_MIN and rejected > REJECTS_SHARE_MAX * (rejected + processed):
+        yield Verdict(
+            "most-rejected", wrong=True,
+            text=f"{rejected:,} of the last {rejected + processed:,} files were rejected",
+            advice="see `penstock rejected list`, mend the settings (`penstock preview`), then"
+            " `penstock rejected retry --all`",
+        )  # fmt: skip
+        return
+    kept = snapshot.ledger.sizes["rejected"]
+    kept += (snapshot.spool.rejects_kept or 0) if snapshot.spool else 0
+    if kept:
+        yield Verdict(
+            "some-rejected", wrong=False,
+            text=f"{counted(kept, 'rejected file is', 'rejected files are')} kept",
+            advice="see `penstock rejected list`; then retry or discard them",
+        )  # fmt: skip
+
+
+def _room(snapshot: Snapshot, limits: Status) -> Iterator[Verdict]:
+    del limits
+    memory, spool = snapshot.memory, snapshot.spool
+    if memory and memory.max_bytes and memory.used_bytes > _MEMORY_SHARE_MAX * memory.max_bytes:
+        yield Verdict(
+            "redis-full", wrong=True,
+            text=f"Redis uses {memory.used_bytes / memory.max_bytes:.0%} of its memory",
+            advice="run the archiver, and again a minute later, when what it moved is forgotten; or"
+            " give Redis memory (maxmemory)",
+        )  # fmt: skip
+    if spool is None:
+        return
+    room = spool.room
+    inodes_share = room.inodes_free_share if room else 1.0
+    disk_share = room.free_bytes / room.disk_bytes if room and room.disk_bytes else 1.0
+    if min(disk_share, inodes_share) < _DISK_SHARE_MIN:
+        what = "space" if disk_share < _DISK_SHARE_MIN else "inodes"
+        yield Verdict(
+            "disk-full", wrong=True,
+            text=f"the spool's disk has {min(disk_share, inodes_share):.1%} of its {what} left",
+            advice="make room: lower archive.retention_days, or move the archive",
+        )  # fmt: skip
+    if spool.entries > SPOOL_ENTRIES_MAX:
+        yield Verdict(
+            "spool-crowded", wrong=True,
+            text=f"{spool.entries:,} files lie in the spool; some file systems refuse names at"
+            " about 11 million",
+            advice="run the archiver more often, and more workers",
+        )  # fmt: skip
+
+
+def _books(snapshot: Snapshot, limits: Status) -> Iterator[Verdict]:
+    if snapshot.ledger is None:
+        return
+    for law in snapshot.laws_broken[:1]:
+        yield Verdict(
+            "books-wrong", wrong=True, text=law,
+            advice="run `penstock verify`, which names files; when all are accounted for, let it"
+            " count anew: docs/monitoring.md#if-a-law-does-not-hold",
+        )  # fmt: skip
+    overdue = snapshot.ledger.sweep_overdue_seconds
+    if snapshot.workers and (overdue is None or overdue > limits.silent_seconds):
+        since = "has never run" if overdue is None else f"is {duration(overdue)} late"
+        yield Verdict(
+            "checker-late", wrong=False,
+            text=f"the checker {since}: files that no listing brings up stay where they are",
+            advice="run `penstock check` now and then (`penstock run` does)",
+        )  # fmt: skip
+
+
+def duration(seconds: float) -> str:
+    """Return a time as people say it: 8 s, 12 min, 3.5 h, 2.0 d."""
+    for unit, length in (("d", 86_400), ("h", 3_600)):
+        if seconds >= length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.0f} s"  # noqa: PLR2004
+
+
+_LOOKS: Sequence[Callable[[Snapshot, Status], Iterator[Verdict]]] = (
+    _away, _workers, _archiver, _rejects, _room, _books,
+)  # fmt: skip

@@ -1,0 +1,175 @@
+"""The conservation law over spool, ledger, archive and rejects: every file is accounted for.
+
+A first look compares sets of names; what looks odd in it is looked at again, three times, because
+files move while one looks. Only what stays odd is told.
+"""
+
+import asyncio
+import os
+import re
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from penstock import names
+from penstock.ledger.ledger import Ledger
+from penstock.operate.places import Places
+
+_NAMES_A_CALL = 500
+_LOOKS = 3
+_PAUSE_SECONDS = 1.0
+_IN_LEDGER = ("processing", "retry", "processed", "archived", "rejected")
+
+
+@dataclass
+class Verified:
+    """What was found: how many files were looked at, and a sentence for each law or file broken.
+
+    `unaccounted` maps names to what is wrong with them. `skipped` says what could not be looked at.
+    """
+
+    files_in_spool: int = 0
+    files_waiting: int = 0
+    files_in_ledger: int = 0
+    files_in_archive: int | None = None
+    files_in_rejects: int = 0
+    laws_broken: list[str] = field(default_factory=list[str])
+    unaccounted: dict[str, str] = field(default_factory=dict[str, str])
+    skipped: list[str] = field(default_factory=list[str])
+
+    @property
+    def holds(self) -> bool:
+        """Whether every law holds and every file is accounted for."""
+        return not self.laws_broken and not self.unaccounted
+
+
+def judge(state: str, where: Sequence[str], *, deletes: bool, has_reason: bool) -> str:
+    """Return what is wrong with a file in this state that lies there; empty if nothing is.
+
+    `where` is which of spool, archive and rejects it lies in. `deletes`: processed files are
+    deleted instead of archived.
+    """
+    if len(where) > 1:
+        return f"it is in {' and '.join(where)}; keep one of them"
+    place = where[0] if where else "nowhere"
+    if place == "rejects" and not has_reason:
+        return "it is in the rejects directory without its reason"
+    if deletes and place == "nowhere" and state in {"processed", "archived"}:
+        return ""
+    return _WRONG.get((state, place), "")
+
+
+_DELETED = "but is nowhere: something deleted it"
+_WRONG = {
+    ("archived", "spool"): "it was archived, and is in the spool: something put it there by hand",
+    ("processing", "archive"): "it is to be sent, but lies in the archive, not in the spool",
+    ("processing", "rejects"): "it is to be sent, but lies in the rejects, not in the spool",
+    ("retry", "archive"): "it is to be sent, but lies in the archive, not in the spool",
+    ("retry", "rejects"): "it is to be sent, but lies in the rejects, not in the spool",
+    ("processed", "rejects"): "it was sent whole, but lies in the rejects directory",
+    ("rejected", "archive"): "it was rejected, but lies in the archive",
+    ("processing", "nowhere"): f"it is to be sent, {_DELETED}",
+    ("retry", "nowhere"): f"it is to be sent, {_DELETED}",
+    ("rejected", "nowhere"): f"it was rejected, {_DELETED}",
+    ("processed", "nowhere"): f"it was processed, {_DELETED}",
+    ("archived", "nowhere"): f"it left the spool a moment ago, {_DELETED}",
+}
+"""What state and place together say of a file, where that is not in order."""
+
+
+async def verify(ledger: Ledger, places: Places, pattern: str, *, archive: bool) -> Verified:
+    """Look at everything. Costs memory: 100 bytes a file of the spool and of the ledger.
+
+    With `archive`, also compares the whole archive with spool and rejects, a directory scan each.
+    """
+    found = Verified()
+    for _ in range(_LOOKS):  # the laws are of one moment each; a broken one stays broken
+        found.laws_broken = list(await ledger.verify())
+        if not found.laws_broken:
+            break
+        await asyncio.sleep(_PAUSE_SECONDS)
+    odd = await _first_look(ledger, places, pattern, found)
+    if archive:
+        odd |= await _look_at_archive(places, found)
+    for _ in range(_LOOKS):
+        found.unaccounted = await _told(ledger, places, odd)
+        odd = set(found.unaccounted)
+        if not odd:
+            break
+        await asyncio.sleep(_PAUSE_SECONDS)
+    found.unaccounted |= _reasons_alone(places)
+    return found
+
+
+async def _first_look(ledger: Ledger, places: Places, pattern: str, found: Verified) -> set[str]:
+    """Return the names that look odd by sets alone; some of them only because things move."""
+    known = {name: state async for name, state in _known(ledger)}
+    matches = re.compile(pattern).fullmatch
+    listed = await asyncio.to_thread(_listed, places.spool)
+    spool = {name for name in listed if matches(name)}
+    rejects = await asyncio.to_thread(_listed, places.rejects)
+    found.files_in_ledger, found.files_in_spool = len(known), len(spool)
+    found.files_in_rejects = len(rejects)
+    found.files_waiting = sum(known.get(name, "retry") == "retry" for name in spool)
+    odd = {name for name, state in known.items() if name not in spool or state == "archived"}
+    odd = {n for n in odd if known[n] != "archived" or n in spool or not places.of(n)}
+    return odd | rejects
+
+
+async def _known(ledger: Ledger) -> AsyncIterator[tuple[str, str]]:
+    for state in _IN_LEDGER:
+        cursor, found = await ledger.scan(state, 0)
+        while True:
+            for name in found:
+                yield name, state
+            if cursor == 0:
+                break
+            cursor, found = await ledger.scan(state, cursor)
+
+
+async def _look_at_archive(places: Places, found: Verified) -> set[str]:
+    spool = await asyncio.to_thread(_listed, places.spool)
+    rejects = await asyncio.to_thread(_listed, places.rejects)
+    count, odd = 0, set[str]()
+    for folder in places.hours():
+        archived = await asyncio.to_thread(_listed, folder)
+        count += len(archived)
+        odd |= archived & (spool | rejects)
+    found.files_in_archive = count
+    return odd
+
+
+def _listed(directory: Path) -> set[str]:
+    with suppress(FileNotFoundError), os.scandir(directory) as listing:
+        return {e.name for e in listing if names.is_safe(e.name) and e.is_file()}
+    return set()
+
+
+async def _told(ledger: Ledger, places: Places, odd: set[str]) -> dict[str, str]:
+    wrong: dict[str, str] = {}
+    waiting = sorted(odd)
+    for first in range(0, len(waiting), _NAMES_A_CALL):
+        page = waiting[first : first + _NAMES_A_CALL]
+        states = await ledger.states(page)
+        for name, state in zip(page, states, strict=True):
+            where = places.of(name)
+            reason = (places.rejects / f"{name}{names.REASON_SUFFIX}").is_file()
+            text = judge(state, where, deletes=places.deletes, has_reason=reason)
+            if text:
+                wrong[name] = text
+    return wrong
+
+
+def _reasons_alone(places: Places) -> dict[str, str]:
+    alone = "only its reason is left, in the rejects directory; the file is nowhere"
+    return dict.fromkeys(_orphans(places), alone)
+
+
+def _orphans(places: Places) -> Iterator[str]:
+    if not places.rejects.is_dir():
+        return
+    for entry in places.rejects.iterdir():
+        name = entry.name.removesuffix(names.REASON_SUFFIX)
+        if name != entry.name and names.is_safe(name) and not places.of(name):
+            yield name

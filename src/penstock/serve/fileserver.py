@@ -1,0 +1,302 @@
+"""The file server: the spool over HTTP, for workers elsewhere (docs/file-api.md).
+
+    GET  /v1/files?after=CURSOR&limit=N&wait=S     a page of names, in the order of the index
+    GET  /v1/files/NAME                            one file
+    POST /v1/files:read                            many files in one body
+    POST /v1/files:archive, /v1/files:reject       many files out of the spool
+    DELETE /v1/archive?before=TIME                 retention
+    GET  /healthz                                  whether the directory can be listed
+
+What a call does, the same `DirectorySource` does that a worker on this machine would use.
+"""
+
+import asyncio
+import contextlib
+import gzip
+import hashlib
+import importlib.resources
+import re
+import time
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
+from typing import TypeVar
+
+import msgspec
+from aiohttp import hdrs, web
+from msgspec.structs import replace
+
+from penstock import telemetry
+from penstock.edges import Moved
+from penstock.model import FileRead
+from penstock.serve.web import BODY_BYTES_MAX, Refused, application, reply
+from penstock.source import frames as wire
+from penstock.source.directory import DirectorySource
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+_PAGE_FILES = 1_000  # unless a caller asks for more or fewer
+_WAIT_SECONDS_MAX = 30.0
+_FRAME_BYTES_MAX = 64 << 20  # however much a caller would take
+_FRAME_AT_HAND_BYTES = 4 << 20  # put together on the event loop, in about a millisecond
+_READS_MAX = 8  # frames put together at the same time: half a gigabyte at the very most
+_FRAMES_BYTES_MAX = 512 << 20  # of all frames that callers are still taking
+_BODY_SECONDS = 30.0  # for a caller to send its question
+_SEND_SECONDS = 60.0  # for a caller to take a frame
+_COMPRESS_BYTES_MIN = 1_024
+_COMPRESS_LEVEL = 1  # 100 MB/s; level 6 saves a tenth more for thrice the time
+
+_LAST_NONE = re.compile(r"bytes=-0+")  # the last nothing of a file: aiohttp takes it for all
+
+OPEN_TO_ALL = frozenset({"/healthz"})
+
+
+class FileServer:
+    """The calls over one spool. `source` watches its directory, and belongs to the server."""
+
+    def __init__(self, source: DirectorySource) -> None:
+        self._source = source
+        self._reads = asyncio.Semaphore(_READS_MAX)
+        self._frames_bytes = 0  # put together, and not taken yet
+
+    def add_to(self, app: web.Application) -> None:
+        """Add the calls to an application."""
+        app.router.add_get("/v1/files", self.list, allow_head=False)
+        app.router.add_get("/v1/files/{name}", self.get)
+        app.router.add_post("/v1/files:read", self.read)
+        app.router.add_post("/v1/files:archive", self.archive)
+        app.router.add_post("/v1/files:reject", self.reject)
+        app.router.add_delete("/v1/archive", self.delete_archived)
+        app.router.add_get("/v1/openapi.json", self.describe)
+        app.router.add_get("/healthz", self.health)
+        app.on_startup.append(self._start)
+        app.on_shutdown.append(self._stop)
+        app.on_cleanup.append(self._close)
+
+    async def _start(self, _: web.Application) -> None:
+        await self._source.index.open()
+
+    async def _stop(self, _: web.Application) -> None:
+        self._source.index.stop_waiting()
+
+    async def _close(self, _: web.Application) -> None:
+        await self._source.close()
+
+    async def list(self, request: web.Request) -> web.StreamResponse:
+        """GET /v1/files."""
+        given = _query(request, {"after", "limit", "wait"})
+        limit = int(_number(given, "limit", _PAGE_FILES, 1, wire.PAGE_FILES_MAX))
+        wait_seconds = _number(given, "wait", 0.0, 0.0, _WAIT_SECONDS_MAX)
+        page = await self._source.index.page(given.get("after", ""), limit, wait_seconds)
+        listing = wire.Listing([*page.files], page.cursor, page.ignored)
+        return await _sent(request, msgspec.json.encode(listing), "application/json")
+
+    async def get(self, request: web.Request) -> web.StreamResponse:
+        """GET /v1/files/NAME, whole or a part, if it is not what the caller has."""
+        (file,) = await self._source.read([request.match_info["name"]], 1)
+        if not isinstance(file.data, bytes):
+            raise Refused(404, "no such file")
+        if len(file.data) != file.size_bytes:
+            raise Refused(403, f"{file.size_bytes} bytes; decode.max_file_bytes does not allow it")
+        return _part(request, file.data)
+
+    async def read(self, request: web.Request) -> web.StreamResponse:
+        """POST /v1/files:read."""
+        question = await _question(request, wire.ReadRequest)
+        _check_count(question.names)
+        if question.bytes_max < 1:
+            raise Refused(400, "bytes_max: must be 1 or more")
+        if question.max_file_bytes < 0:
+            raise Refused(400, "max_file_bytes: must be 0 or more")
+        if self._frames_bytes > _FRAMES_BYTES_MAX:
+            raise Refused(503, "callers take too long for the frames they asked for; try again")
+        async with self._reads:
+            bytes_max = min(question.bytes_max, _FRAME_BYTES_MAX)
+            files = await self._source.read(question.names, bytes_max)
+            frame = await _frame(files, question.max_file_bytes)
+            del files
+            self._frames_bytes += len(frame)
+        try:
+            return await _sent(request, frame, wire.FRAME_TYPE)
+        finally:
+            self._frames_bytes -= len(frame)
+
+    async def archive(self, request: web.Request) -> web.StreamResponse:
+        """POST /v1/files:archive."""
+        question = await _question(request, wire.ArchiveRequest)
+        _check_count(question.names)
+        return _told(await self._source.archive(question.names))
+
+    async def reject(self, request: web.Request) -> web.StreamResponse:
+        """POST /v1/files:reject."""
+        question = await _question(request, wire.RejectRequest)
+        _check_count(question.reasons)
+        for name, reason in question.reasons.items():
+            try:
+                msgspec.json.decode(reason, type=dict[str, msgspec.Raw])
+            except (msgspec.DecodeError, RecursionError):
+                raise Refused(
+                    400, f"reasons: the one of {name[:240]!r} is no JSON object"
+                ) from None
+        return _told(await self._source.reject(question.reasons))
+
+    async def delete_archived(self, request: web.Request) -> web.StreamResponse:
+        """DELETE /v1/archive."""
+        given = _query(request, {"before"})
+        before = None
+        with contextlib.suppress(ValueError):
+            before = datetime.fromisoformat(given.get("before", ""))
+        if before is None or before.tzinfo is None:
+            raise Refused(
+                400, "before: missing, or no time with its offset; allowed: 2026-11-25T12:00:00Z"
+            )
+        days = (time.time() - before.timestamp()) / 86_400
+        return reply(wire.Deleted(await self._source.delete_archived(days)))
+
+    async def describe(self, _: web.Request) -> web.StreamResponse:
+        """GET /v1/openapi.json."""
+        return web.Response(body=openapi(), content_type="application/json")
+
+    async def health(self, _: web.Request) -> web.StreamResponse:
+        """GET /healthz."""
+        self._source.index.check_spool()
+        return web.Response(body=b'{"status":"ok"}', content_type="application/json")
+
+
+def openapi() -> bytes:
+    """Return the OpenAPI description of the calls, in JSON."""
+    files = importlib.resources.files("penstock.serve")
+    return files.joinpath("fileserver_openapi.json").read_bytes()
+
+
+def _query(request: web.Request, known: Collection[str]) -> Mapping[str, str]:
+    """Return the query, each name at most once. Raises Refused."""
+    for name in request.query:
+        if name not in known or len(request.query.getall(name)) > 1:
+            allowed = ", ".join(sorted(known))
+            raise Refused(400, f"query: {name[:100]!r} is not allowed; allowed, once: {allowed}")
+    return request.query
+
+
+def _number(
+    given: Mapping[str, str], name: str, default: float, least: float, most: float
+) -> float:
+    text = given.get(name)
+    if text is None:
+        return default
+    number = type(default)(text) if text.isascii() and _plain(text, type(default)) else None
+    if number is None or not least <= number <= most:
+        kind = "a whole number" if isinstance(default, int) else "a number"
+        raise Refused(400, f"{name}: must be {kind} from {least:g} to {most:g}")
+    return number
+
+
+def _plain(text: str, kind: type) -> bool:
+    digits = text if kind is int else text.replace(".", "", 1)
+    return digits.isdigit() and len(text) < 20  # noqa: PLR2004  no number here is longer
+
+
+async def _question(request: web.Request, kind: type[T]) -> T:
+    """Return the body of a call. Raises Refused."""
+    if request.content_type != "application/json":
+        raise Refused(415, "Content-Type: must be application/json")
+    if request.headers.get(hdrs.CONTENT_ENCODING, "identity") != "identity":
+        raise Refused(415, "Content-Encoding: the question must not be compressed")
+    if (request.content_length or 0) > BODY_BYTES_MAX:
+        raise Refused(413, f"the question is larger than {BODY_BYTES_MAX:,} bytes")
+    try:
+        async with asyncio.timeout(_BODY_SECONDS):
+            body = await request.read()
+        return msgspec.json.decode(body, type=kind)
+    except TimeoutError:
+        raise Refused(408, f"the question did not come within {_BODY_SECONDS:g} s") from None
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise Refused(400, str(error)) from None
+
+
+def _check_count(names: Sequence[str] | Mapping[str, str]) -> None:
+    if not 1 <= len(names) <= wire.CALL_NAMES_MAX:
+        raise Refused(400, f"{len(names)} names; allowed: 1 to {wire.CALL_NAMES_MAX:,}")
+    if len(set(names)) < len(names):
+        raise Refused(400, "names: one is given twice; allowed: each once")
+
+
+async def _frame(files: Sequence[FileRead], max_file_bytes: int) -> bytes:
+    """Return a frame of files, without the bytes of those that the caller would refuse."""
+    if any(file.size_bytes > max_file_bytes for file in files):
+        files = [f if f.size_bytes <= max_file_bytes else replace(f, data=b"") for f in files]
+    if sum(file.size_bytes for file in files) <= _FRAME_AT_HAND_BYTES:
+        return b"".join(wire.framed(files))
+    return await asyncio.to_thread(lambda: b"".join(wire.framed(files)))
+
+
+def _told(results: Sequence[Moved]) -> web.Response:
+    return reply(wire.MovedFiles([wire.MovedEntry(*result) for result in results]))
+
+
+async def _sent(request: web.Request, body: bytes, content_type: str) -> web.StreamResponse:
+    """Send a large body, pressed if the caller asks for it, to a caller that takes it in time."""
+    response = web.StreamResponse()
+    response.content_type = content_type
+    accepts = request.headers.get(hdrs.ACCEPT_ENCODING, "").lower()
+    if "gzip" in accepts and len(body) >= _COMPRESS_BYTES_MIN:
+        body = await asyncio.to_thread(gzip.compress, body, _COMPRESS_LEVEL, mtime=0)
+        response.headers[hdrs.CONTENT_ENCODING] = "gzip"
+    response.content_length = len(body)
+    try:
+        async with asyncio.timeout(_SEND_SECONDS):
+            await response.prepare(request)
+            await response.write(body)
+            await response.write_eof()
+    except TimeoutError:
+        telemetry.warn("http.cut_off", path=request.path, remote=request.remote)
+        if request.transport is not None:
+            request.transport.abort()
+    return response
+
+
+def _part(request: web.Request, data: bytes) -> web.Response:
+    """Return a file, a range of it, or the word that the caller has it already (RFC 9110)."""
+    etag = hashlib.blake2b(data, digest_size=16).hexdigest()
+    headers = {
+        hdrs.ETAG: f'"{etag}"',
+        hdrs.ACCEPT_RANGES: "bytes",
+        hdrs.CONTENT_DISPOSITION: "attachment",
+    }
+    wanted = {tag.value for tag in request.if_match or ()}
+    if request.if_match is not None and not wanted & {etag, "*"}:
+        raise Refused(412, "the file is another one")
+    known = {tag.value for tag in request.if_none_match or ()}
+    if known & {etag, "*"}:
+        return web.Response(status=304, headers=headers)
+    status = 200
+    if (
+        hdrs.RANGE in request.headers
+        and request.headers.get(hdrs.IF_RANGE, f'"{etag}"') == f'"{etag}"'
+    ):
+        whole = len(data)
+        try:
+            start, stop, _ = request.http_range.indices(whole)
+        except ValueError:  # not one range of bytes: as if it had not been asked for
+            start, stop = 0, whole
+        else:
+            if start >= stop or _LAST_NONE.fullmatch(request.headers[hdrs.RANGE]):
+                headers[hdrs.CONTENT_RANGE] = f"bytes */{whole}"
+                return web.Response(status=416, headers=headers)
+            status = 206
+            headers[hdrs.CONTENT_RANGE] = f"bytes {start}-{stop - 1}/{whole}"
+        data = data[start:stop]
+    return web.Response(
+        body=data, status=status, headers=headers, content_type="application/octet-stream"
+    )
+
+
+def new_app(
+    source: DirectorySource, tokens: Sequence[str], open_to_all: frozenset[str] = frozenset()
+) -> web.Application:
+    """Return the application of a file server; it opens the source's watch, and closes it.
+
+    `open_to_all` are paths beside its own that need no token.
+    """
+    app = application(tokens, OPEN_TO_ALL | open_to_all)
+    FileServer(source).add_to(app)
+    return app

@@ -1,0 +1,1 @@
+"""Before the first run: look at files, show what would be sent."""

@@ -1,0 +1,346 @@
+"""What a load takes and costs on AWS: arithmetic over measured figures and listed prices.
+
+How a claim is packed is not estimated: the packer and the batcher are asked, with one full claim.
+docs/plan.md says each formula in words.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal, NamedTuple
+
+from penstock.errors import Halt
+from penstock.model import CLAIM_ID_LIKE, Message, QueueLimits
+from penstock.settings import Settings
+from penstock.setup.plan_prices import (
+    CACHE_NODE_BYTES,
+    MONTH_HOURS,
+    MONTH_SECONDS,
+    PRICES,
+)
+from penstock.sqs.batch import batches
+from penstock.sqs.pack import BILLED_BYTES, Packer
+
+
+class Cpu(NamedTuple):
+    """Microseconds of one core that the loader spends, by what causes them."""
+
+    file: float
+    record: float
+    kilobyte: float
+    message: float
+    """Of a message of its own for each record; collections are part of `record`."""
+
+
+# What `python bench/plan.py` prints, on a quiet machine: CPython 3.11, one of two cores of an
+# x86-64 server, files read over HTTP. `make docs` then writes deploy/README.md anew.
+MEASURED: Final = "2026-11-26"
+CPU: Final = Cpu(file=9.5, record=3.00, kilobyte=1.23, message=31.8)
+REDIS_FILE_BYTES: Final = 145
+"""Of a name of 31 characters in a sorted set, docs/ledger.md."""
+
+HEADROOM: Final = 2.0
+"""Lambda's core against the measured one, starting, waiting, TLS: not measured, so doubled."""
+
+SQS_CALL_SECONDS: Final = 0.020
+TICK_SECONDS: Final = 300
+FORGET_SECONDS: Final = 60
+LOADER_MB: Final = 1769  # one vCPU; below it Lambda gives a share of one
+SMALL_MB: Final = 512  # archiver and checker
+START_SECONDS: Final = 2.0  # of an invocation that finds nothing to do
+CLAIM_LINE_BYTES: Final = 700  # one line of JSON a claim; a test measures it
+CLOUDWATCH_METRICS: Final = 21  # those of the functions, aws/lambdas.py
+CLOUDWATCH_ALARMS: Final = 9  # of the template
+ZONES: Final = 2
+ENDPOINTS: Final = 3  # of the template in a VPC: SQS, Secrets Manager, Lambda
+FIFO_CALLS_PER_SECOND: Final = 300  # without high throughput; docs/sqs.md
+
+_NAME = "2026-11-23T06-15-00.000000Z.json"
+_GIGABYTE = 1e9
+_CLAIMS_RECORDS_MAX = 2_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What is to be planned; rates a second, sizes in bytes."""
+
+    files_per_second: float
+    records_per_file: int
+    record_bytes: int
+    selected_bytes: int
+    records_per_message: Literal["many", 1] = "many"
+    queue: Literal["standard", "fifo"] = "standard"
+    architecture: Literal["arm64", "x86_64"] = "arm64"
+
+
+class Figure(NamedTuple):
+    """One line of a plan: the value, its unit, and how it comes about."""
+
+    value: float
+    unit: str
+    formula: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a load takes (`figures`) and costs a month (`costs`, in dollars), and what to heed.
+
+    `instead` are costs that would replace a part of `costs`; they are not in `total`.
+    """
+
+    figures: Mapping[str, Figure]
+    costs: Mapping[str, Figure]
+    instead: Mapping[str, Figure]
+    notes: Sequence[str]
+    total: float
+
+
+class _Claim(NamedTuple):
+    """One full claim as the loader makes it."""
+
+    files: int
+    messages: int
+    batches: int
+    bytes: int
+    requests: int
+    """What SQS bills for sending it: each batch by every started 64 KiB."""
+
+
+def plan(load: Load) -> Plan:
+    """Return the plan of a load. Raises Halt if it cannot be carried at all."""
+    claim = _one_claim(load)
+    figures = _figures(load, claim)
+    costs = _costs(load, claim, figures)
+    gigabytes = figures["bytes sent"].value * MONTH_SECONDS / _GIGABYTE
+    nat, nat_data = PRICES["nat"].dollars, PRICES["nat data"].dollars
+    zones = PRICES["between zones"].dollars
+    read = figures["bytes read"].value * MONTH_SECONDS / _GIGABYTE
+    instead = {
+        "to SQS by NAT gateways": Figure(
+            ZONES * nat * MONTH_HOURS + gigabytes * nat_data,
+            "$",
+            f"{ZONES} x {MONTH_HOURS} h x ${nat} + {gigabytes:,.0f} GB x ${nat_data}",
+        ),
+        "files by the same gateways": Figure(
+            read * nat_data,
+            "$",
+            f"{read:,.0f} GB x ${nat_data}, uncompressed; none where the file server is in the VPC",
+        ),
+        "files from another zone": Figure(
+            read / 2 * 2 * zones,
+            "$",
+            f"half of {read:,.0f} GB x 2 x ${zones}, where the file server is in one zone and the"
+            " functions are in two; none where they are in that one",
+        ),
+        "a log line of 200 B a file": Figure(
+            load.files_per_second * 200 * MONTH_SECONDS / _GIGABYTE * PRICES["logs"].dollars,
+            "$",
+            f"{load.files_per_second:,.0f}/s x 200 B x {MONTH_SECONDS:,} s"
+            f" x ${PRICES['logs'].dollars}/GB: why there is one a claim",
+        ),
+    }
+    total = sum(cost.value for cost in costs.values())
+    return Plan(figures, costs, instead, _notes(load, figures), total)
+
+
+def _one_claim(load: Load) -> _Claim:
+    """Pack one full claim of files with the loader's own parts."""
+    worker = Settings.model_fields["worker"].default
+    file_bytes = load.records_per_file * load.record_bytes
+    files = max(1, min(worker.claim_files_max, worker.claim_bytes_max // file_bytes))
+    if files * load.records_per_file > _CLAIMS_RECORDS_MAX:
+        raise Halt(
+            f"--records-per-file {load.records_per_file}: a claim of {files} such files has more"
+            f" than {_CLAIMS_RECORDS_MAX:,} records; allowed: fewer"
+        )
+    limits = QueueLimits(message_bytes_max=1_048_576, fifo=load.queue == "fifo")
+    packer = Packer(
+        limits=limits,
+        message_bytes=None,
+        records_per_message=load.records_per_message,
+        fingerprint="",
+        names=[_NAME] * files,
+        claim=CLAIM_ID_LIKE,
+    )
+    record = b"0" * load.selected_bytes
+    for file in range(files):
+        if packer.add_file(file, [record] * load.records_per_file):
+            raise Halt(
+                f"--selected-bytes {load.selected_bytes}: larger than an SQS message"
+                f" ({limits.message_bytes_max:,} bytes, attributes included); allowed: less"
+            )
+    messages = packer.rest()
+    together: list[Sequence[Message]] = list(batches(messages, limits))
+    return _Claim(
+        files=files,
+        messages=len(messages),
+        batches=len(together),
+        bytes=sum(message.size_bytes for message in messages),
+        requests=sum(
+            math.ceil(sum(message.size_bytes for message in batch) / BILLED_BYTES)
+            for batch in together
+        ),
+    )
+
+
+def _figures(load: Load, claim: _Claim) -> dict[str, Figure]:
+    files = load.files_per_second
+    records = files * load.records_per_file
+    claims = files / claim.files
+    batch_rate = claims * claim.batches
+    own = CPU.message if load.records_per_message == 1 else 0.0
+    kilobytes = load.records_per_file * load.record_bytes / 1000
+    cpu = CPU.file + load.records_per_file * (CPU.record + own) + kilobytes * CPU.kilobyte
+    busy = files * cpu / 1e6 * HEADROOM
+    kept = files * (TICK_SECONDS + FORGET_SECONDS)
+    memory = kept * REDIS_FILE_BYTES
+    node = _node(memory)
+    message = f" + {own:g} its own message" if own else ""
+    return {
+        "records": Figure(
+            records, "a second", f"{files:,.0f} files x {load.records_per_file:,} records"
+        ),
+        "bytes read": Figure(
+            records * load.record_bytes, "B/s", f"{records:,.0f} x {load.record_bytes:,} B"
+        ),
+        "claims": Figure(claims, "a second", f"{files:,.0f} / {claim.files} files a full claim"),
+        "messages": Figure(
+            claims * claim.messages,
+            "a second",
+            f"{claim.messages:,} a claim, by the packer, of {claim.bytes // claim.messages:,} B",
+        ),
+        "bytes sent": Figure(
+            claims * claim.bytes, "B/s", f"{claim.bytes:,} B a claim, attributes included"
+        ),
+        "batches": Figure(batch_rate, "a second", f"{claim.batches:,} a claim, by the batcher"),
+        "connections": Figure(
+            math.ceil(batch_rate * SQS_CALL_SECONDS),
+            "busy at once",
+            f"{batch_rate:,.1f} calls/s x {SQS_CALL_SECONDS * 1000:.0f} ms, rounded up",
+        ),
+        "CPU a file": Figure(
+            cpu,
+            "µs",
+            f"{CPU.file:g} + {load.records_per_file:,} x ({CPU.record:g}{message})"
+            f" + {kilobytes:g} KB x {CPU.kilobyte:g}; measured {MEASURED}",
+        ),
+        "loaders busy": Figure(
+            busy, "vCPU", f"{files:,.0f} x {cpu:,.1f} µs x {HEADROOM:g} for Lambda's core and waits"
+        ),
+        "loaders": Figure(
+            math.ceil(busy), "at once", f"of {LOADER_MB} MB, one vCPU; {busy:,.2f} rounded up"
+        ),
+        "Redis memory": Figure(
+            memory,
+            "B",
+            f"{kept:,.0f} names x {REDIS_FILE_BYTES} B: {files:,.0f}/s x ({TICK_SECONDS} s until"
+            f" the archiver + {FORGET_SECONDS} s until forgotten)",
+        ),
+        "Redis node": Figure(
+            CACHE_NODE_BYTES[node],
+            "B",
+            f"{node}: the smallest whose usable three quarters hold twice that",
+        ),
+    }
+
+
+def _node(memory_bytes: float) -> str:
+    """Return the smallest node that holds the ledger twice over. Raises Halt if none does."""
+    for node, size_bytes in CACHE_NODE_BYTES.items():
+        if size_bytes * 0.75 >= 2 * memory_bytes:
+            return node
+    raise Halt(
+        f"--files-per-second: the ledger would take {memory_bytes / _GIGABYTE:,.0f} GB, more than"
+        " the nodes that are listed hold; allowed: several spools, each with its own Redis"
+    )
+
+
+def _costs(load: Load, claim: _Claim, figures: Mapping[str, Figure]) -> dict[str, Figure]:
+    claims = figures["claims"].value * MONTH_SECONDS
+    request = PRICES[f"sqs {load.queue}"].dollars
+    sends = claims * claim.requests
+    calls = claims * claim.messages / 10  # a consumer takes and deletes ten at a time
+    ten_bytes = 10 * claim.bytes / claim.messages
+    receives = calls * math.ceil(ten_bytes / BILLED_BYTES)
+    per_million = f"x ${request * 1e6:.2f} a million"
+    node = figures["Redis node"].formula.partition(":")[0]
+    node_price = PRICES[node].dollars
+    endpoint, data = PRICES["endpoint"].dollars, PRICES["endpoint data"].dollars
+    gigabytes = figures["bytes sent"].value * MONTH_SECONDS / _GIGABYTE
+    return {
+        "SQS, sending": Figure(
+            sends * request,
+            "$",
+            f"{sends / 1e6:,.1f} M requests ({claim.requests:,} of 64 KiB a claim) {per_million}",
+        ),
+        "SQS, receiving": Figure(
+            receives * request,
+            "$",
+            f"{receives / 1e6:,.1f} M requests (ten messages a call, by 64 KiB) {per_million}",
+        ),
+        "SQS, deleting": Figure(
+            calls * request, "$", f"{calls / 1e6:,.1f} M requests (ten a call) {per_million}"
+        ),
+        "Lambda": _lambda(load, figures["loaders busy"].value),
+        "Redis": Figure(
+            ZONES * node_price * MONTH_HOURS,
+            "$",
+            f"{ZONES} x {node} (a replica in another zone) x {MONTH_HOURS} h x ${node_price}",
+        ),
+        "network, endpoints": Figure(
+            ENDPOINTS * ZONES * endpoint * MONTH_HOURS + gigabytes * data,
+            "$",
+            f"{ENDPOINTS} x {ZONES} zones x {MONTH_HOURS} h x ${endpoint}"
+            f" + {gigabytes:,.0f} GB x ${data}",
+        ),
+        "CloudWatch": _cloudwatch(claims),
+    }
+
+
+def _lambda(load: Load, busy: float) -> Figure:
+    price, call = PRICES[f"lambda {load.architecture}"].dollars, PRICES["lambda invocation"].dollars
+    ticks = MONTH_SECONDS / TICK_SECONDS
+    loader_seconds = busy * MONTH_SECONDS + ticks * START_SECONDS
+    small_seconds = 2 * ticks * START_SECONDS
+    gigabyte_seconds = (loader_seconds * LOADER_MB + small_seconds * SMALL_MB) / 1024
+    return Figure(
+        gigabyte_seconds * price + 3 * ticks * call,
+        "$",
+        f"{gigabyte_seconds:,.0f} GB-s ({busy:,.2f} loaders all month, {START_SECONDS:g} s to start"
+        f" each of 3 x {ticks:,.0f} ticks) x ${price:.10f}",
+    )
+
+
+def _cloudwatch(claims: float) -> Figure:
+    gigabytes = claims * CLAIM_LINE_BYTES / _GIGABYTE
+    value = (
+        gigabytes * PRICES["logs"].dollars
+        + CLOUDWATCH_METRICS * PRICES["metric"].dollars
+        + CLOUDWATCH_ALARMS * PRICES["alarm"].dollars
+        + PRICES["dashboard"].dollars
+    )
+    return Figure(
+        value,
+        "$",
+        f"{gigabytes:,.1f} GB of log, a line of {CLAIM_LINE_BYTES} B a claim,"
+        f" x ${PRICES['logs'].dollars}; {CLOUDWATCH_METRICS} metrics, {CLOUDWATCH_ALARMS} alarms,"
+        " a dashboard",
+    )
+
+
+def _notes(load: Load, figures: Mapping[str, Figure]) -> list[str]:
+    notes: list[str] = []
+    batch_rate, loaders = figures["batches"].value, figures["loaders"].value
+    if load.queue == "fifo" and batch_rate > FIFO_CALLS_PER_SECOND:
+        notes.append(
+            f"{batch_rate:,.0f} batches a second are more than a FIFO queue's"
+            f" {FIFO_CALLS_PER_SECOND} without high throughput; the template sets it, do so for"
+            " your own, or pack many records a message"
+        )
+    if load.records_per_message == 1:
+        notes.append("collections (--records-per-message many) send the same for less")
+    if loaders > 1:
+        notes.append(
+            f"a tick starts one loader: let them start more (MaxLoaders {loaders + 1:.0f})"
+        )
+    return notes

@@ -1,0 +1,187 @@
+"""What would become of files, as far as their messages: the loader's parts, nothing sent."""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from penstock import wiring
+from penstock.errors import Reject
+from penstock.model import CLAIM_ID_LIKE, Message, QueueLimits, RecordReject
+from penstock.settings import Settings
+from penstock.setup import survey
+from penstock.sqs.batch import batches
+from penstock.sqs.pack import Packer
+
+LIMITS: Final = QueueLimits(message_bytes_max=1_048_576)
+"""What SQS allows a queue at most; the queue's own limit is not asked for."""
+
+
+@dataclass
+class Preview:
+    """What would become of one file."""
+
+    file: str
+    size_bytes: int = 0
+    preamble: bytes = b""
+    json_bytes: int = 0
+    records: Sequence[bytes] = ()
+    indexes: Sequence[int] = ()
+    filtered: int = 0
+    rejected: Sequence[RecordReject] = ()
+    error: str | None = None
+    note: str = ""
+
+    @property
+    def line(self) -> bytes:
+        """The file as one line of JSON.
+
+        The selected values have their own bytes, but that line ends between their parts become
+        spaces; inside strings JSON has none.
+        """
+        start = {"file": self.file, "preamble_bytes": len(self.preamble)}
+        rejected = [{"index": r.index, "reason": r.reason} for r in self.rejected]
+        end = {"filtered": self.filtered, "rejected": rejected, "error": self.error}
+        values = b",".join(self.records).translate(bytes.maketrans(b"\r\n", b"  "))
+        head, tail = json.dumps(start)[:-1].encode(), json.dumps(end)[1:].encode()
+        return b'%b, "records": [%b], %b\n' % (head, values, tail)
+
+
+@dataclass
+class Totals:
+    """What would become of all files together."""
+
+    files: int = 0
+    rejected_files: int = 0
+    json_bytes: int = 0
+    records: int = 0
+    record_bytes: int = 0
+    filtered: int = 0
+    rejected: int = 0
+    messages: list[int] = field(default_factory=list[int])
+    batches: int = 0
+
+    def add(self, preview: Preview) -> None:
+        """Count one file."""
+        self.files += 1
+        self.rejected_files += preview.error is not None or bool(preview.rejected)
+        self.json_bytes += preview.json_bytes
+        self.records += len(preview.records)
+        self.record_bytes += sum(map(len, preview.records))
+        self.filtered += preview.filtered
+        self.rejected += len(preview.rejected)
+
+    def send(self, messages: Sequence[Message]) -> None:
+        """Count what would be sent in one go."""
+        self.messages += [message.size_bytes for message in messages]
+        self.batches += sum(1 for _ in batches(messages, LIMITS))
+
+
+def files_of(paths: Iterable[Path], pattern: str) -> tuple[list[Path], Counter[str]]:
+    """Return the files named, and those that the source would list of the directories named.
+
+    With them, why how many other entries of the directories were left out.
+    """
+    files: list[Path] = []
+    left_out: Counter[str] = Counter()
+    for path in paths:
+        if path.is_dir():
+            inside, others = survey.listed(path, pattern)
+            files += [path / name for name in inside]
+            left_out += others
+        else:
+            files.append(path)
+    return files, left_out
+
+
+def claims_of(files: Sequence[Path], files_max: int, bytes_max: int) -> Iterator[Sequence[Path]]:
+    """Yield the files in portions as large as a claim."""
+    claim: list[Path] = []
+    claim_bytes = 0
+    for path in files:
+        try:
+            size_bytes = path.stat().st_size
+        except OSError:
+            size_bytes = 0  # its preview will say what is wrong
+        if claim and (len(claim) == files_max or claim_bytes + size_bytes > bytes_max):
+            yield claim
+            claim, claim_bytes = [], 0
+        claim.append(path)
+        claim_bytes += size_bytes
+    if claim:
+        yield claim
+
+
+def previewed(files: Sequence[Path], known: Settings, totals: Totals) -> Iterator[Preview]:
+    """Yield what would become of the files of one claim."""
+    look = _looker(known)
+    packer = Packer(
+        limits=LIMITS,
+        message_bytes=known.queue.message_bytes,
+        records_per_message=known.queue.records_per_message,
+        fingerprint="",
+        names=[_text(path.name) for path in files],
+        claim=CLAIM_ID_LIKE,
+    )
+    messages: list[Message] = []
+    for number, path in enumerate(files):
+        shown = look(path)
+        _refuse(shown, packer.add_file(number, shown.records))
+        messages += packer.full()
+        totals.add(shown)
+        yield shown
+    totals.send([*messages, *packer.rest()])
+
+
+def _refuse(shown: Preview, rejects: Sequence[RecordReject]) -> None:
+    """Take the records that fit no message out of a preview; `rejects` count the selected ones."""
+    if not rejects:
+        return
+    refused = {reject.index for reject in rejects}
+    of_file = [RecordReject(shown.indexes[r.index], r.reason) for r in rejects]
+    shown.rejected = sorted([*shown.rejected, *of_file])
+    kept = [number for number in range(len(shown.records)) if number not in refused]
+    shown.records = [shown.records[number] for number in kept]
+    shown.indexes = [shown.indexes[number] for number in kept]
+
+
+def _looker(known: Settings) -> Callable[[Path], Preview]:
+    """Return what takes one file the way the loader would, as far as its selected records."""
+    preamble, decoder, selection = wiring.decode_side(known)
+    largest = known.decode.max_file_bytes
+
+    def look(path: Path) -> Preview:
+        shown = Preview(_text(str(path)))
+        try:
+            shown.size_bytes = path.stat().st_size
+            data = _read(path, shown.size_bytes, largest)
+            start, end = preamble.span(data)
+            shown.preamble, shown.json_bytes = data[:start], end - start
+            selected = selection.select(decoder.decode(data[start:end]))
+            shown.records, shown.indexes = selected.records, selected.indexes
+            shown.filtered, shown.rejected = selected.filtered, selected.rejects
+        except Reject as reject:
+            shown.error = reject.reason
+            if reject.truncated:
+                seconds = known.source.settle_seconds
+                shown.note = f"left waiting until it has not changed for {seconds:g} s"
+        except OSError as error:
+            shown.error = f"it cannot be read: {error.strerror}"
+        return shown
+
+    return look
+
+
+def _read(path: Path, size_bytes: int, largest: int) -> bytes:
+    if not path.is_file():
+        raise Reject("it is not a regular file")
+    if size_bytes > largest:
+        raise Reject(f"{size_bytes} bytes; decode.max_file_bytes = {largest}")
+    return path.read_bytes()
+
+
+def _text(name: str) -> str:
+    """Return a name as UTF-8 can show it."""
+    return name.encode("utf-8", "replace").decode()

@@ -1,0 +1,342 @@
+"""What sample files show of a spool: names, preamble, the documents' shape, the records' fields."""
+
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, cast
+
+import msgspec
+
+from penstock.errors import Halt, Reject
+from penstock.model import Document
+from penstock.names import is_draft, is_safe
+from penstock.records.decode import Decoder
+from penstock.records.preamble import Preamble
+
+_SAMPLES_MAX: Final = 200
+_SAMPLE_BYTES_MAX: Final = 16_777_216
+_RECORDS_MAX: Final = 2_000
+_HEADER_LINES_MAX: Final = 50
+_HEADER_BYTES_MAX: Final = 1_000
+# An object with more members than this is a record rather than an envelope of records.
+_ENVELOPE_MEMBERS_MAX: Final = 8
+_PREFIX_CHARACTERS_MIN: Final = 4
+_NO_MATCH: Final = "of a name that does not match source.pattern"
+_LETTER: Final = re.compile(rb"[A-Za-z\x80-\xff]")
+_JSON_SIGN: Final = re.compile(rb'["{}\[\]]')
+
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_elements = msgspec.json.Decoder(list[msgspec.Raw])
+
+
+@dataclass
+class Field:
+    """A member of records: in how many it is, and with which JSON types."""
+
+    count: int = 0
+    types: set[str] = field(default_factory=set[str])
+
+
+@dataclass
+class Survey:
+    """What was seen; `decode` is what to set in that section for these files, by key.
+
+    `doubtful` is what would have them read, but may as well be wrong.
+    """
+
+    files: int = 0
+    samples: int = 0
+    pattern: str = ""
+    suffix: str = ".json"
+    left_out: Counter[str] = field(default_factory=Counter[str])
+    decode: dict[str, object] = field(default_factory=dict[str, object])
+    doubtful: dict[str, object] = field(default_factory=dict[str, object])
+    preambles: Counter[str] = field(default_factory=Counter[str])
+    shapes: Counter[str] = field(default_factory=Counter[str])
+    reasons: Counter[str] = field(default_factory=Counter[str])
+    records: int = 0
+    fields: dict[str, Field] = field(default_factory=dict[str, Field])
+
+
+def look(directory: Path) -> Survey:
+    """Look at up to 200 of a directory's files, from the first to the last by name."""
+    safe, left_out = listed(directory, ".*")
+    suffix = _suffix(safe)
+    names = [name for name in safe if name.endswith(suffix)]
+    left_out += Counter({_NO_MATCH: len(safe) - len(names)})
+    found = Survey(len(names), pattern=_pattern(names, suffix), suffix=suffix, left_out=left_out)
+    step = max(1, len(names) / _SAMPLES_MAX)
+    chosen = [names[int(n * step)] for n in range(min(len(names), _SAMPLES_MAX))]
+    samples = list(_read(directory, chosen))
+    found.samples = len(samples)
+    header = _header(samples)
+    preamble = preamble_of(header)
+    (found.decode if _is_prose(preamble, samples) else found.doubtful).update(header)
+    _see_preambles(found, samples, preamble)
+    documents = [_stripped(preamble, data) for data in samples]
+    whole = [data for data in documents if data is not None]
+    records, count = _envelope(whole, elements_min=2)
+    if count * 2 > len(whole):
+        found.decode["records"] = records
+    else:
+        perhaps, count = _envelope(whole, elements_min=1)
+        records = None
+        if perhaps and count == len(whole):
+            found.doubtful["records"] = perhaps
+    _see_documents(found, whole, Decoder(msgspec.Raw, records=records))
+    return found
+
+
+def listed(directory: Path, pattern: str) -> tuple[list[str], Counter[str]]:
+    """Return the names that the source would list of a directory, and why how many others not.
+
+    Raises Halt if the directory cannot be listed.
+    """
+    matches = re.compile(pattern).fullmatch
+    found: list[str] = []
+    left_out: Counter[str] = Counter()
+    try:
+        with os.scandir(directory) as entries:
+            for entry in entries:
+                if is_draft(entry.name):
+                    left_out["hidden or *.tmp"] += 1
+                elif not entry.is_file(follow_symlinks=False):
+                    left_out["no regular file"] += 1
+                elif not is_safe(entry.name):
+                    left_out["of a name that is not allowed (docs/files.md)"] += 1
+                elif not matches(entry.name):
+                    left_out[_NO_MATCH] += 1
+                else:
+                    found.append(entry.name)
+    except OSError as error:
+        raise Halt(f"{directory}: {error.strerror}") from None
+    return sorted(found), left_out
+
+
+def told(left_out: Mapping[str, int]) -> str:
+    """Return in one line how many entries of directories were left out, and why."""
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(left_out.items()))
+    return f"entries left out, as a loader would: {reasons}"
+
+
+def printable(text: str) -> str:
+    """Return a text that a terminal can show: what is in files and names may steer it."""
+    return "".join(character if character.isprintable() else "\ufffd" for character in text)
+
+
+def preamble_of(decode: Mapping[str, object]) -> Preamble:
+    """Return the preamble of a proposal."""
+    literals = cast("Sequence[Mapping[str, str]]", decode.get("preamble_literals", ()))
+    return Preamble(
+        lines=cast(int, decode.get("preamble_lines", 0)),
+        pattern=cast("str | None", decode.get("preamble_pattern")),
+        literals=[(literal["prefix"], literal["suffix"]) for literal in literals],
+    )
+
+
+def toml(value: object) -> str:
+    """Return a setting as TOML spells it: JSON's spelling, but for tables in a list."""
+    if isinstance(value, list):
+        tables = cast("list[Mapping[str, object]]", value)
+        inner = [", ".join(f"{k} = {toml(v)}" for k, v in table.items()) for table in tables]
+        return "[" + ", ".join(f"{{ {table} }}" for table in inner) + "]"
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _read(directory: Path, names: Sequence[str]) -> Iterator[bytes]:
+    for name in names:
+        try:
+            path = directory / name
+            if 0 < path.stat().st_size <= _SAMPLE_BYTES_MAX:
+                yield path.read_bytes()
+        except OSError:
+            continue  # gone, or not ours to read
+
+
+def _suffix(names: Sequence[str]) -> str:
+    """Return .json if a name ends so, or else the most common suffix."""
+    suffixes = Counter(Path(name).suffix for name in names)
+    if ".json" in suffixes or not suffixes:
+        return ".json"
+    return suffixes.most_common(1)[0][0]
+
+
+def _pattern(names: Sequence[str], suffix: str) -> str:
+    """Return a regular expression for the names: digits as digits, the rest as it is.
+
+    If the names have no form in common, it is that of the suffix.
+    """
+    exact = {_generalised(name, exact=True) for name in names}
+    loose = {_generalised(name, exact=False) for name in names}
+    for forms in (exact, loose):
+        if len(forms) == 1:
+            return forms.pop()
+    return f".*{re.escape(suffix)}"
+
+
+def _generalised(name: str, *, exact: bool) -> str:
+    pieces = re.split(r"(\d+)", name)
+    return "".join(
+        (rf"\d{{{len(piece)}}}" if exact else r"\d+") if piece.isdigit() else re.escape(piece)
+        for piece in pieces
+    )
+
+
+def _stripped(preamble: Preamble, data: bytes) -> bytes | None:
+    try:
+        return preamble.strip(data)
+    except Reject:
+        return None
+
+
+def _decoded(preamble: Preamble, data: bytes) -> bool:
+    """Tell whether a file is read with this preamble."""
+    try:
+        Decoder(msgspec.Raw).decode(preamble.strip(data))
+    except Reject:
+        return False
+    return True
+
+
+def _header(samples: Sequence[bytes]) -> dict[str, object]:
+    """Return the setting that takes off what the grammar does not know; none if nothing does."""
+    plain = Preamble()
+    unknown = [data for data in samples if _stripped(plain, data) is None]
+    if not unknown:
+        return {}
+    others = len(samples) - len(unknown)
+    for proposal in _proposals(unknown, lines=not others):
+        if sum(_decoded(preamble_of(proposal), data) for data in unknown) * 2 > len(unknown):
+            return proposal
+    return {}
+
+
+def _is_prose(preamble: Preamble, samples: Sequence[bytes]) -> bool:
+    """Tell whether what comes off of most files is a header: the same words, no signs of JSON.
+
+    Otherwise it may be the rest of records whose beginning was cut off.
+    """
+    firsts: Counter[bytes] = Counter()
+    plain = Preamble()
+    unknown = [data for data in samples if _stripped(plain, data) is None]
+    for data in unknown:
+        try:
+            head = data[: preamble.span(data)[0]].strip()
+        except Reject:
+            continue
+        first = b"".join(head.splitlines()[:1])
+        if _LETTER.search(first) and not _JSON_SIGN.search(head):
+            firsts[re.sub(rb"\d+", b"#", first)] += 1
+    return any(count * 2 > len(unknown) for count in firsts.values())
+
+
+def _proposals(unknown: Sequence[bytes], *, lines: bool) -> Iterator[dict[str, object]]:
+    """Yield what might take the header off: a number of lines, a pattern, a fixed text.
+
+    Lines would be taken off every file, so they are proposed (`lines`) only if all have a header.
+    """
+    first = unknown[0][:_HEADER_BYTES_MAX]
+    if lines:
+        for count in range(1, _HEADER_LINES_MAX + 1):
+            if _decoded(Preamble(lines=count), unknown[0]):
+                yield {"preamble_lines": count}
+                break
+    common = _common([data[:_HEADER_BYTES_MAX] for data in unknown])
+    line = common.split(b"\n")[0].decode("utf-8", "ignore")
+    line = re.split(r"[\d\[{]", line)[0]  # what varies from file to file
+    if len(line) >= _PREFIX_CHARACTERS_MIN:
+        yield {"preamble_pattern": re.escape(line).replace(r"\ ", " ") + r"[^\n]*\n"}
+    for bracket in re.finditer(rb"[\[{]", first):
+        prefix = first[: bracket.start()]
+        closing = b"}" if bracket[0] == b"{" else b"]"
+        suffix = unknown[0][unknown[0].rfind(closing) + 1 :].strip()
+        if prefix and common.startswith(prefix):
+            literal = {
+                "prefix": prefix.decode("utf-8", "ignore"),
+                "suffix": suffix.decode("utf-8", "ignore"),
+            }
+            yield {"preamble_literals": [literal]}
+
+
+def _common(texts: Sequence[bytes]) -> bytes:
+    """Return what all texts begin with."""
+    least, greatest = min(texts), max(texts)  # whatever these share, those between them do
+    pairs = enumerate(zip(least, greatest, strict=False))
+    return least[: next((n for n, (one, other) in pairs if one != other), len(least))]
+
+
+def _see_preambles(found: Survey, samples: Sequence[bytes], preamble: Preamble) -> None:
+    for data in samples:
+        try:
+            start, _ = preamble.span(data)
+        except Reject as reject:
+            found.reasons[reject.reason] += 1
+            continue
+        text = " ".join(data[:start].decode("utf-8", "replace").split())
+        text = re.sub(r"\d+", "#", text)[:60]
+        found.preambles[json.dumps(text, ensure_ascii=False) if text else "none"] += 1
+
+
+def _envelope(documents: Sequence[bytes], *, elements_min: int) -> tuple[str | None, int]:
+    """Return the key under which most of the documents hold their records, and how many do.
+
+    Documents that are single objects are meant, with arrays of `elements_min` objects or more.
+    """
+    keys: Counter[str] = Counter()
+    for data in documents:
+        try:
+            values = [_members.decode(data)] if data[:1] == b"{" else []
+        except (msgspec.DecodeError, RecursionError):
+            values = []
+        for members in values:
+            if len(members) <= _ENVELOPE_MEMBERS_MAX:
+                keys.update(
+                    key for key, raw in members.items() if _are_records(bytes(raw), elements_min)
+                )
+    for key, count in keys.most_common(1):
+        return key if key.isascii() and key.isidentifier() else json.dumps(key), count
+    return None, 0
+
+
+def _are_records(raw: bytes, elements_min: int) -> bool:
+    """Tell whether a value is an array of so many objects, or more."""
+    if raw[:1] != b"[":
+        return False
+    elements = [bytes(element)[:1] for element in _elements.decode(raw)]
+    return len(elements) >= elements_min and set(elements) == {b"{"}
+
+
+def _see_documents(found: Survey, documents: Sequence[bytes], decoder: Decoder) -> None:
+    for data in documents:
+        try:
+            document = decoder.decode(data)
+        except Reject as reject:
+            found.reasons[reject.reason] += 1
+            continue
+        found.shapes[_shape(data, document, found)] += 1
+        for record in document.records[: max(0, _RECORDS_MAX - found.records)]:
+            found.records += 1
+            for name, value in _members.decode(cast(Any, record)).items():
+                seen = found.fields.setdefault(name, Field())
+                seen.count += 1
+                seen.types.add(_type(bytes(value)))
+
+
+def _shape(data: bytes, document: Document, found: Survey) -> str:
+    if "records" in found.decode:
+        return f"an object with its records under {found.decode['records']}"
+    if data[:1] == b"[":
+        return "an array of records"
+    if len(document.records) == 1:
+        return "one object, a record"
+    return "objects one after another, each a record"
+
+
+def _type(raw: bytes) -> str:
+    names = {b"{": "object", b"[": "array", b'"': "string", b"n": "null"}
+    boolean = "boolean" if raw[:1] in (b"t", b"f") else "number"
+    return names.get(raw[:1], boolean)

@@ -1,0 +1,1 @@
+"""The ways into the spool directory, and out of it."""

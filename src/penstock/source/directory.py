@@ -1,0 +1,269 @@
+"""The spool as a directory of this machine.
+
+What lies in it and is complete, its index tells: _index.py. Moving files out of it: _move.py.
+"""
+
+import asyncio
+import errno
+import math
+import os
+import stat
+import time
+from collections.abc import Mapping, MutableSequence, Sequence
+from pathlib import Path
+from typing import Literal
+
+from penstock import names
+from penstock.edges import Moved
+from penstock.errors import Again, Halt
+from penstock.model import FileRead, Page, Unread
+from penstock.source import moves as moving
+from penstock.source.index import AT_HAND_SECONDS, Index
+
+# O_NOATIME: else the kernel writes into each inode when it was first read.
+_OPEN_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOATIME
+
+
+class DirectorySource:
+    """`Source` over a directory; one instance belongs to one process.
+
+    `archive_directory` and `rejects_directory` are made when first needed. `page_files_max` bounds
+    one page. `served` is for the file server, which lists complete files only; `index.open` must be
+    called then. Else files are listed that may still be being written, and told to be `young` when
+    they are read: that takes a worker half the time. Raises Halt if the spool is not a directory
+    that can be opened.
+    """
+
+    def __init__(
+        self,
+        spool: Path,
+        *,
+        pattern: str,
+        settle_seconds: float,
+        max_file_bytes: int,
+        archive_directory: Path,
+        rejects_directory: Path,
+        archive_action: Literal["move", "delete"] = "move",
+        page_files_max: int = 10_000,
+        served: Literal["inotify", "poll"] | None = None,
+        rescan_seconds: float = 20.0,
+    ) -> None:
+        self._spool = spool
+        self._max_file_bytes = max_file_bytes
+        self._archive_directory = archive_directory
+        self._rejects_directory = rejects_directory
+        self._archive_action = archive_action
+        self._page_files_max = page_files_max
+        self._open_flags = _OPEN_FLAGS
+        try:
+            self._fd = os.open(spool, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise Halt(
+                f"source.url: {spool} cannot be opened as a directory: {error.strerror};"
+                " name the directory that the files are written into"
+            ) from None
+        if rejects_directory.is_dir() and rejects_directory.samefile(spool):
+            raise Halt(
+                f"archive.rejected_directory: {rejects_directory} is the spool itself;"
+                " allowed: any other directory"
+            )
+        self.index = Index(
+            self._fd,
+            spool,
+            pattern=pattern,
+            settle_seconds=settle_seconds,
+            watch=served == "inotify",
+            rescan_seconds=rescan_seconds,
+            complete_only=served is not None,
+        )
+
+    async def list(self, cursor: str) -> Page:
+        """See `Source.list`. A restart starts over."""
+        files, cursor, seen_at_seconds, ignored = await self.index.page(
+            cursor, self._page_files_max
+        )
+        return Page(files, cursor, seen_at_seconds, ignored)
+
+    async def read(self, names: Sequence[str], bytes_max: int) -> Sequence[FileRead]:
+        """See `Source.read`."""
+        files: list[FileRead] = []
+        left = self._read(names, bytes_max, time.monotonic() + AT_HAND_SECONDS, files)
+        if left > 0:
+            await asyncio.to_thread(self._read, names[len(files) :], left, math.inf, files)
+        return files
+
+    def _read(
+        self,
+        wanted: Sequence[str],
+        bytes_max: int,
+        until_seconds: float,
+        files: MutableSequence[FileRead],
+    ) -> int:
+        """Read files until that monotonic time; return how many bytes more may be read, if any."""
+        safe = names.are_safe(wanted)
+        now = time.time()
+        read, clock, keep = self._read_one, time.monotonic, files.append
+        for name in wanted:
+            if files and (bytes_max <= 0 or clock() > until_seconds):
+                return max(bytes_max, 0)
+            if safe or names.is_safe(name):
+                file = read(name, now)
+            else:
+                file = FileRead(name, Unread.VANISHED, 0, 0.0, "not a name that Penstock lists")
+            keep(file)
+            if type(file.data) is bytes:
+                bytes_max -= len(file.data)
+        return 0
+
+    def _read_one(self, name: str, now: float) -> FileRead:
+        try:
+            fd = os.open(name, self._open_flags, dir_fd=self._fd)
+        except OSError as error:
+            if error.errno == errno.EPERM and self._open_flags & os.O_NOATIME:
+                self._open_flags &= ~os.O_NOATIME  # the files are somebody else's
+                return self._read_one(name, now)
+            return _unread(name, error)
+        try:
+            status = os.fstat(fd)
+            if not stat.S_ISREG(status.st_mode):
+                return FileRead(name, Unread.VANISHED, 0, 0.0, "not a regular file")
+            size, age_seconds = status.st_size, now - status.st_ctime
+            young = not self.index.is_complete(name, status.st_ctime_ns, age_seconds)
+            if size > self._max_file_bytes:
+                return FileRead(name, b"", size, age_seconds, "", young)
+            data = os.read(fd, size + 1)  # one more than its size shows whether it is growing
+            if len(data) != size:
+                data = self._rest(fd, data)
+            return FileRead(name, data, len(data), age_seconds, "", young)
+        except OSError as error:
+            return _unread(name, error)
+        finally:
+            os.close(fd)
+
+    def _rest(self, fd: int, data: bytes) -> bytes:
+        """Read on: to the end, or until it is too large."""
+        while 0 < len(data) <= self._max_file_bytes:
+            more = os.read(fd, self._max_file_bytes + 1 - len(data))
+            if not more:
+                break
+            data += more
+        return data
+
+    async def young(self, names: Sequence[str]) -> Mapping[str, float]:
+        """See `Source.young`."""
+        return {
+            name: age_seconds
+            for name, size_bytes, _, age_seconds, changed_ns in await self.index.look_at(names)
+            if size_bytes is not None and not self.index.is_complete(name, changed_ns, age_seconds)
+        }
+
+    async def archive(self, names: Sequence[str]) -> Sequence[Moved]:
+        """See `Source.archive`."""
+        moved = await asyncio.to_thread(self._archive, names)
+        self.index.drop(file.name for file in moved if not file.error)
+        return moved
+
+    def _archive(self, wanted: Sequence[str]) -> Sequence[Moved]:
+        self.index.check_spool()
+        try:
+            if self._archive_action == "delete":
+                moved = [moving.delete(self._fd, name) for name in wanted]
+            else:
+                with moving.Folders(self._archive_directory) as folders:
+                    moved = self._move(folders, wanted)
+                    folders.sync()
+            os.fsync(self._fd)
+        except OSError as error:  # whatever was moved is found to be so by the next pass
+            directory = self._archive_directory
+            return [Moved(n, f"archive {n} to {directory}: {error.strerror}") for n in wanted]
+        return moved
+
+    def _move(self, folders: moving.Folders, wanted: Sequence[str]) -> Sequence[Moved]:
+        """Move files of one hour at once, as most are; one by one what is anything else."""
+        moved: list[Moved] = []
+        safe = names.are_safe(wanted)
+        for hour, run in names.by_hour(wanted):
+            folders.make_room()
+            if safe and hour and (fd := self._opened(folders, hour)) is not None:
+                moved += moving.move_all(self._fd, run, fd, f"{folders.root}/{hour}")
+                continue
+            for name in run:
+                folders.make_room()
+                moved.append(self._archive_one(folders, name))
+        return moved
+
+    def _opened(self, folders: moving.Folders, hour: str) -> int | None:
+        try:
+            return folders.open(hour)
+        except OSError:  # told name by name
+            return None
+
+    def _archive_one(self, folders: moving.Folders, name: str) -> Moved:
+        if not names.is_safe(name):  # before its time is looked for, or its folder made
+            return Moved(name, vanished=True)
+        try:
+            folder = names.hour_of(name) or self._hour_of_change(name)
+            return moving.move(self._fd, name, folders.open(folder), f"{folders.root}/{folder}")
+        except OSError as error:
+            if error.errno == errno.ENOENT:
+                return Moved(name, vanished=True)
+            return Moved(name, f"archive {name} to {folders.root}: {error.strerror}")
+
+    def _hour_of_change(self, name: str) -> str:
+        status = os.stat(name, dir_fd=self._fd, follow_symlinks=False)
+        try:
+            return names.hour_of_time(status.st_mtime)
+        except (ValueError, OverflowError):  # a time of change that nobody's clock showed
+            return names.hour_of_time(status.st_ctime)
+
+    async def reject(self, reasons: Mapping[str, str]) -> Sequence[Moved]:
+        """See `Source.reject`."""
+        moved = await asyncio.to_thread(self._reject, reasons)
+        self.index.drop(file.name for file in moved if not file.error)
+        return moved
+
+    def _reject(self, reasons: Mapping[str, str]) -> Sequence[Moved]:
+        self.index.check_spool()
+        try:
+            with moving.Folders(self._rejects_directory) as folders:
+                fd = folders.open(".")
+                moved = [self._reject_one(fd, name, reason) for name, reason in reasons.items()]
+                folders.sync()
+            os.fsync(self._fd)
+        except OSError as error:
+            directory = self._rejects_directory
+            return [Moved(n, f"reject {n} to {directory}: {error.strerror}") for n in reasons]
+        return moved
+
+    def _reject_one(self, to_fd: int, name: str, reason: str) -> Moved:
+        """Write the reason, then move the file: a crash between them repeats, and loses nothing."""
+        try:
+            if moving.exists(self._fd, name):
+                if moving.exists(to_fd, name) and not moving.same(self._fd, to_fd, name):
+                    where = self._rejects_directory
+                    return Moved(name, f"{where}/{name} exists and differs; rename one of the two")
+                moving.write_new(to_fd, name + names.REASON_SUFFIX, reason)
+            return moving.move(self._fd, name, to_fd, str(self._rejects_directory))
+        except OSError as error:
+            return Moved(name, f"reject {name} to {self._rejects_directory}: {error.strerror}")
+
+    async def delete_archived(self, older_than_days: float) -> int:
+        """See `Source.delete_archived`; at most 10,000 files a call."""
+        before_seconds = time.time() - older_than_days * 86_400
+        try:
+            return await asyncio.to_thread(
+                moving.delete_older, self._archive_directory, before_seconds, 10_000
+            )
+        except OSError as error:
+            raise Again(f"delete archived files: {error.filename}: {error.strerror}") from None
+
+    async def close(self) -> None:
+        """See `Source.close`."""
+        await self.index.close()
+        os.close(self._fd)
+
+
+def _unread(name: str, error: OSError) -> FileRead:
+    if error.errno in {errno.ENOENT, errno.ELOOP, errno.ENXIO}:  # gone, a symlink, a socket
+        return FileRead(name, Unread.VANISHED, 0, 0.0, os.strerror(error.errno))
+    return FileRead(name, Unread.DENIED, 0, 0.0, error.strerror or "cannot be read")

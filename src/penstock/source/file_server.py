@@ -1,0 +1,151 @@
+"""The spool behind Penstock's own file server: a page of names, or hundreds of files, a call.
+
+What the server knows of arrival order, and of what is complete, it tells by its cursor; nothing of
+the listing is remembered here.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+
+from penstock import names
+from penstock.edges import Moved
+from penstock.errors import Again
+from penstock.model import FileRead, Page, Unread
+from penstock.source import frames as wire
+from penstock.source.http import HttpSite
+
+WAIT_SECONDS = 0.05
+"""How long a worker's listing waits for something new: every pass ends so much later."""
+
+_SMALL_BYTES = 65_536
+_JSON = {"Content-Type": "application/json"}
+
+_listing_decoder = msgspec.json.Decoder(wire.Listing)
+
+
+class ServerSource:
+    """`Source` over `penstock serve`; any number of them may share a server.
+
+    `max_file_bytes` bounds a file, `wait_seconds` how long a listing waits for something new.
+    """
+
+    def __init__(
+        self,
+        site: HttpSite,
+        *,
+        max_file_bytes: int,
+        page_files_max: int = wire.PAGE_FILES_MAX,
+        wait_seconds: float = WAIT_SECONDS,
+    ) -> None:
+        self._site = site
+        self._max_file_bytes = max_file_bytes
+        self._page_files_max = page_files_max
+        self._wait_seconds = wait_seconds
+        # Between machines bytes cost more than the time to press them; on one machine less.
+        self._encoding = {} if site.is_local else {"Accept-Encoding": "gzip"}
+
+    async def list(self, cursor: str) -> Page:
+        """See `Source.list`. A cursor of another server, or of its earlier life, starts over."""
+        began = time.monotonic()
+        reply = await self._site.call(
+            "GET",
+            "v1/files",
+            takes={200},
+            body_bytes_max=_SMALL_BYTES + self._page_files_max * wire.ENTRY_BYTES_MAX,
+            query={
+                "after": cursor,
+                "limit": str(self._page_files_max),
+                "wait": f"{self._wait_seconds:g}",
+            },
+            headers=self._encoding,
+            wait_seconds=self._wait_seconds,
+        )
+        try:
+            listing = _listing_decoder.decode(reply.body)
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise Again(f"list: the server's answer is not a listing: {error}") from None
+        entries, ignored = listing.files, listing.ignored
+        if not names.are_safe([file.name for file in entries]):
+            entries = [file for file in entries if names.is_safe(file.name)]
+            ignored += len(listing.files) - len(entries)
+        files = {file.name: file for file in entries}
+        return Page([*files.values()], listing.cursor, began, ignored)
+
+    async def read(self, names: Sequence[str], bytes_max: int) -> Sequence[FileRead]:
+        """See `Source.read`; at most 1,000 files a call."""
+        wanted = names[: wire.CALL_NAMES_MAX]
+        reply = await self._post(
+            "v1/files:read",
+            wire.ReadRequest([*wanted], bytes_max, self._max_file_bytes),
+            bytes_max + self._max_file_bytes + len(wanted) * wire.ENTRY_BYTES_MAX,
+            self._encoding,
+        )
+        files = wire.unframed(reply, wanted)
+        return files if all(file.data for file in files) else [*map(self._allowed, files)]
+
+    def _allowed(self, file: FileRead) -> FileRead:
+        """Keep a file that only the server finds too large from being taken for an empty one."""
+        if file.data == b"" and 0 < file.size_bytes <= self._max_file_bytes:
+            why = f"{file.size_bytes} bytes; the server's own decode.max_file_bytes is smaller"
+            return FileRead(file.name, Unread.DENIED, 0, 0.0, why)
+        return file
+
+    async def young(self, names: Sequence[str]) -> Mapping[str, float]:  # noqa: ARG002
+        """See `Source.young`: its listings hold complete files only."""
+        return {}
+
+    async def archive(self, names: Sequence[str]) -> Sequence[Moved]:
+        """See `Source.archive`; where to, and whether files are deleted, the server's settings say.
+
+        At most 1,000 files a call to the server.
+        """
+        moved: list[Moved] = []
+        for at in range(0, len(names), wire.CALL_NAMES_MAX):
+            portion = [*names[at : at + wire.CALL_NAMES_MAX]]
+            reply = await self._post("v1/files:archive", wire.ArchiveRequest(portion))
+            moved += wire.moved(reply, portion)
+        return moved
+
+    async def reject(self, reasons: Mapping[str, str]) -> Sequence[Moved]:
+        """See `Source.reject`."""
+        reply = await self._post("v1/files:reject", wire.RejectRequest({**reasons}))
+        return wire.moved(reply, reasons)
+
+    async def delete_archived(self, older_than_days: float) -> int:
+        """See `Source.delete_archived`; at most 10,000 files a call."""
+        before = datetime.now(UTC) - timedelta(days=older_than_days)
+        reply = await self._site.call(
+            "DELETE",
+            "v1/archive",
+            takes={200},
+            body_bytes_max=_SMALL_BYTES,
+            query={"before": before.isoformat()},
+        )
+        try:
+            return msgspec.json.decode(reply.body, type=wire.Deleted).files_deleted
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise Again(f"delete archived files: the server's answer is none: {error}") from None
+
+    async def _post(
+        self,
+        path: str,
+        question: msgspec.Struct,
+        answer_bytes_max: int = _SMALL_BYTES + wire.CALL_NAMES_MAX * wire.ENTRY_BYTES_MAX,
+        headers: Mapping[str, str] | None = None,
+    ) -> bytes:
+        reply = await self._site.call(
+            "POST",
+            path,
+            takes={200},
+            body_bytes_max=answer_bytes_max,
+            body=msgspec.json.encode(question),
+            headers=_JSON | {**(headers or {})},
+        )
+        return reply.body
+
+    async def close(self) -> None:
+        """See `Source.close`."""
+        await self._site.close()

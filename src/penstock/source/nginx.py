@@ -1,0 +1,270 @@
+"""The spool behind plain nginx, set up by deploy/nginx.conf.
+
+    GET /spool/         the listing of the whole directory, as JSON (source_nginx_listing.py)
+    GET /spool/NAME     one file; many at once, over connections that stay
+    … /dav/…            out of the spool (source_nginx_dav.py)
+
+Each listing costs nginx and us what the whole directory costs: good to about 100,000 files. Beyond
+that, Penstock's own file server answers with pages.
+"""
+
+import asyncio
+import re
+import time
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Literal
+from urllib.parse import urlsplit
+
+from penstock import names, telemetry
+from penstock.edges import Moved
+from penstock.errors import Halt
+from penstock.model import FileRead, ListedFile, Page, Unread
+from penstock.source import nginx_listing as listings
+from penstock.source.http import HttpSite, Reply, content_length
+from penstock.source.nginx_backlog import Backlog
+from penstock.source.nginx_dav import Dav, path_of
+from penstock.source.nginx_many import CONNECTIONS, each, in_lanes
+from penstock.source.settling import Settling
+
+_ENTRIES_WARNED = 100_000
+_TOGETHER_FILES = 50  # asked for in one write; more would gain little
+_NO_NAME = "not a name that Penstock lists"
+_OK = int(HTTPStatus.OK)  # each look at the enumeration takes a third of a microsecond
+_TAKEN = frozenset({
+    HTTPStatus.OK, HTTPStatus.MOVED_PERMANENTLY, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND,
+})  # fmt: skip
+_URL = re.compile(r"(https?://[^?#]*/)([A-Za-z0-9_][A-Za-z0-9_.-]*)/?")
+
+
+def place_of(url: str) -> tuple[str, str]:
+    """Return the address above the spool, and the spool's name, of nginx+http(s)://…/NAME/.
+
+    Raises Halt if `url` names none.
+    """
+    match = _URL.fullmatch(url.removeprefix("nginx+"))
+    if match is None or not urlsplit(match[1]).hostname:
+        raise Halt(
+            "source.url: names no listing of nginx; allowed: nginx+http://host:port/spool/ or"
+            " nginx+https://host:port/spool/"
+        )
+    return match[1], match[2]
+
+
+class NginxSource:
+    """`Source` over plain nginx; one instance belongs to one process.
+
+    `site` is the address above the spool, and `spool`, `archive_directory` and `rejects_directory`
+    are names below it. Raises Halt if one of these is none.
+    """
+
+    def __init__(
+        self,
+        site: HttpSite,
+        *,
+        spool: str,
+        pattern: str,
+        settle_seconds: float,
+        max_file_bytes: int,
+        archive_directory: str = "archive",
+        rejects_directory: str = "rejected",
+        archive_action: Literal["move", "delete"] = "move",
+        page_files_max: int = 10_000,
+    ) -> None:
+        self._site = site
+        self._spool = spool
+        self._matches = re.compile(pattern).fullmatch
+        self._max_file_bytes = max_file_bytes
+        self._archive_action = archive_action
+        self._dav = Dav(
+            site,
+            spool=spool,
+            archive=archive_directory,
+            rejects=rejects_directory,
+            max_file_bytes=max_file_bytes,
+        )
+        self._backlog = Backlog(page_files_max=page_files_max)
+        self._settling = Settling(settle_seconds)
+        self._found: Mapping[str, listings.Entry] = {}  # by the last listing
+        self._found_at_seconds = 0.0  # by the server's clock
+        self._entries_warned = _ENTRIES_WARNED
+        self._file_bytes = max_file_bytes  # what the next may be large, by the last that came
+
+    async def list(self, cursor: str) -> Page:
+        """See `Source.list`."""
+        if self._backlog.give_back(cursor):
+            await self._backlog.pause()
+            began = time.monotonic()
+            listing = await listings.read(self._site, f"{self._spool}/")
+            await asyncio.to_thread(self._take, listing, began)
+        return self._backlog.page(self._next_files())
+
+    def _take(self, listing: listings.Listing, began: float) -> None:
+        found: dict[str, listings.Entry] = {}
+        ignored = 0
+        for entry in listing.entries:
+            name = entry.name
+            if entry.type == "file" and self._matches(name) and names.is_safe(name):
+                found[name] = entry
+            elif not names.is_draft(name):
+                ignored += 1
+        self._settling.keep(found.keys())
+        self._backlog.fill(found.keys(), ignored=ignored, began_seconds=began)
+        self._found = found
+        self._found_at_seconds = listing.at_seconds
+        if len(listing.entries) > self._entries_warned:
+            telemetry.warn(
+                "listing.large",
+                entries=len(listing.entries),
+                seconds=round(self._backlog.listing_seconds, 3),
+                remedy="archive more often, or read over Penstock's file server: penstock serve",
+            )
+            self._entries_warned = 2 * len(listing.entries)
+
+    def _next_files(self) -> Sequence[ListedFile]:
+        """Take the oldest complete files; those still being written stay behind."""
+        files: list[ListedFile] = []
+        while not files and (oldest := self._backlog.take()):
+            for entry in map(self._found.__getitem__, oldest):
+                # Both times are cut to whole seconds: the age may be a second less than it looks.
+                changed_at_seconds = listings.time_of(entry.mtime)
+                age_seconds = self._found_at_seconds - changed_at_seconds - 1
+                if self._settling.is_complete(entry.name, (entry.mtime, entry.size), age_seconds):
+                    files.append(ListedFile(entry.name, entry.size, changed_at_seconds))
+        return files
+
+    async def read(self, names: Sequence[str], bytes_max: int) -> Sequence[FileRead]:
+        """See `Source.read`: many GETs at once, of which only as many bodies are read as fit.
+
+        Raises Again or Halt if nginx cannot be asked.
+        """
+        read: dict[int, FileRead] = {}
+        room = _Room(bytes_max, self._max_file_bytes)
+        next_ = 0
+
+        async def lane() -> None:
+            nonlocal next_
+            while next_ < len(names) and not room.is_full:
+                some = range(next_, min(next_ + self._together(bytes_max), len(names)))
+                next_ = some.stop
+                read.update(await self._read_some(names, some, room))
+
+        await in_lanes(min(CONNECTIONS, len(names)), lane)
+        return _front(read, len(names), bytes_max)
+
+    def _together(self, bytes_max: int) -> int:
+        """Return how many files to ask for in one write, so that all lanes fill half the bound."""
+        fitting = bytes_max // (2 * CONNECTIONS) // max(1, self._file_bytes)
+        return max(1, min(fitting, _TOGETHER_FILES))
+
+    async def _read_some(
+        self, wanted: Sequence[str], places: Sequence[int], room: "_Room"
+    ) -> Mapping[int, FileRead]:
+        """Read the files at some places of `wanted` while there is room; return them by place."""
+        read: dict[int, FileRead] = {}
+        left: Sequence[int] = [place for place in places if names.is_safe(wanted[place])]
+        if len(left) < len(places):
+            for place in set(places).difference(left):
+                read[place] = FileRead(wanted[place], Unread.VANISHED, 0, 0.0, _NO_NAME)
+
+        def fits(at: int, headers: Mapping[str, str]) -> bool:
+            self._file_bytes = size_bytes = self._size(headers)
+            if size_bytes > self._max_file_bytes:
+                return False
+            return room.admit(size_bytes, first=left[at] == 0)
+
+        while left and (left[0] == 0 or not room.is_full):
+            replies = await self._site.get(
+                [path_of(self._spool, wanted[place]) for place in left],
+                takes=_TAKEN,
+                body_bytes_max=self._max_file_bytes,
+                admit=fits,
+            )
+            for place, reply in zip(left, replies, strict=False):
+                if file := self._file(wanted[place], reply):
+                    read[place] = file
+            left = left[len(replies) :]
+        return read
+
+    def _file(self, name: str, reply: Reply) -> FileRead | None:
+        """Return a file by what nginx answered; None if there was no room for it."""
+        if reply.status != _OK:
+            return self._unread(name, reply)
+        size_bytes = len(reply.body) if reply.is_whole else self._size(reply.headers)
+        if not reply.is_whole and size_bytes <= self._max_file_bytes:
+            return None
+        now = listings.time_of(reply.headers.get("Date", ""))
+        age_seconds = max(0.0, now - listings.time_of(reply.headers.get("Last-Modified", "")))
+        return FileRead(name, reply.body, size_bytes, age_seconds)
+
+    def _size(self, headers: Mapping[str, str]) -> int:
+        announced = content_length(headers)
+        return self._max_file_bytes if announced is None else announced
+
+    def _unread(self, name: str, reply: Reply) -> FileRead:
+        if reply.status == HTTPStatus.FORBIDDEN:
+            return FileRead(name, Unread.DENIED, 0, 0.0, "nginx may not read it, or it is a link")
+        if reply.status == HTTPStatus.MOVED_PERMANENTLY:
+            own = self._site.path(path_of(self._spool, name))
+            if reply.headers.get("Location", "") != f"{own}/":
+                raise Halt(
+                    f"read {name}: nginx answered 301; redirects are not followed: put its own"
+                    " address in source.url"
+                )
+            return FileRead(name, Unread.VANISHED, 0, 0.0, "a directory")
+        return FileRead(name, Unread.VANISHED, 0, 0.0, "nginx knows no such file")
+
+    async def young(self, names: Sequence[str]) -> Mapping[str, float]:  # noqa: ARG002
+        """See `Source.young`: its listings hold complete files only."""
+        return {}
+
+    async def archive(self, names: Sequence[str]) -> Sequence[Moved]:
+        """See `Source.archive`. Raises Again or Halt if nginx cannot be asked."""
+        one = self._dav.delete if self._archive_action == "delete" else self._dav.archive
+        return await each(names, one)
+
+    async def reject(self, reasons: Mapping[str, str]) -> Sequence[Moved]:
+        """See `Source.reject`. Raises Again or Halt if nginx cannot be asked."""
+        return await each(list(reasons.items()), self._dav.reject)
+
+    async def delete_archived(self, older_than_days: float) -> int:
+        """See `Source.delete_archived`; at most 10,000 files of one hour a call."""
+        return await self._dav.delete_archived(older_than_days * 86_400)
+
+    async def close(self) -> None:
+        """See `Source.close`."""
+        await self._site.close()
+
+
+class _Room:
+    """How many bytes of bodies may be in memory: the bound of a read, and one file more."""
+
+    def __init__(self, bytes_max: int, file_bytes_max: int) -> None:
+        self._bytes_max = bytes_max
+        self._file_bytes_max = file_bytes_max
+        self._held_bytes = 0
+
+    @property
+    def is_full(self) -> bool:
+        """Whether nothing more needs to be asked for."""
+        return self._held_bytes >= self._bytes_max
+
+    def admit(self, size_bytes: int, *, first: bool) -> bool:
+        """Take a body in, if there is room; the first file of a read always has it."""
+        held_bytes = self._held_bytes + size_bytes
+        if not first and held_bytes > self._bytes_max + self._file_bytes_max:
+            return False
+        self._held_bytes = held_bytes
+        return True
+
+
+def _front(read: Mapping[int, FileRead], count: int, bytes_max: int) -> Sequence[FileRead]:
+    """Return the files up to the first that is missing, or that passes the bound."""
+    files: list[FileRead] = []
+    total = 0
+    for file in map(read.get, range(count)):
+        if file is None or (files and total >= bytes_max):
+            break
+        files.append(file)
+        total += len(file.data) if isinstance(file.data, bytes) else 0
+    return files

@@ -1,0 +1,1 @@
+"""From selected records to SQS's receipts."""

@@ -1,0 +1,224 @@
+"""From messages to the body of one SendMessageBatch call; from its reply to what became of each.
+
+Pure. The wire format is AWS JSON 1.0 (the smithy page of that protocol); shapes as in botocore's
+model of SQS. Entry ids are the messages' indexes: unique in a claim, the same when resent.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+import msgspec
+
+from penstock.model import (
+    ATTRIBUTE_CLAIM,
+    ATTRIBUTE_CONTENT_TYPE,
+    ATTRIBUTE_DATA_TYPE,
+    ATTRIBUTE_FILE,
+    ATTRIBUTE_ID,
+    ATTRIBUTE_RECORDS,
+    Message,
+    MessageReject,
+    QueueLimits,
+)
+from penstock.sqs.errors import (
+    Kind,
+    kind_of_call,
+    kind_of_entry,
+    remedy_of,
+    short_code,
+)
+
+_HTTP_OK: Final = 200
+_REASON_CHARACTERS_MAX: Final = 300  # SQS's texts are shorter; a proxy's page is not
+
+
+class _Attribute(msgspec.Struct, rename="pascal", gc=False):
+    string_value: str
+    data_type: str = ATTRIBUTE_DATA_TYPE
+
+
+class _Attributes(msgspec.Struct, gc=False):
+    """`Message.attributes`, made in half the time."""
+
+    id: _Attribute = msgspec.field(name=ATTRIBUTE_ID)
+    records: _Attribute = msgspec.field(name=ATTRIBUTE_RECORDS)
+    file: _Attribute = msgspec.field(name=ATTRIBUTE_FILE)
+    content_type: _Attribute = msgspec.field(name=ATTRIBUTE_CONTENT_TYPE)
+    claim: _Attribute = msgspec.field(name=ATTRIBUTE_CLAIM)
+
+
+class _Entry(msgspec.Struct, rename="pascal", omit_defaults=True, gc=False):
+    id: str
+    message_body: str
+    message_attributes: _Attributes
+    message_group_id: str | None = None
+    message_deduplication_id: str | None = None
+
+
+class _Request(msgspec.Struct, rename="pascal"):
+    queue_url: str
+    entries: list[_Entry]
+
+
+class _Receipt(msgspec.Struct, rename="pascal", gc=False):
+    id: str
+    md5: str = msgspec.field(name="MD5OfMessageBody", default="")
+
+
+class _Refusal(msgspec.Struct, rename="pascal", gc=False):
+    id: str
+    code: str = ""
+    message: str = ""
+    sender_fault: bool = False
+
+
+class _Reply(msgspec.Struct, rename="pascal"):
+    successful: list[_Receipt] = []
+    failed: list[_Refusal] = []
+
+
+class _Error(msgspec.Struct):
+    type: str = msgspec.field(name="__type", default="")
+    lower: str = msgspec.field(name="message", default="")
+    upper: str = msgspec.field(name="Message", default="")
+
+
+_encoder = msgspec.json.Encoder()
+_reply_decoder = msgspec.json.Decoder(_Reply)
+_error_decoder = msgspec.json.Decoder(_Error)
+
+
+class Outcome(msgspec.Struct):
+    """What one call made of its messages; each is in exactly one of the lists.
+
+    `again` were not taken, `unknown` perhaps were, `garbled` were, but as something else (their MD5
+    differs), `split` are to be sent in halves. `halt` is the reason to stop, if there is one;
+    `cause` says why messages have to be sent again. `throttled`: SQS asks for fewer calls.
+    """
+
+    confirmed: list[Message] = []
+    rejected: list[MessageReject] = []
+    again: list[Message] = []
+    unknown: list[Message] = []
+    garbled: list[Message] = []
+    split: list[Message] = []
+    throttled: bool = False
+    halt: str = ""
+    cause: str = ""
+
+
+def batches(messages: Sequence[Message], limits: QueueLimits) -> Iterator[list[Message]]:
+    """Yield the messages in order, each batch as full as the limits of one call allow."""
+    batch: list[Message] = []
+    size_bytes = 0
+    for message in messages:
+        size_bytes += message.size_bytes
+        if len(batch) == limits.batch_entries_max or size_bytes > limits.batch_bytes_max:
+            if batch:
+                yield batch
+            batch, size_bytes = [], message.size_bytes
+        batch.append(message)
+    if batch:
+        yield batch
+
+
+def request_body(queue_url: str, batch: Sequence[Message], group: str | None) -> bytes:
+    """Return the JSON of one call; `group` is None on a standard queue."""
+    entries = [
+        _Entry(
+            id=str(message.index),
+            message_body=message.body.decode(),
+            message_attributes=_Attributes(
+                _Attribute(message.id),
+                _Attribute(str(message.records)),
+                _Attribute(message.file),
+                _Attribute(message.content_type),
+                _Attribute(message.claim),
+            ),
+            message_group_id=group,
+            message_deduplication_id=None if group is None else message.id,
+        )
+        for message in batch
+    ]
+    return _encoder.encode(_Request(queue_url=queue_url, entries=entries))
+
+
+def error_of(body: bytes, query_error: str) -> tuple[str, str]:
+    """Return code and text of a failed call; `query_error` is its x-amzn-query-error header."""
+    try:
+        error = _error_decoder.decode(body)
+    except msgspec.MsgspecError:  # a proxy's page, an empty body
+        error = _Error(lower=body[:_REASON_CHARACTERS_MAX].decode(errors="replace"))
+    code = short_code(error.type or query_error.partition(";")[0])
+    return code, (error.lower or error.upper)[:_REASON_CHARACTERS_MAX]
+
+
+def outcome_of(batch: Sequence[Message], status: int, query_error: str, body: bytes) -> Outcome:
+    """Sort the messages of a call by its reply: HTTP status, x-amzn-query-error and body."""
+    if status != _HTTP_OK:
+        return _outcome_of_error(batch, status, *error_of(body, query_error))
+    try:
+        reply = _reply_decoder.decode(body)
+    except msgspec.MsgspecError as error:
+        return Outcome(unknown=list(batch), cause=f"the reply is not SQS's ({error})")
+    waiting = {str(message.index): message for message in batch}
+    try:
+        taken = [(waiting.pop(receipt.id), receipt.md5) for receipt in reply.successful]
+        refused = [(waiting.pop(refusal.id), refusal) for refusal in reply.failed]
+    except KeyError:
+        # Someone else's reply: then its receipts prove nothing about our messages either.
+        return Outcome(
+            unknown=list(batch),
+            halt="the reply names an entry that was not sent, or names one twice; see what "
+            "stands between here and SQS",
+        )
+    outcome = Outcome()
+    for message, md5 in taken:
+        _take_receipt(outcome, message, md5)
+    for message, refusal in refused:
+        _take_refusal(outcome, message, refusal)
+    if waiting:
+        outcome.unknown += waiting.values()
+        outcome.cause = "the reply leaves entries out"
+    return outcome
+
+
+def _outcome_of_error(batch: Sequence[Message], status: int, code: str, text: str) -> Outcome:
+    cause = f"HTTP {status} {code}: {text}" if code else f"HTTP {status}: {text}"
+    messages = list(batch)
+    match kind_of_call(code, status):
+        case Kind.THROTTLED:
+            return Outcome(again=messages, throttled=True, cause=cause)
+        case Kind.AGAIN:
+            return Outcome(again=messages, cause=cause)
+        case Kind.UNKNOWN:
+            return Outcome(unknown=messages, cause=cause)
+        case Kind.SPLIT | Kind.REJECT if len(messages) > 1:
+            # It may be one message's fault alone: halving finds it, its neighbours get through.
+            return Outcome(split=messages, cause=cause)
+        case Kind.SPLIT | Kind.REJECT:
+            return Outcome(rejected=[MessageReject(messages[0], f"SQS refuses it: {cause}")])
+        case Kind.HALT:
+            return Outcome(again=messages, halt=f"{cause}; {remedy_of(code)}")
+
+
+def _take_receipt(outcome: Outcome, message: Message, md5: str) -> None:
+    if md5 == hashlib.md5(message.body, usedforsecurity=False).hexdigest():
+        outcome.confirmed.append(message)
+    else:
+        outcome.garbled.append(message)
+        outcome.cause = f"message {message.id} was stored with MD5 {md5 or '(none)'}, not its own"
+
+
+def _take_refusal(outcome: Outcome, message: Message, refusal: _Refusal) -> None:
+    text = f"{short_code(refusal.code)}: {refusal.message[:_REASON_CHARACTERS_MAX]}"
+    kind = kind_of_entry(refusal.code, sender_fault=refusal.sender_fault)
+    if kind is Kind.REJECT:
+        outcome.rejected.append(MessageReject(message, f"SQS refuses it: {text}"))
+        return
+    outcome.again.append(message)
+    outcome.cause = text
+    outcome.throttled |= kind is Kind.THROTTLED
+    if kind is Kind.HALT:
+        outcome.halt = f"{text}; {remedy_of(refusal.code)}"

@@ -1,0 +1,68 @@
+"""What a queue is and takes, read from its attributes: nothing about it is configured twice."""
+
+import msgspec
+
+from penstock import telemetry
+from penstock.errors import Again, Halt
+from penstock.model import QueueDepth, QueueLimits
+from penstock.sqs.batch import error_of
+from penstock.sqs.errors import Kind, kind_of_call, remedy_of
+from penstock.sqs.http import NoReplyError, NotSentError
+from penstock.sqs.wire import Wire
+
+_HTTP_OK = 200
+
+
+class _Attributes(msgspec.Struct, rename="pascal"):
+    attributes: dict[str, str] = {}
+
+
+async def read_limits(wire: Wire, url: str) -> QueueLimits:
+    """Ask for the queue's attributes, once, and log what it is.
+
+    Raises Again if the queue cannot be reached, Halt if it does not exist or refuses us.
+    """
+    attributes = await _read(wire, url)
+    limits = QueueLimits(
+        message_bytes_max=int(attributes.get("MaximumMessageSize", "1048576")),
+        fifo=attributes.get("FifoQueue") == "true",
+    )
+    telemetry.event(
+        "queue.opened",
+        queue=url,
+        fifo=limits.fifo,
+        # Both scopes work: a successor of a claim sends under the claim's own group.
+        deduplication_scope=attributes.get("DeduplicationScope", "queue"),
+        message_bytes_max=limits.message_bytes_max,
+        kms_key=attributes.get("KmsMasterKeyId", ""),
+    )
+    return limits
+
+
+async def read_depth(wire: Wire, url: str) -> QueueDepth:
+    """Ask how many messages the queue holds, as SQS estimates it. Raises as `read_limits` does."""
+    attributes = await _read(wire, url)
+
+    def count(suffix: str) -> int:
+        return int(attributes.get(f"ApproximateNumberOfMessages{suffix}", "0"))
+
+    return QueueDepth(count(""), count("NotVisible"), count("Delayed"))
+
+
+async def _read(wire: Wire, url: str) -> dict[str, str]:
+    # All, because a standard queue answers an error to a question for FifoQueue.
+    ask = msgspec.json.encode({"QueueUrl": url, "AttributeNames": ["All"]})
+    try:
+        reply = await wire.call("GetQueueAttributes", ask)
+    except (NotSentError, NoReplyError) as error:
+        raise Again(f"cannot reach the queue {url}: {error}") from error
+    if reply.status != _HTTP_OK:
+        code, text = error_of(reply.body, reply.query_error)
+        what = f"cannot read the attributes of the queue {url}: {code}: {text}"
+        if kind_of_call(code, reply.status) in (Kind.AGAIN, Kind.THROTTLED, Kind.UNKNOWN):
+            raise Again(what)
+        raise Halt(f"{what}; {remedy_of(code)}")
+    try:
+        return msgspec.json.decode(reply.body, type=_Attributes).attributes
+    except msgspec.MsgspecError as error:
+        raise Halt(f"{url} does not answer as SQS: {error}; see queue.endpoint_url") from None

@@ -1,0 +1,270 @@
+"""From messages to SQS's receipts: SendMessageBatch, entry by entry. Implements `edges.Queue`.
+
+    messages ─▶ batches ─▶ call ─┬─ confirmed ─▶ `confirmed`
+                  ▲              ├─ rejected
+                  └── pause ◀────┴─ again, unknown, split          (halt: everything stops)
+
+This is the only place that sends anything to SQS twice. On a standard queue each resend after an
+outcome that stayed unknown can be a repeat; it is counted.
+
+    queue_sqs_batch.py   from messages to a request, from a reply to what became of each
+    queue_sqs_errors.py  what SQS's codes mean
+    queue_sqs_gate.py    how many calls at a time
+    queue_sqs_limits.py  what the queue is and takes
+    queue_sqs_wire.py    one call, signed: queue_sqs_place.py (where, as whom), queue_sqs_sign.py
+    queue_sqs_http.py    its connections
+"""
+
+import asyncio
+import contextlib
+import math
+import random
+import re
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from penstock import telemetry
+from penstock.errors import Again, Halt
+from penstock.model import Message, MessageReject, QueueDepth, QueueLimits, Sent
+from penstock.sqs.batch import Outcome, batches, outcome_of, request_body
+from penstock.sqs.gate import Gate
+from penstock.sqs.http import NoReplyError, NotSentError
+from penstock.sqs.limits import read_depth, read_limits
+from penstock.sqs.wire import Wire
+
+# Full jitter: each pause is uniform between 0 and min(5 s, 0.1 s * 2^tries). Source: "Exponential
+# Backoff And Jitter", AWS Architecture Blog. 5 s is small beside a lease of 60 s.
+_PAUSE_SECONDS_FIRST: Final = 0.1
+_PAUSE_SECONDS_MAX: Final = 5.0
+# FIFO drops repeats for five minutes after the first; four leave room for clocks and latency.
+_DEDUPLICATION_SECONDS: Final = 240.0
+# A wrong MD5 is corruption on the way; the same thing three times is a server that changes bodies.
+_GARBLED_MAX: Final = 3
+_REPORT_SECONDS: Final = 10.0
+# Calls above this size are few at a time: each holds its request in memory, 1 MiB and more.
+_LARGE_BYTES: Final = 131_072
+_LARGE_IN_FLIGHT_MAX: Final = 16
+# The MD5 of 1 MiB takes 1.5 ms, in which the event loop could write the next request; hashing does
+# not hold the interpreter's lock. Below this, handing it to a thread costs more than it gives.
+_HASHED_HERE_BYTES_MAX: Final = 131_072
+# What SQS takes as MessageGroupId: 1-128 letters, digits and punctuation.
+_GROUP: Final = re.compile(r"[!-~]{1,128}")
+
+
+@dataclass(slots=True)
+class _Run:
+    """One call of `send` while it lasts: what became of its messages, shared by its batches."""
+
+    group: str | None
+    before: Callable[[], float]
+    told: Callable[[Sequence[Message]], Awaitable[None]]
+    confirmed: list[Message] = field(default_factory=list[Message])
+    rejected: list[MessageReject] = field(default_factory=list[MessageReject])
+    batches: int = 0
+    possible_repeats: int = 0
+    throttled: int = 0
+    first_tried: dict[int, float] = field(default_factory=dict[int, float])
+    unknown: set[int] = field(default_factory=set[int])
+    garbled: Counter[int] = field(default_factory=Counter[int])
+    failure: BaseException | None = None
+
+
+class SqsQueue:
+    """One SQS queue, standard or FIFO, at AWS or any server that speaks its JSON protocol.
+
+    `connections` bounds the calls in flight, of which no more than 16 are above 128 KiB, and
+    `timeout_seconds` one call: `before` must leave that much of the lease. The rest is for tests.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        endpoint_url: str | None = None,
+        region: str | None = None,
+        connections: int = 16,
+        timeout_seconds: float = 10.0,
+        monotonic: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        uniform: Callable[[float, float], float] = random.uniform,
+    ) -> None:
+        self._url = url
+        self._wire = Wire(
+            url,
+            endpoint_url=endpoint_url,
+            region=region,
+            timeout_seconds=timeout_seconds,
+            monotonic=monotonic,
+        )
+        self._gate = Gate(connections)
+        self._large = asyncio.Semaphore(_LARGE_IN_FLIGHT_MAX)
+        self._monotonic = monotonic
+        self._sleep = sleep
+        self._uniform = uniform
+        self._limits: QueueLimits | None = None
+        self._resends = 0
+        self._silent_until = -math.inf
+
+    async def open(self) -> QueueLimits:
+        """Read the queue's attributes: its kind and its own limit for one message."""
+        try:
+            await self._wire.open()
+            await self._wire.refresh()
+            self._limits = await read_limits(self._wire, self._url)
+        except BaseException:
+            self._wire.close()
+            raise
+        return self._limits
+
+    async def depth(self) -> QueueDepth:
+        """Return how many messages the queue holds. Raises as `open` does."""
+        await self._wire.refresh()
+        return await read_depth(self._wire, self._url)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        self._wire.close()
+
+    async def send(
+        self,
+        messages: Sequence[Message],
+        *,
+        group: str,
+        before: Callable[[], float],
+        confirmed: Callable[[Sequence[Message]], Awaitable[None]],
+    ) -> Sent:
+        """Bring every message to an end; see `edges.Queue.send`."""
+        if self._limits is None:
+            raise RuntimeError("the queue is not open")
+        if not _GROUP.fullmatch(group):
+            raise ValueError(f"{group!r} is no message group: 1-128 letters, digits, punctuation")
+        run = _Run(group if self._limits.fifo else None, before, confirmed)
+        deliveries = [self._deliver(run, batch) for batch in batches(messages, self._limits)]
+        await asyncio.gather(*deliveries)
+        if run.failure is not None:
+            raise run.failure
+        return Sent(
+            confirmed=run.confirmed,
+            rejected=run.rejected,
+            batches=run.batches,
+            possible_repeats=run.possible_repeats,
+            throttled=run.throttled,
+        )
+
+    async def _deliver(self, run: _Run, batch: list[Message]) -> None:
+        """Send one batch until nothing is left of it, or until the run has failed.
+
+        A failure stops the other batches between their calls, never in one: what SQS has
+        confirmed is told before anything is raised.
+        """
+        todo, tries = [batch], 0
+        while todo and run.failure is None:
+            try:
+                messages = todo.pop()
+                is_large = sum(message.size_bytes for message in messages) > _LARGE_BYTES
+                async with self._large if is_large else contextlib.nullcontext():
+                    outcome = await self._call_and_tell(run, messages)
+            except Exception as error:  # noqa: BLE001 - raised by `send`, after the other batches
+                run.failure = run.failure or error
+                return
+            if outcome.split:
+                half = len(outcome.split) // 2
+                todo += [outcome.split[half:], outcome.split[:half]]
+            left = outcome.again + outcome.unknown + outcome.garbled
+            if left:
+                todo.append(left)
+                tries += 1
+                self._report(outcome.cause, tries)
+                await self._pause(run, tries)
+
+    async def _call_and_tell(self, run: _Run, batch: Sequence[Message]) -> Outcome:
+        """Make one call, unless the run has failed, and tell of its receipts.
+
+        The place is kept until they are told of: what a worker's death can repeat is what its
+        places hold, however long telling takes.
+        """
+        ticket = await self._gate.enter()
+        throttled = False
+        try:
+            if run.failure is not None:
+                return Outcome()
+            outcome = await self._call(run, batch)
+            throttled = outcome.throttled
+            await self._take(run, outcome)
+        finally:
+            self._gate.leave(ticket, throttled=throttled)
+        return outcome
+
+    async def _call(self, run: _Run, batch: Sequence[Message]) -> Outcome:
+        """Make one call, unless its time is over; return what became of each message."""
+        try:
+            body = request_body(self._url, batch, run.group)
+            await self._wire.refresh()
+            self._note_try(run, batch)
+            reply = await self._wire.call("SendMessageBatch", body)
+            run.batches += 1
+            if len(body) < _HASHED_HERE_BYTES_MAX:
+                return outcome_of(batch, *reply)
+            return await asyncio.to_thread(outcome_of, batch, *reply)
+        except NotSentError as error:
+            return Outcome(again=list(batch), cause=str(error))
+        except NoReplyError as error:
+            return Outcome(unknown=list(batch), cause=str(error))
+
+    def _note_try(self, run: _Run, batch: Sequence[Message]) -> None:
+        """Refuse a call that the lease does not cover; count what it may repeat."""
+        now = self._monotonic()
+        if now >= run.before():
+            raise Again(
+                f"{len(batch)} messages could not be sent in the time the lease leaves: whoever "
+                "holds the claim next sends them"
+            )
+        for message in batch:
+            first = run.first_tried.setdefault(message.index, now)
+            dropped = run.group is not None and now - first < _DEDUPLICATION_SECONDS
+            if message.index in run.unknown and not dropped:
+                run.unknown.discard(message.index)
+                run.possible_repeats += 1
+
+    async def _take(self, run: _Run, outcome: Outcome) -> None:
+        """Keep what a call brought; tell of receipts before anything else happens."""
+        run.throttled += outcome.throttled
+        run.rejected += outcome.rejected
+        run.unknown.update([message.index for message in outcome.unknown + outcome.garbled])
+        if outcome.garbled:
+            run.garbled.update([message.index for message in outcome.garbled])
+        if outcome.confirmed:
+            run.confirmed += outcome.confirmed
+            await run.told(outcome.confirmed)
+        if outcome.halt:
+            raise Halt(f"the queue {self._url} takes nothing: {outcome.halt}")
+        if any(run.garbled[message.index] >= _GARBLED_MAX for message in outcome.garbled):
+            raise Halt(
+                f"the queue {self._url} changes messages: {outcome.cause}; see what "
+                "stands between here and SQS"
+            )
+
+    def _report(self, cause: str, tries: int) -> None:
+        """Log that something is sent again; a storm is one line every ten seconds."""
+        self._resends += 1
+        now = self._monotonic()
+        if now < self._silent_until:
+            return
+        self._silent_until = now + _REPORT_SECONDS
+        telemetry.warn(
+            "queue.again",
+            queue=self._url,
+            cause=cause,
+            tries=tries,
+            resends=self._resends,
+            connections=self._gate.limit,
+        )
+
+    async def _pause(self, run: _Run, tries: int) -> None:
+        """Wait before a resend, at random, and no longer than anything may still be sent."""
+        bound = min(_PAUSE_SECONDS_MAX, _PAUSE_SECONDS_FIRST * 2 ** (tries - 1))
+        left = run.before() - self._monotonic()
+        await self._sleep(max(0.0, min(self._uniform(0.0, bound), left)))

@@ -1,1 +1,0 @@
-"""The stages, in the order of the path: one import away from loader.py, none from another."""

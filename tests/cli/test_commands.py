@@ -1,0 +1,250 @@
+"""What the commands say and how they exit, without processes."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from penstock import archiver, checker, loader, onebox, repeat, telemetry, wiring
+from penstock.archiver import ArchiverTally
+from penstock.checker import CheckerTally
+from penstock.cli import app
+from penstock.embedded.redis import EmbeddedRedis
+from penstock.errors import Halt
+from penstock.model import Tally
+from penstock.wording import counted
+
+FUNCTIONS = {"load": loader, "archive": archiver, "check": checker}
+
+
+@pytest.fixture(autouse=True)
+def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work in an empty directory, and leave the log of the other tests as it is."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(telemetry, "configure", dict)
+
+
+def penstock(*arguments: str) -> Result:
+    """Run one command and return how it ended."""
+    return CliRunner().invoke(app, arguments)
+
+
+def replace_pass(
+    monkeypatch: pytest.MonkeyPatch, command: str, one_pass: Callable[..., Awaitable[object]]
+) -> None:
+    """Let a command run `one_pass` over no parts at all."""
+
+    async def no_parts(*_: object) -> None:
+        return None
+
+    function = FUNCTIONS[command]
+    monkeypatch.setattr(wiring, function.__name__.rpartition(".")[2], no_parts)
+    monkeypatch.setattr(function, command, one_pass)
+
+
+@pytest.mark.parametrize(
+    ("command", "tally", "code"),
+    [
+        ("load", Tally(), 0),
+        ("archive", ArchiverTally(files_archived=1), 0),
+        ("archive", ArchiverTally(files_stuck=1), 1),
+        ("check", CheckerTally(), 0),
+        ("check", CheckerTally(laws_broken=2), 1),
+    ],
+)
+def test_one_pass_exits_with_1_if_something_is_wrong(
+    monkeypatch: pytest.MonkeyPatch, command: str, tally: object, code: int
+) -> None:
+    """Files that cannot be moved and broken laws are in the tally, and in the exit code."""
+
+    async def one_pass(*_: object, **__: object) -> object:
+        return tally
+
+    replace_pass(monkeypatch, command, one_pass)
+    result = penstock(command, "--json")
+    assert result.exit_code == code
+    assert result.stdout.startswith("{")
+
+
+@pytest.mark.parametrize("command", ["load", "archive", "check"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_pass_tells_its_tally_and_exits_with_130(
+    monkeypatch: pytest.MonkeyPatch, command: str, number: int
+) -> None:
+    """Work is undone, so it is not 0; pass after pass has no end but that, so there it is."""
+
+    async def one_pass(*_: object, stop: asyncio.Event, **__: Any) -> object:
+        os.kill(os.getpid(), number)
+        await stop.wait()
+        return ArchiverTally(files_archived=7)
+
+    replace_pass(monkeypatch, command, one_pass)
+    result = penstock(command)
+    assert (result.exit_code, result.stdout.split()) == (130, ["files_archived", "7"])
+    assert penstock(command, "--every", "0").exit_code == 0
+
+
+QUEUE = "https://sqs.us-east-1.amazonaws.com/1/q"
+REDIS = "ledger.url: not an address of Redis; allowed: "
+WRONG = [
+    ("ledger", "url", "", REDIS),
+    ("ledger", "url", "http://x", REDIS),
+    ("ledger", "url", "unix://", REDIS),
+    ("ledger", "url", "redis://localhost:abc", REDIS),
+    ("ledger", "url", "redis://h:99999", REDIS),
+    ("ledger", "url", "redis://[::1", REDIS),
+    ("ledger", "url", "redis://h?socket_timeout=abc", REDIS),
+    ("ledger", "url", "redis://h?hush=1", REDIS),
+    ("ledger", "url", "rediss://h?ssl_cert_reqs=hush", REDIS),
+    ("ledger", "url", "redis://:hush#hush@h", REDIS),
+    ("ledger", "url", "redis://:12/hush@h", REDIS),
+    ("queue", "url", "", "queue.url: missing; allowed: "),
+    ("queue", "url", "foo", "queue.url is 'foo': it must be the queue's URL"),
+    ("queue", "url", "http://[::1", "queue.url is 'http://[::1': it must be the queue's URL"),
+    ("queue", "url", "http://u:hush@h/1/q", "queue.url is …: it must be the queue's URL"),
+    ("queue", "endpoint_url", "http://h:99999", "queue.endpoint_url is 'http://h:99999': it must"),
+    ("queue", "endpoint_url", "http://u:hush@h", "queue.endpoint_url is …: it must be"),
+    ("source", "url", "nowhere", "source.url: "),
+    ("decode", "preamble_pattern", "\\u00e9", "decode.preamble_pattern: "),
+]
+
+
+def toml(section: str = "", key: str = "", value: str = "") -> None:
+    """Write a penstock.toml that can work, but for one value."""
+    given = {
+        "source": {"url": "spool"},
+        "queue": {"url": QUEUE},
+        "ledger": {"url": "redis://localhost", "spool": "s"},
+        "decode": {"preamble_pattern": ""},
+    }
+    if section:
+        given[section][key] = value
+    Path("spool").mkdir()
+    lines = [
+        f"[{name}]\n" + "".join(f"{k} = {json.dumps(v)}\n" for k, v in values.items())
+        for name, values in given.items()
+    ]
+    Path("penstock.toml").write_text("".join(lines))
+
+
+def test_settings_that_can_work_pass_the_check() -> None:
+    """A directory, a queue's URL and an address of Redis are enough, and nothing is asked."""
+    toml()
+    result = penstock("config", "check")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert json.loads(penstock("config", "check", "--json").stdout)["wrong"] == []
+
+
+@pytest.mark.parametrize(("section", "key", "value", "line"), WRONG)
+def test_the_check_refuses_in_one_line_what_cannot_work(
+    section: str, key: str, value: str, line: str
+) -> None:
+    """The line is the one that the parts themselves would say, without any part of a password."""
+    toml(section, key, value)
+    result = penstock("config", "check")
+    assert (result.exit_code, len(result.stderr.splitlines())) == (1, 1)
+    assert result.stderr.startswith(line)
+    assert "hush" not in result.stderr
+
+
+@pytest.mark.parametrize(("section", "key", "value", "line"), WRONG)
+def test_run_starts_nothing_that_cannot_work(
+    monkeypatch: pytest.MonkeyPatch, section: str, key: str, value: str, line: str
+) -> None:
+    """Only a person can mend it, so it is told once instead of starting processes for ever."""
+    monkeypatch.setattr(onebox, "supervise", None)
+    toml(section, key, value)
+    result = penstock("run")
+    assert isinstance(result.exception, Halt)
+    assert str(result.exception).startswith(line)
+    assert "\n" not in str(result.exception)
+
+
+@pytest.mark.parametrize(
+    ("url", "redis", "alone"),
+    [
+        ("http://127.0.0.1:1", "embedded", True),
+        ("nginx+http://127.0.0.1:1/spool/", "embedded", True),
+        ("spool", "embedded", False),
+        ("http://127.0.0.1:1", "redis://localhost", False),
+    ],
+)
+def test_a_redis_of_ones_own_over_http_is_warned_of(url: str, redis: str, *, alone: bool) -> None:
+    """It can work, for one box; nothing beside the spool would keep a second one from it."""
+    toml("source", "url", url)
+    text = Path("penstock.toml").read_text().replace("redis://localhost", redis)
+    Path("penstock.toml").write_text(text)
+    result = penstock("config", "check")
+    assert result.exit_code == 0
+    assert ("warning: ledger.url: 'embedded'" in result.stderr) is alone
+    warned = json.loads(penstock("config", "check", "--json").stdout)["warnings"]
+    assert len(warned) == alone
+
+
+def test_a_console_over_nothing_is_refused() -> None:
+    """Without source.url there is nothing to show: one line that says how to come by one."""
+    result = penstock("console")
+    assert isinstance(result.exception, Halt)
+    assert "penstock init DIR" in str(result.exception)
+
+
+def test_a_consoles_port_in_use_names_its_own_setting() -> None:
+    """Which is not that of the file server."""
+    toml()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        where = f"127.0.0.1:{taken.getsockname()[1]}"
+        result = penstock("console", "--listen", where)
+    told = f"run.console: cannot listen on {where}: Address already in use; allowed: another port"
+    assert str(result.exception).startswith(told)
+    result = penstock("console", "--listen", "192.0.2.1:80")
+    assert str(result.exception).startswith("run.console: 192.0.2.1:80 can be reached from other")
+
+
+def test_how_many_of_what() -> None:
+    """One is one; thousands have commas."""
+    assert counted(1, "file") == "1 file"
+    assert counted(0, "file") == "0 files"
+    assert counted(1_200, "batch", "batches") == "1,200 batches"
+
+
+def test_no_password_is_shown() -> None:
+    """What is in force is printed without them, wherever they stand in an address."""
+    toml("ledger", "url", "redis://u:hush@hush@localhost/0?password=hush&db=1")
+    text = Path("penstock.toml").read_text().replace(QUEUE, "http://u:hush@host/1/q")
+    Path("penstock.toml").write_text(text)
+    for options in ([], ["--json"]):
+        result = penstock("config", "show", *options)
+        assert result.exit_code == 0
+        assert "hush" not in result.stdout
+        assert "host/1/q" in result.stdout
+
+
+async def test_a_halt_between_passes_is_logged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under `penstock run` the log says why a process ended, beside that it is started again."""
+    logged: list[tuple[str, Any]] = []
+    monkeypatch.setattr(telemetry, "warn", lambda step, **fields: logged.append((step, fields)))  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
+
+    async def open_parts(_: object) -> repeat.OnePass[None]:
+        raise Halt("the queue is gone")
+
+    with pytest.raises(Halt):
+        await repeat.every(0, open_parts, asyncio.Event(), what="loader")
+    assert logged == [("loader.halts", {"cause": "the queue is gone"})]
+
+
+async def test_a_state_directory_that_cannot_be_used_halts(tmp_path: Path) -> None:
+    """A file in its place: the setting, the path and the cause in one line."""
+    (tmp_path / "state").write_text("")
+    with pytest.raises(Halt, match=r"run\.state_directory: .*/state/redis: Not a directory; ") as e:
+        await EmbeddedRedis(tmp_path / "state").start()
+    assert "\n" not in str(e.value)
+    (tmp_path / "mine" / "redis" / "owner.lock").mkdir(parents=True)
+    with pytest.raises(Halt, match=r"run\.state_directory: .*owner.lock: Is a directory; "):
+        await EmbeddedRedis(tmp_path / "mine").start()

@@ -1,0 +1,60 @@
+"""What becomes of each file of a claim."""
+
+import json
+
+from penstock.ledger.settle import RECORDS_LISTED_MAX, Outcome
+from penstock.model import Message, MessageReject, RecordReject, Selected, Sent
+
+
+def message(index: int, first_record: int, records: int) -> Message:
+    """Return a message that holds so many of the claim's records."""
+    return Message(index, "0" * 64, b"[]", records, 0, 0, first_record, "f", "t", "c", 100)
+
+
+def selected(indexes: list[int], filtered: int = 0, *rejects: RecordReject) -> Selected:
+    """Return what is left of a file with records of these indexes."""
+    return Selected([b"{}"] * len(indexes), indexes, filtered, rejects)
+
+
+def test_every_file_has_one_fate() -> None:
+    """Processed is what nothing else became of; the counters add up to the claim."""
+    outcome = Outcome(["a", "b", "c", "d", "e"])
+    outcome.vanish("a")
+    outcome.wait("b", 1.5)
+    outcome.reject("c", "no JSON")
+    outcome.pack(3, selected([0, 2], 1), [0, 2])
+    outcome.pack(4, selected([0]), [0])
+    settled = outcome.settled(attempt=2, now="2026-11-23T00:00:00+00:00")
+    assert (settled.vanished, settled.retry_seconds) == (["a"], {"b": 1.5})
+    story = json.loads(settled.rejected["c"])
+    assert (story["file"], story["reason"], story["attempt"]) == ("c", "no JSON", 2)
+    counted = settled.counters
+    fates = ("files_processed", "files_rejected", "files_vanished", "files_retried")
+    assert [counted[fate] for fate in fates] == [2, 1, 1, 1]
+    assert counted["records_filtered"] == 1
+
+
+def test_a_refused_message_is_traced_to_its_records() -> None:
+    """Across files, with filtered records between them."""
+    outcome = Outcome(["a", "b", "c"])
+    outcome.pack(0, selected([0, 3]), [0, 3])
+    outcome.pack(1, selected([]), [])
+    outcome.pack(2, selected([1, 2]), [1, 2])
+    refused = MessageReject(message(0, first_record=1, records=2), "too odd")
+    outcome.sent(Sent((), [refused], batches=1, possible_repeats=0))
+    rejected = outcome.settled(attempt=1, now="").rejected
+    indexes = {
+        name: [record["index"] for record in json.loads(story)["records"]]
+        for name, story in rejected.items()
+    }
+    assert indexes == {"a": [3], "c": [1]}
+
+
+def test_a_file_with_a_million_bad_records_has_a_short_story() -> None:
+    """All are counted, the first thousand are listed."""
+    outcome = Outcome(["a"])
+    bad = [RecordReject(i, "no object") for i in range(RECORDS_LISTED_MAX + 5)]
+    outcome.pack(0, selected([], 0, *bad), [])
+    story = json.loads(outcome.settled(attempt=1, now="").rejected["a"])
+    assert len(story["records"]) == RECORDS_LISTED_MAX
+    assert story["records_rejected"] == RECORDS_LISTED_MAX + 5

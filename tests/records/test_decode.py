@@ -1,0 +1,230 @@
+"""Bytes become records, or a reason with its place."""
+
+from collections.abc import Sequence
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from penstock.errors import Halt, Reject
+from penstock.model import Document
+from penstock.records.decode import Decoder
+
+
+class Record(msgspec.Struct):
+    """A record type as a selection makes it."""
+
+    a: msgspec.Raw = msgspec.Raw(b"null")
+
+
+def texts(document: Document) -> list[bytes]:
+    """Return what was decoded of each record."""
+    return [
+        bytes(record.a) if isinstance(record, Record) else bytes(record)  # type: ignore[call-overload]
+        for record in document.records
+    ]
+
+
+def indexes(document: Document) -> Sequence[int]:
+    """Return the indexes of the records, written out."""
+    return range(len(document.records)) if document.indexes is None else document.indexes
+
+
+@pytest.mark.parametrize(
+    "json",
+    [
+        b'[{"a":1},{"a":2}]',
+        b' [ {"a":1} , {"a":2} ] \n',
+        b'{"a":1}{"a":2}',
+        b'{"a":1}\n{"a":2}\n',
+        b'{"a":1}\r\n\r\n{"a":2}\r\n',
+        b'{\n "a":\n1}\n{"a":2}',
+        b'\x1e{"a":1}\n\x1e{"a":2}\n',
+        b'{"a":1}\n\x1e\n{"a":2}\n',
+    ],
+)
+@pytest.mark.parametrize("record_type", [Record, msgspec.Raw])
+def test_an_array_and_objects_one_after_another_hold_the_same_records(
+    json: bytes, record_type: type
+) -> None:
+    """One a line or not, with record separators or not."""
+    document = Decoder(record_type).decode(json)
+    wanted = [b"1", b"2"] if record_type is Record else [b'{"a":1}', b'{"a":2}']
+    assert [text.replace(b"\n ", b"").replace(b"\n", b"") for text in texts(document)] == wanted
+    assert (list(indexes(document)), list(document.rejects)) == ([0, 1], [])
+
+
+@pytest.mark.parametrize("json", [b"[]", b" [ ] "])
+def test_an_empty_array_is_a_file_without_records(json: bytes) -> None:
+    """It is read, and nothing of it is sent."""
+    assert Decoder(Record).decode(json).records == []
+
+
+@pytest.mark.parametrize("record_type", [Record, msgspec.Raw])
+def test_what_is_no_object_is_rejected_by_its_index_and_type(record_type: type) -> None:
+    """Its neighbours are records like any other."""
+    document = Decoder(record_type).decode(b'[1,{"a":1},null,"x",[{"a":2}],true,{"a":3}]')
+    assert (len(document.records), list(indexes(document))) == (2, [1, 6])
+    assert [(reject.index, reject.reason) for reject in document.rejects] == [
+        (0, "a record is an object, not a number"),
+        (2, "a record is an object, not null"),
+        (3, "a record is an object, not a string"),
+        (4, "a record is an object, not an array"),
+        (5, "a record is an object, not a boolean"),
+    ]
+
+
+def test_a_record_that_does_not_fit_its_type_is_kept_as_its_bytes() -> None:
+    """The selection reads it in its slower way; it is no reject."""
+
+    class Narrow(msgspec.Struct):
+        a: int
+
+    document = Decoder(Narrow).decode(b'[{"a":1},{"a":"x"}]')
+    assert document.records == [Narrow(1), msgspec.Raw(b'{"a":"x"}')]
+    assert document.indexes == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("json", "reason"),
+    [
+        (b'{"a":"\xff"}', "not UTF-8: invalid start byte, line 1, column 7 of the JSON (byte 6)"),
+        (b'{"skipped":"\xc0\xaf"}', "not UTF-8: invalid start byte"),
+        (b'{"skipped":"\xed\xa0\x80"}', "not UTF-8: invalid continuation byte"),
+        (b'{"a":"' + b"\xc3\xa9" * 9000 + b'\xff"}', "not UTF-8: invalid start byte, line 1, "),
+        (b'[{"a":1},\n{"a":NaN}]', "invalid character, line 2, column 6 of the JSON (byte 15)"),
+        (b'{"a":Infinity}', "invalid character"),
+        (b'{"a":1,}', "trailing comma in object, line 1, column 8 of the JSON (byte 7)"),
+        (b'[{"a":1},]', "trailing comma in array"),
+        (b'{"a":"\\ud800"}', "lone surrogate, line 1, column 7 of the JSON (byte 6)"),
+        (b'{"skipped":"\\ud800"}', "lone surrogate"),
+        (b'{"a":"\\\\\\uD83D\\n"}', "lone surrogate, line 1, column 9 of the JSON (byte 8)"),
+        (b'{"a":"\\\\\\udc00 and more text"}', "surrogate"),
+        (b'{"a":"\\ud83d\\u0041 and more text"}', "surrogate"),
+        (b'{"a":"\\ud83d\\ude00","b":"\\udfff"}', "surrogate"),
+        (b'{"a":"tab\there"}', "invalid character"),
+        (b'{"a":01}', "invalid number"),
+        (b'{"a":1} x', "line 1, column 9 of the JSON (byte 8)"),
+        (b'[{"a":1}] ]', "trailing characters, line 1, column 11 of the JSON (byte 10)"),
+        (b'{"a":1},{"a":2}', "invalid character"),
+        (b"{'a':1}", "line 1, column 2 of the JSON (byte 1)"),
+        (b'\x1e{"a":1}\n\x1e{"a":}\n', "invalid character, line 2, column 7 of the JSON (byte 15)"),
+        (b'{"a":\x1e1}', "ends too early, line 1, column 6 of the JSON (byte 5)"),
+        (b"[" * 100_000, "nested deeper than the parser goes"),
+        (b'{"a":1}\x1e' + b"[" * 100_000, "nested deeper than the parser goes"),
+        (b'{"a":' * 100_000, "nested deeper than the parser goes"),
+    ],
+)
+@pytest.mark.parametrize("record_type", [Record, msgspec.Raw])
+def test_what_is_not_json_is_rejected_with_place_and_reason(
+    json: bytes, reason: str, record_type: type
+) -> None:
+    """Of the whole file nothing is sent, and no waiting would mend it."""
+    with pytest.raises(Reject) as caught:
+        Decoder(record_type).decode(json)
+    assert reason in caught.value.reason
+    assert not caught.value.truncated
+
+
+@pytest.mark.parametrize(
+    "json",
+    [
+        b'[{"a":"caf\\u00e9\\ud83d\\ude00 \xf0\x9f\x98\x80"},{"a":-1.5e-7},{"b":[true,null]}]',
+        b'{"a":"x"}',
+    ],
+)
+def test_every_prefix_of_a_document_merely_ends_too_early(json: bytes) -> None:
+    """Its writer may not be done: cut UTF-8, escapes, numbers and words included."""
+    for size in range(1, len(json)):
+        with pytest.raises(Reject) as caught:
+            Decoder(Record).decode(json[:size])
+        assert caught.value.truncated, (caught.value.reason, json[:size])
+
+
+def test_of_a_key_given_twice_the_last_one_counts() -> None:
+    """As everywhere; a key in escapes is the same key."""
+    assert texts(Decoder(Record).decode(b'{"a":1,"b":2,"\\u0061":3}')) == [b"3"]
+
+
+def test_numbers_no_parser_agrees_on_pass_as_they_are() -> None:
+    """2^64, 1e400 and a number of 5,000 digits are not read, only passed on."""
+    for number in (b"18446744073709551616", b"1e400", b"-0", b"1.0", b"9" * 5000):
+        assert texts(Decoder(Record).decode(b'{"a":%b}' % number)) == [number]
+
+
+@pytest.mark.parametrize(
+    ("records", "json", "wanted"),
+    [
+        ("statuses", b'{"n":2,"statuses":[{"a":1},{"a":2}]}', [b"1", b"2"]),
+        ("r.statuses", b'{"r":{"statuses":[{"a":1}]}}\n{"r":{"statuses":[{"a":2}]}}', [b"1", b"2"]),
+        ("statuses", b'{"statuses":{"a":1}}', [b"1"]),
+        ("statuses", b'{"statuses":[]}', []),
+        ('"odd\\"key"', b'{"odd\\"key":[{"a":1e400}]}', [b"1e400"]),
+        ("[].statuses[]", b'[{"statuses":[{"a":1}]},{"statuses":[{"a":-0}]}]', [b"1", b"-0"]),
+        ("pages[*].items[] | [?a]", b'{"pages":[{"items":[{"a":1e5},{}]}]}', [b"1e5"]),
+    ],
+)
+def test_records_are_where_the_settings_say(
+    records: str, json: bytes, wanted: Sequence[bytes]
+) -> None:
+    """A path is decoded in one pass, another expression is interpreted; both keep the bytes."""
+    assert texts(Decoder(Record, records=records).decode(json)) == wanted
+
+
+@pytest.mark.parametrize(
+    ("records", "json", "reason"),
+    [
+        ("statuses", b'{"a":1}', "decode.records = 'statuses' finds no records but null"),
+        ("statuses", b'{"statuses":"x"}', "finds no records but a string"),
+        ("statuses", b'[{"a":1}]', "finds no records but null"),
+        ("length(@)", b'{"a":1}', "finds no records but a number"),
+        ("length(a)", b'{"a":1}', "fails: In function length()"),
+    ],
+)
+def test_a_file_without_records_where_they_should_be_is_rejected(
+    records: str, json: bytes, reason: str
+) -> None:
+    """Nothing is taken from elsewhere in the file."""
+    with pytest.raises(Reject) as caught:
+        Decoder(Record, records=records).decode(json)
+    assert reason in caught.value.reason
+
+
+def test_the_reason_does_not_quote_the_file() -> None:
+    """The text of jmespath would: a reason is shown, logged and kept in Redis."""
+    with pytest.raises(Reject, match="fails: In function join") as rejected:
+        Decoder(Record, records="join(`,`, @)").decode(b'{"a":"a word of ann\'s"}')
+    assert "ann" not in str(rejected.value)
+
+
+def test_what_is_no_record_in_an_envelope_is_rejected_by_its_index() -> None:
+    """As in a plain array."""
+    document = Decoder(Record, records="s").decode(b'{"s":[{"a":1},5]}')
+    assert (texts(document), indexes(document), len(document.rejects)) == ([b"1"], [0], 1)
+
+
+def test_each_document_of_a_file_is_an_envelope() -> None:
+    """Whether all are decoded at once or one by one."""
+    json = b'{"s":[{"a":1}]}\n{"s":[{"a":2},5]}'
+    assert texts(Decoder(Record, records="s").decode(json)) == [b"1", b"2"]
+    assert texts(Decoder(msgspec.Raw, records="s").decode(json)) == [b'{"a":1}', b'{"a":2}']
+
+
+def test_a_wrong_expression_stops_the_start() -> None:
+    """It is the settings' fault, not a file's."""
+    with pytest.raises(Halt):
+        Decoder(Record, records="a[")
+
+
+@given(st.binary(max_size=200))
+@settings(max_examples=300, deadline=None)
+def test_no_bytes_do_anything_but_decode_or_be_rejected(data: bytes) -> None:
+    """Not even those that begin like JSON."""
+    for json in (data, b'{"a":"' + data + b'"}', b"[" + data + b"]"):
+        try:
+            document = Decoder(Record).decode(json)
+        except Reject as reject:
+            assert reject.reason  # noqa: PT017 - decoded or rejected
+        else:
+            assert len(document.records) == len(indexes(document))
