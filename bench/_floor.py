@@ -21,7 +21,7 @@ from _plan import Plan, main
 from _queue_sqs_floor import sender
 from _spool import COMMENT
 
-from penstock.repeat import keep_memory
+from penstock.passes import keep_memory
 from penstock.source import frames as wire
 
 Read = Callable[[Sequence[str]], Sequence[bytes]]

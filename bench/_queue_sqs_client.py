@@ -12,7 +12,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent.parent / "src"))
 
 from penstock.model import CLAIM_ID_LIKE, Message, QueueLimits
-from penstock.sqs.pack import Packer
+from penstock.sqs.packer import Packer
 
 CONNECTIONS = 16
 WORKLOADS = {"tens of 500 B": 1, "collections of 1 MiB": "many"}

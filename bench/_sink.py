@@ -16,7 +16,7 @@ from typing import cast
 import msgspec
 import uvloop
 
-from penstock.repeat import keep_memory
+from penstock.passes import keep_memory
 
 _ATTRIBUTES = {
     "QueueArn": "arn:aws:sqs:us-east-1:000000000000:q",

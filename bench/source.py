@@ -22,12 +22,12 @@ from pathlib import Path
 import redis.asyncio as redis
 import uvloop
 
-from penstock.edges import Source
 from penstock.embedded.file_server import EmbeddedFileServer
 from penstock.embedded.nginx import EmbeddedNginx
 from penstock.embedded.redis import EmbeddedRedis
 from penstock.ledger.ledger import Ledger
 from penstock.model import Settled
+from penstock.ports import Source
 from penstock.source.candidates import Candidates
 from penstock.source.file_server import ServerSource
 from penstock.source.http import HttpSite, quoted

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from penstock import repeat, telemetry
+from penstock import passes, telemetry
 from penstock.embedded.redis import EmbeddedRedis
 from support import campaign
 from support.books import Books
@@ -47,7 +47,7 @@ def commands_in_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     def run(main: Any) -> Any:
         return asyncio.run(main(asyncio.Event()))
 
-    monkeypatch.setattr(repeat, "run", run)
+    monkeypatch.setattr(passes, "run", run)
     monkeypatch.setattr(telemetry, "configure", dict[str, Any])
 
 

@@ -7,9 +7,9 @@ from contextlib import AsyncExitStack
 import pytest
 
 from penstock import archiver, wiring
-from penstock.edges import Moved
 from penstock.errors import Again
 from penstock.ledger.ledger import Ledger
+from penstock.ports import Moved
 from penstock.source.directory import DirectorySource
 from support.box import Box
 

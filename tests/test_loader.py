@@ -16,7 +16,7 @@ import redis.asyncio as redis
 from penstock import loader, wiring
 from penstock.errors import Again, Halt
 from penstock.ledger.ledger import Lease, Ledger
-from penstock.ledger.settle import Outcome
+from penstock.ledger.outcome import ClaimOutcome
 from penstock.model import Claim, FileRead, PutBack, Settled
 from penstock.settings import load
 from support.box import SECOND, Box
@@ -87,7 +87,7 @@ async def test_a_cut_young_file_waits_for_its_writer(box: Box, age_seconds: floa
     """A truncated file younger than settle_seconds is looked at again; an older one is rejected."""
     box.set("source", settle_seconds=10)
     name = f"{SECOND}.000001.json"
-    outcome = Outcome([name])
+    outcome = ClaimOutcome([name])
     cut = b'{"id": 1, "te'
     async with AsyncExitStack() as stack:
         parts = await wiring.loader(box.settings, stack)
@@ -165,7 +165,7 @@ async def test_what_an_owner_before_could_not_read_waits_while_it_is_young(box: 
         files = await parts.source.read(names, 1 << 20)
         for put_back, waiting in (({}, [*names]), ({names[0]: PutBack("operator")}, [])):
             claim = Claim("c", "t", names, 2, {0: "id"}, put_back=put_back)
-            outcome = Outcome(names)
+            outcome = ClaimOutcome(names)
             parts.take(files, 0, claim, parts.new_packer(claim), outcome)
             settled = outcome.settled(attempt=2, now="")
             assert [*settled.retry_seconds] == waiting

@@ -8,14 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.errors import Reject
-from penstock.ledger.settle import Outcome
+from penstock.file_names import are_safe, is_safe
+from penstock.ledger.outcome import ClaimOutcome
 from penstock.loader import Loader
 from penstock.model import Claim, Document, FileRead, QueueLimits
-from penstock.names import are_safe, is_safe
 from penstock.records.decode import Decoder, may_be_one
 from penstock.records.preamble import Preamble
 from penstock.records.selection import Selection
-from penstock.sqs.pack import Packer
+from penstock.sqs.packer import Packer
 
 # Pieces that meet at the ends of files: open strings, open objects, commas, escapes, odd spaces.
 _PIECES = [
@@ -119,7 +119,7 @@ def _taken(datas: Sequence[bytes], decoder: type[Decoder], message_bytes: int) -
         limits=QueueLimits(1_048_576), message_bytes=message_bytes, records_per_message="many",
         fingerprint="f", names=names, claim=claim.id,
     )  # fmt: skip
-    outcome = Outcome(names)
+    outcome = ClaimOutcome(names)
     files = [FileRead(name, data, len(data), 9.0) for name, data in zip(names, datas, strict=True)]
     loader.take(files, 0, claim, packer, outcome)
     messages = packer.rest()

@@ -20,8 +20,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from penstock import telemetry
-from penstock.edges import Moved, Source
 from penstock.ledger.ledger import Ledger
+from penstock.ports import Moved, Source
 
 # Of a batch. Its directories are written to disk once, some milliseconds each; names take 0.1 MB
 # a thousand.

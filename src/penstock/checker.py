@@ -16,8 +16,8 @@ import time
 from dataclasses import dataclass
 
 from penstock import telemetry
-from penstock.edges import Source
 from penstock.ledger.ledger import Ledger
+from penstock.ports import Source
 
 _SWEEP_SECONDS_MAX = 60.0  # of one pass; what was not reached is the next sweep's
 _NAMES_A_CALL = 500  # keeps a script near 1 ms

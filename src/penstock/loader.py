@@ -20,17 +20,17 @@ from datetime import UTC, datetime
 import msgspec
 
 from penstock import telemetry
-from penstock.edges import Queue, Source
 from penstock.errors import Again, Halt, PenstockError, Reject
 from penstock.ledger.ledger import Lease, Ledger
+from penstock.ledger.outcome import ClaimOutcome
 from penstock.ledger.receipts import Receipts
-from penstock.ledger.settle import Outcome
 from penstock.model import Claim, Document, FileRead, Message, RecordReject, Selected, Tally, Unread
+from penstock.ports import Queue, Source
 from penstock.records.decode import Decoder, may_be_one
 from penstock.records.preamble import Preamble
 from penstock.records.selection import Selection
 from penstock.source.candidates import Candidates
-from penstock.sqs.pack import Packer
+from penstock.sqs.packer import Packer
 
 _DENIED_RETRY_SECONDS = 30.0  # a file that may not be read: someone may be mending its mode
 _SETTLE_RETRY_SECONDS_MIN = 0.25  # a file being written is looked at again at twice its age
@@ -80,7 +80,7 @@ class Loader:
         claim's counters, by the names of Tally's fields. Raises Again if the claim cannot be
         finished now or has another owner, Halt if none can.
         """
-        outcome = Outcome(claim.names, after_loss=claim.after_loss)
+        outcome = ClaimOutcome(claim.names, after_loss=claim.after_loss)
         packer = self.new_packer(claim)
         at = 0
         while at < len(claim.names):
@@ -112,7 +112,7 @@ class Loader:
         return {name: age for name, age in young.items() if name not in claim.put_back}
 
     async def put_off(
-        self, claim: Claim, lease: Lease, young: Mapping[str, float], outcome: Outcome
+        self, claim: Claim, lease: Lease, young: Mapping[str, float], outcome: ClaimOutcome
     ) -> Mapping[str, int]:
         """Undo a claim: its young files are looked at again when they will have settled.
 
@@ -126,7 +126,12 @@ class Loader:
         return min(self.settle_seconds - age_seconds, self.settle_seconds)
 
     def take(
-        self, files: Sequence[FileRead], at: int, claim: Claim, packer: Packer, outcome: Outcome
+        self,
+        files: Sequence[FileRead],
+        at: int,
+        claim: Claim,
+        packer: Packer,
+        outcome: ClaimOutcome,
     ) -> None:
         """Take the claim's files from position `at` on into messages, or to their other fates.
 
@@ -153,7 +158,7 @@ class Loader:
         if ones:
             self._take_ones(ones, packer, outcome)
 
-    def _take_ones(self, ones: Sequence[_One], packer: Packer, outcome: Outcome) -> None:
+    def _take_ones(self, ones: Sequence[_One], packer: Packer, outcome: ClaimOutcome) -> None:
         """Take files into messages: together if each holds one good record, else one by one."""
         records = self.decoder.decode_ones([one.json for one in ones])
         selected = None if records is None else self.selection.select(Document(records))
@@ -164,7 +169,7 @@ class Loader:
             if alone := self.select(one.file, one.json, outcome):
                 _pack(packer, one.position, one.file.name, alone, outcome)
 
-    def strip(self, file: FileRead, outcome: Outcome) -> bytes | None:
+    def strip(self, file: FileRead, outcome: ClaimOutcome) -> bytes | None:
         """Return the JSON of a file, without its preamble; None if it has another fate."""
         if file.data is Unread.VANISHED:
             outcome.vanish(file.name)
@@ -182,7 +187,7 @@ class Loader:
                 self._refuse(file, reject, outcome)
         return None
 
-    def select(self, file: FileRead, json: bytes, outcome: Outcome) -> Selected | None:
+    def select(self, file: FileRead, json: bytes, outcome: ClaimOutcome) -> Selected | None:
         """Take a file from its JSON to its selected records; None if it has another fate."""
         try:
             return self.selection.select(self.decoder.decode(json))
@@ -190,7 +195,7 @@ class Loader:
             self._refuse(file, reject, outcome)
         return None
 
-    def _refuse(self, file: FileRead, reject: Reject, outcome: Outcome) -> None:
+    def _refuse(self, file: FileRead, reject: Reject, outcome: ClaimOutcome) -> None:
         """Reject a file; or have it looked at again, where it may still be being written."""
         if reject.truncated and file.age_seconds < self.settle_seconds:
             pause = max(file.age_seconds, _SETTLE_RETRY_SECONDS_MIN)
@@ -199,7 +204,7 @@ class Loader:
             outcome.reject(file.name, reject.reason)
 
     async def send(
-        self, messages: Sequence[Message], claim: Claim, lease: Lease, outcome: Outcome
+        self, messages: Sequence[Message], claim: Claim, lease: Lease, outcome: ClaimOutcome
     ) -> None:
         """Bring messages to SQS, but for those that the journal has; journal every receipt."""
         receipts = Receipts(self.ledger, claim)
@@ -222,7 +227,7 @@ class Loader:
             )
             outcome.sent(sent)
 
-    async def commit(self, claim: Claim, lease: Lease, outcome: Outcome) -> Mapping[str, int]:
+    async def commit(self, claim: Claim, lease: Lease, outcome: ClaimOutcome) -> Mapping[str, int]:
         """Make the claim's files processed, or what else became of each; return the counters."""
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         settled = outcome.settled(attempt=claim.attempt, now=now)
@@ -231,7 +236,9 @@ class Loader:
         return settled.counters
 
 
-def _pack_ones(packer: Packer, ones: Sequence[_One], selected: Selected, outcome: Outcome) -> None:
+def _pack_ones(
+    packer: Packer, ones: Sequence[_One], selected: Selected, outcome: ClaimOutcome
+) -> None:
     """Give the packer one record a file; files whose record is too large for any message have none.
 
     `selected.indexes` are those of the files in `ones`.
@@ -247,7 +254,7 @@ def _pack_ones(packer: Packer, ones: Sequence[_One], selected: Selected, outcome
     outcome.pack_ones(kept, read=len(ones), filtered=selected.filtered)
 
 
-def _pack(packer: Packer, file: int, name: str, selected: Selected, outcome: Outcome) -> None:
+def _pack(packer: Packer, file: int, name: str, selected: Selected, outcome: ClaimOutcome) -> None:
     """Give a file's records to the packer; one too large for any message is rejected alone."""
     refused = {reject.index: reject for reject in packer.add_file(file, selected.records)}
     packed = selected.indexes

@@ -20,19 +20,19 @@ import redis.asyncio as redis
 from penstock import telemetry
 from penstock.archiver import Archiver
 from penstock.checker import Checker
-from penstock.edges import Queue, Source
 from penstock.embedded.redis import EmbeddedRedis
 from penstock.errors import Halt
 from penstock.ledger.ledger import Ledger
 from penstock.loader import Loader
 from penstock.model import Claim
+from penstock.ports import Queue, Source
 from penstock.records.decode import Decoder
 from penstock.records.preamble import Preamble
 from penstock.records.selection import Selection
 from penstock.settings import EMBEDDED, EMBEDDED_QUEUE, Settings, without_password
 from penstock.source.candidates import Candidates
 from penstock.source.directory import DirectorySource
-from penstock.sqs.pack import Packer
+from penstock.sqs.packer import Packer
 
 if TYPE_CHECKING:
     from penstock.sqs.queue import SqsQueue
@@ -405,7 +405,7 @@ def unopened_queue(
 
 def _check_queue(settings: Settings) -> None:
     """Raise Halt if the queue's addresses cannot be ones; asks nobody."""
-    from penstock.sqs.place import addresses  # noqa: PLC0415  as `SqsQueue`
+    from penstock.sqs.endpoint import addresses  # noqa: PLC0415  as `SqsQueue`
 
     url = settings.queue.url
     if not url:

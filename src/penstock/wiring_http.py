@@ -1,7 +1,7 @@
 """Settings to the parts of a spool behind HTTP: Penstock's file server, or plain nginx."""
 
 from penstock import settings as settings_of
-from penstock.edges import Source
+from penstock.ports import Source
 from penstock.settings import Settings
 from penstock.source.file_server import WAIT_SECONDS, ServerSource
 from penstock.source.frames import PAGE_FILES_MAX

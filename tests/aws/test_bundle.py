@@ -27,7 +27,7 @@ def test_the_bundle_is_whole_and_alone(tmp_path: Path) -> None:
         archive.extractall(tmp_path)
         names = archive.namelist()
     code = (
-        f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import penstock.aws.lambdas as l;"
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import penstock.aws.handlers as l;"
         "from importlib import resources;"
         "assert resources.files('penstock.ledger').joinpath('lua', 'claim.lua').is_file();"
         "from botocore.session import Session;"
@@ -42,7 +42,7 @@ def test_the_bundle_is_whole_and_alone(tmp_path: Path) -> None:
     assert Path(file).is_relative_to(tmp_path)
     assert not {"typer", "rich", "uvloop", "ministack"} & {*modules}
     assert not [name for name in names if name.startswith(("penstock/cli", "typer", "rich/"))]
-    assert f"penstock/aws/__pycache__/lambdas.cpython-{PYTHON.replace('.', '')}.pyc" in names
+    assert f"penstock/aws/__pycache__/handlers.cpython-{PYTHON.replace('.', '')}.pyc" in names
 
 
 def test_its_versions_are_those_of_the_lock() -> None:

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from penstock.aws import lambda_aws, lambda_fanout
-from penstock.aws.lambda_fanout import Growth, counted
-from penstock.aws.lambda_process import Invocation, deadline
+from penstock.aws import fanout, secrets
+from penstock.aws.fanout import Growth, counted
+from penstock.aws.invocation import Invocation, deadline
 from penstock.errors import Halt
 from penstock.ledger.loaders import START_PAUSE_SECONDS
 from penstock.settings import load
@@ -86,8 +86,8 @@ class Started:
 
 async def grow(books: Books, monkeypatch: pytest.MonkeyPatch, started: Started, most: int) -> None:
     """Let one invocation see the backlog grow for a few windows."""
-    monkeypatch.setattr(lambda_aws, "start", started)
-    monkeypatch.setattr(lambda_fanout, "WINDOW_SECONDS", 0.02)
+    monkeypatch.setattr(secrets, "start", started)
+    monkeypatch.setattr(fanout, "WINDOW_SECONDS", 0.02)
     run = Invocation(
         settings=load(overrides={"aws": {"max_loaders": most}}),
         stack=AsyncExitStack(),

@@ -13,7 +13,7 @@ import pytest
 import samtranslator.translator.transform
 from cfnlint.decode import cfn_yaml
 
-from penstock.aws import lambdas
+from penstock.aws import handlers
 from penstock.demo.local_cloud import FUNCTIONS
 from penstock.settings import Settings
 from penstock.setup.plan import CLOUDWATCH_ALARMS, CLOUDWATCH_METRICS
@@ -148,9 +148,9 @@ def test_the_loader_may_start_itself_alone(expanded: dict[str, Any]) -> None:
 def test_three_functions_on_three_schedules(expanded: dict[str, Any]) -> None:
     """Each handler exists, runs by EventBridge Scheduler, and is never tried again by itself."""
     functions = resources(expanded, "AWS::Lambda::Function")
-    handlers = {f["Properties"]["Handler"] for f in functions.values()}
-    assert handlers == {f"penstock.aws.lambdas.{name}" for name in FUNCTIONS}
-    assert all(callable(getattr(lambdas, handler.rpartition(".")[2])) for handler in handlers)
+    named = {f["Properties"]["Handler"] for f in functions.values()}
+    assert named == {f"penstock.aws.handlers.{name}" for name in FUNCTIONS}
+    assert all(callable(getattr(handlers, handler.rpartition(".")[2])) for handler in named)
     schedules = resources(expanded, "AWS::Scheduler::Schedule")
     assert len(schedules) == len(functions) == 3
     for schedule in schedules.values():
@@ -221,7 +221,7 @@ def test_alarms_and_dashboard_are_of_metrics_that_exist(template: dict[str, Any]
     """What they look at is what the functions measure, under the names they give it."""
     known = {
         (name, function)
-        for function, names in lambdas.METRICS.items()
+        for function, names in handlers.METRICS.items()
         for name in (*names, "ledger_unreachable")
     }
     alarms = resources(template, "AWS::CloudWatch::Alarm")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from penstock import archiver, checker, loader, onebox, repeat, telemetry, wiring
+from penstock import archiver, checker, loader, passes, supervisor, telemetry, wiring
 from penstock.archiver import ArchiverTally
 from penstock.checker import CheckerTally
 from penstock.cli import app
@@ -159,7 +159,7 @@ def test_run_starts_nothing_that_cannot_work(
     monkeypatch: pytest.MonkeyPatch, section: str, key: str, value: str, line: str
 ) -> None:
     """Only a person can mend it, so it is told once instead of starting processes for ever."""
-    monkeypatch.setattr(onebox, "supervise", None)
+    monkeypatch.setattr(supervisor, "supervise", None)
     toml(section, key, value)
     result = penstock("run")
     assert isinstance(result.exception, Halt)
@@ -231,11 +231,11 @@ async def test_a_halt_between_passes_is_logged(monkeypatch: pytest.MonkeyPatch) 
     logged: list[tuple[str, Any]] = []
     monkeypatch.setattr(telemetry, "warn", lambda step, **fields: logged.append((step, fields)))  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
 
-    async def open_parts(_: object) -> repeat.OnePass[None]:
+    async def open_parts(_: object) -> passes.OnePass[None]:
         raise Halt("the queue is gone")
 
     with pytest.raises(Halt):
-        await repeat.every(0, open_parts, asyncio.Event(), what="loader")
+        await passes.every(0, open_parts, asyncio.Event(), what="loader")
     assert logged == [("loader.halts", {"cause": "the queue is gone"})]
 
 

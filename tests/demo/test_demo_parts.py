@@ -19,7 +19,7 @@ from penstock.demo.producer import Spool, names, produce, seconds_of
 from penstock.demo.result import Result, count_archived, count_rejected
 from penstock.demo.tweets import SELECTION
 from penstock.embedded.tether import tethered
-from penstock.names import hour_of, is_safe
+from penstock.file_names import hour_of, is_safe
 
 _FILES = 1_000
 

@@ -15,7 +15,7 @@ from penstock import wiring
 from penstock.embedded.redis import EmbeddedRedis
 from penstock.errors import Again, Halt
 from penstock.ledger.ledger import Ledger
-from penstock.ledger.scripts import plainly
+from penstock.ledger.scripts import translate_redis_errors
 from penstock.settings import Settings, load
 from support.books import Books, claimed, files, settled
 from support.require import require_redis
@@ -203,7 +203,7 @@ async def test_each_error_has_its_kind(error: Exception, kind: type[Exception]) 
 
 
 async def _raising(error: Exception) -> None:
-    @plainly
+    @translate_redis_errors
     async def operation() -> None:
         raise error
 

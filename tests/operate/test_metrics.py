@@ -12,7 +12,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from penstock.operate.metrics import COUNTERS, exposition
-from penstock.operate.observe import Observer
+from penstock.operate.observer import Observer
 from penstock.settings import Status
 from support.box import Box
 from support.require import require

@@ -17,17 +17,17 @@ import pytest
 import redis.asyncio as redis
 from typer.testing import CliRunner
 
-from penstock import onebox, telemetry
+from penstock import supervisor, telemetry
 from penstock.cli import app
 from penstock.embedded.redis import EmbeddedRedis
 from penstock.errors import Halt
 from penstock.ledger import ledger
-from penstock.operate import verdict
+from penstock.operate import health
+from penstock.operate.health import SPOOL_ENTRIES_MAX, verdicts
 from penstock.operate.metrics import exposition
-from penstock.operate.observe import Observer
-from penstock.operate.observe_spool import RemoteView, Room, Spool, SpoolWatch
+from penstock.operate.observer import Observer
 from penstock.operate.snapshot import Snapshot
-from penstock.operate.verdict import SPOOL_ENTRIES_MAX, verdicts
+from penstock.operate.spool_view import RemoteView, Room, Spool, SpoolWatch
 from penstock.settings import Status
 from support.box import Box
 from support.fileserver import NEW_TOKEN, TOKEN, served, source_at
@@ -317,7 +317,7 @@ async def test_most_rejected(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
     await box.check()
     assert await codes(box) == ["most-rejected"]
     box.set("decode", preamble_lines=1)
-    monkeypatch.setattr("penstock.operate.putting_back.LEFT_FOR_SECONDS", 0.0)
+    monkeypatch.setattr("penstock.operate.requeue.LEFT_FOR_SECONDS", 0.0)
     command = ["rejected", "retry", "--all", "--yes", "--config", str(box.toml())]
     result = await asyncio.to_thread(CliRunner().invoke, app, command)
     assert result.exit_code == 0, result.output
@@ -410,7 +410,7 @@ async def test_a_full_disk(box: Box, tmp_path: Path) -> None:
 
 async def test_a_crowded_spool(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
     """More files than file systems like, here a hundred: workers and the archiver take them out."""
-    monkeypatch.setattr(verdict, "SPOOL_ENTRIES_MAX", 100)
+    monkeypatch.setattr(health, "SPOOL_ENTRIES_MAX", 100)
     await healthy(box)
     box.write_many(101)
     assert await codes(box) == ["spool-crowded"]
@@ -419,7 +419,7 @@ async def test_a_crowded_spool(box: Box, monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_every_verdict_is_told_and_broken_here() -> None:
     """docs/monitoring.md has each code and no other, and a test here expects each."""
-    codes = set(re.findall(r'"([a-z]+-[a-z]+)"[,}:]', inspect.getsource(verdict)))
+    codes = set(re.findall(r'"([a-z]+-[a-z]+)"[,}:]', inspect.getsource(health)))
     assert len(codes) == 15
     page = (Path(__file__).parents[2] / "docs/monitoring.md").read_text()
     table = page.split("## Verdicts\n", 1)[1].split("\n## ", 1)[0]
@@ -484,7 +484,7 @@ async def test_watch_shows_one_look_after_the_other_until_it_is_stopped(box: Box
     """With --json a line a look; SIGINT ends it with 0."""
     command = ["status", "--watch", "--every", "0.2", "--json", "--config", str(box.toml())]
     process = await asyncio.create_subprocess_exec(
-        *onebox.penstock_command(*command), stdout=asyncio.subprocess.PIPE
+        *supervisor.penstock_command(*command), stdout=asyncio.subprocess.PIPE
     )
     assert process.stdout is not None
     looks = [json.loads(await process.stdout.readline()) for _ in range(3)]
@@ -515,7 +515,7 @@ async def test_watch_into_a_pipe_prints_look_after_look(box: Box) -> None:
     """Without a terminal there is no screen to draw on."""
     command = ["status", "--watch", "--every", "0.2", "--config", str(box.toml())]
     process = await asyncio.create_subprocess_exec(
-        *onebox.penstock_command(*command), stdout=asyncio.subprocess.PIPE
+        *supervisor.penstock_command(*command), stdout=asyncio.subprocess.PIPE
     )
     assert process.stdout is not None
     healthy = 0

@@ -66,7 +66,7 @@ def test_a_sample_belongs_to_the_innermost_stage() -> None:
 
 def test_a_package_that_is_no_part_of_its_path_is_found_by_its_whole_path() -> None:
     """As py-spy tells files outside sys.path, in a directory that has our name too."""
-    stack = "run (asyncio/runners.py:9);_go (/src/penstock/src/penstock/sqs/pack.py:7)"
+    stack = "run (asyncio/runners.py:9);_go (/src/penstock/src/penstock/sqs/packer.py:7)"
     assert _STAGES["stage_of"](stack) == "pack"
 
 

@@ -19,7 +19,7 @@ from playwright.async_api import Browser, Page, Route, async_playwright, expect
 
 from penstock.demo.tweets import SELECTION
 from penstock.embedded.redis import EmbeddedRedis
-from penstock.operate import places, putting_back
+from penstock.operate import requeue, spool_files
 from penstock.serve import console, web
 from penstock.serve.console import OPEN_TO_ALL, add_console
 from support.box import Box
@@ -122,7 +122,7 @@ async def test_a_reject_is_retried_by_keyboard_alone(
     box: Box, browser: Browser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Tab to the button, Enter: the file is back in the spool, and sent; no content shows."""
-    monkeypatch.setattr(putting_back, "LEFT_FOR_SECONDS", 0.0)
+    monkeypatch.setattr(requeue, "LEFT_FOR_SECONDS", 0.0)
     content = "a word of ann's"
     file = box.write("2026-11-23T07~b=x.json", f'@@ machine @@\n{{"id": 1, "text": "{content}"}}')
     await box.load()
@@ -261,7 +261,7 @@ async def test_who_works_by_keyboard_stays_where_they_are(
     box: Box, browser: Browser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A retry and another reject change the table: the focus goes to the row that is there now."""
-    monkeypatch.setattr(putting_back, "LEFT_FOR_SECONDS", 0.0)
+    monkeypatch.setattr(requeue, "LEFT_FOR_SECONDS", 0.0)
     files = [box.write(f"2026-11-23T07-00-0{i}.json", "garbage") for i in range(3)]
     await box.load()
     await box.archive()
@@ -323,13 +323,13 @@ async def test_of_many_rejects_only_the_latest_are_read(
             await box.load()
             await box.archive()
     read: list[str] = []
-    one = places.Places.rejected_one
+    one = spool_files.Places.rejected_one
 
-    def counted(where: places.Places, name: str) -> places.RejectedFile:
+    def counted(where: spool_files.Places, name: str) -> spool_files.RejectedFile:
         read.append(name)
         return one(where, name)
 
-    monkeypatch.setattr(places.Places, "rejected_one", counted)
+    monkeypatch.setattr(spool_files.Places, "rejected_one", counted)
     async with served(box) as address, aiohttp.ClientSession() as session:
         asked = [session.get(f"{address}/v1/rejects") for _ in range(5)]
         for reply in await asyncio.gather(*asked):

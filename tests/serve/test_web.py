@@ -17,7 +17,7 @@ from cryptography.x509.oid import NameOID
 from pydantic import SecretStr
 
 from penstock.errors import Again, Halt
-from penstock.serve import fileserver, web
+from penstock.serve import file_server, web
 from penstock.settings import Serve
 from penstock.source.directory import DirectorySource
 from penstock.source.file_server import ServerSource
@@ -37,7 +37,7 @@ async def serving(root: Path, **given: Any) -> AsyncGenerator[str]:
         root / "spool", pattern=".*", settle_seconds=0, max_file_bytes=99,
         archive_directory=root / "a", rejects_directory=root / "r",
     )  # fmt: skip
-    app = fileserver.new_app(source, web.tokens_of(serve))
+    app = file_server.new_app(source, web.tokens_of(serve))
     async with web.serving(app, serve) as address:
         yield address
 

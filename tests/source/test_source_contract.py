@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from penstock.edges import Source
 from penstock.model import FileRead, Unread
+from penstock.ports import Source
 from penstock.source.directory import DirectorySource
 from support import fileserver
 from support.nginx import nginx_over, source_at

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from penstock import names
-from penstock.edges import Moved
+from penstock import file_names
 from penstock.errors import Again, Halt
 from penstock.model import Unread
+from penstock.ports import Moved
 from penstock.source import moves as moving
 from penstock.source.directory import DirectorySource
 from support.require import require
@@ -471,7 +471,7 @@ async def test_a_time_of_change_out_of_all_calendars_stops_nothing(
         return "2026/01/01/00"
 
     os.utime(tmp_path / "spool" / "a.json", (-5, -5))
-    monkeypatch.setattr(names, "hour_of_time", hour)
+    monkeypatch.setattr(file_names, "hour_of_time", hour)
     (moved,) = await make().archive(["a.json"])
     assert moved.error == ""
     assert (tmp_path / "archive/2026/01/01/00/a.json").exists()

@@ -12,7 +12,7 @@ import pytest
 from penstock.errors import Halt, Reject
 from penstock.model import Message, QueueLimits
 from penstock.sqs.batch import batches, outcome_of, request_body
-from penstock.sqs.pack import Packer
+from penstock.sqs.packer import Packer
 from support.messages import CLAIM, LIMITS, NAMES, numbered, packed
 from support.sender import Sender, once
 from support.sqs_model import Queue, SqsError, SqsModel

@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from penstock.serve import fileserver, web
+from penstock.serve import file_server, web
 from penstock.settings import Serve
 from penstock.source.directory import DirectorySource
 from penstock.source.file_server import ServerSource
@@ -30,7 +30,7 @@ async def served(root: Path, *, tokens: str = "", **given: object) -> AsyncGener
         "served": "inotify",
     }
     source = DirectorySource(root / "spool", **(settings | given))  # type: ignore[arg-type]
-    app = fileserver.new_app(source, tokens.split())
+    app = file_server.new_app(source, tokens.split())
     async with web.serving(app, Serve(listen="127.0.0.1:0")) as address:
         yield address
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from penstock.cli import main
-from penstock.ledger.scripts import LedgerRedis
+from penstock.ledger.scripts import Scripts
 from penstock.source.directory import DirectorySource
 from penstock.sqs.queue import SqsQueue
 
@@ -34,7 +34,7 @@ def arm(point: str, times: int, number: signal.Signals) -> None:
                 left = 1_000_000
                 os.kill(os.getpid(), number)
 
-    _wrap(LedgerRedis, "run", lambda args: args[1], reach)
+    _wrap(Scripts, "run", lambda args: args[1], reach)
     _wrap(SqsQueue, "_call", lambda _: "send", reach)
     _wrap_plain(DirectorySource, "_read", "read", reach)
     _wrap_plain(DirectorySource, "_archive", "archive", reach)

@@ -50,7 +50,7 @@ class LambdaFunction:
     """One execution environment of one function; `environment` is what its template sets."""
 
     def __init__(self, handler: str, environment: Mapping[str, str]) -> None:
-        self._handler = f"penstock.aws.lambdas.{handler}"
+        self._handler = f"penstock.aws.handlers.{handler}"
         self._environment = environment
         self._next: asyncio.Queue[tuple[str, Any, float]] = asyncio.Queue()
         self._answered: asyncio.Future[tuple[str, Any]] | None = None

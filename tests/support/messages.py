@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from penstock.model import Message, QueueLimits
-from penstock.sqs.pack import Packer
+from penstock.sqs.packer import Packer
 
 NAMES = ("20261123T062745.000001.json", "20261123T062745.000002.json")
 CLAIM = "0123456789abcdef01234567"

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-from penstock.edges import Moved
 from penstock.model import FileRead, ListedFile, Page, Unread
+from penstock.ports import Moved
 
 
 class Spool:

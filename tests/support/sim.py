@@ -28,7 +28,7 @@ from penstock.ledger.ledger import Ledger
 from penstock.model import Claim, FileRead, Unread
 from penstock.settings import Settings
 from penstock.source.candidates import Candidates
-from penstock.sqs.pack import Packer
+from penstock.sqs.packer import Packer
 from support.history import End, History, violations
 from support.scripted_source import ScriptedSource, Spool
 from support.sim_process import POINTS, Chaos, KilledError, Process

@@ -20,10 +20,10 @@ import redis.asyncio as redis
 from typer.testing import CliRunner
 
 from penstock import telemetry
-from penstock.aws.lambda_process import Invocation, LambdaProcess
+from penstock.aws.invocation import Invocation, LambdaProcess
 from penstock.cli import app
 from penstock.embedded.sqs import EmbeddedSqs
-from penstock.operate.observe import Observer
+from penstock.operate.observer import Observer
 from support.box import Box
 from support.require import require, require_ministack
 

@@ -42,10 +42,10 @@ _LEFT_OUT: Final = (
         r"aws_lambda_powertools/utilities/(auth_alpha|batch|data_classes|data_masking|feature_flags"
         r"|idempotency|kafka|parser|streaming|validation)/.*"
     ),
-    # Of the models of 400 services, those that are called: see lambda_aws.py.
+    # Of the models of 400 services, those that are called: see secrets.py.
     re.compile(r"botocore/data/(?!(lambda|secretsmanager|ssm|sqs|sts)/)[^/]+/.*"),
 )
-_MODULE: Final = "penstock.aws.lambdas"
+_MODULE: Final = "penstock.aws.handlers"
 _EPOCH: Final = (1980, 1, 1, 0, 0, 0)
 _IMPORTS: Final = 3
 _COMPILE: Final = (

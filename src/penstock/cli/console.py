@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from penstock import repeat, settings, telemetry, wiring
+from penstock import passes, settings, telemetry, wiring
 from penstock.cli.options import Config, Verbose
 from penstock.serve import web
 from penstock.serve.console import OPEN_TO_ALL, add_console
@@ -32,7 +32,7 @@ def console(
     telemetry.configure(verbose=verbose)
     known = settings.load(config, {"run": {"console": listen}} if listen else None)
     wiring.spool_is_named(known)
-    repeat.run(lambda stop: _until_stopped(known, stop))
+    passes.run(lambda stop: _until_stopped(known, stop))
 
 
 async def _until_stopped(known: Settings, stop: asyncio.Event) -> None:

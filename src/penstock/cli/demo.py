@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from penstock import repeat
+from penstock import passes
 from penstock.cli import EXIT_STOPPED
 from penstock.cli.options import Json
 from penstock.demo.box import SourceKind
@@ -66,7 +66,7 @@ def demo(
     with working_directory(keep, plan.disk_bytes) as place:
         with Progress(console, quiet=as_json) as progress:
             run = Demo(plan, place.path, progress.show)
-            result = repeat.run(run.run)
+            result = passes.run(run.run)
         account(console, run, result, place, seconds, as_json=as_json)
 
 

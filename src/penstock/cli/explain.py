@@ -9,10 +9,10 @@ from typing import Annotated
 
 import typer
 
-from penstock import names, repeat, settings, wiring
+from penstock import file_names, passes, settings, wiring
 from penstock.cli.options import Config, Json
-from penstock.operate import explaining
-from penstock.operate.places import places
+from penstock.operate import explain as explaining
+from penstock.operate.spool_files import places
 from penstock.settings import Settings
 from penstock.setup import survey
 
@@ -28,9 +28,9 @@ def explain(
 
     Exits with 1 if nobody knows one of the files.
     """
-    wanted = [file.rpartition("/")[2].removesuffix(names.REASON_SUFFIX) for file in files]
+    wanted = [file.rpartition("/")[2].removesuffix(file_names.REASON_SUFFIX) for file in files]
     known = settings.load(config)
-    stories = repeat.run(lambda stop: _stories(wanted, known, stop))
+    stories = passes.run(lambda stop: _stories(wanted, known, stop))
     if as_json:
         typer.echo(json.dumps([dataclasses.asdict(story) for story in stories]))
     else:

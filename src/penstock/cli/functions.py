@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from penstock import archiver, checker, loader, repeat, settings, telemetry, wiring
+from penstock import archiver, checker, loader, passes, settings, telemetry, wiring
 from penstock.cli import EXIT_STOPPED
 from penstock.cli.options import Config, Json, Verbose
 from penstock.settings import Settings
@@ -48,7 +48,7 @@ def load(
     Any number of these may run at once, here or elsewhere.
     """
 
-    async def open_parts(stack: AsyncExitStack) -> repeat.OnePass[loader.Tally]:
+    async def open_parts(stack: AsyncExitStack) -> passes.OnePass[loader.Tally]:
         parts = await wiring.loader(_read(config), stack)
         return lambda stop: loader.load(parts, stop=stop, budget_seconds=budget_seconds)
 
@@ -68,7 +68,7 @@ def archive(
     retention are deleted.
     """
 
-    async def open_parts(stack: AsyncExitStack) -> repeat.OnePass[archiver.ArchiverTally]:
+    async def open_parts(stack: AsyncExitStack) -> passes.OnePass[archiver.ArchiverTally]:
         parts = await wiring.archiver(_read(config), stack)
         return lambda stop: archiver.archive(parts, stop=stop, budget_seconds=budget_seconds)
 
@@ -84,7 +84,7 @@ def check(
 ) -> None:
     """Free files whose worker is gone (json_files_processing_checker), and report them."""
 
-    async def open_parts(stack: AsyncExitStack) -> repeat.OnePass[checker.CheckerTally]:
+    async def open_parts(stack: AsyncExitStack) -> passes.OnePass[checker.CheckerTally]:
         parts = await wiring.checker(_read(config), stack)
         return lambda stop: checker.check(parts, stop=stop, budget_seconds=budget_seconds)
 
@@ -96,22 +96,22 @@ def _read(config: Path | None) -> Settings:
 
 
 def _go(
-    what: str, open_parts: repeat.Open[Any], every: float | None, *, as_json: bool, verbose: bool
+    what: str, open_parts: passes.Open[Any], every: float | None, *, as_json: bool, verbose: bool
 ) -> None:
     telemetry.configure(verbose=verbose)
     if every is not None:
         pause = every
 
         async def until_stopped(stop: asyncio.Event) -> None:
-            await repeat.every(pause, open_parts, stop, what=what)
+            await passes.every(pause, open_parts, stop, what=what)
 
-        repeat.run(until_stopped)
+        passes.run(until_stopped)
         return
 
     async def one_pass(stop: asyncio.Event) -> tuple[Any, bool]:
-        return await repeat.once(open_parts, stop), stop.is_set()
+        return await passes.once(open_parts, stop), stop.is_set()
 
-    found, stopped = repeat.run(one_pass)
+    found, stopped = passes.run(one_pass)
     tally = dataclasses.asdict(found)
     _print(tally, as_json=as_json)
     if stopped:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from penstock import repeat
+from penstock import passes
 from penstock.cli.demo import Progress, QueueKind, account, say, working_directory
 from penstock.cli.options import Json
 from penstock.demo.demo import Plan
@@ -75,5 +75,5 @@ def local_cloud(
                 max_loaders=max_loaders,
                 claim_files=claim_files,
             )
-            result = repeat.run(run.run)
+            result = passes.run(run.run)
         account(console, run, result, place, seconds, as_json=as_json)

@@ -9,7 +9,7 @@ from penstock import settings
 from penstock.cli.options import Config
 from penstock.settings import Settings
 from penstock.setup import survey
-from penstock.setup.previewing import LIMITS, Preview, Totals, claims_of, files_of, previewed
+from penstock.setup.preview import LIMITS, Preview, Totals, claims_of, files_of, previewed
 from penstock.wording import counted
 
 _TOLD_IN_FULL = 10

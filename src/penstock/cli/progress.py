@@ -6,7 +6,7 @@ from collections.abc import Generator
 import typer
 from rich.console import Console
 
-from penstock.operate.putting_back import Progress
+from penstock.operate.requeue import Progress
 from penstock.wording import counted
 
 

@@ -12,14 +12,14 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from penstock import names, repeat, settings, telemetry, wiring
+from penstock import file_names, passes, settings, telemetry, wiring
 from penstock.cli.options import Config, Json
 from penstock.cli.progress import told
 from penstock.ledger.ledger import Ledger
-from penstock.operate import putting_back
-from penstock.operate.choosing import Choice, moment
-from penstock.operate.places import RejectedFile, places, rejected_file
-from penstock.operate.putting_back import Report
+from penstock.operate import requeue
+from penstock.operate.reject_filter import RejectFilter, moment
+from penstock.operate.requeue import Report
+from penstock.operate.spool_files import RejectedFile, places, rejected_file
 from penstock.settings import Settings
 from penstock.setup import survey
 from penstock.wording import counted
@@ -73,7 +73,7 @@ def list_(
     as_json: Json = False,
 ) -> None:
     """List rejected files, the latest last, and count them by reason."""
-    choice = Choice(tuple(files or ()), reason, since, until)
+    choice = RejectFilter(tuple(files or ()), reason, since, until)
     chosen = _chosen(_run(config, lambda known, book, _: _rejected(known, book)), choice)
     if as_json:
         typer.echo(json.dumps([_as_json(file) for file in chosen]))
@@ -97,7 +97,7 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Show one rejected file's reason, record by record, in JSON, and where the file lies."""
-    choice = Choice((_name(file),))
+    choice = RejectFilter((_name(file),))
     chosen = _chosen(_run(config, lambda known, book, _: _rejected(known, book)), choice)
     if not chosen:
         typer.echo(f"{file}: not rejected; `penstock explain {file}` tells what is known", err=True)
@@ -137,7 +137,7 @@ def retry(
         report, chosen = Report(refused=_missing(choice, found)), _chosen(found, choice)
         if _agreed(chosen, "put back into the spool", dry_run=dry_run, yes=yes):
             with told() as progress:
-                done = await putting_back.retried(
+                done = await requeue.retried(
                     known, book, where, chosen, stop=stop, whole=whole, progress=progress
                 )
             report.done += done.done
@@ -176,9 +176,9 @@ def discard(
         what = "DELETED, for ever" if no_copy else f"moved to {where.rejects}/discarded"
         if not _agreed(chosen, what, dry_run=dry_run, yes=yes):
             return Report(refused=missing)
-        stuck = await putting_back.move_out(known, book, [f for f in chosen if not f.moved])
+        stuck = await requeue.move_out(known, book, [f for f in chosen if not f.moved])
         going = [file for file in chosen if file.name not in stuck]
-        report = putting_back.discard(where, going, keep_copy=not no_copy)
+        report = requeue.discard(where, going, keep_copy=not no_copy)
         await book.let_go(report.done)
         report.refused |= {**stuck, **missing}
         return report
@@ -197,13 +197,13 @@ def _run(
         async with AsyncExitStack() as stack:
             return await act(known, await wiring.ledger(known, stack), stop)
 
-    return repeat.run(main)
+    return passes.run(main)
 
 
 async def _rejected(known: Settings, book: Ledger) -> Mapping[str, RejectedFile]:
     """Return all rejected files by name."""
     found: dict[str, RejectedFile] = {}
-    reasons = await putting_back.rejected_in_ledger(book)
+    reasons = await requeue.rejected_in_ledger(book)
     if wiring.is_directory(known):
         where = places(known, "rejected")
         found |= {f.name: f for f in await asyncio.to_thread(lambda: list(where.rejected()))}
@@ -214,20 +214,20 @@ async def _rejected(known: Settings, book: Ledger) -> Mapping[str, RejectedFile]
     return found | {name: rejected_file(name, t, moved=False) for name, t in reasons.items()}
 
 
-def _missing(choice: Choice, found: Mapping[str, RejectedFile]) -> dict[str, str]:
+def _missing(choice: RejectFilter, found: Mapping[str, RejectedFile]) -> dict[str, str]:
     """Return why names that were given cannot be taken."""
     unknown = "it is not rejected; `penstock explain` tells what is known of it"
     return dict.fromkeys(choice.missing(found), unknown)
 
 
-def _chosen(found: Mapping[str, RejectedFile], choice: Choice) -> list[RejectedFile]:
+def _chosen(found: Mapping[str, RejectedFile], choice: RejectFilter) -> list[RejectedFile]:
     """Return the rejected files that are meant, the latest last."""
     chosen = [file for file in found.values() if choice.takes(file)]
     return sorted(chosen, key=lambda file: (file.rejected_at, file.name))
 
 
 def _name(text: str) -> str:
-    return text.rpartition("/")[2].removesuffix(names.REASON_SUFFIX)
+    return text.rpartition("/")[2].removesuffix(file_names.REASON_SUFFIX)
 
 
 def _choice(
@@ -237,9 +237,9 @@ def _choice(
     until: float | None,
     *,
     everything: bool,
-) -> Choice:
+) -> RejectFilter:
     not_empty(since, until)
-    choice = Choice(tuple(_name(file) for file in files or ()), reason, since, until)
+    choice = RejectFilter(tuple(_name(file) for file in files or ()), reason, since, until)
     if choice.is_empty and not everything:
         raise typer.BadParameter("which? give names, --reason, --since or --until, or --all")
     return choice

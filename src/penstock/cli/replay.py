@@ -9,15 +9,15 @@ from typing import Annotated
 
 import typer
 
-from penstock import repeat, settings, telemetry, wiring
+from penstock import passes, settings, telemetry, wiring
 from penstock.cli.options import Config, Json
 from penstock.cli.progress import told
 from penstock.cli.rejected import DryRun, Since, Until, Yes, not_empty
 from penstock.errors import Halt
 from penstock.model import PutBack
-from penstock.operate import putting_back
-from penstock.operate.places import Places, places, told_time
-from penstock.operate.putting_back import Report, Returning
+from penstock.operate import requeue
+from penstock.operate.requeue import Report, Returning
+from penstock.operate.spool_files import Places, places, told_time
 from penstock.settings import Settings
 from penstock.setup import survey
 from penstock.wording import counted
@@ -66,7 +66,7 @@ def replay(
         typer.confirm(question, abort=True, err=True)
     report = Report(refused=dict.fromkeys(missing, "it is not in the archive"))
     if count and not dry_run:
-        done = repeat.run(lambda stop: _replayed(known, where, names, since, ends, stop))
+        done = passes.run(lambda stop: _replayed(known, where, names, since, ends, stop))
         report.done += done.done
         report.refused |= done.refused
     _tell(report, as_json=as_json, dry_run=dry_run)
@@ -100,12 +100,12 @@ async def _replayed(
     until: float,
     stop: asyncio.Event,
 ) -> Report:
-    token = putting_back.operator_token()
+    token = requeue.operator_token()
     returning = _files(where, names, since, until, PutBack(token, salt=token))
     async with AsyncExitStack() as stack:
         book = await wiring.ledger(known, stack)
         progress = stack.enter_context(told())
-        return await putting_back.put_back(book, where, returning, stop=stop, progress=progress)
+        return await requeue.put_back(book, where, returning, stop=stop, progress=progress)
 
 
 def _tell(report: Report, *, as_json: bool, dry_run: bool) -> None:

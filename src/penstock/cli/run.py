@@ -4,7 +4,7 @@ import asyncio
 
 import typer
 
-from penstock import onebox, repeat, settings, telemetry, wiring
+from penstock import passes, settings, supervisor, telemetry, wiring
 from penstock.cli.options import Config, Verbose
 from penstock.errors import Halt
 
@@ -22,7 +22,7 @@ def run(config: Config = None, verbose: Verbose = False) -> None:
         raise Halt("\n".join(wrong))
 
     async def until_stopped(stop: asyncio.Event) -> None:
-        await onebox.supervise(known, config, stop, verbose=verbose)
+        await supervisor.supervise(known, config, stop, verbose=verbose)
 
     typer.echo(f"draining {known.source.url} into {known.queue.url}; Ctrl-C stops", err=True)
-    repeat.run(until_stopped)
+    passes.run(until_stopped)

@@ -6,9 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
-from penstock import repeat, settings, telemetry, wiring
+from penstock import passes, settings, telemetry, wiring
 from penstock.cli.options import Config, Verbose
-from penstock.serve import console, fileserver, web
+from penstock.serve import console, file_server, web
 from penstock.settings import Settings
 
 
@@ -71,12 +71,12 @@ def serve(
     overrides: dict[str, Any] = {"serve": {k: v for k, v in given.items() if v is not None}}
     if directory is not None:
         overrides["source"] = {"url": str(directory.absolute())}
-    repeat.run(lambda stop: _until_stopped(settings.load(config, overrides), stop))
+    passes.run(lambda stop: _until_stopped(settings.load(config, overrides), stop))
 
 
 async def _until_stopped(known: Settings, stop: asyncio.Event) -> None:
     tokens = web.tokens_of(known.serve)
-    app = fileserver.new_app(wiring.served_directory(known), tokens, console.OPEN_TO_ALL)
+    app = file_server.new_app(wiring.served_directory(known), tokens, console.OPEN_TO_ALL)
     console.add_console(app, known, has_tokens=bool(tokens))
     async with web.serving(app, known.serve) as address:
         telemetry.event("server.listens", address=address, spool=known.source.url)

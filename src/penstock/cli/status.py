@@ -12,11 +12,11 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from penstock import repeat, settings, wiring
+from penstock import passes, settings, wiring
 from penstock.cli.options import Config
-from penstock.operate.observe import observer
+from penstock.operate.health import duration
+from penstock.operate.observer import observer
 from penstock.operate.snapshot import Snapshot, Verdict
-from penstock.operate.verdict import duration
 from penstock.settings import Settings
 from penstock.wording import counted
 
@@ -47,9 +47,9 @@ def status(
     console = Console(width=None if Console().is_terminal else _PLAIN_WIDTH)
 
     if watch:
-        repeat.run(lambda stop: _watched(known, console, stop, every_seconds, as_json=as_json))
+        passes.run(lambda stop: _watched(known, console, stop, every_seconds, as_json=as_json))
         return
-    snapshot = repeat.run(lambda _: _once(known))
+    snapshot = passes.run(lambda _: _once(known))
     _say(snapshot, console, as_json=as_json)
     if not snapshot.healthy:
         raise typer.Exit(1)

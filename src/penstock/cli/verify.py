@@ -8,11 +8,11 @@ from typing import Annotated
 
 import typer
 
-from penstock import repeat, settings, wiring
+from penstock import passes, settings, wiring
 from penstock.cli.options import Config, Json
-from penstock.operate import verifying
-from penstock.operate.places import places
-from penstock.operate.verifying import Verified
+from penstock.operate import verify as verifying
+from penstock.operate.spool_files import places
+from penstock.operate.verify import Verified
 from penstock.settings import Settings
 from penstock.setup import survey
 from penstock.wording import counted
@@ -37,7 +37,7 @@ def verify(
     the directory is behind HTTP, only the ledger's own laws can be verified.
     """
     known = settings.load(config)
-    found = repeat.run(lambda stop: _verified(known, stop, archive=archive))
+    found = passes.run(lambda stop: _verified(known, stop, archive=archive))
     if as_json:
         typer.echo(json.dumps(dataclasses.asdict(found) | {"holds": found.holds}))
     else:

@@ -25,7 +25,7 @@ from penstock.aws import bundle
 from penstock.demo.cloud_server import EmbeddedCloud
 from penstock.embedded.redis import EmbeddedRedis
 from penstock.errors import Halt
-from penstock.serve import fileserver, web
+from penstock.serve import file_server, web
 
 STACK = "penstock-local"
 FUNCTIONS = ("sqs_loader", "json_files_processed_archiver", "json_files_processing_checker")
@@ -104,7 +104,7 @@ class LocalCloud:
                 "serve": {"listen": "127.0.0.1:0", "token": SecretStr(token)},
             }
         )
-        app = fileserver.new_app(wiring.served_directory(known), web.tokens_of(known.serve))
+        app = file_server.new_app(wiring.served_directory(known), web.tokens_of(known.serve))
         serving = web.serving(app, known.serve)
         self.file_server_url = await self._stack.enter_async_context(serving)
         return token

@@ -29,7 +29,7 @@ from penstock.ledger.loaders import LedgerLoaders
 from penstock.ledger.overview import LedgerOverview
 from penstock.ledger.reads import FILES_A_CALL_MAX
 from penstock.ledger.repairs import FORGET_AFTER_SECONDS, LedgerRepairs, said
-from penstock.ledger.scripts import LedgerRedis, plainly
+from penstock.ledger.scripts import Scripts, translate_redis_errors
 from penstock.model import CLAIM_ID_BYTES, Claim, Settled
 
 _REMEMBER_MS = 120_000  # the answer to a token: redis-py re-sends within 4 tries of 5 s each
@@ -111,7 +111,7 @@ class Ledger(LedgerOverview, LedgerRepairs):
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         clock: str | None = None,
     ) -> None:
-        book = LedgerRedis(client, spool, clock=clock)
+        book = Scripts(client, spool, clock=clock)
         super().__init__(book)
         self.loaders = LedgerLoaders(book)
         self._run = book.run
@@ -127,7 +127,7 @@ class Ledger(LedgerOverview, LedgerRepairs):
         self._claims_made = 0  # as Redis last said; fewer than that later, and it has gone back
         self._rollbacks = 0
 
-    @plainly
+    @translate_redis_errors
     async def open(self) -> None:
         """Check that this Redis can hold a ledger. Raises Again if it is away, else Halt."""
         await self._book.check()
@@ -156,7 +156,7 @@ class Ledger(LedgerOverview, LedgerRepairs):
             await self.isolate(rest)
         return Answer(None, tried=False, epoch=epoch)
 
-    @plainly
+    @translate_redis_errors
     async def _claim(
         self, candidates: Sequence[str], files_max: int, fingerprint: str, frontier: str
     ) -> tuple[str, str, Any]:
@@ -240,13 +240,13 @@ class Ledger(LedgerOverview, LedgerRepairs):
         finally:
             beating.cancel()
 
-    @plainly
+    @translate_redis_errors
     async def renew(self, claim: Claim) -> bool:
         """Start the lease anew; False if somebody else owns the claim."""
         keys = ["claims", f"claim:{claim.id}", "counters"]
         return bool(await self._run("renew", keys, [claim.id, claim.token, self._lease_ms]))
 
-    @plainly
+    @translate_redis_errors
     async def journal(self, claim: Claim, confirmed: Mapping[int, str]) -> bool:
         """Note confirmed messages, index to entry; False if somebody else owns the claim.
 
@@ -261,7 +261,7 @@ class Ledger(LedgerOverview, LedgerRepairs):
                 return False
         return True
 
-    @plainly
+    @translate_redis_errors
     async def commit(self, claim: Claim, settled: Settled) -> bool:
         """Make the claim's files processed, or what `settled` says; False if it is not ours."""
         rejected = [part for pair in settled.rejected.items() for part in pair]
@@ -280,13 +280,13 @@ class Ledger(LedgerOverview, LedgerRepairs):
         args += [len(settled.retry_seconds), *retry, *counters]
         return bool(await self._run("commit", keys, args))
 
-    @plainly
+    @translate_redis_errors
     async def release(self, claim: Claim) -> bool:
         """Give the claim back, journal kept; False if somebody else owns it."""
         keys = ["claims", f"claim:{claim.id}", f"call:{claim.token}", "counters"]
         return bool(await self._run("release", keys, [claim.id, claim.token, _REMEMBER_MS]))
 
-    @plainly
+    @translate_redis_errors
     async def expire(self) -> Sequence[Expired]:
         """Take expired claims from owners that are gone; at most 100 a call, [] when none is left.
 
@@ -299,7 +299,7 @@ class Ledger(LedgerOverview, LedgerRepairs):
             for claim, worker, attempt, overdue_ms, files in rows
         ]
 
-    @plainly
+    @translate_redis_errors
     async def isolate(self, claim_id: str) -> Isolated:
         """Split an expired claim that was taken over too often; noughts if that is not so (now)."""
         at = datetime.now(UTC).isoformat(timespec="milliseconds")
@@ -311,7 +311,7 @@ class Ledger(LedgerOverview, LedgerRepairs):
             telemetry.warn("claim.isolated", claim=claim_id, **isolated._asdict())
         return isolated
 
-    @plainly
+    @translate_redis_errors
     async def archived(self, names: Sequence[str]) -> int:
         """Note that files are out of the spool; return how many were not noted before."""
         keys = ["json_files_processed", "json_files_rejected", "out_of_spool", "counters",
@@ -322,13 +322,13 @@ class Ledger(LedgerOverview, LedgerRepairs):
             noted += int(await self._run("archived", keys, [joined]))
         return noted
 
-    @plainly
+    @translate_redis_errors
     async def forget(self) -> int:
         """Let go of up to 500 files that no listing can name any more; return how many."""
         args = [int(FORGET_AFTER_SECONDS * 1000), FILES_A_CALL_MAX]
         return int(await self._run("forget", ["out_of_spool"], args))
 
-    @plainly
+    @translate_redis_errors
     async def sweep(self, sweeper: str, names: Sequence[str]) -> int | None:
         """Put those of up to 500 names in line that nobody takes up; None if another one sweeps.
 
@@ -341,12 +341,12 @@ class Ledger(LedgerOverview, LedgerRepairs):
         swept = int(await self._run("sweep", keys, args))
         return None if swept < 0 else swept
 
-    @plainly
+    @translate_redis_errors
     async def swept(self, sweeper: str, pause_seconds: float) -> None:
         """End a sweep; nobody begins another one before the pause is over."""
         await self._run("swept", ["sweeper"], [sweeper, int(pause_seconds * 1000)])
 
-    @plainly
+    @translate_redis_errors
     async def prune(self) -> int:
         """Let go of workers not heard of for ten minutes; return how many."""
         keys = ["workers", "workers_since", "overlooked", "suspects"]

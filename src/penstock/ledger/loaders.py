@@ -1,6 +1,6 @@
 """How many loaders run in Lambda: counted in Redis, so that they do not start too many others."""
 
-from penstock.ledger.scripts import LedgerRedis, plainly
+from penstock.ledger.scripts import Scripts, translate_redis_errors
 
 START_PAUSE_SECONDS = 30.0
 """Between two starts, by whomever: what one more does is seen before the next is asked for."""
@@ -11,20 +11,20 @@ _RESERVED_SECONDS = 60.0  # a loader that was started and has not begun by then 
 class LedgerLoaders:
     """The loaders of one spool. A loader's name is what its starter or its own invocation says."""
 
-    def __init__(self, book: LedgerRedis) -> None:
+    def __init__(self, book: Scripts) -> None:
         self._book = book
 
-    @plainly
+    @translate_redis_errors
     async def enlist(self, name: str, seconds: float) -> int:
         """Note that a loader runs, for at most so long; return how many do. Safe to repeat."""
         return int(await self._book.run("enlist", ["loaders"], [name, int(seconds * 1000)]))
 
-    @plainly
+    @translate_redis_errors
     async def leave(self, name: str) -> int:
         """Let go of a loader that has ended, or could not be started; return how many are left."""
         return int(await self._book.run("leave", ["loaders"], [name]))
 
-    @plainly
+    @translate_redis_errors
     async def reserve(self, name: str, most: int) -> bool:
         """Make room for one more loader; False if `most` run, or one was started a moment ago."""
         keys = ["loaders", "loader_started", "counters"]

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, cast
 
 from penstock.ledger.reads import LedgerReads, paired_sizes, size_commands
 from penstock.ledger.repairs import said
-from penstock.ledger.scripts import plainly
+from penstock.ledger.scripts import translate_redis_errors
 from penstock.model import PutBack
 
 _MEASURED = ("json_files_processing", "json_files_processed", "json_files_rejected",
@@ -66,7 +66,7 @@ class FileStory:
 class LedgerOverview(LedgerReads):
     """What a status page, a console or a person who asks for one file needs."""
 
-    @plainly
+    @translate_redis_errors
     async def overview(self) -> Overview:
         """Return the ledger at a glance."""
         key = self._book.key
@@ -87,7 +87,7 @@ class LedgerOverview(LedgerReads):
             None if until_ms is None else at - float(until_ms) / 1000,
         )
 
-    @plainly
+    @translate_redis_errors
     async def memory(self) -> Memory:
         """Return what Redis holds, as it estimates it."""
         async with self._book.client.pipeline(transaction=False) as pipe:
@@ -98,7 +98,7 @@ class LedgerOverview(LedgerReads):
         ledger_bytes = sum(cast("int", size or 0) for size in measured)
         return Memory(info["used_memory"], info.get("maxmemory", 0), ledger_bytes)
 
-    @plainly
+    @translate_redis_errors
     async def story(self, name: str) -> FileStory:
         """Return all that the ledger knows of one file."""
         key = self._book.key

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
-from penstock.ledger.scripts import LedgerRedis, plainly
+from penstock.ledger.scripts import Scripts, translate_redis_errors
 
 FILES_A_CALL_MAX = 500  # keeps every script near 1 ms, in which Redis serves nobody else
 _STATES: tuple[str, ...] = ("processing", "processed", "archived", "rejected", "retry")
@@ -33,16 +33,16 @@ class HeldClaim(NamedTuple):
 class LedgerReads:
     """The read-only half of the ledger: enough for a status page or a console."""
 
-    def __init__(self, book: LedgerRedis) -> None:
+    def __init__(self, book: Scripts) -> None:
         self._book = book
 
-    @plainly
+    @translate_redis_errors
     async def counters(self) -> dict[str, int]:
         """Return what has been counted since this ledger began, by name."""
         counted = await self._book.client.hgetall(self._book.key("counters"))  # type: ignore[misc]
         return {name: int(value) for name, value in cast("dict[str, str]", counted).items()}
 
-    @plainly
+    @translate_redis_errors
     async def sizes(self) -> dict[str, int]:
         """Return how many files are in each state, and how many claims there are."""
         counts, _ = await self._sizes_and_counters()
@@ -54,7 +54,7 @@ class LedgerReads:
             size_commands(pipe, self._book.key)
             return paired_sizes(await pipe.execute())
 
-    @plainly
+    @translate_redis_errors
     async def states(self, names: Sequence[str]) -> list[str]:
         """Return the state of each of up to 500 names.
 
@@ -73,7 +73,7 @@ class LedgerReads:
             for row in zip(*columns, strict=True)
         ]
 
-    @plainly
+    @translate_redis_errors
     async def processed(self, skip: int, files_max: int) -> Sequence[str]:
         """Return the names longest processed and still in the spool, after `skip`.
 
@@ -83,7 +83,7 @@ class LedgerReads:
         names = await self._book.client.zrange(self._book.key("json_files_processed"), skip, last)
         return cast("list[str]", names)
 
-    @plainly
+    @translate_redis_errors
     async def rejected(self, cursor: int) -> tuple[int, Mapping[str, str]]:
         """Return the next cursor and some rejected files still in the spool: name to JSON.
 
@@ -94,7 +94,7 @@ class LedgerReads:
         )  # type: ignore[misc]
         return cast("tuple[int, dict[str, str]]", scanned)
 
-    @plainly
+    @translate_redis_errors
     async def scan(self, state: str, cursor: int) -> tuple[int, Sequence[str]]:
         """Return the next cursor and some names of files in a state (one of those of `states`).
 
@@ -106,7 +106,7 @@ class LedgerReads:
         cursor, found = await scan(key, cursor, count=FILES_A_CALL_MAX)
         return cursor, list(found) if is_hash else [name for name, _ in found]
 
-    @plainly
+    @translate_redis_errors
     async def claims(self, most: int = 100) -> Sequence[HeldClaim]:
         """Return the oldest claims, the oldest first."""
         flat = await self._book.run("age", ["claims"], [self._book.key("claim:"), most])
@@ -116,7 +116,7 @@ class LedgerReads:
             for c, worker, attempt, age, overdue, files in rows
         ]
 
-    @plainly
+    @translate_redis_errors
     async def workers(self) -> dict[str, tuple[float, float]]:
         """Return, by worker, since when it is known and when it last claimed: Unix seconds."""
         async with self._book.client.pipeline(transaction=True) as pipe:
@@ -127,12 +127,12 @@ class LedgerReads:
             worker: (float(since.get(worker, at)) / 1000, float(at) / 1000) for worker, at in seen
         }
 
-    @plainly
+    @translate_redis_errors
     async def frontier(self) -> str:
         """Return the listing cursor up to which every file has been claimed once; may be empty."""
         return cast("str", await self._book.client.get(self._book.key("frontier")) or "")
 
-    @plainly
+    @translate_redis_errors
     async def verify(self) -> Sequence[str]:
         """Return a sentence for each conservation law that does not hold; none is as it must be.
 

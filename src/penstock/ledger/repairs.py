@@ -8,7 +8,7 @@ Held first, then moved: so no worker takes the file for a new one, without what 
 import json
 from collections.abc import Mapping, Sequence
 
-from penstock.ledger.scripts import LedgerRedis, plainly
+from penstock.ledger.scripts import Scripts, translate_redis_errors
 from penstock.model import LISTING_SECONDS_MAX, PutBack
 
 FORGET_AFTER_SECONDS = 2 * LISTING_SECONDS_MAX
@@ -21,9 +21,9 @@ HOLD_SECONDS = 120.0
 class LedgerRepairs:
     """What an operator does to the ledger, beside workers and archivers that go on meanwhile."""
 
-    _book: LedgerRedis
+    _book: Scripts
 
-    @plainly
+    @translate_redis_errors
     async def hold(
         self, files: Mapping[str, PutBack], *, left_for_seconds: float = FORGET_AFTER_SECONDS
     ) -> Mapping[str, str]:
@@ -41,7 +41,7 @@ class LedgerRepairs:
         words = await self._book.run("hold", keys, args)
         return dict(zip(files, words, strict=True))
 
-    @plainly
+    @translate_redis_errors
     async def put_back(self, inside: Sequence[str], outside: Mapping[str, PutBack]) -> int:
         """End a hold: files that are `inside` the spool are due now, those `outside` let go of.
 
@@ -52,7 +52,7 @@ class LedgerRepairs:
             args += [name, _said(name, put_back)]
         return int(await self._book.run("put_back", ["retry", "put_back", "counters"], args))
 
-    @plainly
+    @translate_redis_errors
     async def let_go(self, names: Sequence[str]) -> None:
         """Forget files that left the spool and were discarded: nobody is to look for them."""
         if names:

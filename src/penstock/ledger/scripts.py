@@ -22,7 +22,7 @@ _VERSION_MIN = (6, 2)  # ZMSCORE
 _ALL_BUSY = "No connection available."  # all that tells it: redis-py has no class for it
 
 
-def plainly(operation: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
+def translate_redis_errors(operation: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
     """Turn redis-py's errors into ours: what may pass is Again, what a person must mend is Halt.
 
     None of them is ever taken for "nothing to claim".
@@ -66,7 +66,7 @@ def _is_passing(text: str) -> bool:
     return any(text.startswith(code) or f"-{code}" in text for code in codes)
 
 
-class LedgerRedis:
+class Scripts:
     """One spool's keys and scripts at one Redis. `clock` replaces ledger_clock.lua in a test."""
 
     def __init__(self, client: "redis.Redis", spool: str, *, clock: str | None = None) -> None:

@@ -8,8 +8,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
-from penstock.operate.observe_spool import Spool
 from penstock.operate.snapshot import Snapshot
+from penstock.operate.spool_view import Spool
 from penstock.settings import Status
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"

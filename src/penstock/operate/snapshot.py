@@ -8,7 +8,7 @@ from typing import Any, Final, cast
 from penstock.ledger.overview import Memory, Overview
 from penstock.ledger.reads import HeldClaim
 from penstock.model import QueueDepth
-from penstock.operate.observe_spool import Spool
+from penstock.operate.spool_view import Spool
 
 RATES: Final = ("files_processed", "files_archived", "files_rejected", "records_sent", "bytes_sent")
 """The counters of which rates are shown."""

@@ -13,8 +13,8 @@ import msgspec
 
 from penstock.model import Document, RecordReject, Selected
 from penstock.records import expression
+from penstock.records.compile import Code, Uncompiled, compiled
 from penstock.records.expression import EVALUATION_ERRORS, Expression, failure
-from penstock.records.selection_compiler import Code, Uncompiled, compiled
 
 # What SQS refuses in a body and JSON can hold only inside strings, where it may be escaped.
 _NONCHARACTER: Final = re.compile(rb"\xef\xbf[\xbe\xbf]")

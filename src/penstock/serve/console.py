@@ -25,9 +25,9 @@ from aiohttp import hdrs, web
 
 from penstock import wiring
 from penstock.errors import Again, Halt
-from penstock.operate import metrics, putting_back
-from penstock.operate.observe import Observer
-from penstock.operate.places import Places, RejectedFile, places, rejected_file
+from penstock.operate import metrics, requeue
+from penstock.operate.observer import Observer
+from penstock.operate.spool_files import Places, RejectedFile, places, rejected_file
 from penstock.serve.web import Refused
 from penstock.settings import Settings
 
@@ -198,7 +198,7 @@ class Console:
             found = {n: where.rejected_one(n) for n in names if where.has_rejected(n)}
             found |= await self._rejected_in_ledger()
             chosen = [found[name] for name in dict.fromkeys(names) if name in found]
-            report = await putting_back.retried(
+            report = await requeue.retried(
                 self._settings, book, where, chosen, stop=self._stop, patience_seconds=0.0
             )
         except Halt as error:
@@ -220,7 +220,7 @@ class Console:
 
     async def _rejected_in_ledger(self) -> dict[str, RejectedFile]:
         try:
-            reasons = await putting_back.rejected_in_ledger(await self._observer.ledger())
+            reasons = await requeue.rejected_in_ledger(await self._observer.ledger())
         except (Again, Halt):
             return {}  # Redis is away: what lies in the rejects directory is shown all the same
         return {name: rejected_file(name, text, moved=False) for name, text in reasons.items()}

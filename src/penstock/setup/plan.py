@@ -19,7 +19,7 @@ from penstock.setup.plan_prices import (
     PRICES,
 )
 from penstock.sqs.batch import batches
-from penstock.sqs.pack import BILLED_BYTES, Packer
+from penstock.sqs.packer import BILLED_BYTES, Packer
 
 
 class Cpu(NamedTuple):
@@ -49,7 +49,7 @@ LOADER_MB: Final = 1769  # one vCPU; below it Lambda gives a share of one
 SMALL_MB: Final = 512  # archiver and checker
 START_SECONDS: Final = 2.0  # of an invocation that finds nothing to do
 CLAIM_LINE_BYTES: Final = 700  # one line of JSON a claim; a test measures it
-CLOUDWATCH_METRICS: Final = 21  # those of the functions, aws/lambdas.py
+CLOUDWATCH_METRICS: Final = 21  # those of the functions, aws/handlers.py
 CLOUDWATCH_ALARMS: Final = 9  # of the template
 ZONES: Final = 2
 ENDPOINTS: Final = 3  # of the template in a VPC: SQS, Secrets Manager, Lambda

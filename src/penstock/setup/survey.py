@@ -12,8 +12,8 @@ from typing import Any, Final, cast
 import msgspec
 
 from penstock.errors import Halt, Reject
+from penstock.file_names import is_draft, is_safe
 from penstock.model import Document
-from penstock.names import is_draft, is_safe
 from penstock.records.decode import Decoder
 from penstock.records.preamble import Preamble
 

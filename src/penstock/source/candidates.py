@@ -15,8 +15,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from penstock import telemetry
-from penstock.edges import Source
 from penstock.model import LISTING_SECONDS_MAX, Page
+from penstock.ports import Source
 
 _EMPTY_SECONDS = 0.05  # an empty listing answers all lanes that ask within this time, or longer
 

@@ -13,10 +13,10 @@ from collections.abc import Mapping, MutableSequence, Sequence
 from pathlib import Path
 from typing import Literal
 
-from penstock import names
-from penstock.edges import Moved
+from penstock import file_names
 from penstock.errors import Again, Halt
 from penstock.model import FileRead, Page, Unread
+from penstock.ports import Moved
 from penstock.source import moves as moving
 from penstock.source.index import AT_HAND_SECONDS, Index
 
@@ -100,13 +100,13 @@ class DirectorySource:
         files: MutableSequence[FileRead],
     ) -> int:
         """Read files until that monotonic time; return how many bytes more may be read, if any."""
-        safe = names.are_safe(wanted)
+        safe = file_names.are_safe(wanted)
         now = time.time()
         read, clock, keep = self._read_one, time.monotonic, files.append
         for name in wanted:
             if files and (bytes_max <= 0 or clock() > until_seconds):
                 return max(bytes_max, 0)
-            if safe or names.is_safe(name):
+            if safe or file_names.is_safe(name):
                 file = read(name, now)
             else:
                 file = FileRead(name, Unread.VANISHED, 0, 0.0, "not a name that Penstock lists")
@@ -181,8 +181,8 @@ class DirectorySource:
     def _move(self, folders: moving.Folders, wanted: Sequence[str]) -> Sequence[Moved]:
         """Move files of one hour at once, as most are; one by one what is anything else."""
         moved: list[Moved] = []
-        safe = names.are_safe(wanted)
-        for hour, run in names.by_hour(wanted):
+        safe = file_names.are_safe(wanted)
+        for hour, run in file_names.by_hour(wanted):
             folders.make_room()
             if safe and hour and (fd := self._opened(folders, hour)) is not None:
                 moved += moving.move_all(self._fd, run, fd, f"{folders.root}/{hour}")
@@ -199,10 +199,10 @@ class DirectorySource:
             return None
 
     def _archive_one(self, folders: moving.Folders, name: str) -> Moved:
-        if not names.is_safe(name):  # before its time is looked for, or its folder made
+        if not file_names.is_safe(name):  # before its time is looked for, or its folder made
             return Moved(name, vanished=True)
         try:
-            folder = names.hour_of(name) or self._hour_of_change(name)
+            folder = file_names.hour_of(name) or self._hour_of_change(name)
             return moving.move(self._fd, name, folders.open(folder), f"{folders.root}/{folder}")
         except OSError as error:
             if error.errno == errno.ENOENT:
@@ -212,9 +212,9 @@ class DirectorySource:
     def _hour_of_change(self, name: str) -> str:
         status = os.stat(name, dir_fd=self._fd, follow_symlinks=False)
         try:
-            return names.hour_of_time(status.st_mtime)
+            return file_names.hour_of_time(status.st_mtime)
         except (ValueError, OverflowError):  # a time of change that nobody's clock showed
-            return names.hour_of_time(status.st_ctime)
+            return file_names.hour_of_time(status.st_ctime)
 
     async def reject(self, reasons: Mapping[str, str]) -> Sequence[Moved]:
         """See `Source.reject`."""
@@ -242,7 +242,7 @@ class DirectorySource:
                 if moving.exists(to_fd, name) and not moving.same(self._fd, to_fd, name):
                     where = self._rejects_directory
                     return Moved(name, f"{where}/{name} exists and differs; rename one of the two")
-                moving.write_new(to_fd, name + names.REASON_SUFFIX, reason)
+                moving.write_new(to_fd, name + file_names.REASON_SUFFIX, reason)
             return moving.move(self._fd, name, to_fd, str(self._rejects_directory))
         except OSError as error:
             return Moved(name, f"reject {name} to {self._rejects_directory}: {error.strerror}")

@@ -10,10 +10,10 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
-from penstock import names
-from penstock.edges import Moved
+from penstock import file_names
 from penstock.errors import Again
 from penstock.model import FileRead, Page, Unread
+from penstock.ports import Moved
 from penstock.source import frames as wire
 from penstock.source.http import HttpSite
 
@@ -68,8 +68,8 @@ class ServerSource:
         except (msgspec.DecodeError, RecursionError) as error:
             raise Again(f"list: the server's answer is not a listing: {error}") from None
         entries, ignored = listing.files, listing.ignored
-        if not names.are_safe([file.name for file in entries]):
-            entries = [file for file in entries if names.is_safe(file.name)]
+        if not file_names.are_safe([file.name for file in entries]):
+            entries = [file for file in entries if file_names.is_safe(file.name)]
             ignored += len(listing.files) - len(entries)
         files = {file.name: file for file in entries}
         return Page([*files.values()], listing.cursor, began, ignored)

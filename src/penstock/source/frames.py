@@ -16,9 +16,9 @@ from typing import Annotated
 
 import msgspec
 
-from penstock.edges import Moved
 from penstock.errors import Again
 from penstock.model import FileRead, ListedFile, Unread
+from penstock.ports import Moved
 
 FRAME_TYPE = "application/vnd.penstock.files"
 PAGE_FILES_MAX = 10_000
@@ -80,7 +80,7 @@ class RejectRequest(msgspec.Struct):
 
 
 class MovedEntry(msgspec.Struct, omit_defaults=True):
-    """What became of one name, as in penstock.edges.Moved."""
+    """What became of one name, as in penstock.ports.Moved."""
 
     name: str
     error: str = ""

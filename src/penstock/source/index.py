@@ -30,7 +30,7 @@ from typing import NamedTuple, cast
 
 from inotify_simple import INotify, flags
 
-from penstock import names, telemetry
+from penstock import file_names, telemetry
 from penstock.errors import Again, Halt
 from penstock.model import LISTING_SECONDS_MAX, ListedFile
 from penstock.source.settling import Settling
@@ -472,7 +472,7 @@ class Index:
                 self._sure = False
                 self.overflows += bool(mask & _OVERFLOW)
                 self._scan_now.set()
-            elif mask & _DIRECTORY or not (self._matches(name) and names.is_safe(name)):
+            elif mask & _DIRECTORY or not (self._matches(name) and file_names.is_safe(name)):
                 continue  # what it is, the next scan counts
             elif mask & _GONE:
                 self._closed.discard(name)
@@ -564,11 +564,11 @@ class Index:
                         for entry in unknown
                         if matches(entry.name) and entry.is_file(follow_symlinks=False)
                     ]
-                    if not names.are_safe(found):
-                        found = [*filter(names.is_safe, found)]
+                    if not file_names.are_safe(found):
+                        found = [*filter(file_names.is_safe, found)]
                     if len(found) < len(unknown):
                         others = {entry.name for entry in unknown}.difference(found)
-                        ignored += sum(not names.is_draft(name) for name in others)
+                        ignored += sum(not file_names.is_draft(name) for name in others)
                     new.update(dict.fromkeys(found, _UNPLACED))
         except OSError as error:
             raise Again(f"list {self._spool}: {error.strerror}") from None

@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
-from penstock import names
-from penstock.edges import Moved
+from penstock import file_names
+from penstock.ports import Moved
 
 _RENAME_NOREPLACE = 1  # <linux/fs.h>
 _COMPARE_BYTES = 1 << 20
@@ -96,7 +96,7 @@ def move(from_fd: int, name: str, to_fd: int, to_path: str) -> Moved:
     An equal file at the target means that it was moved before; a different one is an error, and
     both stay where they are. A name outside the alphabet, or gone from the spool, has vanished.
     """
-    if not names.is_safe(name):
+    if not file_names.is_safe(name):
         return Moved(name, vanished=True)
     try:
         _place(from_fd, to_fd, name)
@@ -115,7 +115,7 @@ def move(from_fd: int, name: str, to_fd: int, to_path: str) -> Moved:
 
 def delete(from_fd: int, name: str) -> Moved:
     """Delete a processed file; one that is gone already was deleted before."""
-    if not names.is_safe(name):
+    if not file_names.is_safe(name):
         return Moved(name, vanished=True)
     try:
         os.unlink(name, dir_fd=from_fd)
@@ -238,7 +238,7 @@ def _draft(name: str) -> str:
 
 def exists(fd: int, name: str) -> bool:
     """Tell whether a directory has an entry `name`, of whatever kind; a wrong name is none."""
-    if not names.is_safe(name):
+    if not file_names.is_safe(name):
         return False
     try:
         os.stat(name, dir_fd=fd, follow_symlinks=False)

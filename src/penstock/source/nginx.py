@@ -16,10 +16,10 @@ from http import HTTPStatus
 from typing import Literal
 from urllib.parse import urlsplit
 
-from penstock import names, telemetry
-from penstock.edges import Moved
+from penstock import file_names, telemetry
 from penstock.errors import Halt
 from penstock.model import FileRead, ListedFile, Page, Unread
+from penstock.ports import Moved
 from penstock.source import nginx_listing as listings
 from penstock.source.http import HttpSite, Reply, content_length
 from penstock.source.nginx_backlog import Backlog
@@ -104,9 +104,9 @@ class NginxSource:
         ignored = 0
         for entry in listing.entries:
             name = entry.name
-            if entry.type == "file" and self._matches(name) and names.is_safe(name):
+            if entry.type == "file" and self._matches(name) and file_names.is_safe(name):
                 found[name] = entry
-            elif not names.is_draft(name):
+            elif not file_names.is_draft(name):
                 ignored += 1
         self._settling.keep(found.keys())
         self._backlog.fill(found.keys(), ignored=ignored, began_seconds=began)
@@ -162,7 +162,7 @@ class NginxSource:
     ) -> Mapping[int, FileRead]:
         """Read the files at some places of `wanted` while there is room; return them by place."""
         read: dict[int, FileRead] = {}
-        left: Sequence[int] = [place for place in places if names.is_safe(wanted[place])]
+        left: Sequence[int] = [place for place in places if file_names.is_safe(wanted[place])]
         if len(left) < len(places):
             for place in set(places).difference(left):
                 read[place] = FileRead(wanted[place], Unread.VANISHED, 0, 0.0, _NO_NAME)

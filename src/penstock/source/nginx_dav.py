@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 from enum import Enum, auto
 from http import HTTPStatus
 
-from penstock import names
-from penstock.edges import Moved
+from penstock import file_names
 from penstock.errors import Halt
+from penstock.ports import Moved
 from penstock.source import nginx_listing as listings
 from penstock.source.http import HttpSite, Reply, content_length
 from penstock.source.nginx_many import each
@@ -72,21 +72,23 @@ class Dav:
 
     async def archive(self, name: str) -> Moved:
         """Move one processed file into the archive; see `Source.archive`."""
-        if not names.is_safe(name):
+        if not file_names.is_safe(name):
             return Moved(name, vanished=True)
-        folder = names.hour_of(name)
+        folder = file_names.hour_of(name)
         if folder is None:
             there = await self._look_at(name)
             if there.status == HTTPStatus.NOT_FOUND:
                 return Moved(name, vanished=True)
             if there.status != HTTPStatus.OK:
                 return Moved(name, _refused(f"look at {name}", there))
-            folder = names.hour_of_time(listings.time_of(there.headers.get("Last-Modified", "")))
+            folder = file_names.hour_of_time(
+                listings.time_of(there.headers.get("Last-Modified", ""))
+            )
         return await self._move(name, f"{self._archive}/{folder}")
 
     async def delete(self, name: str) -> Moved:
         """Delete one processed file; one that is gone already was deleted before."""
-        if not names.is_safe(name):
+        if not file_names.is_safe(name):
             return Moved(name, vanished=True)
         reply = await self._call("DELETE", path_of(self._spool, name))
         if reply.status == HTTPStatus.NOT_FOUND:
@@ -100,7 +102,7 @@ class Dav:
         The reason is there before the file: a crash between them repeats, and loses nothing.
         """
         name, reason = item
-        if not names.is_safe(name):
+        if not file_names.is_safe(name):
             return Moved(name, vanished=True)
         state = await self._compare(name, self._rejects)
         if state is _State.DIFFERS:
@@ -109,7 +111,7 @@ class Dav:
             return Moved(name)
         if (await self._look_at(name)).status == HTTPStatus.NOT_FOUND:
             return Moved(name, vanished=True)
-        target = path_of(self._rejects, name + names.REASON_SUFFIX)
+        target = path_of(self._rejects, name + file_names.REASON_SUFFIX)
         reply = await self._call("PUT", target, body=reason.encode())
         if reply.status not in _DONE:
             return Moved(name, _refused(f"reject {name}: write its reason", reply))
@@ -205,7 +207,7 @@ class Dav:
 
         Folders that are past their time and have nothing in them are removed on the way.
         """
-        first_kept = names.hour_of_time(before_seconds)
+        first_kept = file_names.hour_of_time(before_seconds)
         for entry in sorted((await self._list(folder)).entries, key=lambda entry: entry.name):
             if entry.type != "directory" or not _DIGITS[depth].fullmatch(entry.name):
                 continue
@@ -235,7 +237,7 @@ class Dav:
         files = (await self._list(below)).entries
         if not await self._is_unchanged(folder, entry, before_seconds):  # while we listed it
             return ()
-        return [path_of(below, file.name) for file in files if names.is_safe(file.name)]
+        return [path_of(below, file.name) for file in files if file_names.is_safe(file.name)]
 
     async def _is_unchanged(
         self, folder: str, entry: listings.Entry, before_seconds: float

@@ -89,7 +89,7 @@ _reply_decoder = msgspec.json.Decoder(_Reply)
 _error_decoder = msgspec.json.Decoder(_Error)
 
 
-class Outcome(msgspec.Struct):
+class BatchOutcome(msgspec.Struct):
     """What one call made of its messages; each is in exactly one of the lists.
 
     `again` were not taken, `unknown` perhaps were, `garbled` were, but as something else (their MD5
@@ -154,26 +154,28 @@ def error_of(body: bytes, query_error: str) -> tuple[str, str]:
     return code, (error.lower or error.upper)[:_REASON_CHARACTERS_MAX]
 
 
-def outcome_of(batch: Sequence[Message], status: int, query_error: str, body: bytes) -> Outcome:
+def outcome_of(
+    batch: Sequence[Message], status: int, query_error: str, body: bytes
+) -> BatchOutcome:
     """Sort the messages of a call by its reply: HTTP status, x-amzn-query-error and body."""
     if status != _HTTP_OK:
         return _outcome_of_error(batch, status, *error_of(body, query_error))
     try:
         reply = _reply_decoder.decode(body)
     except msgspec.MsgspecError as error:
-        return Outcome(unknown=list(batch), cause=f"the reply is not SQS's ({error})")
+        return BatchOutcome(unknown=list(batch), cause=f"the reply is not SQS's ({error})")
     waiting = {str(message.index): message for message in batch}
     try:
         taken = [(waiting.pop(receipt.id), receipt.md5) for receipt in reply.successful]
         refused = [(waiting.pop(refusal.id), refusal) for refusal in reply.failed]
     except KeyError:
         # Someone else's reply: then its receipts prove nothing about our messages either.
-        return Outcome(
+        return BatchOutcome(
             unknown=list(batch),
             halt="the reply names an entry that was not sent, or names one twice; see what "
             "stands between here and SQS",
         )
-    outcome = Outcome()
+    outcome = BatchOutcome()
     for message, md5 in taken:
         _take_receipt(outcome, message, md5)
     for message, refusal in refused:
@@ -184,26 +186,26 @@ def outcome_of(batch: Sequence[Message], status: int, query_error: str, body: by
     return outcome
 
 
-def _outcome_of_error(batch: Sequence[Message], status: int, code: str, text: str) -> Outcome:
+def _outcome_of_error(batch: Sequence[Message], status: int, code: str, text: str) -> BatchOutcome:
     cause = f"HTTP {status} {code}: {text}" if code else f"HTTP {status}: {text}"
     messages = list(batch)
     match kind_of_call(code, status):
         case Kind.THROTTLED:
-            return Outcome(again=messages, throttled=True, cause=cause)
+            return BatchOutcome(again=messages, throttled=True, cause=cause)
         case Kind.AGAIN:
-            return Outcome(again=messages, cause=cause)
+            return BatchOutcome(again=messages, cause=cause)
         case Kind.UNKNOWN:
-            return Outcome(unknown=messages, cause=cause)
+            return BatchOutcome(unknown=messages, cause=cause)
         case Kind.SPLIT | Kind.REJECT if len(messages) > 1:
             # It may be one message's fault alone: halving finds it, its neighbours get through.
-            return Outcome(split=messages, cause=cause)
+            return BatchOutcome(split=messages, cause=cause)
         case Kind.SPLIT | Kind.REJECT:
-            return Outcome(rejected=[MessageReject(messages[0], f"SQS refuses it: {cause}")])
+            return BatchOutcome(rejected=[MessageReject(messages[0], f"SQS refuses it: {cause}")])
         case Kind.HALT:
-            return Outcome(again=messages, halt=f"{cause}; {remedy_of(code)}")
+            return BatchOutcome(again=messages, halt=f"{cause}; {remedy_of(code)}")
 
 
-def _take_receipt(outcome: Outcome, message: Message, md5: str) -> None:
+def _take_receipt(outcome: BatchOutcome, message: Message, md5: str) -> None:
     if md5 == hashlib.md5(message.body, usedforsecurity=False).hexdigest():
         outcome.confirmed.append(message)
     else:
@@ -211,7 +213,7 @@ def _take_receipt(outcome: Outcome, message: Message, md5: str) -> None:
         outcome.cause = f"message {message.id} was stored with MD5 {md5 or '(none)'}, not its own"
 
 
-def _take_refusal(outcome: Outcome, message: Message, refusal: _Refusal) -> None:
+def _take_refusal(outcome: BatchOutcome, message: Message, refusal: _Refusal) -> None:
     text = f"{short_code(refusal.code)}: {refusal.message[:_REASON_CHARACTERS_MAX]}"
     kind = kind_of_entry(refusal.code, sender_fault=refusal.sender_fault)
     if kind is Kind.REJECT:

@@ -29,11 +29,11 @@ from typing import Final
 from penstock import telemetry
 from penstock.errors import Again, Halt
 from penstock.model import Message, MessageReject, QueueDepth, QueueLimits, Sent
-from penstock.sqs.batch import Outcome, batches, outcome_of, request_body
-from penstock.sqs.gate import Gate
+from penstock.sqs.attributes import read_depth, read_limits
+from penstock.sqs.batch import BatchOutcome, batches, outcome_of, request_body
+from penstock.sqs.client import SqsClient
 from penstock.sqs.http import NoReplyError, NotSentError
-from penstock.sqs.limits import read_depth, read_limits
-from penstock.sqs.wire import Wire
+from penstock.sqs.limiter import ConcurrencyLimiter
 
 # Full jitter: each pause is uniform between 0 and min(5 s, 0.1 s * 2^tries). Source: "Exponential
 # Backoff And Jitter", AWS Architecture Blog. 5 s is small beside a lease of 60 s.
@@ -92,14 +92,14 @@ class SqsQueue:
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
         self._url = url
-        self._wire = Wire(
+        self._wire = SqsClient(
             url,
             endpoint_url=endpoint_url,
             region=region,
             timeout_seconds=timeout_seconds,
             monotonic=monotonic,
         )
-        self._gate = Gate(connections)
+        self._gate = ConcurrencyLimiter(connections)
         self._large = asyncio.Semaphore(_LARGE_IN_FLIGHT_MAX)
         self._monotonic = monotonic
         self._sleep = sleep
@@ -180,7 +180,7 @@ class SqsQueue:
                 self._report(outcome.cause, tries)
                 await self._pause(run, tries)
 
-    async def _call_and_tell(self, run: _Run, batch: Sequence[Message]) -> Outcome:
+    async def _call_and_tell(self, run: _Run, batch: Sequence[Message]) -> BatchOutcome:
         """Make one call, unless the run has failed, and tell of its receipts.
 
         The place is kept until they are told of: what a worker's death can repeat is what its
@@ -190,7 +190,7 @@ class SqsQueue:
         throttled = False
         try:
             if run.failure is not None:
-                return Outcome()
+                return BatchOutcome()
             outcome = await self._call(run, batch)
             throttled = outcome.throttled
             await self._take(run, outcome)
@@ -198,7 +198,7 @@ class SqsQueue:
             self._gate.leave(ticket, throttled=throttled)
         return outcome
 
-    async def _call(self, run: _Run, batch: Sequence[Message]) -> Outcome:
+    async def _call(self, run: _Run, batch: Sequence[Message]) -> BatchOutcome:
         """Make one call, unless its time is over; return what became of each message."""
         try:
             body = request_body(self._url, batch, run.group)
@@ -210,9 +210,9 @@ class SqsQueue:
                 return outcome_of(batch, *reply)
             return await asyncio.to_thread(outcome_of, batch, *reply)
         except NotSentError as error:
-            return Outcome(again=list(batch), cause=str(error))
+            return BatchOutcome(again=list(batch), cause=str(error))
         except NoReplyError as error:
-            return Outcome(unknown=list(batch), cause=str(error))
+            return BatchOutcome(unknown=list(batch), cause=str(error))
 
     def _note_try(self, run: _Run, batch: Sequence[Message]) -> None:
         """Refuse a call that the lease does not cover; count what it may repeat."""
@@ -229,7 +229,7 @@ class SqsQueue:
                 run.unknown.discard(message.index)
                 run.possible_repeats += 1
 
-    async def _take(self, run: _Run, outcome: Outcome) -> None:
+    async def _take(self, run: _Run, outcome: BatchOutcome) -> None:
         """Keep what a call brought; tell of receipts before anything else happens."""
         run.throttled += outcome.throttled
         run.rejected += outcome.rejected

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from penstock import names, wiring
-from penstock.edges import Source
+from penstock import file_names, wiring
 from penstock.errors import Again
 from penstock.model import Unread
+from penstock.ports import Source
 from penstock.settings import Settings
 from penstock.source.frames import PAGE_FILES_MAX
 
@@ -160,7 +160,7 @@ class DirectoryView:
                     entry.name
                     for entry in listing
                     if self._matches(entry.name)
-                    and names.is_safe(entry.name)
+                    and file_names.is_safe(entry.name)
                     and entry.is_file(follow_symlinks=False)
                 )
         except OSError as error:
@@ -186,7 +186,7 @@ class DirectoryView:
         count = 0
         with contextlib.suppress(OSError), os.scandir(self._rejects_directory) as listing:
             for entry in listing:
-                count += entry.name.endswith(names.REASON_SUFFIX)
+                count += entry.name.endswith(file_names.REASON_SUFFIX)
                 if count == _KEPT_MAX:
                     break
         return count

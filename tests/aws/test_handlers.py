@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import redis.asyncio as redis
 
-from penstock.aws import lambda_process, lambdas
+from penstock.aws import handlers, invocation
 from penstock.errors import Again, Halt
 from penstock.settings import Settings
 from penstock.setup.plan import CLAIM_LINE_BYTES
@@ -20,7 +20,7 @@ from support.box import Box
 from support.lambda_runtime import Answer, LambdaFunction
 from support.sqs_stub import Fault
 
-LAMBDAS = Path(lambdas.__file__)
+LAMBDAS = Path(handlers.__file__)
 HANDLERS = ("sqs_loader", "json_files_processed_archiver", "json_files_processing_checker")
 
 
@@ -127,7 +127,7 @@ async def here(
     """Call a handler in this process; in a thread, because it runs an event loop of its own."""
     for name, value in environment(box, **more).items():
         monkeypatch.setenv(name, value)
-    return await asyncio.to_thread(getattr(lambdas, handler), {}, Context())
+    return await asyncio.to_thread(getattr(handlers, handler), {}, Context())
 
 
 class Context:
@@ -152,8 +152,8 @@ def metrics(printed: str) -> dict[str, Any]:
 @pytest.fixture(autouse=True)
 def _a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let no test find what another left in a warm process."""
-    process = lambda_process.LambdaProcess()
-    monkeypatch.setattr(lambdas, "_process", process)
+    process = invocation.LambdaProcess()
+    monkeypatch.setattr(handlers, "_process", process)
     yield
     process.close()
 
@@ -239,7 +239,7 @@ def test_when_a_function_begins_to_end(
     left: float, budget: float, stop: float, grace: float
 ) -> None:
     """No claim in the last minute, no sending in the last 20 s; in a shorter life, shares."""
-    assert lambda_process.deadline(left) == (
+    assert invocation.deadline(left) == (
         pytest.approx(budget), pytest.approx(stop), pytest.approx(grace),
     )  # fmt: skip
 
@@ -253,15 +253,15 @@ async def test_what_setting_up_takes_is_part_of_its_time(
         await asyncio.sleep(0.3)
         return known
 
-    monkeypatch.setattr(lambda_process, "with_secrets", slow)
+    monkeypatch.setattr(invocation, "with_secrets", slow)
     for name, value in environment(box).items():
         monkeypatch.setenv(name, value)
 
-    async def work(run: lambda_process.Invocation) -> float:
+    async def work(run: invocation.Invocation) -> float:
         await asyncio.sleep(0.2)  # connections, say
         return run.budget_seconds
 
-    left_seconds = await asyncio.to_thread(lambdas._process.run, Context(), work)
+    left_seconds = await asyncio.to_thread(handlers._process.run, Context(), work)
     assert left_seconds == pytest.approx(840 - 0.5, abs=0.2)
     assert left_seconds < 840 - 0.5
 
@@ -281,7 +281,7 @@ def test_the_handlers_are_thin() -> None:
 
 def test_the_handlers_need_no_command_line() -> None:
     """What runs in Lambda imports neither the command line nor the embedded parts' packages."""
-    code = "import sys, penstock.aws.lambdas; print(*sys.modules)"
+    code = "import sys, penstock.aws.handlers; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     top = {name.partition(".")[0] for name in done.stdout.split()}
     assert "aws_lambda_powertools" in top
@@ -290,6 +290,10 @@ def test_the_handlers_need_no_command_line() -> None:
 
 def test_every_metric_is_in_its_tally() -> None:
     """What is measured is a figure of the function that measures it."""
-    tallies = (lambdas.loader.Tally, lambdas.archiver.ArchiverTally, lambdas.checker.CheckerTally)
+    tallies = (
+        handlers.loader.Tally,
+        handlers.archiver.ArchiverTally,
+        handlers.checker.CheckerTally,
+    )
     for handler, tally in zip(HANDLERS, tallies, strict=True):
-        assert set(lambdas.METRICS[handler]) <= set(tally.__dataclass_fields__)
+        assert set(handlers.METRICS[handler]) <= set(tally.__dataclass_fields__)

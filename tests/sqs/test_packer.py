@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from penstock.errors import Halt, Reject
 from penstock.model import Message, QueueLimits
-from penstock.sqs.pack import BILLED_BYTES, Packer
+from penstock.sqs.packer import BILLED_BYTES, Packer
 from support.messages import CLAIM
 from support.sqs_model import size_of
 

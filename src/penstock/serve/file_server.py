@@ -26,8 +26,8 @@ from aiohttp import hdrs, web
 from msgspec.structs import replace
 
 from penstock import telemetry
-from penstock.edges import Moved
 from penstock.model import FileRead
+from penstock.ports import Moved
 from penstock.serve.web import BODY_BYTES_MAX, Refused, application, reply
 from penstock.source import frames as wire
 from penstock.source.directory import DirectorySource

@@ -13,7 +13,7 @@ from penstock.model import CLAIM_ID_LIKE, Message, QueueLimits, RecordReject
 from penstock.settings import Settings
 from penstock.setup import survey
 from penstock.sqs.batch import batches
-from penstock.sqs.pack import Packer
+from penstock.sqs.packer import Packer
 
 LIMITS: Final = QueueLimits(message_bytes_max=1_048_576)
 """What SQS allows a queue at most; the queue's own limit is not asked for."""

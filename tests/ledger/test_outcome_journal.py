@@ -6,9 +6,9 @@ from typing import Literal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.ledger.settle import Outcome
+from penstock.ledger.outcome import ClaimOutcome
 from penstock.model import Message, QueueLimits, RecordReject, Selected
-from penstock.sqs.pack import Packer
+from penstock.sqs.packer import Packer
 from support.messages import CLAIM
 
 LIMITS = QueueLimits(message_bytes_max=1024)
@@ -17,9 +17,9 @@ NAMES = tuple(f"{n:03d}.json" for n in range(12))
 
 def outcome_and_messages(
     sizes: Sequence[Sequence[int]], bad: set[int], per_message: Literal["many", 1] = "many"
-) -> tuple[Outcome, list[Message], list[list[int]]]:
+) -> tuple[ClaimOutcome, list[Message], list[list[int]]]:
     """Pack one record per size in each file; return also whose records each message holds."""
-    outcome = Outcome(NAMES)
+    outcome = ClaimOutcome(NAMES)
     packer = Packer(
         limits=LIMITS,
         message_bytes=None,
@@ -92,5 +92,5 @@ def test_what_was_confirmed_earlier_is_not_sent_again() -> None:
 
 def test_files_claimed_after_a_loss_are_counted_as_such() -> None:
     """What Redis had forgotten may have been sent before: the counter says how many files."""
-    counters = Outcome(NAMES, after_loss=True).settled(attempt=1, now="").counters
+    counters = ClaimOutcome(NAMES, after_loss=True).settled(attempt=1, now="").counters
     assert counters["files_after_loss"] == len(NAMES)

@@ -20,10 +20,10 @@ from schemathesis import checks as general
 from schemathesis.specs.openapi import checks as described
 
 from penstock import telemetry, wiring
-from penstock.edges import Source
 from penstock.errors import Again
 from penstock.model import FileRead
-from penstock.serve import fileserver, web
+from penstock.ports import Source
+from penstock.serve import file_server, web
 from penstock.settings import Serve, load
 from penstock.source import frames as wire
 from penstock.source.directory import DirectorySource
@@ -33,7 +33,7 @@ from support.threaded import threaded
 
 NAME = "2026-11-23T06:15:00.123456.json"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
-DESCRIBED: dict[str, Any] = json.loads(fileserver.openapi())
+DESCRIBED: dict[str, Any] = json.loads(file_server.openapi())
 OPERATIONS = {
     one["operationId"]: (path, method, one)
     for path, methods in DESCRIBED["paths"].items()
@@ -102,7 +102,7 @@ async def test_the_description_names_every_call(tmp_path: Path) -> None:
         tmp_path / "spool", pattern=".*", settle_seconds=0, max_file_bytes=1,
         archive_directory=tmp_path / "a", rejects_directory=tmp_path / "r",
     )  # fmt: skip
-    app = fileserver.new_app(source, [])
+    app = file_server.new_app(source, [])
     routes = {
         (route.resource.canonical, route.method.lower())
         for route in app.router.routes()
@@ -119,9 +119,9 @@ def test_the_description_has_the_servers_limits_and_fields() -> None:
     parameters = {one["name"]: one["schema"] for one in OPERATIONS["listFiles"][2]["parameters"]}
     assert (parameters["limit"]["maximum"], parameters["limit"]["default"]) == (
         wire.PAGE_FILES_MAX,
-        fileserver._PAGE_FILES,
+        file_server._PAGE_FILES,
     )
-    assert parameters["wait"]["maximum"] == fileserver._WAIT_SECONDS_MAX
+    assert parameters["wait"]["maximum"] == file_server._WAIT_SECONDS_MAX
     schemas = DESCRIBED["components"]["schemas"]
     assert schemas["Names"]["maxItems"] == wire.CALL_NAMES_MAX
     assert schemas["RejectRequest"]["properties"]["reasons"]["maxProperties"] == wire.CALL_NAMES_MAX
@@ -282,7 +282,7 @@ async def test_requests_are_logged_only_where_wanted(
         tmp_path / "spool", pattern=".*", settle_seconds=0, max_file_bytes=1,
         archive_directory=tmp_path / "a", rejects_directory=tmp_path / "r",
     )  # fmt: skip
-    app: aio.Application = fileserver.new_app(source, [TOKEN])
+    app: aio.Application = file_server.new_app(source, [TOKEN])
     serve = Serve(listen="127.0.0.1:0", access_log=wanted)
     async with web.serving(app, serve) as address:
         for target in ("/v1/files", f"/v1/files?token={TOKEN}", f"/nothing#{TOKEN}"):

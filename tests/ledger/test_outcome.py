@@ -2,7 +2,7 @@
 
 import json
 
-from penstock.ledger.settle import RECORDS_LISTED_MAX, Outcome
+from penstock.ledger.outcome import RECORDS_LISTED_MAX, ClaimOutcome
 from penstock.model import Message, MessageReject, RecordReject, Selected, Sent
 
 
@@ -18,7 +18,7 @@ def selected(indexes: list[int], filtered: int = 0, *rejects: RecordReject) -> S
 
 def test_every_file_has_one_fate() -> None:
     """Processed is what nothing else became of; the counters add up to the claim."""
-    outcome = Outcome(["a", "b", "c", "d", "e"])
+    outcome = ClaimOutcome(["a", "b", "c", "d", "e"])
     outcome.vanish("a")
     outcome.wait("b", 1.5)
     outcome.reject("c", "no JSON")
@@ -36,7 +36,7 @@ def test_every_file_has_one_fate() -> None:
 
 def test_a_refused_message_is_traced_to_its_records() -> None:
     """Across files, with filtered records between them."""
-    outcome = Outcome(["a", "b", "c"])
+    outcome = ClaimOutcome(["a", "b", "c"])
     outcome.pack(0, selected([0, 3]), [0, 3])
     outcome.pack(1, selected([]), [])
     outcome.pack(2, selected([1, 2]), [1, 2])
@@ -52,7 +52,7 @@ def test_a_refused_message_is_traced_to_its_records() -> None:
 
 def test_a_file_with_a_million_bad_records_has_a_short_story() -> None:
     """All are counted, the first thousand are listed."""
-    outcome = Outcome(["a"])
+    outcome = ClaimOutcome(["a"])
     bad = [RecordReject(i, "no object") for i in range(RECORDS_LISTED_MAX + 5)]
     outcome.pack(0, selected([], 0, *bad), [])
     story = json.loads(outcome.settled(attempt=1, now="").rejected["a"])

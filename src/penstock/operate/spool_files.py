@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from penstock import names, wiring
+from penstock import file_names, wiring
 from penstock.errors import Halt
 from penstock.settings import Settings
 
@@ -79,7 +79,7 @@ class Places:
 
         Without a time stamp in the name, all folders are looked into.
         """
-        hour = names.hour_of(name)
+        hour = file_names.hour_of(name)
         folders = [self.archive / hour] if hour else list(self.hours())
         found = (folder / name for folder in folders)
         return next((path for path in found if path.is_file()), None)
@@ -100,11 +100,11 @@ class Places:
 
         A file's time is the one in its name; without one, its last modification.
         """
-        first, last = names.hour_of_time(max(0.0, since)), names.hour_of_time(until)
+        first, last = file_names.hour_of_time(max(0.0, since)), file_names.hour_of_time(until)
         for folder in self.hours():
             if first <= str(folder.relative_to(self.archive)) <= last:
                 for path in sorted(folder.iterdir()):
-                    if names.is_safe(path.name) and since <= _time_of(path) < until:
+                    if file_names.is_safe(path.name) and since <= _time_of(path) < until:
                         yield path
 
     def rejected(self) -> Iterator[RejectedFile]:
@@ -112,7 +112,7 @@ class Places:
         if not self.rejects.is_dir():
             return
         for entry in sorted(self.rejects.iterdir()):
-            if names.is_safe(entry.name) and entry.is_file():
+            if file_names.is_safe(entry.name) and entry.is_file():
                 yield self.rejected_one(entry.name)
 
     def latest_rejected(self, count: int) -> tuple[list[RejectedFile], int]:
@@ -124,17 +124,17 @@ class Places:
             return [], 0
         with os.scandir(self.rejects) as listing:
             came = [(entry.stat().st_ctime, entry.name) for entry in listing
-                    if names.is_safe(entry.name) and entry.is_file()]  # fmt: skip
+                    if file_names.is_safe(entry.name) and entry.is_file()]  # fmt: skip
         return [self.rejected_one(name) for _, name in heapq.nlargest(count, came)], len(came)
 
     def has_rejected(self, name: str) -> bool:
         """Tell whether the rejects directory holds a file of that name, whoever says the name."""
-        return names.is_safe(name) and (self.rejects / name).is_file()
+        return file_names.is_safe(name) and (self.rejects / name).is_file()
 
     def rejected_one(self, name: str) -> RejectedFile:
         """Return one file of the rejects directory; one without its reason says so."""
         try:
-            text = (self.rejects / f"{name}{names.REASON_SUFFIX}").read_text(errors="replace")
+            text = (self.rejects / f"{name}{file_names.REASON_SUFFIX}").read_text(errors="replace")
         except OSError:
             text = ""
         return rejected_file(name, text, moved=True)
@@ -176,7 +176,7 @@ def places(settings: Settings, what: str) -> Places:
 
 
 def _time_of(path: Path) -> float:
-    at = names.time_of(path.name)
+    at = file_names.time_of(path.name)
     return path.stat().st_mtime if at is None else at
 
 

@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from penstock import repeat
+from penstock import passes
 from penstock.errors import Again
 
 
@@ -26,7 +26,7 @@ async def test_closed_parts_are_not_kept_frozen() -> None:
     opened: list[weakref.ref[Parts]] = []
     stop = asyncio.Event()
 
-    async def open_parts(_: AsyncExitStack) -> repeat.OnePass[None]:
+    async def open_parts(_: AsyncExitStack) -> passes.OnePass[None]:
         parts = Parts()
         opened.append(weakref.ref(parts))
 
@@ -39,7 +39,7 @@ async def test_closed_parts_are_not_kept_frozen() -> None:
         return one_pass
 
     try:
-        await repeat.every(0, open_parts, stop, what="test")
+        await passes.every(0, open_parts, stop, what="test")
         assert len(opened) == 2
         assert opened[0]() is None
     finally:
@@ -49,7 +49,7 @@ async def test_closed_parts_are_not_kept_frozen() -> None:
 _CLAIMS = """
 import resource
 
-from penstock import repeat
+from penstock import passes
 
 
 async def main(stop):
@@ -61,7 +61,7 @@ async def main(stop):
     return faults[-1] - faults[0]
 
 
-print(repeat.run(main))
+print(passes.run(main))
 """
 
 

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from penstock.ledger.overview import FileStory
-from penstock.operate.places import DISCARDED, Places, RejectedFile, rejected_file, told_time
-from penstock.operate.verdict import duration
+from penstock.operate.health import duration
+from penstock.operate.spool_files import DISCARDED, Places, RejectedFile, rejected_file, told_time
 from penstock.wording import counted
 
 _JOURNAL_SHOWN = 20

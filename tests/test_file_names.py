@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from penstock import names
+from penstock import file_names
 
 ALPHABET = string.ascii_letters + string.digits + "_.:+,=@~ -"
 
@@ -23,7 +23,7 @@ ALPHABET = string.ascii_letters + string.digits + "_.:+,=@~ -"
 )
 def test_names_as_producers_write_them_are_safe(name: str) -> None:
     """Time stamps in their usual spellings pass."""
-    assert names.is_safe(name)
+    assert file_names.is_safe(name)
 
 
 @pytest.mark.parametrize(
@@ -36,13 +36,13 @@ def test_names_as_producers_write_them_are_safe(name: str) -> None:
 )  # fmt: skip
 def test_names_that_could_lead_elsewhere_are_not(name: str) -> None:
     """Separators, hidden names, control and look-alike characters, endless names do not."""
-    assert not names.is_safe(name)
+    assert not file_names.is_safe(name)
 
 
 @given(st.text(max_size=260))
 def test_a_safe_name_stays_in_its_directory(name: str) -> None:
     """Whatever the name: safe means plain ASCII of the alphabet, one path component."""
-    if names.is_safe(name):
+    if file_names.is_safe(name):
         assert set(name) <= set(ALPHABET)
         assert name not in {".", ".."}
         assert not name.startswith((".", "-", " "))
@@ -67,13 +67,13 @@ def test_a_safe_name_stays_in_its_directory(name: str) -> None:
 )
 def test_the_hour_is_the_names_own(name: str, hour: str | None) -> None:
     """A date as it is written, else the seconds since 1970 in UTC, else nothing."""
-    assert names.hour_of(name) == hour
+    assert file_names.hour_of(name) == hour
 
 
 @given(st.text(alphabet=ALPHABET, max_size=40))
 def test_any_name_gives_a_folder_or_nothing(name: str) -> None:
     """No name makes it fail, or gives a folder outside the archive."""
-    hour = names.hour_of(name)
+    hour = file_names.hour_of(name)
     assert hour is None or [len(part) for part in hour.split("/")] == [4, 2, 2, 2]
 
 
@@ -91,13 +91,13 @@ NEARLY_DATED = st.lists(
 def test_runs_of_an_hour_are_those_of_each_name(ends: list[str], beginnings: list[str]) -> None:
     """However names begin alike: each is in its order, in a run of the hour that it tells alone."""
     wanted = [begin + end for begin in ["", *beginnings] for end in ends]
-    told = [(hour, name) for hour, run in names.by_hour(wanted) for name in run]
-    assert told == [(names.hour_of(name), name) for name in wanted]
+    told = [(hour, name) for hour, run in file_names.by_hour(wanted) for name in run]
+    assert told == [(file_names.hour_of(name), name) for name in wanted]
 
 
 def test_names_of_one_hour_are_one_run() -> None:
     """What a producer writes in an hour is not cut apart; the next hour is."""
     one = [f"2026-11-23T06:{i:02}:00.json" for i in range(60)]
     two = [f"2026-11-23T07:{i:02}:00.json" for i in range(60)]
-    assert [*names.by_hour([*one, *two])] == [("2026/11/23/06", one), ("2026/11/23/07", two)]
-    assert [*names.by_hour([])] == []
+    assert [*file_names.by_hour([*one, *two])] == [("2026/11/23/06", one), ("2026/11/23/07", two)]
+    assert [*file_names.by_hour([])] == []

@@ -6,9 +6,9 @@ from penstock import telemetry
 from penstock.errors import Again, Halt
 from penstock.model import QueueDepth, QueueLimits
 from penstock.sqs.batch import error_of
+from penstock.sqs.client import SqsClient
 from penstock.sqs.errors import Kind, kind_of_call, remedy_of
 from penstock.sqs.http import NoReplyError, NotSentError
-from penstock.sqs.wire import Wire
 
 _HTTP_OK = 200
 
@@ -17,7 +17,7 @@ class _Attributes(msgspec.Struct, rename="pascal"):
     attributes: dict[str, str] = {}
 
 
-async def read_limits(wire: Wire, url: str) -> QueueLimits:
+async def read_limits(wire: SqsClient, url: str) -> QueueLimits:
     """Ask for the queue's attributes, once, and log what it is.
 
     Raises Again if the queue cannot be reached, Halt if it does not exist or refuses us.
@@ -39,7 +39,7 @@ async def read_limits(wire: Wire, url: str) -> QueueLimits:
     return limits
 
 
-async def read_depth(wire: Wire, url: str) -> QueueDepth:
+async def read_depth(wire: SqsClient, url: str) -> QueueDepth:
     """Ask how many messages the queue holds, as SQS estimates it. Raises as `read_limits` does."""
     attributes = await _read(wire, url)
 
@@ -49,7 +49,7 @@ async def read_depth(wire: Wire, url: str) -> QueueDepth:
     return QueueDepth(count(""), count("NotVisible"), count("Delayed"))
 
 
-async def _read(wire: Wire, url: str) -> dict[str, str]:
+async def _read(wire: SqsClient, url: str) -> dict[str, str]:
     # All, because a standard queue answers an error to a question for FifoQueue.
     ask = msgspec.json.encode({"QueueUrl": url, "AttributeNames": ["All"]})
     try:

@@ -9,27 +9,27 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from penstock import repeat, telemetry, wiring
+from penstock import passes, telemetry, wiring
 from penstock.cli import EXIT_HALT, app, main
 from penstock.errors import Again
 from penstock.model import PutBack
-from penstock.operate import putting_back
-from penstock.operate.choosing import Choice, moment
-from penstock.operate.places import Places, places, rejected_file
-from penstock.operate.putting_back import Returning
+from penstock.operate import requeue
+from penstock.operate.reject_filter import RejectFilter, moment
+from penstock.operate.requeue import Returning
+from penstock.operate.spool_files import Places, places, rejected_file
 from support.box import SECOND, Box
 
 
 @pytest.fixture(autouse=True)
 def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Put back what has just left the spool, and leave the log of the other tests as it is."""
-    monkeypatch.setattr(putting_back, "LEFT_FOR_SECONDS", 0.0)
+    monkeypatch.setattr(requeue, "LEFT_FOR_SECONDS", 0.0)
     monkeypatch.setattr(telemetry, "configure", dict[str, Any])
 
     def run(main: Any) -> Any:
         return asyncio.run(main(asyncio.Event()))
 
-    monkeypatch.setattr(repeat, "run", run)
+    monkeypatch.setattr(passes, "run", run)
 
 
 async def penstock(box: Box, *arguments: str, code: int = 0) -> Result:
@@ -129,10 +129,10 @@ def test_a_file_whose_reason_does_not_list_all_records_wants_whole() -> None:
     """What was sent of it cannot be told, so nothing is guessed."""
     story = {"reason": "5 of its records", "records": [{"index": 0}], "records_rejected": 5}
     file = rejected_file("a.json", json.dumps(story), moved=True)
-    refused = putting_back.retry_of(file, "token", whole=False)
+    refused = requeue.retry_of(file, "token", whole=False)
     assert isinstance(refused, str)
     assert "--whole" in refused
-    assert putting_back.retry_of(file, "token", whole=True) == PutBack("token", salt="token")
+    assert requeue.retry_of(file, "token", whole=True) == PutBack("token", salt="token")
 
 
 @pytest.mark.parametrize("text", ["", "[1]", '{"reason": 3}', '{"records": [{"index": "one"}]}'])
@@ -169,7 +169,7 @@ async def test_a_name_that_is_no_reject_is_told(box: Box) -> None:
 
 async def test_why_it_waits_is_said_once(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
     """Into a file or a pipe goes one line, no countdown."""
-    monkeypatch.setattr(putting_back, "LEFT_FOR_SECONDS", 3.0)
+    monkeypatch.setattr(requeue, "LEFT_FOR_SECONDS", 3.0)
     file = box.write(name(1), "garbage")
     await pass_over(box)
     told = await penstock(box, "rejected", "retry", file, "--yes")
@@ -368,7 +368,7 @@ async def test_an_operator_who_dies_in_between_leaves_nothing_lost(
             path = where.archived(name(number))
             assert path is not None
             said = PutBack("operator", salt="salt")
-            await putting_back.put_back(book, where, [Returning(path, said)], stop=asyncio.Event())
+            await requeue.put_back(book, where, [Returning(path, said)], stop=asyncio.Event())
 
         async def killed(*_: Any) -> int:
             raise Again("Redis went away")
@@ -377,7 +377,7 @@ async def test_an_operator_who_dies_in_between_leaves_nothing_lost(
             raise KeyError
 
         with monkeypatch.context() as broken:
-            broken.setattr(putting_back, "_move", dies)
+            broken.setattr(requeue, "_move", dies)
             with pytest.raises(KeyError):
                 await put_back(0)
         with monkeypatch.context() as broken:
@@ -431,17 +431,17 @@ async def test_behind_http_the_commands_say_where_they_work(box: Box) -> None:
 @pytest.mark.parametrize(
     ("choice", "takes"),
     [
-        (Choice(("2026-11-23*",)), True),
-        (Choice(("other.json",)), False),
-        (Choice(reason="NOT utf"), True),
-        (Choice(reason="too large"), False),
-        (Choice(since=moment("2026-11-23T07:00")), True),
-        (Choice(since=moment("2026-11-23T07:01")), False),
-        (Choice(until=moment("2026-11-23")), False),
-        (Choice(), True),
+        (RejectFilter(("2026-11-23*",)), True),
+        (RejectFilter(("other.json",)), False),
+        (RejectFilter(reason="NOT utf"), True),
+        (RejectFilter(reason="too large"), False),
+        (RejectFilter(since=moment("2026-11-23T07:00")), True),
+        (RejectFilter(since=moment("2026-11-23T07:01")), False),
+        (RejectFilter(until=moment("2026-11-23")), False),
+        (RejectFilter(), True),
     ],
 )
-def test_an_operator_chooses_by_name_reason_and_time(choice: Choice, takes: bool) -> None:  # noqa: FBT001
+def test_an_operator_chooses_by_name_reason_and_time(choice: RejectFilter, takes: bool) -> None:  # noqa: FBT001
     """Patterns as shells have them; reasons in any case; times in UTC."""
     story: dict[str, Any] = {
         "reason": "not UTF-8",
@@ -510,7 +510,7 @@ async def test_verify_names_a_file_that_it_cannot_account_for(
     box: Box, breaks: Any, says: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Deleted behind Penstock's back, or in two places: named, exit code 1."""
-    monkeypatch.setattr("penstock.operate.verifying._PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr("penstock.operate.verify._PAUSE_SECONDS", 0.01)
     box.write_many(3)
     (box.root / "rejected").mkdir()
     await pass_over(box)

@@ -14,8 +14,8 @@ from aws_lambda_powertools.logging.formatter import LambdaPowertoolsFormatter
 from aws_lambda_powertools.metrics import MetricUnit
 
 from penstock import archiver, checker, loader, telemetry, wiring
-from penstock.aws.lambda_fanout import counted, given_name
-from penstock.aws.lambda_process import Invocation, LambdaProcess
+from penstock.aws.fanout import counted, given_name
+from penstock.aws.invocation import Invocation, LambdaProcess
 from penstock.errors import PenstockError
 
 # What becomes a metric, of each function's tally: those of the alarms and of the dashboard, because

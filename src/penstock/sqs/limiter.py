@@ -8,7 +8,7 @@ import asyncio
 from collections import deque
 
 
-class Gate:
+class ConcurrencyLimiter:
     """Lets at most `limit` calls in at a time; one for all lanes of a worker.
 
     `most` is the number it starts with and never exceeds.

@@ -17,7 +17,7 @@ from urllib.parse import unquote
 import pytest
 from aiohttp import web as aio
 
-from penstock.serve import fileserver, web
+from penstock.serve import file_server, web
 from penstock.settings import Serve
 from penstock.source.directory import DirectorySource
 from support import raw_http
@@ -455,7 +455,7 @@ async def quick_app(root: Path, idle_seconds: float) -> AsyncGenerator[str]:
         root / "spool", pattern=r".*\.json", settle_seconds=0.0, max_file_bytes=64 << 20,
         archive_directory=root / "archive", rejects_directory=root / "rejected",
     )  # fmt: skip
-    app = fileserver.new_app(source, [TOKEN])
+    app = file_server.new_app(source, [TOKEN])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(web, "_IDLE_SECONDS", idle_seconds)
         async with web.serving(app, Serve(listen="127.0.0.1:0")) as address:
@@ -494,7 +494,7 @@ async def test_a_body_that_does_not_end_is_cut_off(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A slow body is 408, an endless one in chunks 413; other callers are served meanwhile."""
-    monkeypatch.setattr(fileserver, "_BODY_SECONDS", 0.5)
+    monkeypatch.setattr(file_server, "_BODY_SECONDS", 0.5)
     head = [f"POST {READ} HTTP/1.1", "Host: x", f"Authorization: Bearer {TOKEN}",
             "Content-Type: application/json", "Connection: close"]  # fmt: skip
     slow = "\r\n".join([*head, "Content-Length: 99", "", "{"]).encode()
@@ -504,7 +504,7 @@ async def test_a_body_that_does_not_end_is_cut_off(
         slowly = asyncio.create_task(raw_http.exchange(address, slow))
         assert (await raw_http.ask(address, "/healthz")).status == 200
         assert raw_http.parsed(await slowly).status == 408
-        monkeypatch.setattr(fileserver, "_BODY_SECONDS", 30)
+        monkeypatch.setattr(file_server, "_BODY_SECONDS", 30)
         raw = await raw_http.exchange(address, endless + chunk * 20)
         assert raw_http.parsed(raw).status in {0, 413}
 
@@ -513,8 +513,8 @@ async def test_who_does_not_take_a_frame_is_cut_off(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And while frames wait to be taken, no more of them are put together than fit."""
-    monkeypatch.setattr(fileserver, "_SEND_SECONDS", 2.0)
-    monkeypatch.setattr(fileserver, "_FRAMES_BYTES_MAX", 40 << 20)
+    monkeypatch.setattr(file_server, "_SEND_SECONDS", 2.0)
+    monkeypatch.setattr(file_server, "_FRAMES_BYTES_MAX", 40 << 20)
     async with quick_app(tmp_path, idle_seconds=60) as address:
         (tmp_path / "spool" / NAME).write_bytes(b"x" * (30 << 20))
         body = json.dumps({"names": [NAME], "bytes_max": 1}).encode()

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
 from penstock import settings
-from penstock.aws.lambda_aws import with_secrets
+from penstock.aws.secrets import with_secrets
 from penstock.errors import Halt
 from penstock.settings import EMBEDDED, Settings
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.model import Message, QueueLimits
-from penstock.sqs.batch import Outcome, batches, error_of, outcome_of, request_body
+from penstock.sqs.batch import BatchOutcome, batches, error_of, outcome_of, request_body
 from support.messages import numbered, packed
 
 BATCH = packed(numbered(6))
@@ -49,7 +49,7 @@ def test_any_text_is_carried_unchanged(text: str) -> None:
     assert request["QueueUrl"] == "https://sqs/q"
 
 
-def everything(outcome: Outcome) -> list[int]:
+def everything(outcome: BatchOutcome) -> list[int]:
     """Return the indexes of all messages that an outcome speaks of."""
     rejected = [reject.message for reject in outcome.rejected]
     lists = (outcome.confirmed, rejected, outcome.again, outcome.unknown, outcome.garbled)

@@ -17,11 +17,11 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
-from penstock import names, telemetry, wiring
+from penstock import file_names, telemetry, wiring
 from penstock.ledger.ledger import Ledger
 from penstock.ledger.repairs import FORGET_AFTER_SECONDS, HOLD_SECONDS
 from penstock.model import PutBack
-from penstock.operate.places import DISCARDED, Places, RejectedFile
+from penstock.operate.spool_files import DISCARDED, Places, RejectedFile
 from penstock.settings import Settings
 from penstock.source import moves as moving
 from penstock.wording import counted
@@ -191,7 +191,7 @@ def _move(files: Sequence[Returning], spool: Path, began: float) -> Mapping[str,
 def _forget_reason(fd: int, name: str) -> None:
     """Delete the reason beside a file that is no reject any more; there is none in the archive."""
     with contextlib.suppress(FileNotFoundError):
-        os.unlink(name + names.REASON_SUFFIX, dir_fd=fd)
+        os.unlink(name + file_names.REASON_SUFFIX, dir_fd=fd)
 
 
 async def move_out(
@@ -251,7 +251,7 @@ def discard(places: Places, files: Iterable[RejectedFile], *, keep_copy: bool) -
     if keep_copy:
         kept.mkdir(exist_ok=True)
     for file in files:
-        for name in (file.name, file.name + names.REASON_SUFFIX):
+        for name in (file.name, file.name + file_names.REASON_SUFFIX):
             path = places.rejects / name
             try:
                 if keep_copy:

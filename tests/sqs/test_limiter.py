@@ -6,12 +6,12 @@ import contextlib
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.sqs.gate import Gate
+from penstock.sqs.limiter import ConcurrencyLimiter
 
 
 async def test_it_lets_in_as_many_as_the_limit() -> None:
     """The one too many waits until someone leaves."""
-    gate = Gate(2)
+    gate = ConcurrencyLimiter(2)
     tickets = [await gate.enter(), await gate.enter()]
     third = asyncio.create_task(gate.enter())
     await asyncio.sleep(0)
@@ -22,7 +22,7 @@ async def test_it_lets_in_as_many_as_the_limit() -> None:
 
 async def test_one_round_of_throttles_halves_once() -> None:
     """Calls that were in flight at the halving do not halve again; later ones do."""
-    gate = Gate(16)
+    gate = ConcurrencyLimiter(16)
     tickets = [await gate.enter() for _ in range(16)]
     for ticket in tickets:
         gate.leave(ticket, throttled=True)
@@ -33,7 +33,7 @@ async def test_one_round_of_throttles_halves_once() -> None:
 
 async def test_a_place_given_to_the_cancelled_goes_to_the_next() -> None:
     """Woken and cancelled in one step, a call takes no place, and no other waits for it."""
-    gate = Gate(1)
+    gate = ConcurrencyLimiter(1)
     ticket = await gate.enter()
     first, second = (asyncio.create_task(gate.enter()) for _ in range(2))
     await asyncio.sleep(0)
@@ -44,7 +44,7 @@ async def test_a_place_given_to_the_cancelled_goes_to_the_next() -> None:
 
 async def test_it_never_closes() -> None:
     """However often it is halved, one call goes through."""
-    gate = Gate(16)
+    gate = ConcurrencyLimiter(16)
     for _ in range(20):
         gate.leave(await gate.enter(), throttled=True)
     assert gate.limit == 1
@@ -52,7 +52,7 @@ async def test_it_never_closes() -> None:
 
 async def test_it_grows_by_one_a_round() -> None:
     """A full round of calls that pass adds about one place, up to the first limit."""
-    gate = Gate(16)
+    gate = ConcurrencyLimiter(16)
     gate.leave(await gate.enter(), throttled=True)
     for _ in range(9):
         gate.leave(await gate.enter(), throttled=False)
@@ -67,7 +67,7 @@ def test_places_are_neither_lost_nor_invented(steps: list[str]) -> None:
     """After any history of entering, leaving and cancelling, all who wait get in, in the end."""
 
     async def play() -> None:
-        gate, inside, waiting = Gate(3), list[int](), list[asyncio.Task[int]]()
+        gate, inside, waiting = ConcurrencyLimiter(3), list[int](), list[asyncio.Task[int]]()
         for step in steps:
             if step == "enter":
                 waiting.append(asyncio.create_task(gate.enter()))

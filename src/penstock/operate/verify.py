@@ -12,9 +12,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from penstock import names
+from penstock import file_names
 from penstock.ledger.ledger import Ledger
-from penstock.operate.places import Places
+from penstock.operate.spool_files import Places
 
 _NAMES_A_CALL = 500
 _LOOKS = 3
@@ -142,7 +142,7 @@ async def _look_at_archive(places: Places, found: Verified) -> set[str]:
 
 def _listed(directory: Path) -> set[str]:
     with suppress(FileNotFoundError), os.scandir(directory) as listing:
-        return {e.name for e in listing if names.is_safe(e.name) and e.is_file()}
+        return {e.name for e in listing if file_names.is_safe(e.name) and e.is_file()}
     return set()
 
 
@@ -154,7 +154,7 @@ async def _told(ledger: Ledger, places: Places, odd: set[str]) -> dict[str, str]
         states = await ledger.states(page)
         for name, state in zip(page, states, strict=True):
             where = places.of(name)
-            reason = (places.rejects / f"{name}{names.REASON_SUFFIX}").is_file()
+            reason = (places.rejects / f"{name}{file_names.REASON_SUFFIX}").is_file()
             text = judge(state, where, deletes=places.deletes, has_reason=reason)
             if text:
                 wrong[name] = text
@@ -170,6 +170,6 @@ def _orphans(places: Places) -> Iterator[str]:
     if not places.rejects.is_dir():
         return
     for entry in places.rejects.iterdir():
-        name = entry.name.removesuffix(names.REASON_SUFFIX)
-        if name != entry.name and names.is_safe(name) and not places.of(name):
+        name = entry.name.removesuffix(file_names.REASON_SUFFIX)
+        if name != entry.name and file_names.is_safe(name) and not places.of(name):
             yield name

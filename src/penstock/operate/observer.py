@@ -18,9 +18,9 @@ from penstock.ledger.ledger import Ledger
 from penstock.ledger.overview import Overview
 from penstock.ledger.reads import HeldClaim
 from penstock.model import QueueDepth
-from penstock.operate.observe_spool import Spool, SpoolWatch, view
+from penstock.operate.health import verdicts
 from penstock.operate.snapshot import RATES, STOPPED, Snapshot, Worker
-from penstock.operate.verdict import verdicts
+from penstock.operate.spool_view import Spool, SpoolWatch, view
 from penstock.settings import EMBEDDED, EMBEDDED_QUEUE, Settings, without_password
 
 _RATE_SECONDS = 10.0  # a live rate is over the samples of so long

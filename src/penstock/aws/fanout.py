@@ -17,8 +17,8 @@ from collections.abc import AsyncGenerator, Callable
 from typing import Any, cast
 
 from penstock import telemetry
-from penstock.aws import lambda_aws
-from penstock.aws.lambda_process import Invocation
+from penstock.aws import secrets as calls
+from penstock.aws.invocation import Invocation
 from penstock.errors import PenstockError
 from penstock.ledger.loaders import LedgerLoaders
 
@@ -99,7 +99,7 @@ async def _start_another(run: Invocation, loaders: LedgerLoaders) -> None:
     try:
         if not await loaders.reserve(name, run.settings.aws.max_loaders):
             return
-        await lambda_aws.start(run.function, name)
+        await calls.start(run.function, name)
     except PenstockError as error:
         telemetry.warn("loader.not_started", cause=str(error))
         with contextlib.suppress(PenstockError):

@@ -15,7 +15,7 @@ RECORDS_LISTED_MAX = 1_000
 _FIRST = (0,)  # the index of an only record
 
 
-class Outcome:
+class ClaimOutcome:
     """The fate of one claim's files, told file by file in the claim's order.
 
     A file with no other fate is processed. A file of which some records were rejected is rejected

@@ -23,7 +23,7 @@ _REGION_IN_HOST: Final = re.compile(
 _LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
 
 
-class Place(NamedTuple):
+class Endpoint(NamedTuple):
     """What a connection needs: the endpoint's URL and Host header, region, proxy, TLS, credentials.
 
     `tls` is None where neither speaks TLS. `credentials` are botocore's: ask them for
@@ -38,7 +38,7 @@ class Place(NamedTuple):
     credentials: Any
 
 
-def find(queue_url: str, endpoint_url: str | None, region: str | None) -> Place:
+def find(queue_url: str, endpoint_url: str | None, region: str | None) -> Endpoint:
     """Return the place of a queue; the arguments win over what AWS's own settings say.
 
     Raises Halt, in one line, if it cannot be told, or if two of them contradict each other.
@@ -51,7 +51,7 @@ def find(queue_url: str, endpoint_url: str | None, region: str | None) -> Place:
         endpoint = endpoint or queue.origin()
         proxy = _proxy(endpoint)
         is_tls = "https" in (endpoint.scheme, proxy.scheme if proxy else "")
-        place = Place(
+        place = Endpoint(
             url=endpoint,
             host=endpoint.host_port_subcomponent or "",
             region=_region(queue, region, aws, local=str(endpoint.host) in _LOOPBACK),

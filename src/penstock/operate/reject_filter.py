@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from penstock.operate.places import RejectedFile
+from penstock.operate.spool_files import RejectedFile
 
 _PATTERN = re.compile(r"[*?\[]")
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
@@ -30,7 +30,7 @@ def moment(text: str) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class RejectFilter:
     """What is wanted: all of `names` (patterns as shells have them), `reason`, `since`, `until`."""
 
     names: Sequence[str] = ()
@@ -41,7 +41,7 @@ class Choice:
     @property
     def is_empty(self) -> bool:
         """Whether it would choose everything."""
-        return self == Choice()
+        return self == RejectFilter()
 
     def missing(self, rejected: Collection[str]) -> list[str]:
         """Return the names, no patterns, of which there is no rejected file."""

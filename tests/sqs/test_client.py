@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 import penstock
 from penstock.errors import Again, Halt
 from penstock.sqs import sign as queue_sqs_sign
-from penstock.sqs.place import find
+from penstock.sqs.endpoint import find
 from penstock.sqs.queue import SqsQueue
 from penstock.sqs.sign import Keys, Signer
 from support.box import Box

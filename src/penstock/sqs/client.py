@@ -13,8 +13,8 @@ from typing import Final
 import botocore.exceptions
 
 from penstock.errors import Halt
+from penstock.sqs.endpoint import find
 from penstock.sqs.http import Posts, Reply
-from penstock.sqs.place import find
 from penstock.sqs.sign import Keys, Signer
 
 # How long credentials are used without asking botocore again. It refreshes temporary ones from 15
@@ -22,7 +22,7 @@ from penstock.sqs.sign import Keys, Signer
 _KEYS_SECONDS_MAX: Final = 60.0
 
 
-class Wire:
+class SqsClient:
     """The connections to one SQS endpoint.
 
     `queue_url` names the endpoint unless `endpoint_url`, or AWS's own settings for one, do; the
