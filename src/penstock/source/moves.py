@@ -1,24 +1,34 @@
-"""Moving files out of the spool: nothing is overwritten, and every step is safe to repeat."""
+"""Moving files out of the spool: nothing is overwritten, and every step is safe to repeat.
+
+    rename without replacing            on one file system
+    reserve the name, then rename       where that system cannot rename without replacing
+    copy, sync, rename, unlink          to another file system: synced once a batch, not once a file
+
+Each step may fail for one file alone: then that file is stuck, and the others are moved.
+"""
 
 import contextlib
 import ctypes
 import errno
-import hashlib
 import os
 import shutil
-import stat
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Self
 
-from penstock import file_names
+from penstock import beneath, file_names
 from penstock.ports import Moved
 
 _RENAME_NOREPLACE = 1  # <linux/fs.h>
 _COMPARE_BYTES = 1 << 20
 _FOLDERS_MAX = 100  # open at once: a process has 1,024 descriptors, often
-_READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a FIFO does not block
+_HOUR_DIGITS = (4, 2, 2, 2)  # of a folder YYYY/MM/DD/HH
+# What a file system answers that cannot do this (FUSE, exFAT, SMB, object stores), or may not: a
+# link to another user's file is refused by fs.protected_hardlinks.
+_CANNOT = frozenset(
+    {errno.ENOSYS, errno.EINVAL, errno.EPERM, errno.EOPNOTSUPP, errno.EIO, errno.EMLINK}
+)
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _renameat2 = getattr(_libc, "renameat2", None)  # glibc 2.28 or newer
@@ -36,16 +46,14 @@ class Folders:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._root_fd = beneath.open_root(root, make=True)
         self._fds: dict[str, int] = {}
 
     def open(self, folder: str) -> int:
         """Return a descriptor of `root/folder`, making it if needed. Raises OSError."""
         fd = self._fds.get(folder)
         if fd is None:
-            path = self.root / folder
-            path.mkdir(parents=True, exist_ok=True)
-            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            self._fds[folder] = fd
+            fd = self._fds[folder] = beneath.open_folder(self._root_fd, folder, make=True)
         return fd
 
     def make_room(self) -> None:
@@ -71,46 +79,173 @@ class Folders:
 
     def __exit__(self, *_: object) -> None:
         self._close()
+        os.close(self._root_fd)
 
 
 def move_all(from_fd: int, wanted: Sequence[str], to_fd: int, to_path: str) -> list[Moved]:
-    """Move safe names as `move` does, one result each; most go without its questions."""
-    rename = _renameat2
-    if rename is None:
-        return [move(from_fd, name, to_fd, to_path) for name in wanted]
-    raw_names = "/".join(wanted).encode().split(b"/")
-    left = [
-        at
-        for at, raw in enumerate(raw_names)
-        if rename(from_fd, raw, to_fd, raw, _RENAME_NOREPLACE) != 0
-    ]
-    moved = [Moved(name) for name in wanted]
-    for at in left:
-        moved[at] = move(from_fd, wanted[at], to_fd, to_path)  # again, and asked why not
-    return moved
-
-
-def move(from_fd: int, name: str, to_fd: int, to_path: str) -> Moved:
-    """Move `name` between two directories; `to_path` names the second in errors.
+    """Move safe names between two directories, one result each; `to_path` names the second.
 
     An equal file at the target means that it was moved before; a different one is an error, and
     both stay where they are. A name outside the alphabet, or gone from the spool, has vanished.
     """
+    moved = [Moved(name) for name in wanted]
+    left: Sequence[int] = range(len(wanted))
+    if _renameat2 is not None:  # most go at once, without a question
+        rename, raw_names = _renameat2, "/".join(wanted).encode().split(b"/")
+        left = [
+            at
+            for at, raw in enumerate(raw_names)
+            if rename(from_fd, raw, to_fd, raw, _RENAME_NOREPLACE) != 0
+        ]
+    abroad: list[int] = []
+    for at in left:
+        moved[at], is_abroad = _move(from_fd, wanted[at], to_fd, to_path)
+        if is_abroad:
+            abroad.append(at)
+    if abroad:
+        copied = _copy_all(from_fd, [wanted[at] for at in abroad], to_fd, to_path)
+        for at, one in zip(abroad, copied, strict=True):
+            moved[at] = one
+    return moved
+
+
+def move(from_fd: int, name: str, to_fd: int, to_path: str) -> Moved:
+    """Move one file, whatever its name, as `move_all` does."""
     if not file_names.is_safe(name):
         return Moved(name, vanished=True)
+    return move_all(from_fd, [name], to_fd, to_path)[0]
+
+
+def _move(from_fd: int, name: str, to_fd: int, to_path: str) -> tuple[Moved, bool]:
+    """Move one file within a file system; tell whether it would have to go to another one."""
     try:
-        _place(from_fd, to_fd, name)
-    except FileNotFoundError:
-        return Moved(name, vanished=not exists(to_fd, name))
-    except FileExistsError:
+        _rename_no_replace(from_fd, name, to_fd, name)
+    except OSError as error:
+        if error.errno == errno.EXDEV:
+            return Moved(name), True
+        return _settled(from_fd, name, to_fd, to_path, error), False
+    return Moved(name), False
+
+
+def _settled(from_fd: int, name: str, to_fd: int, to_path: str, error: OSError) -> Moved:
+    """Return what became of a file that could not be moved; finish what was begun earlier."""
+    try:
+        if error.errno == errno.ENOENT:
+            return Moved(name, vanished=not exists(to_fd, name))
+        if error.errno != errno.EEXIST:
+            return Moved(name, f"move {name} to {to_path}: {error.strerror}")
         if same_directory(from_fd, to_fd):  # then its target is the file itself, and looks equal
             return Moved(name, f"{to_path} is the spool itself")
         if not same(from_fd, to_fd, name):
             return Moved(name, f"{to_path}/{name} exists and differs; rename one of the two")
         os.unlink(name, dir_fd=from_fd)
-    except OSError as error:
-        return Moved(name, f"move {name} to {to_path}: {error.strerror}")
+    except OSError as another:
+        return Moved(name, f"move {name} to {to_path}: {another.strerror}")
     return Moved(name)
+
+
+def _rename_no_replace(from_fd: int, name: str, to_fd: int, to_name: str) -> None:
+    """Rename where nothing has the new name. Raises OSError, EEXIST if something has."""
+    if _renameat2 is not None:
+        raw, to_raw = name.encode(), to_name.encode()
+        if _renameat2(from_fd, raw, to_fd, to_raw, _RENAME_NOREPLACE) == 0:
+            return
+        number = ctypes.get_errno()
+        if number not in _CANNOT:
+            raise OSError(number, os.strerror(number))
+    try:
+        os.link(name, to_name, src_dir_fd=from_fd, dst_dir_fd=to_fd, follow_symlinks=False)
+    except OSError as error:
+        if error.errno not in _CANNOT:
+            raise
+        _rename_over_reservation(from_fd, name, to_fd, to_name)
+    else:
+        os.unlink(name, dir_fd=from_fd)
+
+
+def _rename_over_reservation(from_fd: int, name: str, to_fd: int, to_name: str) -> None:
+    """Create the new name, which fails if there is one, then rename over it.
+
+    Whoever dies in between leaves an empty file, which the next one takes for its own reservation:
+    no file that was moved there is empty, unless its source was.
+    """
+    source = os.stat(name, dir_fd=from_fd, follow_symlinks=False)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        os.close(os.open(to_name, flags, 0o644, dir_fd=to_fd))
+    except FileExistsError:
+        there = os.stat(to_name, dir_fd=to_fd, follow_symlinks=False)
+        is_ours = beneath.is_regular(to_fd, to_name) and not there.st_size and source.st_size
+        if not is_ours:
+            raise
+    try:
+        os.rename(name, to_name, src_dir_fd=from_fd, dst_dir_fd=to_fd)
+    except OSError:
+        os.unlink(to_name, dir_fd=to_fd)
+        raise
+
+
+def _copy_all(from_fd: int, wanted: Sequence[str], to_fd: int, to_path: str) -> list[Moved]:
+    """Copy files to another file system: all are on disk there before the first gets its name."""
+    moved = {name: Moved(name) for name in wanted}
+    drafts: dict[str, str] = {}
+    named: list[str] = []
+
+    @contextlib.contextmanager
+    def alone(name: str) -> Generator[None]:
+        try:
+            yield
+        except OSError as error:
+            moved[name] = _settled(from_fd, name, to_fd, to_path, error)
+
+    try:
+        for name in wanted:
+            with alone(name):
+                drafts[name] = _copy(from_fd, name, to_fd)
+        if drafts:
+            _sync_file_system(to_fd)
+        for name in [*drafts]:
+            with alone(name):
+                _rename_no_replace(to_fd, drafts[name], to_fd, name)
+                del drafts[name]
+                named.append(name)
+    except OSError as error:  # of the sync: none of them is known to be on disk
+        return [Moved(name, f"write {name} to {to_path}: {error.strerror}") for name in wanted]
+    finally:
+        for draft in drafts.values():
+            with contextlib.suppress(OSError):
+                os.unlink(draft, dir_fd=to_fd)
+    if named:
+        os.fsync(to_fd)  # the names, before the originals go
+    for name in named:
+        with alone(name):
+            os.unlink(name, dir_fd=from_fd)
+    return [moved[name] for name in wanted]
+
+
+def _copy(from_fd: int, name: str, to_fd: int) -> str:
+    """Copy a file with its times, under the name of a draft, which is returned. Raises OSError."""
+    with os.fdopen(beneath.open_file(from_fd, name), "rb") as reader:
+        if exists(to_fd, name):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+        target, draft = beneath.create_draft(to_fd)
+        try:
+            with os.fdopen(target, "wb") as writer:
+                shutil.copyfileobj(reader, writer, _COMPARE_BYTES)
+                writer.flush()
+                times = os.fstat(reader.fileno())
+                os.utime(target, ns=(times.st_atime_ns, times.st_mtime_ns))
+        except BaseException:
+            os.unlink(draft, dir_fd=to_fd)
+            raise
+    return draft
+
+
+def _sync_file_system(fd: int) -> None:
+    """Write all that lies on a file system to disk: one wait for a batch. Raises OSError."""
+    if _libc.syncfs(fd) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
 
 
 def delete(from_fd: int, name: str) -> Moved:
@@ -126,20 +261,18 @@ def delete(from_fd: int, name: str) -> Moved:
     return Moved(name)
 
 
-def same_directory(one_fd: int, other_fd: int) -> bool:
-    """Tell whether two descriptors are of one directory."""
-    return os.path.samestat(os.fstat(one_fd), os.fstat(other_fd))
-
-
 def write_new(to_fd: int, name: str, text: str) -> None:
     """Write a small file completely or not at all, replacing an earlier one. Raises OSError."""
-    draft = _draft(name)
-    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644, dir_fd=to_fd)
-    with os.fdopen(fd, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(fd)
-    os.rename(draft, name, src_dir_fd=to_fd, dst_dir_fd=to_fd)
+    fd, draft = beneath.create_draft(to_fd)
+    try:
+        with os.fdopen(fd, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(fd)
+        os.rename(draft, name, src_dir_fd=to_fd, dst_dir_fd=to_fd)
+    except BaseException:
+        os.unlink(draft, dir_fd=to_fd)
+        raise
 
 
 def delete_older(archive: Path, before_seconds: float, files_max: int) -> int:
@@ -150,19 +283,32 @@ def delete_older(archive: Path, before_seconds: float, files_max: int) -> int:
     """
     last_folder = time.strftime("%Y/%m/%d/%H", time.gmtime(before_seconds))
     deleted = 0
-    for folder in _hour_folders(archive):
-        if str(folder.relative_to(archive)) >= last_folder:
-            return deleted
-        # Somebody else may be deleting there at the same time.
-        with contextlib.suppress(FileNotFoundError), os.scandir(folder) as listing:
-            for entry in listing:
-                if deleted >= files_max:
-                    return deleted
-                with contextlib.suppress(FileNotFoundError):
-                    if _is_deletable(entry, before_seconds):
-                        Path(entry.path).unlink()
-                        deleted += 1
-        _remove_empty(folder, archive)
+    try:
+        root_fd = beneath.open_root(archive)
+    except FileNotFoundError:
+        return 0
+    try:
+        for folder, fd in beneath.folders_by_number(root_fd, _HOUR_DIGITS):
+            if folder >= last_folder or deleted >= files_max:
+                break
+            deleted += _delete_older_in(fd, before_seconds, files_max - deleted)
+            _remove_empty(root_fd, folder)
+    finally:
+        os.close(root_fd)
+    return deleted
+
+
+def _delete_older_in(fd: int, before_seconds: float, files_max: int) -> int:
+    deleted = 0
+    # Somebody else may be deleting there at the same time.
+    with contextlib.suppress(FileNotFoundError), os.scandir(fd) as listing:
+        for entry in listing:
+            if deleted >= files_max:
+                break
+            with contextlib.suppress(FileNotFoundError):
+                if _is_deletable(entry, before_seconds):
+                    os.unlink(entry.name, dir_fd=fd)
+                    deleted += 1
     return deleted
 
 
@@ -171,69 +317,19 @@ def _is_deletable(entry: os.DirEntry[str], before_seconds: float) -> bool:
     return not is_folder and entry.stat(follow_symlinks=False).st_ctime < before_seconds
 
 
-def _hour_folders(archive: Path) -> Iterator[Path]:
-    """Yield the YYYY/MM/DD/HH folders, oldest first; nothing else in the archive is ours."""
-    pattern = "[0-9]" * 4 + "/" + "/".join(["[0-9][0-9]"] * 3)
-    yield from sorted(archive.glob(pattern))
-
-
-def _remove_empty(folder: Path, archive: Path) -> None:
-    while folder != archive:
+def _remove_empty(root_fd: int, folder: str) -> None:
+    """Remove a folder and those above it, as far as they are empty."""
+    while folder:
+        above, _, name = folder.rpartition("/")
         try:
-            folder.rmdir()
-        except OSError:  # not empty: it stays, and so do its parents
+            fd = beneath.open_folder(root_fd, above or ".")
+            try:
+                os.rmdir(name, dir_fd=fd)
+            finally:
+                os.close(fd)
+        except OSError:  # not empty: it stays, and so do those above it
             return
-        folder = folder.parent
-
-
-def _place(from_fd: int, to_fd: int, name: str) -> None:
-    """Rename without replacing; copy where the target is on another file system."""
-    try:
-        _rename_no_replace(from_fd, to_fd, name)
-    except OSError as error:
-        if error.errno != errno.EXDEV:
-            raise
-        _copy(from_fd, to_fd, name)
-        os.unlink(name, dir_fd=from_fd)
-
-
-def _rename_no_replace(from_fd: int, to_fd: int, name: str) -> None:
-    if _renameat2 is not None:
-        raw = name.encode()
-        if _renameat2(from_fd, raw, to_fd, raw, _RENAME_NOREPLACE) == 0:
-            return
-        number = ctypes.get_errno()
-        if number not in {errno.ENOSYS, errno.EINVAL}:  # a file system without the flag
-            raise OSError(number, os.strerror(number))
-    os.link(name, name, src_dir_fd=from_fd, dst_dir_fd=to_fd, follow_symlinks=False)
-    os.unlink(name, dir_fd=from_fd)
-
-
-def _copy(from_fd: int, to_fd: int, name: str) -> None:
-    """Copy to another file system: whole and on disk before it has its name."""
-    draft = _draft(name)
-    source = os.open(name, _READ_FLAGS, dir_fd=from_fd)
-    with os.fdopen(source, "rb") as reader:
-        if not stat.S_ISREG(os.fstat(source).st_mode):
-            raise OSError(errno.EINVAL, "not a regular file")
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-        target = os.open(draft, flags, 0o644, dir_fd=to_fd)
-        try:
-            with os.fdopen(target, "wb") as writer:
-                shutil.copyfileobj(reader, writer, _COMPARE_BYTES)
-                writer.flush()
-                os.fsync(target)
-                times = os.fstat(source)
-                os.utime(target, ns=(times.st_atime_ns, times.st_mtime_ns))
-            os.link(draft, name, src_dir_fd=to_fd, dst_dir_fd=to_fd)
-        finally:
-            os.unlink(draft, dir_fd=to_fd)
-    os.fsync(to_fd)
-
-
-def _draft(name: str) -> str:
-    """Return the hidden name of a file while it is written: short, whatever length `name` has."""
-    return f".{hashlib.sha256(name.encode()).hexdigest()[:32]}.draft"
+        folder = above
 
 
 def exists(fd: int, name: str) -> bool:
@@ -247,11 +343,16 @@ def exists(fd: int, name: str) -> bool:
     return True
 
 
+def same_directory(one_fd: int, other_fd: int) -> bool:
+    """Tell whether two descriptors are of one directory."""
+    return os.path.samestat(os.fstat(one_fd), os.fstat(other_fd))
+
+
 def same(from_fd: int, to_fd: int, name: str) -> bool:
-    """Compare two regular files byte by byte."""
+    """Compare two regular files byte by byte. Raises OSError if one is no regular file."""
     with (
-        os.fdopen(os.open(name, _READ_FLAGS, dir_fd=from_fd), "rb") as one,
-        os.fdopen(os.open(name, _READ_FLAGS, dir_fd=to_fd), "rb") as other,
+        os.fdopen(beneath.open_file(from_fd, name), "rb") as one,
+        os.fdopen(beneath.open_file(to_fd, name), "rb") as other,
     ):
         if os.fstat(one.fileno()).st_size != os.fstat(other.fileno()).st_size:
             return False

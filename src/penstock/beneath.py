@@ -1,0 +1,118 @@
+"""Files below a directory that other users may write to: by descriptor, never through a link.
+
+Whoever may write to a directory may put a link, a FIFO or a device where we expect a file or a
+folder of our own. So every step below a root is opened by itself and without following links, only
+regular files are read, nothing is opened that could block, and a new file gets a name that nobody
+can guess before it gets its own.
+"""
+
+import contextlib
+import errno
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+_FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a FIFO does not block
+_DRAFT_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def open_root(path: Path, *, make: bool = False) -> int:
+    """Return a descriptor of a directory that the settings name; with `make`, make it if needed.
+
+    It may be a link if root or this process's user made that: another user's could lead anywhere.
+    Raises OSError.
+    """
+    if make:
+        path.mkdir(parents=True, exist_ok=True)
+    try:
+        return os.open(path, _FOLDER_FLAGS)
+    except OSError as error:
+        if error.errno not in {errno.ELOOP, errno.ENOTDIR}:
+            raise
+    link = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        if os.fstat(link).st_uid not in {0, os.geteuid()}:
+            raise OSError(errno.ELOOP, "a link that belongs to another user", str(path))
+        return os.open(path, _FOLDER_FLAGS & ~os.O_NOFOLLOW)
+    finally:
+        os.close(link)
+
+
+def open_folder(root_fd: int, folder: str, *, make: bool = False) -> int:
+    """Return a descriptor of `folder` below a root: names joined by `/`, or `.` for the root.
+
+    With `make`, folders that are missing are made with mode 0755. Raises OSError; one that is a
+    link is an error.
+    """
+    fd = os.dup(root_fd)
+    try:
+        for step in folder.split("/"):
+            if make and step != ".":
+                _make_folder(fd, step)
+            above, fd = fd, os.open(step, _FOLDER_FLAGS, dir_fd=fd)
+            os.close(above)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _make_folder(fd: int, name: str) -> None:
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(name, 0o755, dir_fd=fd)
+
+
+def open_file(fd: int, name: str) -> int:
+    """Return a descriptor of a regular file in a folder, to read from. Raises OSError."""
+    opened = os.open(name, _FILE_FLAGS, dir_fd=fd)
+    if not stat.S_ISREG(os.fstat(opened).st_mode):
+        os.close(opened)
+        raise OSError(errno.EINVAL, "not a regular file", name)
+    return opened
+
+
+def is_regular(fd: int, name: str) -> bool:
+    """Tell whether a folder has a regular file `name`, which is no link."""
+    try:
+        return stat.S_ISREG(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode)
+    except FileNotFoundError:
+        return False
+
+
+def create_draft(fd: int) -> tuple[int, str]:
+    """Create a file in a folder, under a hidden name that nobody can guess; return both.
+
+    Raises OSError.
+    """
+    name = f".{secrets.token_hex(16)}.draft"
+    return os.open(name, _DRAFT_FLAGS, 0o644, dir_fd=fd), name
+
+
+def folders_by_number(fd: int, digits: tuple[int, ...]) -> Iterator[tuple[str, int]]:
+    """Yield the folders below a root whose names are numbers, in order, each with a descriptor.
+
+    `digits` are the lengths of the names, level by level; a descriptor is closed when the next
+    folder is asked for. What has another name, or is a link, is nobody's business.
+    """
+    for name in sorted(os.listdir(fd)):
+        if len(name) != digits[0] or not (name.isascii() and name.isdecimal()):
+            continue
+        try:
+            below = os.open(name, _FOLDER_FLAGS, dir_fd=fd)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                continue
+            raise
+        try:
+            if len(digits) == 1:
+                yield name, below
+            else:
+                for rest, deeper in folders_by_number(below, digits[1:]):
+                    yield f"{name}/{rest}", deeper
+        finally:
+            os.close(below)
