@@ -1,6 +1,8 @@
 """One pass of the archiver: batch upon batch, each noted while the next one is moved."""
 
 import asyncio
+import ctypes
+import errno
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
@@ -10,6 +12,7 @@ from penstock import archiver, wiring
 from penstock.errors import Again
 from penstock.ledger.ledger import Ledger
 from penstock.ports import Moved
+from penstock.source import moves
 from penstock.source.directory import DirectorySource
 from support.box import Box
 
@@ -145,3 +148,29 @@ async def test_slow_batches_stay_small(
     monkeypatch.setattr(archiver, "_BATCH_SECONDS", 0.0)
     await archive(box, story)
     assert [len(names) for names in story.batches("move")] == [10] * 10
+
+
+async def test_a_cause_has_one_line_however_many_files_it_holds_up(
+    box: Box, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A read-only archive and a thousand files: one line, with the count and one of them."""
+    names = [
+        f"2026-11-23T{hour:02d}-00-{number:03d}.json" for hour in range(4) for number in range(250)
+    ]
+    for number, name in enumerate(names):
+        box.write(name, f'{{"id": {number}}}')
+    await box.load()
+
+    def read_only(*_: object) -> int:
+        ctypes.set_errno(errno.EROFS)
+        return -1
+
+    monkeypatch.setattr(moves, "_renameat2", read_only)
+    tally = await box.archive()
+    assert tally.files_stuck == len(names)
+    (line,) = [
+        vars(record)["fields"] for record in caplog.records if record.getMessage() == "file.stuck"
+    ]
+    assert line["files"] == len(names)
+    assert line["file"] in names
+    assert "Read-only file system" in line["cause"]

@@ -33,8 +33,8 @@ _BATCH_SECONDS = 0.5  # what takes longer is halved: a pass that is told to stop
 class ArchiverTally:
     """What one pass of the archiver did; all but `seconds` count files.
 
-    `files_vanished` were gone from the spool already, `files_stuck` cannot be moved: each has its
-    own warning in the log, and the next pass tries them again.
+    `files_vanished` were gone from the spool already. `files_stuck` cannot be moved: the log has a
+    warning for each cause, with a count and an example, and the next pass tries them again.
     """
 
     files_archived: int = 0
@@ -69,8 +69,9 @@ async def archive(
     def over() -> bool:
         return stop.is_set() or time.monotonic() - began > budget_seconds
 
-    await _archive_processed(archiver, tally, over)
-    await _move_rejected(archiver, tally, over)
+    with telemetry.by_cause("file.stuck") as stuck:
+        await _archive_processed(archiver, tally, stuck, over)
+        await _move_rejected(archiver, tally, stuck, over)
     while not over() and (forgotten := await archiver.ledger.forget()):
         tally.files_forgotten += forgotten
     if archiver.retention_days:
@@ -83,28 +84,28 @@ async def archive(
 
 
 async def _archive_processed(
-    archiver: Archiver, tally: ArchiverTally, over: Callable[[], bool]
+    archiver: Archiver, tally: ArchiverTally, stuck: telemetry.ByCause, over: Callable[[], bool]
 ) -> None:
     async def note(moved: Sequence[Moved]) -> int:
-        gone = await _note(archiver, tally, moved)
+        gone = await _note(archiver, tally, stuck, moved)
         tally.files_archived += gone
         return len(moved) - gone
 
-    stuck, files_max = 0, _FILES_MIN  # the stuck stay at the front of the line: look behind them
+    skipped, files_max = 0, _FILES_MIN  # the stuck stay at the front of the line: look behind them
     moved: Sequence[Moved] = ()
-    names = await archiver.ledger.processed(stuck, files_max)
+    names = await archiver.ledger.processed(skipped, files_max)
     while names and not over():
         began = time.monotonic()
         moving = asyncio.create_task(archiver.source.archive(names))
         try:
-            stuck += await note(moved)
-            following = await archiver.ledger.processed(stuck + len(names), files_max)
+            skipped += await note(moved)
+            following = await archiver.ledger.processed(skipped + len(names), files_max)
         finally:
             moved = await moving  # also where Redis is away: nothing goes on behind our back
         if not following:
-            stuck += await note(moved)
+            skipped += await note(moved)
             moved = ()
-            following = await archiver.ledger.processed(stuck, files_max)
+            following = await archiver.ledger.processed(skipped, files_max)
         names = following
         is_quick = time.monotonic() - began < _BATCH_SECONDS
         files_max = min(2 * files_max, _FILES_MAX) if is_quick else max(files_max // 2, _FILES_MIN)
@@ -112,19 +113,21 @@ async def _archive_processed(
 
 
 async def _move_rejected(
-    archiver: Archiver, tally: ArchiverTally, over: Callable[[], bool]
+    archiver: Archiver, tally: ArchiverTally, stuck: telemetry.ByCause, over: Callable[[], bool]
 ) -> None:
     cursor = 0
     while not over():
         cursor, reasons = await archiver.ledger.rejected(cursor)
         if reasons:
             moved = await archiver.source.reject(reasons)
-            tally.files_rejected += await _note(archiver, tally, moved)
+            tally.files_rejected += await _note(archiver, tally, stuck, moved)
         if cursor == 0:
             return
 
 
-async def _note(archiver: Archiver, tally: ArchiverTally, moved: Sequence[Moved]) -> int:
+async def _note(
+    archiver: Archiver, tally: ArchiverTally, stuck: telemetry.ByCause, moved: Sequence[Moved]
+) -> int:
     """Tell the ledger which files are out of the spool; return how many."""
     gone = [file.name for file in moved if not file.error]
     if gone:
@@ -133,5 +136,5 @@ async def _note(archiver: Archiver, tally: ArchiverTally, moved: Sequence[Moved]
     for file in moved:
         if file.error:
             tally.files_stuck += 1
-            telemetry.warn("file.stuck", file=file.name, cause=file.error)
+            stuck.add(file.name, file.error)
     return len(gone)

@@ -7,13 +7,16 @@ import asyncio
 import contextlib
 import json
 import logging
+import re
 import sys
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
 from typing import Any
 
 PROGRESS_SECONDS = 10.0
 _MANY = frozenset({"claim.committed"})  # dozens a second: for files of log lines, not for people
+
+_HOUR = re.compile(r"\d{4}/\d\d/\d\d/\d\d")  # a folder of the archive
 
 LOG = logging.getLogger("penstock")
 """Where every event goes."""
@@ -27,6 +30,30 @@ def event(step: str, /, *, level: int = logging.INFO, **fields: Any) -> None:
 def warn(step: str, /, **fields: Any) -> None:
     """Log a step that someone should know of."""
     event(step, level=logging.WARNING, **fields)
+
+
+class ByCause:
+    """Why files could not be dealt with: for each cause how many, and one of them."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, tuple[int, str, str]] = {}
+
+    def add(self, file: str, cause: str) -> None:
+        """Count a file; causes that differ only by its name and its hour are one."""
+        kind = _HOUR.sub("", cause.replace(file, ""))
+        count, example, text = self.found.get(kind, (0, file, cause))
+        self.found[kind] = (count + 1, example, text)
+
+
+@contextlib.contextmanager
+def by_cause(step: str, /, **fields: Any) -> Generator[ByCause]:
+    """Log one line for each cause at the end, however many files it held up: never one a file."""
+    causes = ByCause()
+    try:
+        yield causes
+    finally:
+        for files, example, cause in causes.found.values():
+            warn(step, files=files, file=example, cause=cause, **fields)
 
 
 def configure(*, verbose: bool, as_json: bool | None = None) -> None:

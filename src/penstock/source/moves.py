@@ -285,7 +285,7 @@ def delete_older(archive: Path, before_seconds: float, files_max: int) -> int:
     deleted = 0
     try:
         root_fd = beneath.open_root(archive)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return 0
     try:
         for folder, fd in beneath.folders_by_number(root_fd, _HOUR_DIGITS):
