@@ -7,8 +7,7 @@ import hashlib
 import os
 import shutil
 import stat
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
@@ -148,9 +147,9 @@ def delete_older(archive: Path, before_seconds: float, files_max: int) -> int:
     A file is older when both the hour of its folder and the time it was moved there (its last
     change of inode) are: an old backlog archived today is kept for its whole retention.
     """
-    last_folder = time.strftime("%Y/%m/%d/%H", time.gmtime(before_seconds))
+    last_folder = file_names.hour_of_time(before_seconds)
     deleted = 0
-    for folder in _hour_folders(archive):
+    for folder in sorted(archive.glob(file_names.HOUR_FOLDER)):
         if str(folder.relative_to(archive)) >= last_folder:
             return deleted
         # Somebody else may be deleting there at the same time.
@@ -169,12 +168,6 @@ def delete_older(archive: Path, before_seconds: float, files_max: int) -> int:
 def _is_deletable(entry: os.DirEntry[str], before_seconds: float) -> bool:
     is_folder = entry.is_dir(follow_symlinks=False)  # never ours
     return not is_folder and entry.stat(follow_symlinks=False).st_ctime < before_seconds
-
-
-def _hour_folders(archive: Path) -> Iterator[Path]:
-    """Yield the YYYY/MM/DD/HH folders, oldest first; nothing else in the archive is ours."""
-    pattern = "[0-9]" * 4 + "/" + "/".join(["[0-9][0-9]"] * 3)
-    yield from sorted(archive.glob(pattern))
 
 
 def _remove_empty(folder: Path, archive: Path) -> None:
