@@ -89,9 +89,9 @@ def idle_seconds(place: Place, workload: Workload) -> float:
     text = configured(place, WORKLOADS[0]).read_text()
     config = place.root / "nothing.toml"
     config.write_text(text.replace(f'"{place.source_url}"', f'"{place.root}/nothing"', 1))
-    source = "wiring" if workload.source == "directory" else "wiring_http"
+    source = {"server": "file_server"}.get(workload.source, workload.source)
     run_penstock = "runpy.run_module('penstock', run_name='__main__', alter_sys=True)"
-    load = ["-c", f"import runpy, penstock.{source}; {run_penstock}"]
+    load = ["-c", f"import runpy, penstock.source.{source}; {run_penstock}"]
     load += ["load", "--json", "--config", str(config)]
     return min(_wait(_start(load, place.log), place.log).cpu_seconds for _ in range(3))
 

@@ -35,7 +35,7 @@ import redis
 from penstock import loader, telemetry, wiring
 from penstock.embedded.file_server import EmbeddedFileServer
 from penstock.embedded.redis import EmbeddedRedis
-from penstock.settings import load
+from penstock.settings.reading import load
 
 SELECTED_BYTES = 500
 

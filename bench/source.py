@@ -31,7 +31,7 @@ from penstock.ports import Source
 from penstock.source.candidates import Candidates
 from penstock.source.file_server import ServerSource
 from penstock.source.http import HttpSite, quoted
-from penstock.source.nginx import NginxSource, place_of
+from penstock.source.nginx import NginxSource
 from penstock.source.nginx_many import CONNECTIONS
 
 _READ = 20_000
@@ -150,7 +150,7 @@ def _cpu_seconds() -> float:
 
 async def _listings(sizes: Sequence[int], root: Path, stack: AsyncExitStack) -> None:
     nginx = await stack.enter_async_context(EmbeddedNginx(root / "state", root=root))
-    nginx_site = HttpSite(place_of(nginx.url)[0], token=nginx.move_token, timeout_seconds=120)
+    nginx_site = HttpSite(f"{nginx.address}/", token=nginx.move_token, timeout_seconds=120)
     stack.push_async_callback(nginx_site.close)
     store = await stack.enter_async_context(EmbeddedRedis(root / "state"))
     client = redis.from_url(store.url, decode_responses=True)
@@ -185,7 +185,7 @@ async def _listings(sizes: Sequence[int], root: Path, stack: AsyncExitStack) -> 
 
 async def _reads(names: Sequence[str], root: Path, stack: AsyncExitStack) -> None:
     nginx = await stack.enter_async_context(EmbeddedNginx(root / "state", root=root))
-    above = HttpSite(place_of(nginx.url)[0], token=nginx.move_token, connections=CONNECTIONS)
+    above = HttpSite(f"{nginx.address}/", token=nginx.move_token, connections=CONNECTIONS)
     behind_nginx = NginxSource(
         above, spool="spool", pattern=r".*", settle_seconds=0, max_file_bytes=1 << 24
     )

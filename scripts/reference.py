@@ -21,7 +21,7 @@ from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
 from penstock.cli import app
-from penstock.settings import Settings
+from penstock.settings.schema import Settings
 from penstock.setup.plan import Load, plan
 
 ROOT = Path(__file__).parent.parent

@@ -18,7 +18,6 @@ from penstock.errors import Again, Halt
 from penstock.ledger.ledger import Lease, Ledger
 from penstock.ledger.outcome import ClaimOutcome
 from penstock.model import Claim, FileRead, PutBack, Settled
-from penstock.settings import load
 from support.box import SECOND, Box
 from support.sqs_stub import Fault
 
@@ -466,42 +465,3 @@ async def test_the_queue_away_at_start_is_again(box: Box) -> None:
     box.set("queue", endpoint_url="http://127.0.0.1:9")
     with pytest.raises(Again, match="cannot reach the queue"):
         await box.load()
-
-
-@pytest.mark.parametrize("url", ["file://spool", "file://", "file:///", "http://h/d"])
-async def test_an_address_that_names_no_directory_is_refused(url: str) -> None:
-    """`file://spool` has a host and no path: the current directory must not be drained for it."""
-    with pytest.raises(Halt, match=r"source\.url: "):
-        wiring.spool_directory(load(overrides={"source": {"url": url}}))
-
-
-async def test_a_spool_as_an_address() -> None:
-    """A file:// address with a path is that path, its escapes undone."""
-    address = "file:///var/spool/my%20tweets"
-    known = load(overrides={"source": {"url": address}})
-    assert wiring.spool_directory(known) == Path("/var/spool/my tweets")
-
-
-async def test_a_spool_has_one_embedded_ledger(box: Box) -> None:
-    """Another state directory would know nothing of what was sent, and send it again."""
-    box.given["ledger"] = {}
-    box.set("run", state_directory=str(box.root / "state"))
-    box.write_many(2)
-    assert (await box.load()).files_processed == 2
-    assert (await box.load()).files_processed == 0
-    box.set("run", state_directory=str(box.root / "other"))
-    with pytest.raises(Halt, match=r"run\.state_directory: .*/other, but .* ledger in .*/state"):
-        await box.load()
-    wiring.marker_of(box.spool).unlink()
-    assert (await box.load()).files_processed == 2
-    assert box.received_ids() == {0: 2, 1: 2}
-
-
-async def test_a_link_in_the_markers_place_is_not_followed(tmp_path: Path) -> None:
-    """A directory that others write to must not have Penstock write elsewhere."""
-    (tmp_path / "spool").mkdir()
-    victim = tmp_path / "victim"
-    victim.write_text("precious")
-    wiring.marker_of(tmp_path / "spool").symlink_to(victim)
-    wiring.bind(tmp_path / "spool", tmp_path / "state")
-    assert victim.read_text() == "precious"

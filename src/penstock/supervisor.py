@@ -17,12 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from penstock import telemetry, wiring
+from penstock.embedded import owner_mark
 from penstock.embedded.process import EmbeddedProcess
 from penstock.embedded.redis import EmbeddedRedis
 from penstock.embedded.sqs import EmbeddedSqs
 from penstock.embedded.tether import tethered
 from penstock.errors import Halt, PenstockError
-from penstock.settings import EMBEDDED, EMBEDDED_QUEUE, Settings
+from penstock.settings.schema import EMBEDDED, EMBEDDED_QUEUE, Settings
+from penstock.settings.spool_place import spool_name, spool_place
 
 _STOP_SECONDS = 15.0  # a loader gives its claims five to commit; what takes longer is killed
 _RESTART_SECONDS_MIN = 0.5
@@ -73,11 +75,11 @@ async def supervise(
         parts: list[EmbeddedProcess] = []
         environment = dict(os.environ)  # says where the parts are: no member runs one itself
         if settings.ledger.url == EMBEDDED:
-            wiring.bind_ledger(settings, state)
+            owner_mark.bind(spool_place(settings.source.url), state)
             redis = await stack.enter_async_context(EmbeddedRedis(state))
             environment |= {
                 "PENSTOCK_LEDGER__URL": redis.url,
-                "PENSTOCK_LEDGER__SPOOL": wiring.spool_name(settings),
+                "PENSTOCK_LEDGER__SPOOL": spool_name(settings),
             }
             parts.append(redis)
         if settings.queue.url == EMBEDDED:
@@ -99,11 +101,11 @@ async def supervise(
 async def _watched(settings: Settings, environment: Mapping[str, str]) -> AsyncGenerator[None]:
     """Log every ten seconds how much was done, as the ledger counts it."""
     url = environment.get("PENSTOCK_LEDGER__URL", settings.ledger.url)
-    book = wiring.unopened_ledger(settings, url)
+    ledger = wiring.unopened_ledger(settings, url)
 
     async def figures() -> Mapping[str, float]:
         with contextlib.suppress(PenstockError):  # the members say what is wrong
-            counted = await book.counters()
+            counted = await ledger.counters()
             return {name: counted.get(name, 0) for name in _FIGURES}
         return {}
 
@@ -111,7 +113,7 @@ async def _watched(settings: Settings, environment: Mapping[str, str]) -> AsyncG
         async with telemetry.progress("run.progress", figures):
             yield
     finally:
-        await book.close()
+        await ledger.close()
 
 
 async def _keep_answering(part: EmbeddedProcess, stop: asyncio.Event) -> None:

@@ -1,25 +1,21 @@
-"""Settings to parts: the only place that names implementations, with wiring_http.py.
+"""Settings to parts: the only place that names implementations.
 
 Everything that needs giving back is opened on an AsyncExitStack that the caller owns, so parts are
 closed in the reverse of the order in which they were opened, whatever happens.
 """
 
-import contextlib
-import hashlib
 import os
 import re
 import socket
-from collections.abc import Callable, Generator
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
-from urllib.parse import unquote, urlsplit
+from typing import TYPE_CHECKING
 
 import redis.asyncio as redis
 
-from penstock import telemetry
 from penstock.archiver import Archiver
 from penstock.checker import Checker
+from penstock.embedded import owner_mark
 from penstock.embedded.redis import EmbeddedRedis
 from penstock.errors import Halt
 from penstock.ledger.ledger import Ledger
@@ -29,19 +25,26 @@ from penstock.ports import Queue, Source
 from penstock.records.decode import Decoder
 from penstock.records.preamble import Preamble
 from penstock.records.selection import Selection
-from penstock.settings import EMBEDDED, EMBEDDED_QUEUE, Settings, without_password
+from penstock.settings.schema import EMBEDDED, EMBEDDED_QUEUE, QueueSettings, Settings
+from penstock.settings.secrets import tokens
+from penstock.settings.spool_place import (
+    Directory,
+    FileServer,
+    Nginx,
+    spool_name,
+    spool_place,
+)
 from penstock.source.candidates import Candidates
 from penstock.source.directory import DirectorySource
 from penstock.sqs.packer import Packer
 
 if TYPE_CHECKING:
+    from penstock.source.http import HttpSite
     from penstock.sqs.queue import SqsQueue
-
-T = TypeVar("T")
+    from penstock.sqs.sign import Keys
 
 _REDIS_TIMEOUT_SECONDS = 5.0
 _REDIS_CONNECTIONS_BESIDE = 4  # figures, sweeps, the loaders' count
-_HTTP = ("http://", "https://", "http+unix://", "nginx+")
 # What redis-py would pass over is refused: a path that is no number, all from a # on.
 _REDIS_URL = re.compile(r"(rediss?://(?=.)[^/?#]*(/\d*)?|unix://[^?#]+)(\?[^#]*)?")
 
@@ -64,10 +67,23 @@ async def loader(settings: Settings, stack: AsyncExitStack) -> Loader:
 
     Raises Again if one of them is away, Halt if one cannot work as configured.
     """
-    preamble, decoder, selection = decode_side(settings)
-    files = await source(settings, stack)
-    book = await ledger(settings, stack)
-    queue = await _queue(settings, stack)
+    return await _loader(
+        settings,
+        decode_side(settings),
+        await source(settings, stack),
+        await ledger(settings, stack),
+        await _queue(settings, stack),
+    )
+
+
+async def _loader(
+    settings: Settings,
+    decode_side: tuple[Preamble, Decoder, Selection],
+    source: Source,
+    ledger: Ledger,
+    queue: Queue,
+) -> Loader:
+    preamble, decoder, selection = decode_side
     limits = await queue.open()
     message_bytes = settings.queue.message_bytes or limits.message_bytes_max
     fingerprint = settings.fingerprint(message_bytes)
@@ -85,11 +101,11 @@ async def loader(settings: Settings, stack: AsyncExitStack) -> Loader:
 
     new_packer(Claim("", "", (), 1, {}))  # a message_bytes that the queue refuses halts now
     return Loader(
-        source=files,
+        source=source,
         candidates=Candidates(
-            files, files_max=worker.claim_files_max, bytes_max=worker.claim_bytes_max
+            source, files_max=worker.claim_files_max, bytes_max=worker.claim_bytes_max
         ),
-        ledger=book,
+        ledger=ledger,
         queue=queue,
         preamble=preamble,
         decoder=decoder,
@@ -106,18 +122,18 @@ async def loader(settings: Settings, stack: AsyncExitStack) -> Loader:
 
 async def archiver(settings: Settings, stack: AsyncExitStack) -> Archiver:
     """Return the archiver's parts. Raises Again or Halt as `loader` does."""
-    files = await source(settings, stack)
-    book = await ledger(settings, stack)
-    return Archiver(files, book, settings.archive.retention_days)
+    return Archiver(
+        await source(settings, stack),
+        await ledger(settings, stack),
+        settings.archive.retention_days,
+    )
 
 
 async def checker(settings: Settings, stack: AsyncExitStack) -> Checker:
     """Return the checker's parts. Raises Again or Halt as `loader` does."""
-    files = await source(settings, stack)
-    book = await ledger(settings, stack)
     return Checker(
-        files,
-        book,
+        await source(settings, stack),
+        await ledger(settings, stack),
         lease_seconds=settings.ledger.lease_seconds,
         sweep_seconds=settings.ledger.sweep_seconds,
         fifo=settings.queue.url.endswith(".fifo"),
@@ -132,160 +148,85 @@ async def source(
     A listing of the file server with nothing new is answered after `wait_seconds`.
     """
     made: Source
-    if is_directory(settings):
-        made = directory_source(settings)
-    else:
-        # Here, because whoever has a directory does without aiohttp: 0.14 s of imports, and 10 MB.
-        from penstock.wiring_http import http_source  # noqa: PLC0415
-
-        made = http_source(settings, wait_seconds)
+    match spool_place(settings.source.url):
+        case Directory() as spool:
+            made = directory_source(settings, spool)
+        case FileServer(url):
+            made = _file_server_source(settings, url, wait_seconds)
+        case Nginx(url, folder):
+            made = _nginx_source(settings, url, folder)
     stack.push_async_callback(made.close)
     return made
 
 
-def served_directory(settings: Settings) -> DirectorySource:
-    """Return the spool as the file server has it: with events, if it may. Raises Halt."""
-    if not is_directory(settings):
-        raise Halt("source.url: only a directory can be served; name one: penstock serve DIR")
-    return directory_source(settings, served=True)
-
-
-def directory_source(settings: Settings, *, served: bool = False) -> DirectorySource:
-    """Return the spool as a directory of this machine. Raises Halt if `source.url` names none."""
-    spool = spool_directory(settings)
+def directory_source(
+    settings: Settings, spool: Directory, *, served: bool = False
+) -> DirectorySource:
+    """Return a directory as the spool; `served`: as the file server has it, with events."""
     return DirectorySource(
-        spool,
+        spool.path,
         pattern=settings.source.pattern,
         settle_seconds=settings.source.settle_seconds,
         max_file_bytes=settings.decode.max_file_bytes,
-        archive_directory=archive_directory(settings),
-        rejects_directory=rejects_directory(settings),
+        archive_directory=spool.archive_directory(settings.archive),
+        rejects_directory=spool.rejects_directory(settings.archive),
         archive_action=settings.archive.action,
         served=settings.serve.watch if served else None,
         rescan_seconds=settings.serve.rescan_seconds,
     )
 
 
-def is_directory(settings: Settings) -> bool:
-    """Tell whether the spool is a directory of this machine, not one behind HTTP."""
-    return not settings.source.url.startswith(_HTTP)
+def served_directory(settings: Settings) -> DirectorySource:
+    """Return the spool as the file server has it. Raises Halt if it is not a directory."""
+    spool = spool_place(settings.source.url)
+    if not isinstance(spool, Directory):
+        raise Halt("source.url: only a directory can be served; name one: penstock serve DIR")
+    return directory_source(settings, spool, served=True)
 
 
-def archive_directory(settings: Settings) -> Path:
-    """Return where processed files go. Raises Halt if that cannot be told."""
-    return _beside(spool_directory(settings), settings.archive.directory, "archive.directory")
+def _file_server_source(settings: Settings, url: str, wait_seconds: float | None) -> Source:
+    # Here, because a worker with a directory does without aiohttp: 0.14 s of imports, and 10 MB.
+    from penstock.source.file_server import WAIT_SECONDS, ServerSource  # noqa: PLC0415
 
-
-def rejects_directory(settings: Settings) -> Path:
-    """Return where rejected files go. Raises Halt if that cannot be told."""
-    directory = settings.archive.rejected_directory
-    return _beside(spool_directory(settings), directory, "archive.rejected_directory")
-
-
-def spool_is_named(settings: Settings) -> None:
-    """Raise Halt if there is no `source.url`: then nothing else is worth a look."""
-    if not settings.source.url:
-        raise Halt(
-            "source.url: missing; allowed: the directory that the files are written into"
-            " (`penstock init DIR` writes a penstock.toml here; --config names another one)"
-        )
-
-
-def spool_directory(settings: Settings) -> Path:
-    """Return the directory that `source.url` names. Raises Halt if it names none."""
-    url = settings.source.url
-    spool_is_named(settings)
-    if "://" not in url:
-        return Path(url)
-    parts = urlsplit(url)
-    if parts.scheme != "file" or parts.netloc not in {"", "localhost"} or parts.path in {"", "/"}:
-        raise Halt(
-            f"source.url: {without_password(url)!r} names no spool; allowed: /path, file:///path,"
-            " http://host:port, https://host:port, http+unix:///socket or nginx+http://host/path/"
-        )
-    return Path(unquote(parts.path))
-
-
-def bind_ledger(settings: Settings, state: Path) -> None:
-    """Hold the embedded ledger in `state` and the spool together, as far as that is possible.
-
-    Raises Halt if the spool belongs to another one.
-    """
-    if is_directory(settings):
-        bind(spool_directory(settings), state)
-    for line in warnings(settings):
-        telemetry.warn("spool.unmarked", cause=line)
-
-
-def warnings(settings: Settings) -> list[str]:
-    """Return what can work as configured, and may not be meant, a line each."""
-    if settings.ledger.url != EMBEDDED or is_directory(settings):
-        return []
-    line = (
-        "ledger.url: 'embedded', and the spool is behind HTTP: only this machine's own Redis knows"
-        " what was sent of it. A second box with a Redis of its own would send all of it again, and"
-        " nothing would tell: for more than one box, give all of them one Redis in ledger.url, and"
-        " one name in ledger.spool"
+    return ServerSource(
+        _site(settings, url),
+        max_file_bytes=settings.decode.max_file_bytes,
+        wait_seconds=WAIT_SECONDS if wait_seconds is None else wait_seconds,
     )
-    return [line]
 
 
-def bind(spool: Path, state: Path) -> None:
-    """Note beside the spool which embedded ledger knows it. Raises Halt if that is another one.
+def _nginx_source(settings: Settings, url: str, spool: str) -> Source:
+    # Here for the same reason.
+    from penstock.source.frames import PAGE_FILES_MAX  # noqa: PLC0415
+    from penstock.source.nginx import NginxSource  # noqa: PLC0415
+    from penstock.source.nginx_many import CONNECTIONS  # noqa: PLC0415
 
-    A second ledger (the settings copied elsewhere, another `run.state_directory`) would know
-    nothing of what was sent, and send all of it again.
-    """
-    marker, ours = marker_of(spool), str(state.resolve())
-    try:
-        theirs = _opened(marker, os.O_RDONLY, lambda fd: os.read(fd, 4096).decode().strip())
-        if theirs == ours:
-            return
-        if theirs and Path(theirs).is_dir():
-            raise Halt(
-                f"run.state_directory: {ours}, but what was sent of {spool} is known to the ledger"
-                f" in {theirs}; allowed: that one, or delete {marker} if it is given up"
-            )
-        marker.unlink()
-    except FileNotFoundError:
-        pass
-    except (OSError, ValueError):
-        return  # a link, or not ours to read or write: then there is no marker, and nothing is lost
-    with contextlib.suppress(OSError):
-        new = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-        _opened(marker, new, lambda fd: os.write(fd, f"{ours}\n".encode()))
+    return NginxSource(
+        _site(settings, url, CONNECTIONS),
+        spool=spool,
+        pattern=settings.source.pattern,
+        settle_seconds=settings.source.settle_seconds,
+        max_file_bytes=settings.decode.max_file_bytes,
+        archive_directory=settings.archive.directory,
+        rejects_directory=settings.archive.rejected_directory,
+        archive_action=settings.archive.action,
+        page_files_max=PAGE_FILES_MAX,
+    )
 
 
-def marker_of(spool: Path) -> Path:
-    """Return the hidden file beside a spool that names the embedded ledger that knows it."""
-    whole = spool.resolve()
-    return whole.with_name(f".{whole.name}.penstock-ledger")
+def _site(settings: Settings, url: str, connections: int = 16) -> "HttpSite":
+    """Return the server at `url` as settings.source says to speak with it. Raises Halt."""
+    from penstock.source.http import HttpSite  # noqa: PLC0415
 
-
-def _opened(path: Path, flags: int, use: Callable[[int], T]) -> T:
-    """Use a file in whose place anybody may have put a link. Raises OSError."""
-    fd = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
-    try:
-        return use(fd)
-    finally:
-        os.close(fd)
-
-
-def _beside(spool: Path, directory: str, setting: str) -> Path:
-    """Return where files are moved to; a relative path lies beside the spool.
-
-    Raises Halt if that would leave the spool's file system unasked: a container's own layer, say,
-    where the spool is a mounted volume.
-    """
-    if Path(directory).is_absolute():
-        return Path(directory)
-    path = spool.absolute().parent / directory
-    if spool.is_dir() and spool.stat().st_dev != spool.absolute().parent.stat().st_dev:
-        raise Halt(
-            f"{setting}: {path} is on another file system than the spool {spool};"
-            " allowed: an absolute path, best one on the spool's file system"
-        )
-    return path
+    source = settings.source
+    found = tokens(source.token, source.token_file, "source.token")
+    return HttpSite(
+        url,
+        token=found[0] if found else "",
+        ca_file=source.ca_file,
+        timeout_seconds=source.timeout_seconds,
+        connections=connections,
+    )
 
 
 async def ledger(settings: Settings, stack: AsyncExitStack) -> Ledger:
@@ -293,12 +234,12 @@ async def ledger(settings: Settings, stack: AsyncExitStack) -> Ledger:
     url = settings.ledger.url
     if url == EMBEDDED:
         state = Path(settings.run.state_directory)
-        bind_ledger(settings, state)
+        owner_mark.bind(spool_place(settings.source.url), state)
         url = (await stack.enter_async_context(EmbeddedRedis(state, share=True))).url
-    book = unopened_ledger(settings, url)
-    stack.push_async_callback(book.close)
-    await book.open()
-    return book
+    ledger = unopened_ledger(settings, url)
+    stack.push_async_callback(ledger.close)
+    await ledger.open()
+    return ledger
 
 
 def unopened_ledger(settings: Settings, url: str) -> Ledger:
@@ -346,19 +287,6 @@ def _worker_name() -> str:
     return stream.rpartition("]")[2] or f"{socket.gethostname()}-{os.getpid()}"
 
 
-def spool_name(settings: Settings) -> str:
-    """Return the spool's name in Redis; without one it is made from the whole path or address."""
-    if settings.ledger.spool:
-        return settings.ledger.spool
-    if is_directory(settings):
-        spool = spool_directory(settings)
-        whole, name = str(spool.resolve()), spool.name
-    else:
-        whole, name = settings.source.url, urlsplit(settings.source.url).hostname or "spool"
-    digest = hashlib.sha256(whole.encode()).hexdigest()[:8]
-    return f"{re.sub(r'[^A-Za-z0-9_.-]', '-', name)[:40]}-{digest}"
-
-
 def _margin_seconds(settings: Settings) -> float:
     """Return how long before the end of its lease a claim stops sending: as long as a call takes.
 
@@ -368,71 +296,46 @@ def _margin_seconds(settings: Settings) -> float:
 
 
 async def _queue(settings: Settings, stack: AsyncExitStack) -> Queue:
-    queue = settings.queue
-    url, endpoint_url = queue.url, queue.endpoint_url
-    _check_queue(settings)
-    if url == EMBEDDED:
-        from penstock.embedded.sqs import EmbeddedSqs  # noqa: PLC0415  as in `source`
+    check_queue(settings.queue)
+    queue, keys = settings.queue, None
+    if queue.url == EMBEDDED:
+        from penstock.embedded.sqs import EmbeddedSqs  # noqa: PLC0415  as in `_site`
 
         sqs = await stack.enter_async_context(
             EmbeddedSqs(Path(settings.run.state_directory), share=True)
         )
-        endpoint_url = sqs.endpoint_url
-        url = await sqs.create_queue(EMBEDDED_QUEUE)
-        os.environ.update(sqs.environment)  # no call of this process goes to AWS
+        queue, keys = sqs.settings_of(queue, await sqs.create_queue(EMBEDDED_QUEUE)), sqs.keys
     timeout_seconds = min(queue.timeout_seconds, _margin_seconds(settings))
-    made = unopened_queue(settings, url, endpoint_url, timeout_seconds)
+    made = unopened_queue(queue, timeout_seconds, keys)
     stack.push_async_callback(made.close)
     return made
 
 
 def unopened_queue(
-    settings: Settings, url: str, endpoint_url: str, timeout_seconds: float
+    queue: QueueSettings, timeout_seconds: float, keys: "Keys | None" = None
 ) -> "SqsQueue":
-    """Return the queue at `url`, of which nothing is known yet."""
+    """Return the queue that settings name, of which nothing is known yet.
+
+    Its calls are signed with `keys`, or else with the credentials that AWS's own settings name.
+    """
     # Here, because archiver and checker do without botocore: 0.1 s of imports.
     from penstock.sqs.queue import SqsQueue  # noqa: PLC0415
 
-    queue = settings.queue
     return SqsQueue(
-        url,
-        endpoint_url=endpoint_url or None,
+        queue.url,
+        endpoint_url=queue.endpoint_url or None,
         region=queue.region or None,
+        keys=keys,
         connections=queue.connections,
         timeout_seconds=timeout_seconds,
     )
 
 
-def _check_queue(settings: Settings) -> None:
+def check_queue(queue: QueueSettings) -> None:
     """Raise Halt if the queue's addresses cannot be ones; asks nobody."""
     from penstock.sqs.endpoint import addresses  # noqa: PLC0415  as `SqsQueue`
 
-    url = settings.queue.url
-    if not url:
+    if not queue.url:
         raise Halt("queue.url: missing; allowed: the URL of an SQS queue, or 'embedded' to try out")
-    if url != EMBEDDED:
-        addresses(url, settings.queue.endpoint_url or None)
-
-
-async def mistakes(settings: Settings) -> list[str]:
-    """Return what cannot work as configured, a line each; asks neither Redis nor the queue."""
-    lines: list[str] = []
-    async with AsyncExitStack() as stack:
-        with _noted(lines):
-            decode_side(settings)
-        with _noted(lines):
-            await source(settings, stack)
-        with _noted(lines):
-            if settings.ledger.url != EMBEDDED:
-                unopened_ledger(settings, settings.ledger.url)
-        with _noted(lines):
-            _check_queue(settings)
-    return list(dict.fromkeys(lines))
-
-
-@contextlib.contextmanager
-def _noted(lines: list[str]) -> Generator[None]:
-    try:
-        yield
-    except Halt as error:
-        lines += str(error).splitlines()
+    if queue.url != EMBEDDED:
+        addresses(queue.url, queue.endpoint_url or None)

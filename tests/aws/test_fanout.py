@@ -11,7 +11,7 @@ from penstock.aws.fanout import Growth, counted
 from penstock.aws.invocation import Invocation, deadline
 from penstock.errors import Halt
 from penstock.ledger.loaders import START_PAUSE_SECONDS
-from penstock.settings import load
+from penstock.settings.reading import load
 from support.books import Books
 
 

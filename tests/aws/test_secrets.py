@@ -8,7 +8,7 @@ import pytest
 from penstock.aws import secrets
 from penstock.aws.secrets import with_password, with_secrets
 from penstock.errors import Again, Halt, PenstockError
-from penstock.settings import load
+from penstock.settings.reading import load
 
 
 class Aws:

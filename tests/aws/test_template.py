@@ -15,7 +15,7 @@ from cfnlint.decode import cfn_yaml
 
 from penstock.aws import handlers
 from penstock.demo.local_cloud import FUNCTIONS
-from penstock.settings import Settings
+from penstock.settings.schema import Settings
 from penstock.setup.plan import CLOUDWATCH_ALARMS, CLOUDWATCH_METRICS
 
 TEMPLATE = Path(__file__).parents[2] / "deploy" / "template.yaml"

@@ -16,7 +16,8 @@ from penstock.embedded.redis import EmbeddedRedis
 from penstock.errors import Again, Halt
 from penstock.ledger.ledger import Ledger
 from penstock.ledger.scripts import translate_redis_errors
-from penstock.settings import Settings, load
+from penstock.settings.reading import load
+from penstock.settings.schema import Settings
 from support.books import Books, claimed, files, settled
 from support.require import require_redis
 

@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from penstock.operate.metrics import COUNTERS, exposition
 from penstock.operate.observer import Observer
-from penstock.settings import Status
+from penstock.settings.schema import StatusSettings
 from support.box import Box
 from support.require import require
 
@@ -31,7 +31,7 @@ async def text(box: Box) -> str:
     observer = Observer(box.settings)
     snapshot = await observer.snapshot()
     await observer.close()
-    return exposition(snapshot, Status()).decode()
+    return exposition(snapshot, StatusSettings()).decode()
 
 
 def names(text: str) -> set[str]:
@@ -66,7 +66,7 @@ async def test_away_is_a_metric_too(box: Box) -> None:
     """Redis away: it is said so, and nothing is claimed to be nought that is not known."""
     box.set("ledger", url=f"unix://{box.root}/nowhere.sock")
     observer = Observer(box.settings)
-    seen = values(exposition(await observer.snapshot(), Status()).decode())
+    seen = values(exposition(await observer.snapshot(), StatusSettings()).decode())
     await observer.close()
     assert seen["penstock_part_up", "redis"] == 0
     assert seen["penstock_healthy", ""] == 0

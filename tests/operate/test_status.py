@@ -28,7 +28,7 @@ from penstock.operate.metrics import exposition
 from penstock.operate.observer import Observer
 from penstock.operate.snapshot import Snapshot
 from penstock.operate.spool_view import RemoteView, Room, Spool, SpoolWatch
-from penstock.settings import Status
+from penstock.settings.schema import StatusSettings
 from support.box import Box
 from support.fileserver import NEW_TOKEN, TOKEN, served, source_at
 from support.nginx import nginx_over
@@ -157,7 +157,7 @@ async def test_a_spool_behind_the_file_server(box: Box) -> None:
         assert seen.spool.oldest_waiting.endswith("000000.json")
         assert 0 < seen.spool.oldest_waiting_seconds < 60
         assert (seen.spool.rejects_kept, seen.spool.room) == (None, None)
-        assert b"penstock_disk_free_bytes" not in exposition(seen, Status())
+        assert b"penstock_disk_free_bytes" not in exposition(seen, StatusSettings())
         await healthy(box)
         assert box.received_ids() == {0: 1, 1: 1, 2: 1}
         result = await asyncio.to_thread(invoke, box, "status")
@@ -233,7 +233,7 @@ async def test_claims_without_owner(box: Box) -> None:
     overdue = [claim._replace(overdue_seconds=31.0) for claim in claims]  # 31 s later
     seen = dataclasses.replace(await held.snapshot(), claims=overdue)
     await held.close()
-    assert [v.code for v in verdicts(seen, Status())] == ["claims-expired"]
+    assert [v.code for v in verdicts(seen, StatusSettings())] == ["claims-expired"]
     await asyncio.sleep(1.1)
     await healthy(box)
     assert box.received_ids() == {0: 1, 1: 1}
@@ -449,7 +449,7 @@ async def test_no_room(box: Box, spool: Spool, code: str) -> None:
     """Two million names, no inodes: from figures, as making them takes long."""
     await healthy(box)
     seen = dataclasses.replace(await look(box), spool=spool)
-    assert [v.code for v in verdicts(seen, Status())] == [code]
+    assert [v.code for v in verdicts(seen, StatusSettings())] == [code]
 
 
 def invoke(box: Box, *arguments: str) -> Any:

@@ -18,7 +18,8 @@ from penstock import model
 from penstock.cli import app
 from penstock.records.decode import Decoder
 from penstock.records.selection import Selection
-from penstock.settings import Settings, load
+from penstock.settings.reading import load
+from penstock.settings.schema import Settings
 from support.require import require
 
 ROOT = Path(__file__).parents[2]

@@ -24,7 +24,8 @@ from penstock.errors import Again
 from penstock.model import FileRead
 from penstock.ports import Source
 from penstock.serve import file_server, web
-from penstock.settings import Serve, load
+from penstock.settings.reading import load
+from penstock.settings.schema import ServeSettings
 from penstock.source import frames as wire
 from penstock.source.directory import DirectorySource
 from support.campaign import scaled
@@ -283,7 +284,7 @@ async def test_requests_are_logged_only_where_wanted(
         archive_directory=tmp_path / "a", rejects_directory=tmp_path / "r",
     )  # fmt: skip
     app: aio.Application = file_server.new_app(source, [TOKEN])
-    serve = Serve(listen="127.0.0.1:0", access_log=wanted)
+    serve = ServeSettings(listen="127.0.0.1:0", access_log=wanted)
     async with web.serving(app, serve) as address:
         for target in ("/v1/files", f"/v1/files?token={TOKEN}", f"/nothing#{TOKEN}"):
             await asyncio.to_thread(requests.get, address + target, headers=BEARER, timeout=20)

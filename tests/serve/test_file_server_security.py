@@ -18,7 +18,7 @@ import pytest
 from aiohttp import web as aio
 
 from penstock.serve import file_server, web
-from penstock.settings import Serve
+from penstock.settings.schema import ServeSettings
 from penstock.source.directory import DirectorySource
 from support import raw_http
 from support.fileserver import NEW_TOKEN, TOKEN, served
@@ -458,7 +458,7 @@ async def quick_app(root: Path, idle_seconds: float) -> AsyncGenerator[str]:
     app = file_server.new_app(source, [TOKEN])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(web, "_IDLE_SECONDS", idle_seconds)
-        async with web.serving(app, Serve(listen="127.0.0.1:0")) as address:
+        async with web.serving(app, ServeSettings(listen="127.0.0.1:0")) as address:
             yield address
 
 

@@ -18,7 +18,7 @@ from pydantic import SecretStr
 
 from penstock.errors import Again, Halt
 from penstock.serve import file_server, web
-from penstock.settings import Serve
+from penstock.settings.schema import ServeSettings
 from penstock.source.directory import DirectorySource
 from penstock.source.file_server import ServerSource
 from penstock.source.http import HttpSite
@@ -32,7 +32,7 @@ async def serving(root: Path, **given: Any) -> AsyncGenerator[str]:
     """Serve `root`/spool, one file in it, as the settings say."""
     (root / "spool").mkdir(exist_ok=True)
     (root / "spool" / NAME).write_text("{}")
-    serve = Serve.model_validate({"listen": "127.0.0.1:0"} | given)
+    serve = ServeSettings.model_validate({"listen": "127.0.0.1:0"} | given)
     source = DirectorySource(
         root / "spool", pattern=".*", settle_seconds=0, max_file_bytes=99,
         archive_directory=root / "a", rejects_directory=root / "r",
@@ -135,7 +135,7 @@ async def test_tls_with_a_certificate_of_another_host_or_time(
 
 def test_old_tls_is_refused(authority: Authority) -> None:
     """The server begins with 1.2."""
-    context = web._tls(Serve.model_validate(authority.certificate("127.0.0.1")))
+    context = web._tls(ServeSettings.model_validate(authority.certificate("127.0.0.1")))
     assert context
     assert context.minimum_version is ssl.TLSVersion.TLSv1_2
 
@@ -223,4 +223,4 @@ async def test_a_port_in_use_is_refused(tmp_path: Path) -> None:
 async def test_tokens_come_from_a_file(tmp_path: Path) -> None:
     """One a line or side by side; the spaces around do not count."""
     (tmp_path / "t").write_text(f"\n  {TOKEN}\n{TOKEN}2  \n")
-    assert web.tokens_of(Serve(token_file=str(tmp_path / "t"))) == [TOKEN, f"{TOKEN}2"]
+    assert web.tokens_of(ServeSettings(token_file=str(tmp_path / "t"))) == [TOKEN, f"{TOKEN}2"]

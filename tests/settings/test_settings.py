@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from penstock.errors import Halt
-from penstock.settings import Settings, load, without_password
+from penstock.settings.reading import load
+from penstock.settings.schema import Settings
+from penstock.settings.secrets import without_password
 
 
 def toml(tmp_path: Path, text: str) -> Path:
@@ -228,5 +230,5 @@ def test_the_fingerprint_is_of_what_shapes_messages() -> None:
 def test_another_message_format_is_another_fingerprint(monkeypatch: pytest.MonkeyPatch) -> None:
     """A claim begun before an upgrade that changed the messages was begun under other settings."""
     now = Settings().fingerprint(1000)
-    monkeypatch.setattr("penstock.settings.MESSAGE_FORMAT", "penstock/1")
+    monkeypatch.setattr("penstock.settings.schema.MESSAGE_FORMAT", "penstock/1")
     assert now != Settings().fingerprint(1000)

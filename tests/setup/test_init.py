@@ -9,10 +9,11 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from penstock import settings, wiring
+from penstock import wiring
 from penstock.cli import init
 from penstock.errors import Halt
-from penstock.settings import Settings
+from penstock.settings.reading import load
+from penstock.settings.schema import Settings
 
 _app = typer.Typer()
 _app.command()(init.init)
@@ -41,7 +42,7 @@ def write(tmp_path: Path, files: dict[str, str]) -> None:
 
 def proposed(tmp_path: Path) -> Settings:
     """Return the settings that were written."""
-    return settings.load(tmp_path / "penstock.toml")
+    return load(tmp_path / "penstock.toml")
 
 
 def values(tmp_path: Path) -> list[object]:

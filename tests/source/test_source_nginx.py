@@ -14,10 +14,10 @@ from penstock import telemetry, wiring
 from penstock.embedded.nginx import EmbeddedNginx
 from penstock.errors import Again, Halt
 from penstock.model import Unread
-from penstock.settings import load
+from penstock.settings.reading import load
 from penstock.source import nginx as module
 from penstock.source.http import Reply
-from penstock.source.nginx import NginxSource, place_of
+from penstock.source.nginx import NginxSource
 from support.malicious_http import DATE, MaliciousHttp, reply, short
 from support.nginx import nginx_over, source_at
 from support.require import require_nginx
@@ -391,23 +391,6 @@ async def test_a_page_that_is_no_listing_is_said(server: MaliciousHttp) -> None:
     with pytest.raises(Again, match=r"list spool/: .*autoindex_format json"):
         await source.list("")
     await source.close()
-
-
-@pytest.mark.parametrize(
-    "url",
-    ["nginx+http://host", "nginx+http://host:8080/", "nginx+ftp://host/spool/", "nginx+http:///x/",
-     "nginx+http://host/spool/?token=x", "nginx+http://host/../", "nginx+http://host/.spool/"],
-)  # fmt: skip
-def test_an_address_that_names_no_listing_is_refused(url: str) -> None:
-    """One line names the setting and what is allowed."""
-    with pytest.raises(Halt, match=r"source\.url: .*nginx\+http://host:port/spool/"):
-        place_of(url)
-
-
-def test_an_address_is_split_where_the_spool_begins() -> None:
-    """What lies beside the spool lies beside it in the address, too."""
-    assert place_of("nginx+http://h:80/spool/") == ("http://h:80/", "spool")
-    assert place_of("nginx+https://h/x/tweets") == ("https://h/x/", "tweets")
 
 
 async def test_settings_make_the_source(nginx: EmbeddedNginx, tmp_path: Path) -> None:

@@ -138,6 +138,17 @@ def test_aws_settings_are_found_as_by_every_aws_tool(
     assert find(URL, "https://localhost:1", None).proxy is None
 
 
+def test_given_keys_are_used_and_nobody_is_asked_for_others(
+    aws: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server of Penstock's own must not see the credentials that this machine has."""
+    assert aws is None
+    monkeypatch.setenv("AWS_PROFILE", "nobody")
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "real")
+    place = find(URL, "http://localhost:1", "us-east-1", Keys("own", "hidden", ""))
+    assert tuple(place.credentials.get_frozen_credentials())[:3] == ("own", "hidden", "")
+
+
 @pytest.mark.parametrize(
     ("name", "value", "complaint"),
     [

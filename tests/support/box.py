@@ -9,7 +9,8 @@ from typing import Any
 
 from penstock import archiver, checker, loader, wiring
 from penstock.model import Tally
-from penstock.settings import Settings, load
+from penstock.settings.reading import load
+from penstock.settings.schema import Settings
 from support.sqs_model import Queue
 from support.sqs_stub import SqsStub
 

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from penstock.serve import file_server, web
-from penstock.settings import Serve
+from penstock.settings.schema import ServeSettings
 from penstock.source.directory import DirectorySource
 from penstock.source.file_server import ServerSource
 from penstock.source.http import HttpSite
@@ -31,7 +31,7 @@ async def served(root: Path, *, tokens: str = "", **given: object) -> AsyncGener
     }
     source = DirectorySource(root / "spool", **(settings | given))  # type: ignore[arg-type]
     app = file_server.new_app(source, tokens.split())
-    async with web.serving(app, Serve(listen="127.0.0.1:0")) as address:
+    async with web.serving(app, ServeSettings(listen="127.0.0.1:0")) as address:
         yield address
 
 

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from penstock.embedded.nginx import EmbeddedNginx
+from penstock.settings.spool_place import Nginx, spool_place
 from penstock.source.http import HttpSite
-from penstock.source.nginx import NginxSource, place_of
+from penstock.source.nginx import NginxSource
 from penstock.source.nginx_many import CONNECTIONS
 
 
@@ -18,17 +19,18 @@ def source_at(
     url: str, token: str, *, timeout_seconds: float = 10.0, ca_file: str = "", **given: object
 ) -> NginxSource:
     """Return a source as a worker has it that reads from `url`."""
-    above, spool = place_of(url)
+    place = spool_place(url)
+    assert isinstance(place, Nginx)
     settings: dict[str, object] = {
         "pattern": r".*\.json",
         "settle_seconds": 0.0,
         "max_file_bytes": 1000,
     }
     site = HttpSite(
-        above,
+        place.url,
         token=token,
         ca_file=ca_file,
         timeout_seconds=timeout_seconds,
         connections=CONNECTIONS,
     )
-    return NginxSource(site, spool=spool, **(settings | given))  # type: ignore[arg-type]
+    return NginxSource(site, spool=place.spool, **(settings | given))  # type: ignore[arg-type]

@@ -26,7 +26,7 @@ from penstock.errors import PenstockError
 from penstock.ledger import ledger as ledger_module
 from penstock.ledger.ledger import Ledger
 from penstock.model import Claim, FileRead, Unread
-from penstock.settings import Settings
+from penstock.settings.schema import Settings
 from penstock.source.candidates import Candidates
 from penstock.sqs.packer import Packer
 from support.history import End, History, violations

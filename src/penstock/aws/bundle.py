@@ -20,8 +20,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from penstock import settings
 from penstock.errors import Again, Halt
+from penstock.settings.reading import load
+from penstock.settings.secrets import without_password
 
 ARCHITECTURES: Final = {"arm64": "aarch64", "x86_64": "x86_64"}
 PYTHONS: Final = ("3.11", "3.12", "3.13", "3.14")
@@ -85,10 +86,10 @@ def add_config(archive: Path, text: str) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         config = Path(temporary) / "penstock.toml"
         config.write_text(text)
-        known = settings.load(config)
-    held = [known.source.token, known.serve.token]
+        settings = load(config)
+    held = [settings.source.token, settings.serve.token]
     if any(secret.get_secret_value() for secret in held) or (
-        settings.without_password(known.ledger.url) != known.ledger.url
+        without_password(settings.ledger.url) != settings.ledger.url
     ):
         raise Halt(
             "bundle: the settings hold a token or a password; allowed: none, they belong into"

@@ -18,10 +18,10 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
-from penstock import settings
 from penstock.aws.secrets import with_secrets
 from penstock.errors import Halt
-from penstock.settings import EMBEDDED, Settings
+from penstock.settings.reading import load
+from penstock.settings.schema import EMBEDDED, Settings
 
 T = TypeVar("T")
 
@@ -102,11 +102,11 @@ class LambdaProcess:
         loop = asyncio.get_running_loop()
         stopping = loop.call_later(max(0.0, limits.stop_seconds), stop.set)
         try:
-            known = self._settings or await _settings()
+            settings = self._settings or await _settings()
             self._settings = None  # after an error they are read anew: a secret may have changed
             async with AsyncExitStack() as stack:
                 invocation = Invocation(
-                    settings=known,
+                    settings=settings,
                     stack=stack,
                     stop=stop,
                     deadline=limits,
@@ -116,18 +116,18 @@ class LambdaProcess:
                     _began=began,
                 )
                 answer = await work(invocation)
-            self._settings = known
+            self._settings = settings
             return answer
         finally:
             stopping.cancel()
 
 
 async def _settings() -> Settings:
-    known = await with_secrets(settings.load())
-    for name, url in (("ledger.url", known.ledger.url), ("queue.url", known.queue.url)):
+    settings = await with_secrets(load())
+    for name, url in (("ledger.url", settings.ledger.url), ("queue.url", settings.queue.url)):
         if url == EMBEDDED:
             raise Halt(
                 f"{name}: 'embedded' is for one box, and a function has none; allowed: the address"
                 " of a Redis, and the URL of a queue, that all functions share"
             )
-    return known
+    return settings

@@ -14,7 +14,7 @@ import botocore.session
 from pydantic import BaseModel
 
 from penstock.errors import Again, Halt, PenstockError
-from penstock.settings import Settings
+from penstock.settings.schema import Settings
 
 _CONFIG = botocore.config.Config(
     connect_timeout=3, read_timeout=5, retries={"mode": "standard", "total_max_attempts": 3}
@@ -45,14 +45,11 @@ async def with_secrets(settings: Settings) -> Settings:
 
 
 def _overridden(settings: Settings, overrides: dict[str, dict[str, Any]]) -> Settings:
-    if not overrides:
-        return settings
-    known = settings.model_copy()
     for section, values in overrides.items():
-        old = cast("BaseModel", getattr(known, section))
+        old = cast("BaseModel", getattr(settings, section))
         new = type(old).model_validate({**dict(old), **values})
-        known = known.model_copy(update={section: new})
-    return known
+        settings = settings.model_copy(update={section: new})
+    return settings
 
 
 async def start(function: str, name: str) -> None:

@@ -8,10 +8,12 @@ from typing import Any, cast
 
 import typer
 
-from penstock import settings, wiring
+from penstock import wiring
 from penstock.cli.options import Config, Json
 from penstock.errors import Halt
-from penstock.setup import survey
+from penstock.settings.reading import load
+from penstock.settings.secrets import without_password
+from penstock.setup import config_check, survey
 
 app = typer.Typer(
     name="config", help="Show or check the settings.", no_args_is_help=True, add_completion=False
@@ -24,16 +26,16 @@ def show(config: Config = None, as_json: Json = False) -> None:
 
     What is printed is a penstock.toml. Tokens, and passwords in addresses, are left out.
     """
-    known = settings.load(config).model_dump(mode="json", exclude_none=True)
-    for values in known.values():
+    sections = load(config).model_dump(mode="json", exclude_none=True)
+    for values in sections.values():
         for name in [name for name in values if name.endswith("url")]:
-            values[name] = settings.without_password(values[name])
+            values[name] = without_password(values[name])
         if values.get("token"):
             values["token"] = "…"  # noqa: S105  none: what is printed cannot be taken for it
     if as_json:
-        typer.echo(json.dumps(known))
+        typer.echo(json.dumps(sections))
         return
-    for section, values in known.items():
+    for section, values in sections.items():
         typer.echo(f"[{section}]")
         for name, value in cast("Mapping[str, Any]", values).items():
             typer.echo(f"{name} = {survey.toml(value)}")
@@ -47,11 +49,11 @@ def check(config: Config = None, as_json: Json = False) -> None:
     Exits with 0 if they can work. What is missing or wrong, and what may not be meant, is told in
     one line each.
     """
-    known = settings.load(config)
-    wrong = asyncio.run(wiring.mistakes(known))
-    report: dict[str, Any] = {"wrong": wrong, "warnings": wiring.warnings(known)}
+    settings = load(config)
+    wrong = asyncio.run(config_check.mistakes(settings))
+    report: dict[str, Any] = {"wrong": wrong, "warnings": config_check.warnings(settings)}
     with contextlib.suppress(Halt):  # which `wrong` tells
-        why = wiring.decode_side(known)[2].why
+        why = wiring.decode_side(settings)[2].why
         report |= {"selection": "interpreted" if why else "compiled", "why": why}
     if as_json:
         typer.echo(json.dumps(report))

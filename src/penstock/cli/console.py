@@ -5,11 +5,13 @@ from typing import Annotated
 
 import typer
 
-from penstock import passes, settings, telemetry, wiring
+from penstock import passes, telemetry
 from penstock.cli.options import Config, Verbose
 from penstock.serve import web
 from penstock.serve.console import OPEN_TO_ALL, add_console
-from penstock.settings import Settings
+from penstock.settings.reading import load
+from penstock.settings.schema import RunSettings, Settings
+from penstock.settings.spool_place import spool_place
 
 
 def console(
@@ -30,17 +32,17 @@ def console(
     other machines it wants the tokens and the TLS of [serve]. Ctrl-C or SIGTERM stops it.
     """
     telemetry.configure(verbose=verbose)
-    known = settings.load(config, {"run": {"console": listen}} if listen else None)
-    wiring.spool_is_named(known)
-    passes.run(lambda stop: _until_stopped(known, stop))
+    settings = load(config, {"run": {"console": listen}} if listen else None)
+    spool_place(settings.source.url)  # nothing else is worth a look without one
+    passes.run(lambda stop: _until_stopped(settings, stop))
 
 
-async def _until_stopped(known: Settings, stop: asyncio.Event) -> None:
-    where = known.run.console or settings.Run.model_fields["console"].default
-    serve = known.serve.model_copy(update={"listen": where, "unix_socket": ""})
+async def _until_stopped(settings: Settings, stop: asyncio.Event) -> None:
+    where = settings.run.console or RunSettings.model_fields["console"].default
+    serve = settings.serve.model_copy(update={"listen": where, "unix_socket": ""})
     tokens = web.tokens_of(serve)
     app = web.application(tokens, OPEN_TO_ALL)
-    add_console(app, known, has_tokens=bool(tokens))
+    add_console(app, settings, has_tokens=bool(tokens))
     async with web.serving(app, serve, "run.console") as address:
         telemetry.event("console.listens", address=address)
         await stop.wait()

@@ -9,11 +9,12 @@ from typing import Annotated
 
 import typer
 
-from penstock import file_names, passes, settings, wiring
+from penstock import file_names, passes, wiring
 from penstock.cli.options import Config, Json
 from penstock.operate import explain as explaining
-from penstock.operate.spool_files import places
-from penstock.settings import Settings
+from penstock.operate.spool_files import local_places
+from penstock.settings.reading import load
+from penstock.settings.schema import Settings
 from penstock.setup import survey
 
 
@@ -29,8 +30,8 @@ def explain(
     Exits with 1 if nobody knows one of the files.
     """
     wanted = [file.rpartition("/")[2].removesuffix(file_names.REASON_SUFFIX) for file in files]
-    known = settings.load(config)
-    stories = passes.run(lambda stop: _stories(wanted, known, stop))
+    settings = load(config)
+    stories = passes.run(lambda stop: _stories(wanted, settings, stop))
     if as_json:
         typer.echo(json.dumps([dataclasses.asdict(story) for story in stories]))
     else:
@@ -43,14 +44,14 @@ def explain(
 
 
 async def _stories(
-    wanted: Sequence[str], known: Settings, stop: asyncio.Event
+    wanted: Sequence[str], settings: Settings, stop: asyncio.Event
 ) -> list[explaining.Explained]:
-    where = places(known, "explain") if wiring.is_directory(known) else None
+    where = local_places(settings)
     async with AsyncExitStack() as stack:
-        book = await wiring.ledger(known, stack)
+        ledger = await wiring.ledger(settings, stack)
         found: list[explaining.Explained] = []
         for name in wanted:
             if stop.is_set():
                 break
-            found.append(explaining.explained(name, await book.story(name), where))
+            found.append(explaining.explained(name, await ledger.story(name), where))
         return found

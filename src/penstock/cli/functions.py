@@ -6,15 +6,14 @@ import json
 import math
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from penstock import archiver, checker, loader, passes, settings, telemetry, wiring
+from penstock import archiver, checker, loader, passes, telemetry, wiring
 from penstock.cli import EXIT_STOPPED
 from penstock.cli.options import Config, Json, Verbose
-from penstock.settings import Settings
+from penstock.settings import reading
 
 _WRONG = ("files_stuck", "laws_broken")  # what a tally must not hold: exit code 1
 
@@ -49,7 +48,7 @@ def load(
     """
 
     async def open_parts(stack: AsyncExitStack) -> passes.OnePass[loader.Tally]:
-        parts = await wiring.loader(_read(config), stack)
+        parts = await wiring.loader(reading.load(config), stack)
         return lambda stop: loader.load(parts, stop=stop, budget_seconds=budget_seconds)
 
     _go("loader", open_parts, every, as_json=as_json, verbose=verbose)
@@ -69,7 +68,7 @@ def archive(
     """
 
     async def open_parts(stack: AsyncExitStack) -> passes.OnePass[archiver.ArchiverTally]:
-        parts = await wiring.archiver(_read(config), stack)
+        parts = await wiring.archiver(reading.load(config), stack)
         return lambda stop: archiver.archive(parts, stop=stop, budget_seconds=budget_seconds)
 
     _go("archiver", open_parts, every, as_json=as_json, verbose=verbose)
@@ -85,14 +84,10 @@ def check(
     """Free files whose worker is gone (json_files_processing_checker), and report them."""
 
     async def open_parts(stack: AsyncExitStack) -> passes.OnePass[checker.CheckerTally]:
-        parts = await wiring.checker(_read(config), stack)
+        parts = await wiring.checker(reading.load(config), stack)
         return lambda stop: checker.check(parts, stop=stop, budget_seconds=budget_seconds)
 
     _go("checker", open_parts, every, as_json=as_json, verbose=verbose)
-
-
-def _read(config: Path | None) -> Settings:
-    return settings.load(config)
 
 
 def _go(

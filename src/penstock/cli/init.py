@@ -9,11 +9,12 @@ from typing import Annotated
 
 import typer
 
-from penstock import settings, wiring
+from penstock import wiring
 from penstock.cli.options import Config
 from penstock.errors import Halt
 from penstock.records import expression
-from penstock.settings import CONFIG_DEFAULT, EMBEDDED
+from penstock.settings.reading import CONFIG_DEFAULT, load
+from penstock.settings.schema import EMBEDDED
 from penstock.setup import survey
 from penstock.setup.survey import Survey
 from penstock.wording import counted
@@ -60,7 +61,7 @@ def init(
     except UnicodeError:
         name = survey.printable(str(directory.resolve()))
         raise Halt(f"{name}: not UTF-8; give the directory a name that TOML can hold") from None
-    wiring.decode_side(settings.load(target))
+    wiring.decode_side(load(target))
     typer.echo(f"\nwrote {target}; see what would be sent: penstock preview {directory}")
 
 

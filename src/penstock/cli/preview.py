@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from penstock import settings
 from penstock.cli.options import Config
-from penstock.settings import Settings
+from penstock.settings.reading import load
+from penstock.settings.schema import Settings
 from penstock.setup import survey
 from penstock.setup.preview import LIMITS, Preview, Totals, claims_of, files_of, previewed
 from penstock.wording import counted
@@ -67,22 +67,22 @@ def preview(
         section: {key: value for key, value in values.items() if value is not None}
         for section, values in given.items()
     }
-    known = settings.load(config, {section: keys for section, keys in overrides.items() if keys})
+    settings = load(config, {section: keys for section, keys in overrides.items() if keys})
     totals = Totals()
     out = typer.get_binary_stream("stdout")
-    files, left_out = files_of(paths, known.source.pattern)
+    files, left_out = files_of(paths, settings.source.pattern)
     if left_out:
         typer.echo(survey.told(left_out), err=True)
     told = False
-    for names in claims_of(files, known.worker.claim_files_max, known.worker.claim_bytes_max):
-        for shown in previewed(names, known, totals):
+    for names in claims_of(files, settings.worker.claim_files_max, settings.worker.claim_bytes_max):
+        for shown in previewed(names, settings, totals):
             if as_json:
                 out.write(shown.line)
             elif len(files) <= _TOLD_IN_FULL or shown.error or shown.rejected or not told:
                 _tell(shown)
                 told = told or bool(shown.records)  # of many files, the first that has something
     if not as_json:
-        _tell_totals(totals, known)
+        _tell_totals(totals, settings)
     if totals.rejected_files:
         raise typer.Exit(1)
 
@@ -124,8 +124,8 @@ def _begin(text: bytes) -> str:
     return cut + "…" * (cut != shown or len(text) > 4 * _TEXT_CHARACTERS)
 
 
-def _tell_totals(totals: Totals, known: Settings) -> None:
-    limit = known.queue.message_bytes or LIMITS.message_bytes_max
+def _tell_totals(totals: Totals, settings: Settings) -> None:
+    limit = settings.queue.message_bytes or LIMITS.message_bytes_max
     fill = sum(totals.messages) / (limit * len(totals.messages)) if totals.messages else 0
     typer.echo(
         f"{counted(totals.files, 'file')}, {totals.rejected_files:,} rejected;"
@@ -137,5 +137,5 @@ def _tell_totals(totals: Totals, known: Settings) -> None:
         f"{counted(len(totals.messages), 'message')} of at most {limit:,} bytes, {fill:.0%} full on"
         f" average, in {counted(totals.batches, 'batch', 'batches')}"
     )
-    if known.queue.message_bytes is None:
+    if settings.queue.message_bytes is None:
         typer.echo("(the largest message SQS takes; if your queue takes less, there are more)")

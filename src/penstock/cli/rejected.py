@@ -12,15 +12,16 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from penstock import file_names, passes, settings, telemetry, wiring
+from penstock import file_names, passes, telemetry, wiring
 from penstock.cli.options import Config, Json
 from penstock.cli.progress import told
 from penstock.ledger.ledger import Ledger
 from penstock.operate import requeue
 from penstock.operate.reject_filter import RejectFilter, moment
 from penstock.operate.requeue import Report
-from penstock.operate.spool_files import RejectedFile, places, rejected_file
-from penstock.settings import Settings
+from penstock.operate.spool_files import RejectedFile, local_places, places, rejected_file
+from penstock.settings.reading import load
+from penstock.settings.schema import Settings
 from penstock.setup import survey
 from penstock.wording import counted
 
@@ -74,7 +75,7 @@ def list_(
 ) -> None:
     """List rejected files, the latest last, and count them by reason."""
     choice = RejectFilter(tuple(files or ()), reason, since, until)
-    chosen = _chosen(_run(config, lambda known, book, _: _rejected(known, book)), choice)
+    chosen = _chosen(_run(config, lambda settings, ledger, _: _rejected(settings, ledger)), choice)
     if as_json:
         typer.echo(json.dumps([_as_json(file) for file in chosen]))
         return
@@ -98,7 +99,7 @@ def show(
 ) -> None:
     """Show one rejected file's reason, record by record, in JSON, and where the file lies."""
     choice = RejectFilter((_name(file),))
-    chosen = _chosen(_run(config, lambda known, book, _: _rejected(known, book)), choice)
+    chosen = _chosen(_run(config, lambda settings, ledger, _: _rejected(settings, ledger)), choice)
     if not chosen:
         typer.echo(f"{file}: not rejected; `penstock explain {file}` tells what is known", err=True)
         raise typer.Exit(1)
@@ -131,14 +132,14 @@ def retry(
     """
     choice = _choice(files, reason, since, until, everything=everything)
 
-    async def act(known: Settings, book: Ledger, stop: asyncio.Event) -> Report:
-        where = places(known, "rejected retry")
-        found = await _rejected(known, book)
+    async def act(settings: Settings, ledger: Ledger, stop: asyncio.Event) -> Report:
+        where = places(settings, "rejected retry")
+        found = await _rejected(settings, ledger)
         report, chosen = Report(refused=_missing(choice, found)), _chosen(found, choice)
         if _agreed(chosen, "put back into the spool", dry_run=dry_run, yes=yes):
             with told() as progress:
                 done = await requeue.retried(
-                    known, book, where, chosen, stop=stop, whole=whole, progress=progress
+                    settings, ledger, where, chosen, stop=stop, whole=whole, progress=progress
                 )
             report.done += done.done
             report.refused |= done.refused
@@ -168,18 +169,18 @@ def discard(
     """
     choice = _choice(files, reason, since, until, everything=everything)
 
-    async def act(known: Settings, book: Ledger, stop: asyncio.Event) -> Report:
+    async def act(settings: Settings, ledger: Ledger, stop: asyncio.Event) -> Report:
         del stop
-        where = places(known, "rejected discard")
-        found = await _rejected(known, book)
+        where = places(settings, "rejected discard")
+        found = await _rejected(settings, ledger)
         missing, chosen = _missing(choice, found), _chosen(found, choice)
         what = "DELETED, for ever" if no_copy else f"moved to {where.rejects}/discarded"
         if not _agreed(chosen, what, dry_run=dry_run, yes=yes):
             return Report(refused=missing)
-        stuck = await requeue.move_out(known, book, [f for f in chosen if not f.moved])
+        stuck = await requeue.move_out(settings, ledger, [f for f in chosen if not f.moved])
         going = [file for file in chosen if file.name not in stuck]
         report = requeue.discard(where, going, keep_copy=not no_copy)
-        await book.let_go(report.done)
+        await ledger.let_go(report.done)
         report.refused |= {**stuck, **missing}
         return report
 
@@ -191,21 +192,20 @@ def _run(
     act: Callable[[Settings, Ledger, asyncio.Event], Awaitable[T]],
 ) -> T:
     telemetry.configure(verbose=False)
-    known = settings.load(config)
+    settings = load(config)
 
     async def main(stop: asyncio.Event) -> T:
         async with AsyncExitStack() as stack:
-            return await act(known, await wiring.ledger(known, stack), stop)
+            return await act(settings, await wiring.ledger(settings, stack), stop)
 
     return passes.run(main)
 
 
-async def _rejected(known: Settings, book: Ledger) -> Mapping[str, RejectedFile]:
+async def _rejected(settings: Settings, ledger: Ledger) -> Mapping[str, RejectedFile]:
     """Return all rejected files by name."""
     found: dict[str, RejectedFile] = {}
-    reasons = await requeue.rejected_in_ledger(book)
-    if wiring.is_directory(known):
-        where = places(known, "rejected")
+    reasons = await requeue.rejected_in_ledger(ledger)
+    if where := local_places(settings):
         found |= {f.name: f for f in await asyncio.to_thread(lambda: list(where.rejected()))}
     else:
         typer.echo("the rejects directory is on another machine: only what the archiver has not"

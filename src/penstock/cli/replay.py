@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from penstock import passes, settings, telemetry, wiring
+from penstock import passes, telemetry, wiring
 from penstock.cli.options import Config, Json
 from penstock.cli.progress import told
 from penstock.cli.rejected import DryRun, Since, Until, Yes, not_empty
@@ -18,7 +18,8 @@ from penstock.model import PutBack
 from penstock.operate import requeue
 from penstock.operate.requeue import Report, Returning
 from penstock.operate.spool_files import Places, places, told_time
-from penstock.settings import Settings
+from penstock.settings.reading import load
+from penstock.settings.schema import Settings
 from penstock.setup import survey
 from penstock.wording import counted
 
@@ -49,8 +50,8 @@ def replay(
         raise typer.BadParameter("give names, or a time, not both")
     not_empty(since, until)
     telemetry.configure(verbose=False)
-    known = settings.load(config)
-    where = places(known, "replay")
+    settings = load(config)
+    where = places(settings, "replay")
     if where.deletes:
         raise Halt("archive.action is 'delete': processed files are not kept, so none can be sent"
                    " again")  # fmt: skip
@@ -66,7 +67,7 @@ def replay(
         typer.confirm(question, abort=True, err=True)
     report = Report(refused=dict.fromkeys(missing, "it is not in the archive"))
     if count and not dry_run:
-        done = passes.run(lambda stop: _replayed(known, where, names, since, ends, stop))
+        done = passes.run(lambda stop: _replayed(settings, where, names, since, ends, stop))
         report.done += done.done
         report.refused |= done.refused
     _tell(report, as_json=as_json, dry_run=dry_run)
@@ -93,7 +94,7 @@ def _announce(where: Places, names: list[str], since: float | None, until: float
 
 
 async def _replayed(
-    known: Settings,
+    settings: Settings,
     where: Places,
     names: list[str],
     since: float | None,
@@ -103,9 +104,9 @@ async def _replayed(
     token = requeue.operator_token()
     returning = _files(where, names, since, until, PutBack(token, salt=token))
     async with AsyncExitStack() as stack:
-        book = await wiring.ledger(known, stack)
+        ledger = await wiring.ledger(settings, stack)
         progress = stack.enter_context(told())
-        return await requeue.put_back(book, where, returning, stop=stop, progress=progress)
+        return await requeue.put_back(ledger, where, returning, stop=stop, progress=progress)
 
 
 def _tell(report: Report, *, as_json: bool, dry_run: bool) -> None:

@@ -4,9 +4,11 @@ import asyncio
 
 import typer
 
-from penstock import passes, settings, supervisor, telemetry, wiring
+from penstock import passes, supervisor, telemetry
 from penstock.cli.options import Config, Verbose
 from penstock.errors import Halt
+from penstock.settings.reading import load
+from penstock.setup import config_check
 
 
 def run(config: Config = None, verbose: Verbose = False) -> None:
@@ -17,12 +19,12 @@ def run(config: Config = None, verbose: Verbose = False) -> None:
     is lost, and the exit code is 0.
     """
     telemetry.configure(verbose=verbose)
-    known = settings.load(config)
-    if wrong := asyncio.run(wiring.mistakes(known)):
+    settings = load(config)
+    if wrong := asyncio.run(config_check.mistakes(settings)):
         raise Halt("\n".join(wrong))
 
     async def until_stopped(stop: asyncio.Event) -> None:
-        await supervisor.supervise(known, config, stop, verbose=verbose)
+        await supervisor.supervise(settings, config, stop, verbose=verbose)
 
-    typer.echo(f"draining {known.source.url} into {known.queue.url}; Ctrl-C stops", err=True)
+    typer.echo(f"draining {settings.source.url} into {settings.queue.url}; Ctrl-C stops", err=True)
     passes.run(until_stopped)

@@ -6,10 +6,11 @@ from typing import Annotated, Any
 
 import typer
 
-from penstock import passes, settings, telemetry, wiring
+from penstock import passes, telemetry, wiring
 from penstock.cli.options import Config, Verbose
 from penstock.serve import console, file_server, web
-from penstock.settings import Settings
+from penstock.settings.reading import load
+from penstock.settings.schema import Settings
 
 
 def serve(
@@ -71,13 +72,13 @@ def serve(
     overrides: dict[str, Any] = {"serve": {k: v for k, v in given.items() if v is not None}}
     if directory is not None:
         overrides["source"] = {"url": str(directory.absolute())}
-    passes.run(lambda stop: _until_stopped(settings.load(config, overrides), stop))
+    passes.run(lambda stop: _until_stopped(load(config, overrides), stop))
 
 
-async def _until_stopped(known: Settings, stop: asyncio.Event) -> None:
-    tokens = web.tokens_of(known.serve)
-    app = file_server.new_app(wiring.served_directory(known), tokens, console.OPEN_TO_ALL)
-    console.add_console(app, known, has_tokens=bool(tokens))
-    async with web.serving(app, known.serve) as address:
-        telemetry.event("server.listens", address=address, spool=known.source.url)
+async def _until_stopped(settings: Settings, stop: asyncio.Event) -> None:
+    tokens = web.tokens_of(settings.serve)
+    app = file_server.new_app(wiring.served_directory(settings), tokens, console.OPEN_TO_ALL)
+    console.add_console(app, settings, has_tokens=bool(tokens))
+    async with web.serving(app, settings.serve) as address:
+        telemetry.event("server.listens", address=address, spool=settings.source.url)
         await stop.wait()

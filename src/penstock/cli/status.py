@@ -12,12 +12,14 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from penstock import passes, settings, wiring
+from penstock import passes
 from penstock.cli.options import Config
 from penstock.operate.health import duration
 from penstock.operate.observer import observer
 from penstock.operate.snapshot import Snapshot, Verdict
-from penstock.settings import Settings
+from penstock.settings.reading import load
+from penstock.settings.schema import Settings
+from penstock.settings.spool_place import spool_place
 from penstock.wording import counted
 
 _BARS = "▁▂▃▄▅▆▇█"
@@ -42,29 +44,34 @@ def status(
     The first line is the verdict: healthy, or what is wrong and what to do. Exits with 0 if nothing
     is wrong, with 1 if something is, so that a monitor can ask. Changes nothing and starts nothing.
     """
-    known = settings.load(config)
-    wiring.spool_is_named(known)
+    settings = load(config)
+    spool_place(settings.source.url)  # nothing else is worth a look without one
     console = Console(width=None if Console().is_terminal else _PLAIN_WIDTH)
 
     if watch:
-        passes.run(lambda stop: _watched(known, console, stop, every_seconds, as_json=as_json))
+        passes.run(lambda stop: _watched(settings, console, stop, every_seconds, as_json=as_json))
         return
-    snapshot = passes.run(lambda _: _once(known))
+    snapshot = passes.run(lambda _: _once(settings))
     _say(snapshot, console, as_json=as_json)
     if not snapshot.healthy:
         raise typer.Exit(1)
 
 
-async def _once(known: Settings) -> Snapshot:
+async def _once(settings: Settings) -> Snapshot:
     async with AsyncExitStack() as stack:
-        return await (await observer(known, stack)).snapshot()
+        return await (await observer(settings, stack)).snapshot()
 
 
 async def _watched(
-    known: Settings, console: Console, stop: asyncio.Event, every_seconds: float, *, as_json: bool
+    settings: Settings,
+    console: Console,
+    stop: asyncio.Event,
+    every_seconds: float,
+    *,
+    as_json: bool,
 ) -> None:
     async with AsyncExitStack() as stack:
-        seen = await observer(known, stack)
+        seen = await observer(settings, stack)
         live = None
         if console.is_terminal and not as_json:
             live = stack.enter_context(Live(console=console, auto_refresh=False, screen=True))

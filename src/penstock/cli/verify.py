@@ -8,12 +8,13 @@ from typing import Annotated
 
 import typer
 
-from penstock import passes, settings, wiring
+from penstock import passes, wiring
 from penstock.cli.options import Config, Json
 from penstock.operate import verify as verifying
-from penstock.operate.spool_files import places
+from penstock.operate.spool_files import local_places
 from penstock.operate.verify import Verified
-from penstock.settings import Settings
+from penstock.settings.reading import load
+from penstock.settings.schema import Settings
 from penstock.setup import survey
 from penstock.wording import counted
 
@@ -36,8 +37,8 @@ def verify(
     that it cannot account for, and exits with 1 if there is one, or if a law does not hold. Where
     the directory is behind HTTP, only the ledger's own laws can be verified.
     """
-    known = settings.load(config)
-    found = passes.run(lambda stop: _verified(known, stop, archive=archive))
+    settings = load(config)
+    found = passes.run(lambda stop: _verified(settings, stop, archive=archive))
     if as_json:
         typer.echo(json.dumps(dataclasses.asdict(found) | {"holds": found.holds}))
     else:
@@ -46,17 +47,17 @@ def verify(
         raise typer.Exit(1)
 
 
-async def _verified(known: Settings, stop: asyncio.Event, *, archive: bool) -> Verified:
+async def _verified(settings: Settings, stop: asyncio.Event, *, archive: bool) -> Verified:
     del stop  # it changes nothing: it may be killed
     async with AsyncExitStack() as stack:
-        book = await wiring.ledger(known, stack)
-        if not wiring.is_directory(known):
+        ledger = await wiring.ledger(settings, stack)
+        where = local_places(settings)
+        if where is None:
             return Verified(
-                laws_broken=list(await book.verify()),
+                laws_broken=list(await ledger.verify()),
                 skipped=["spool, archive and rejects are on another machine: verify them there"],
             )
-        where = places(known, "verify")
-        return await verifying.verify(book, where, known.source.pattern, archive=archive)
+        return await verifying.verify(ledger, where, settings.source.pattern, archive=archive)
 
 
 def _tell(found: Verified) -> None:

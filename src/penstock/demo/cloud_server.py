@@ -51,8 +51,8 @@ class EmbeddedCloud(EmbeddedSqs):
                 service,
                 region_name=self.region,
                 endpoint_url=self.address,
-                aws_access_key_id=self.environment["AWS_ACCESS_KEY_ID"],
-                aws_secret_access_key=self.environment["AWS_SECRET_ACCESS_KEY"],
+                aws_access_key_id=self.keys.access_key,
+                aws_secret_access_key=self.keys.secret_key,
                 config=botocore.config.Config(
                     connect_timeout=5, read_timeout=60, s3={"addressing_style": "path"}, proxies={}
                 ),

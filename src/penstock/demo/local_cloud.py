@@ -19,13 +19,13 @@ from typing import Any, NamedTuple, Self
 
 from pydantic import SecretStr
 
-from penstock import settings as settings_of
 from penstock import wiring
 from penstock.aws import bundle
 from penstock.demo.cloud_server import EmbeddedCloud
 from penstock.embedded.redis import EmbeddedRedis
 from penstock.errors import Halt
 from penstock.serve import file_server, web
+from penstock.settings.reading import load
 
 STACK = "penstock-local"
 FUNCTIONS = ("sqs_loader", "json_files_processed_archiver", "json_files_processing_checker")
@@ -98,14 +98,14 @@ class LocalCloud:
         """Start the file server; return its token."""
         token = secrets.token_hex(32)
         self.spool.mkdir(parents=True, exist_ok=True)
-        known = settings_of.load(
+        settings = load(
             overrides={
                 "source": {"url": str(self.spool), "settle_seconds": 0.5},
                 "serve": {"listen": "127.0.0.1:0", "token": SecretStr(token)},
             }
         )
-        app = file_server.new_app(wiring.served_directory(known), web.tokens_of(known.serve))
-        serving = web.serving(app, known.serve)
+        app = file_server.new_app(wiring.served_directory(settings), web.tokens_of(settings.serve))
+        serving = web.serving(app, settings.serve)
         self.file_server_url = await self._stack.enter_async_context(serving)
         return token
 

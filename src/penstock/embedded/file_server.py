@@ -4,9 +4,8 @@ import os
 import secrets
 import sys
 from pathlib import Path
-from urllib.parse import urlsplit
 
-from penstock.embedded.process import EmbeddedProcess, is_answered, listener_on
+from penstock.embedded.process import EmbeddedProcess, is_answered, reserve
 
 
 class EmbeddedFileServer(EmbeddedProcess):
@@ -29,7 +28,7 @@ class EmbeddedFileServer(EmbeddedProcess):
         token_file = self.directory / "token"
         token_file.touch(mode=0o600)
         token_file.write_text(self.token)
-        with listener_on(urlsplit(previous).port or 0) as listener:
+        with reserve(previous) as listener:
             port = int(listener.getsockname()[1])
             command = [sys.executable, "-m", "penstock", "serve", str(self._spool)]
             command += ["--listen", f"fd://{listener.fileno()}", "--token-file", str(token_file)]

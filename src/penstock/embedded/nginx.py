@@ -9,9 +9,8 @@ import socket
 from collections.abc import Mapping
 from http import HTTPStatus
 from pathlib import Path
-from urllib.parse import urlsplit
 
-from penstock.embedded.process import EmbeddedProcess, is_answered
+from penstock.embedded.process import EmbeddedProcess, is_answered, reserve
 from penstock.errors import Halt
 
 _CONFIGURATION = Path(__file__).with_name("nginx.conf")
@@ -58,7 +57,7 @@ class EmbeddedNginx(EmbeddedProcess):
             raise Halt(f"{self.title}: no nginx on PATH; {self.remedy}")
         self._make_tokens()
         (self.directory / "temporary").mkdir(exist_ok=True)
-        self._reservation = _reserve(urlsplit(previous).port or 0)
+        self._reservation = reserve(previous, listen=False)
         port = int(self._reservation.getsockname()[1])
         path = self.directory / "nginx.conf"
         path.write_text(_with_values(_CONFIGURATION.read_text(), self._values(port)))
@@ -133,23 +132,3 @@ def _with_values(text: str, values: Mapping[str, str]) -> str:
 def _quoted(path: Path) -> str:
     escaped = str(path).replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
-
-
-def _reserve(port: int) -> socket.socket:
-    """Return a socket that holds a port of the loopback interface for a process of this user.
-
-    It does not listen: the process does, with SO_REUSEPORT on its side too.
-    """
-    for wanted in (port, 0):
-        reservation = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        try:
-            reservation.bind(("127.0.0.1", wanted))
-        except OSError:
-            reservation.close()
-            if wanted == 0:
-                raise
-        else:
-            return reservation
-    raise AssertionError(port)  # unreachable: the loop's last turn returns or raises

@@ -22,6 +22,7 @@ from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self, cast
+from urllib.parse import urlsplit
 
 from penstock.embedded.tether import tethered
 from penstock.errors import Halt
@@ -273,21 +274,28 @@ def _tail(log: Path, offset: int) -> str:
     return "  (no log)"
 
 
-def listener_on(port: int) -> socket.socket:
-    """Return a socket that listens on the loopback interface, on `port` if that can be had."""
-    for wanted in (port, 0):
-        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+def reserve(previous: str, *, listen: bool = True) -> socket.socket:
+    """Return a socket with a port of the loopback interface, that of `previous` if it is free.
+
+    It listens for the process that inherits it; or, without `listen`, only keeps the port for a
+    process of this user that binds it itself, with SO_REUSEPORT on its side too.
+    """
+    for port in (urlsplit(previous).port or 0, 0):
+        reserved = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if not listen:
+            reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         try:
-            listener.bind(("127.0.0.1", wanted))
-            listener.listen(1024)
+            reserved.bind(("127.0.0.1", port))
+            if listen:
+                reserved.listen(1024)
         except OSError:
-            listener.close()
-            if wanted == 0:
+            reserved.close()
+            if port == 0:
                 raise
         else:
-            return listener
-    raise AssertionError(port)  # unreachable: the loop's last turn returns or raises
+            return reserved
+    raise AssertionError(previous)  # unreachable: the loop's last turn returns or raises
 
 
 async def is_answered(url: str, status: int = 200) -> bool:

@@ -1,5 +1,6 @@
 """A real SQS API on loopback that Penstock runs for itself, in STATE/sqs/: ministack."""
 
+import contextlib
 import importlib.util
 import io
 import json
@@ -12,8 +13,10 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from penstock.embedded.process import EmbeddedProcess, is_answered, listener_on
+from penstock.embedded.process import EmbeddedProcess, is_answered, reserve
 from penstock.errors import Again, Halt
+from penstock.settings.schema import QueueSettings
+from penstock.sqs.sign import Keys
 
 
 class EmbeddedSqs(EmbeddedProcess):
@@ -26,9 +29,10 @@ class EmbeddedSqs(EmbeddedProcess):
     title = "embedded SQS"
     remedy = "pip install 'penstock[local]'"
     region: ClassVar[str] = "us-east-1"
+    keys: ClassVar[Keys] = Keys("embedded", "embedded", "")
     environment: ClassVar[Mapping[str, str]] = {
-        "AWS_ACCESS_KEY_ID": "embedded",
-        "AWS_SECRET_ACCESS_KEY": "embedded",
+        "AWS_ACCESS_KEY_ID": keys.access_key,
+        "AWS_SECRET_ACCESS_KEY": keys.secret_key,
         "AWS_DEFAULT_REGION": region,
         "AWS_REGION": region,
         "AWS_CONFIG_FILE": os.devnull,
@@ -50,7 +54,7 @@ class EmbeddedSqs(EmbeddedProcess):
         """Start ministack on its previous port if that is free. Raises Halt if there is none."""
         if importlib.util.find_spec("ministack") is None:
             raise Halt(f"{self.title}: ministack is not installed; {self.remedy}")
-        with listener_on(urlsplit(previous).port or 0) as listener:
+        with reserve(previous) as listener:
             port = int(listener.getsockname()[1])
             command = [sys.executable, "-m", "hypercorn", "ministack.app:app", "--workers", "0"]
             command += ["--bind", f"fd://{listener.fileno()}", "--log-level", "WARNING"]
@@ -62,18 +66,28 @@ class EmbeddedSqs(EmbeddedProcess):
         """Tell whether the server answers; wait up to two seconds for it."""
         return await is_answered(f"{self.address}/_ministack/health")
 
-    async def create_queue(self, name: str) -> str:
-        """Return the URL of queue `name`, made if it is not there; `….fifo` makes a FIFO queue."""
+    def settings_of(self, queue: QueueSettings, url: str) -> QueueSettings:
+        """Return the settings of a queue with those of one at this server instead, at `url`."""
+        at = {"url": url, "endpoint_url": self.endpoint_url, "region": queue.region or self.region}
+        return queue.model_copy(update=at)
+
+    async def queue_url(self, name: str) -> str:
+        """Return the URL of queue `name`. Raises Again or Halt, as `call`."""
         async with aiohttp.ClientSession() as session:
-            try:
-                answer = await self.call(session, "GetQueueUrl", {"QueueName": name})
-            except Halt:
-                attributes = {"MaximumMessageSize": "1048576"}
-                attributes |= {"FifoQueue": "true"} if name.endswith(".fifo") else {}
-                request = {"QueueName": name, "Attributes": attributes}
-                answer = await self.call(session, "CreateQueue", request)
+            answer = await self.call(session, "GetQueueUrl", {"QueueName": name})
         # A queue made in an earlier life has the port of that life in its URL.
         return self.address + urlsplit(str(answer["QueueUrl"])).path
+
+    async def create_queue(self, name: str) -> str:
+        """Return the URL of queue `name`, made if it is not there; `….fifo` makes a FIFO queue."""
+        with contextlib.suppress(Halt):
+            return await self.queue_url(name)
+        attributes = {"MaximumMessageSize": "1048576"}
+        attributes |= {"FifoQueue": "true"} if name.endswith(".fifo") else {}
+        async with aiohttp.ClientSession() as session:
+            request = {"QueueName": name, "Attributes": attributes}
+            await self.call(session, "CreateQueue", request)
+        return await self.queue_url(name)
 
     async def call(
         self, session: aiohttp.ClientSession, action: str, request: Mapping[str, object]
@@ -83,7 +97,7 @@ class EmbeddedSqs(EmbeddedProcess):
         Not signed: this server reads only account and region from the credentials. Raises Again if
         the server cannot be reached, Halt with its own words if it refuses.
         """
-        key = f"{self.environment['AWS_ACCESS_KEY_ID']}/20260101/{self.region}/sqs/aws4_request"
+        key = f"{self.keys.access_key}/20260101/{self.region}/sqs/aws4_request"
         headers = {
             "X-Amz-Target": f"AmazonSQS.{action}",
             "Content-Type": "application/x-amz-json-1.0",

@@ -6,7 +6,7 @@ The first verdict is the one to act on; those that follow from it are left out.
 from collections.abc import Callable, Iterator, Sequence
 
 from penstock.operate.snapshot import STOPPED, Snapshot, Verdict
-from penstock.settings import Status
+from penstock.settings.schema import StatusSettings
 from penstock.wording import counted
 
 SPOOL_ENTRIES_MAX = 2_000_000
@@ -25,7 +25,7 @@ _OLD_LEASES = 5  # a claim held for so many leases is alive, but its worker hard
 _OVERDUE_SECONDS = 30.0  # a worker that runs takes an expired claim over at its next call
 
 
-def verdicts(snapshot: Snapshot, limits: Status) -> Sequence[Verdict]:
+def verdicts(snapshot: Snapshot, limits: StatusSettings) -> Sequence[Verdict]:
     """Return what is to be said of a snapshot, the worst first; nothing if all is well."""
     said: list[Verdict] = []
     for look in _LOOKS:
@@ -33,7 +33,7 @@ def verdicts(snapshot: Snapshot, limits: Status) -> Sequence[Verdict]:
     return sorted(said, key=lambda verdict: not verdict.wrong)
 
 
-def _away(snapshot: Snapshot, limits: Status) -> Iterator[Verdict]:
+def _away(snapshot: Snapshot, limits: StatusSettings) -> Iterator[Verdict]:
     del limits
     codes = {"redis": "redis-away", "spool": "spool-away", "queue": "queue-away"}
     advice = {
@@ -51,7 +51,7 @@ def _away(snapshot: Snapshot, limits: Status) -> Iterator[Verdict]:
             yield Verdict(code, wrong=True, text=said, advice=what)
 
 
-def _workers(snapshot: Snapshot, limits: Status) -> Iterator[Verdict]:
+def _workers(snapshot: Snapshot, limits: StatusSettings) -> Iterator[Verdict]:
     if snapshot.ledger is None or "queue" in snapshot.away:
         return
     alive = [w for w in snapshot.workers if w.silent_for_seconds <= limits.silent_seconds]
@@ -94,7 +94,7 @@ def _workers(snapshot: Snapshot, limits: Status) -> Iterator[Verdict]:
         )  # fmt: skip
 
 
-def _archiver(snapshot: Snapshot, limits: Status) -> Iterator[Verdict]:
+def _archiver(snapshot: Snapshot, limits: StatusSettings) -> Iterator[Verdict]:
     if snapshot.ledger is None or snapshot.ledger.oldest_processed_seconds <= limits.silent_seconds:
         return
     age, count = snapshot.ledger.oldest_processed_seconds, snapshot.ledger.sizes["processed"]
@@ -106,7 +106,7 @@ def _archiver(snapshot: Snapshot, limits: Status) -> Iterator[Verdict]:
     )  # fmt: skip
 
 
-def _rejects(snapshot: Snapshot, limits: Status) -> Iterator[Verdict]:
+def _rejects(snapshot: Snapshot, limits: StatusSettings) -> Iterator[Verdict]:
     del limits
     if snapshot.ledger is None:
         return
@@ -131,7 +131,7 @@ def _rejects(snapshot: Snapshot, limits: Status) -> Iterator[Verdict]:
         )  # fmt: skip
 
 
-def _room(snapshot: Snapshot, limits: Status) -> Iterator[Verdict]:
+def _room(snapshot: Snapshot, limits: StatusSettings) -> Iterator[Verdict]:
     del limits
     memory, spool = snapshot.memory, snapshot.spool
     if memory and memory.max_bytes and memory.used_bytes > _MEMORY_SHARE_MAX * memory.max_bytes:
@@ -162,7 +162,7 @@ def _room(snapshot: Snapshot, limits: Status) -> Iterator[Verdict]:
         )  # fmt: skip
 
 
-def _books(snapshot: Snapshot, limits: Status) -> Iterator[Verdict]:
+def _books(snapshot: Snapshot, limits: StatusSettings) -> Iterator[Verdict]:
     if snapshot.ledger is None:
         return
     for law in snapshot.laws_broken[:1]:
@@ -189,6 +189,6 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.0f} s"  # noqa: PLR2004
 
 
-_LOOKS: Sequence[Callable[[Snapshot, Status], Iterator[Verdict]]] = (
+_LOOKS: Sequence[Callable[[Snapshot, StatusSettings], Iterator[Verdict]]] = (
     _away, _workers, _archiver, _rejects, _room, _books,
 )  # fmt: skip

@@ -10,7 +10,7 @@ from prometheus_client.registry import Collector
 
 from penstock.operate.snapshot import Snapshot
 from penstock.operate.spool_view import Spool
-from penstock.settings import Status
+from penstock.settings.schema import StatusSettings
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -50,7 +50,7 @@ COUNTERS: Final[Mapping[str, str]] = {
 
 
 class _Seen(Collector):
-    def __init__(self, snapshot: Snapshot, limits: Status) -> None:
+    def __init__(self, snapshot: Snapshot, limits: StatusSettings) -> None:
         self._snapshot = snapshot
         self._limits = limits
 
@@ -58,14 +58,14 @@ class _Seen(Collector):
         yield from _families(self._snapshot, self._limits)
 
 
-def exposition(snapshot: Snapshot, limits: Status) -> bytes:
+def exposition(snapshot: Snapshot, limits: StatusSettings) -> bytes:
     """Return the metrics of a snapshot in Prometheus's text format."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Seen(snapshot, limits))
     return generate_latest(registry)
 
 
-def _families(seen: Snapshot, limits: Status) -> Iterator[Metric]:
+def _families(seen: Snapshot, limits: StatusSettings) -> Iterator[Metric]:
     spool_name = seen.spool_name
 
     def gauge(name: str, text: str, value: float) -> Metric:

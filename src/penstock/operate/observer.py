@@ -3,7 +3,6 @@
 import asyncio
 import dataclasses
 import math
-import os
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -21,7 +20,10 @@ from penstock.model import QueueDepth
 from penstock.operate.health import verdicts
 from penstock.operate.snapshot import RATES, STOPPED, Snapshot, Worker
 from penstock.operate.spool_view import Spool, SpoolWatch, view
-from penstock.settings import EMBEDDED, EMBEDDED_QUEUE, Settings, without_password
+from penstock.settings.schema import EMBEDDED, EMBEDDED_QUEUE, QueueSettings, Settings
+from penstock.settings.secrets import without_password
+from penstock.settings.spool_place import spool_name
+from penstock.sqs.sign import Keys
 
 _RATE_SECONDS = 10.0  # a live rate is over the samples of so long
 _QUEUE_SECONDS = 10.0  # between two questions to SQS: they cost money and change slowly
@@ -37,8 +39,8 @@ class Observer:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._book: Ledger | None = None
-        self._book_url = ""
+        self._ledger: Ledger | None = None
+        self._ledger_url = ""
         self._queue: Any = None
         self._watch: SpoolWatch | None = None
         self._stack = AsyncExitStack()
@@ -58,18 +60,18 @@ class Observer:
             url = EmbeddedRedis(Path(self._settings.run.state_directory)).noted_address()
             if not url:
                 raise Again(STOPPED)
-        if self._book is None or url != self._book_url:
+        if self._ledger is None or url != self._ledger_url:
             await self._drop_ledger()
-            book = wiring.unopened_ledger(self._settings, url)
+            ledger = wiring.unopened_ledger(self._settings, url)
             try:
-                await book.open()
+                await ledger.open()
             except BaseException as error:
-                await book.close()
+                await ledger.close()
                 if isinstance(error, Again) and self._settings.ledger.url == EMBEDDED:
                     raise Again(STOPPED) from None
                 raise
-            self._book, self._book_url = book, url
-        return self._book
+            self._ledger, self._ledger_url = ledger, url
+        return self._ledger
 
     def rejects_changed(self) -> None:
         """Look at the rejects directory anew at the next snapshot."""
@@ -84,45 +86,43 @@ class Observer:
         await self._stack.aclose()
 
     async def _look(self) -> Snapshot:
-        known = self._settings
+        settings = self._settings
         away: dict[str, str] = {}
         found: dict[str, Any] = {}
         # One after the other: the first question to SQS imports for a second, in which Redis's
         # answer would time out on a busy machine.
         await _noted(away, "redis", self._look_at_ledger(found))
         await _noted(away, "queue", self._look_at_queue(found))
-        states = found["book"].states if "book" in found else None
+        states = self._ledger.states if self._ledger and "redis" not in away else None
         await _noted(away, "spool", self._look_at_spool(found, states))
-        found.pop("book", None)
         if "redis" in away:
             found = {name: found[name] for name in ("queue", "spool") if name in found}
             await self._drop_ledger()
         snapshot = Snapshot(
             at=time.time(),
-            spool_name=_or_empty(lambda: wiring.spool_name(known)),
-            source=without_password(known.source.url),
-            queue_url=known.queue.url,
-            fifo=known.queue.url.endswith(".fifo"),
-            lease_seconds=known.ledger.lease_seconds,
+            spool_name=_or_empty(lambda: spool_name(settings)),
+            source=without_password(settings.source.url),
+            queue_url=settings.queue.url,
+            fifo=settings.queue.url.endswith(".fifo"),
+            lease_seconds=settings.ledger.lease_seconds,
             away=away,
             waiting=_waiting(found.get("spool"), found.get("ledger")),
             **found,
         )
-        return dataclasses.replace(snapshot, verdicts=verdicts(snapshot, known.status))
+        return dataclasses.replace(snapshot, verdicts=verdicts(snapshot, settings.status))
 
     async def _look_at_ledger(self, found: dict[str, Any]) -> None:
-        book = await self.ledger()
-        overview = await book.overview()
-        claims = await book.claims()
+        ledger = await self.ledger()
+        overview = await ledger.overview()
+        claims = await ledger.claims()
         found |= {
             "ledger": overview,
             "claims": claims,
-            "workers": _workers(await book.workers(), claims, overview.at_seconds),
+            "workers": _workers(await ledger.workers(), claims, overview.at_seconds),
             "minutes": _filled(overview),
             "rates": self._rates(overview),
-            "memory": await self._cache("memory", _MEMORY_SECONDS, book.memory),
-            "laws_broken": await self._cache("laws", _LAWS_SECONDS, book.verify),
-            "book": book,
+            "memory": await self._cache("memory", _MEMORY_SECONDS, ledger.memory),
+            "laws_broken": await self._cache("laws", _LAWS_SECONDS, ledger.verify),
         }
 
     async def _look_at_queue(self, found: dict[str, Any]) -> None:
@@ -136,20 +136,18 @@ class Observer:
 
     async def _depth(self) -> QueueDepth:
         if self._queue is None:
-            url, endpoint_url = self._settings.queue.url, self._settings.queue.endpoint_url
-            if url == EMBEDDED:
-                url, endpoint_url = await _embedded_queue(self._settings)
-            queue = wiring.unopened_queue(
-                self._settings, url, endpoint_url, self._settings.queue.timeout_seconds
-            )
+            settings, keys = self._settings.queue, None
+            if settings.url == EMBEDDED:
+                settings, keys = await _embedded_queue(self._settings)
+            queue = wiring.unopened_queue(settings, settings.timeout_seconds, keys)
             await queue.open()  # closes itself if it fails
             self._queue = queue
         return await self._queue.depth()
 
     async def _drop_ledger(self) -> None:
-        if self._book is not None:
-            await self._book.close()
-            self._book = None
+        if self._ledger is not None:
+            await self._ledger.close()
+            self._ledger = None
 
     async def _cache(self, name: str, seconds: float, ask: Callable[[], Awaitable[T]]) -> T:
         at, value = self._cached.get(name, (-math.inf, None))
@@ -182,20 +180,16 @@ async def _noted(away: dict[str, str], part: str, looking: Awaitable[None]) -> N
         away[part] = str(error.strerror or error)
 
 
-async def _embedded_queue(settings: Settings) -> tuple[str, str]:
-    """Return queue URL and endpoint of the embedded SQS that runs. Raises Again if none does."""
-    import aiohttp  # noqa: PLC0415  a quarter of a second of imports that few need
-
+async def _embedded_queue(settings: Settings) -> tuple[QueueSettings, Keys]:
+    """Return where the embedded SQS that runs has the queue. Raises Again if none runs."""
+    # Here, because few need it: a quarter of a second of imports.
     from penstock.embedded.sqs import EmbeddedSqs  # noqa: PLC0415
 
     sqs = EmbeddedSqs(Path(settings.run.state_directory))
     sqs.address = sqs.noted_address()
     if not sqs.address or not await sqs.answers():
         raise Again(STOPPED)
-    async with aiohttp.ClientSession() as session:
-        answer = await sqs.call(session, "GetQueueUrl", {"QueueName": EMBEDDED_QUEUE})
-    os.environ.update(sqs.environment)  # no call of this process goes to AWS
-    return str(answer["QueueUrl"]), sqs.endpoint_url
+    return sqs.settings_of(settings.queue, await sqs.queue_url(EMBEDDED_QUEUE)), sqs.keys
 
 
 def _waiting(spool: Spool | None, ledger: Overview | None) -> int | None:
@@ -206,10 +200,10 @@ def _waiting(spool: Spool | None, ledger: Overview | None) -> int | None:
 
 
 def _workers(
-    known: Mapping[str, tuple[float, float]], claims: Sequence[HeldClaim], now: float
+    seen_at: Mapping[str, tuple[float, float]], claims: Sequence[HeldClaim], now: float
 ) -> Sequence[Worker]:
     found: list[Worker] = []
-    for name, (since, seen) in sorted(known.items()):
+    for name, (since, seen) in sorted(seen_at.items()):
         held = [claim for claim in claims if claim.worker == name]
         files = sum(claim.files for claim in held)
         found.append(Worker(name, now - since, max(0.0, now - seen), len(held), files))

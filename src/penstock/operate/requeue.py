@@ -22,7 +22,8 @@ from penstock.ledger.ledger import Ledger
 from penstock.ledger.repairs import FORGET_AFTER_SECONDS, HOLD_SECONDS
 from penstock.model import PutBack
 from penstock.operate.spool_files import DISCARDED, Places, RejectedFile
-from penstock.settings import Settings
+from penstock.settings.schema import Settings
+from penstock.settings.spool_place import spool_directory
 from penstock.source import moves as moving
 from penstock.wording import counted
 
@@ -201,7 +202,7 @@ async def move_out(
 
     Returns by name why one could not be moved.
     """
-    source = wiring.directory_source(settings)
+    source = wiring.directory_source(settings, spool_directory(settings.source.url, "rejected"))
     stuck: dict[str, str] = {}
     try:
         for first in range(0, len(files), _BATCH):

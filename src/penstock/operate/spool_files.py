@@ -14,9 +14,10 @@ from typing import Any
 
 import msgspec
 
-from penstock import file_names, wiring
+from penstock import file_names
 from penstock.errors import Halt
-from penstock.settings import Settings
+from penstock.settings.schema import Settings
+from penstock.settings.spool_place import Directory, spool_directory, spool_place
 
 DISCARDED = "discarded"
 """The subdirectory of the rejects directory with the copies of what was discarded."""
@@ -92,8 +93,7 @@ class Places:
 
     def hours(self) -> Iterator[Path]:
         """Yield the YYYY/MM/DD/HH folders of the archive, the oldest first."""
-        pattern = "[0-9]" * 4 + "/" + "/".join(["[0-9][0-9]"] * 3)
-        yield from sorted(self.archive.glob(pattern))
+        yield from sorted(self.archive.glob(file_names.HOUR_FOLDER))
 
     def archived_between(self, since: float, until: float) -> Iterator[Path]:
         """Yield archived files whose time is in [since, until), seconds since 1970, by hour.
@@ -157,20 +157,23 @@ def rejected_file(name: str, text: str, *, moved: bool) -> RejectedFile:
 
 
 def places(settings: Settings, what: str) -> Places:
-    """Return the places of a spool on this machine. Raises Halt if it is on another one."""
-    url = settings.source.url
-    if "://" in url and not url.startswith("file:"):
-        raise Halt(
-            f"{what}: works only where the directory is; source.url is {url.partition('://')[0]}://,"
-            " so run it on the machine of the file server, with source.url naming the directory"
-        )
-    spool = wiring.spool_directory(settings)
-    if not spool.is_dir():
-        raise Halt(f"source.url: {spool} is no directory")
+    """Return the places of a spool on this machine; `what` cannot do without. Raises Halt."""
+    return _places(settings, spool_directory(settings.source.url, what))
+
+
+def local_places(settings: Settings) -> Places | None:
+    """Return the places of a spool on this machine, None if it is on another. Raises Halt."""
+    spool = spool_place(settings.source.url)
+    return _places(settings, spool) if isinstance(spool, Directory) else None
+
+
+def _places(settings: Settings, spool: Directory) -> Places:
+    if not spool.path.is_dir():
+        raise Halt(f"source.url: {spool.path} is no directory")
     return Places(
-        spool,
-        wiring.archive_directory(settings),
-        wiring.rejects_directory(settings),
+        spool.path,
+        spool.archive_directory(settings.archive),
+        spool.rejects_directory(settings.archive),
         deletes=settings.archive.action == "delete",
     )
 

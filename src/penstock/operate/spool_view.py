@@ -21,7 +21,8 @@ from penstock import file_names, wiring
 from penstock.errors import Again
 from penstock.model import Unread
 from penstock.ports import Source
-from penstock.settings import Settings
+from penstock.settings.schema import Settings
+from penstock.settings.spool_place import Directory, spool_place
 from penstock.source.frames import PAGE_FILES_MAX
 
 _NAMES_A_CALL = 500
@@ -239,10 +240,10 @@ class RemoteView:
 
 async def view(settings: Settings, stack: AsyncExitStack) -> View:
     """Return how an observer looks at the spool. Raises Halt if `source.url` names none."""
-    if wiring.is_directory(settings):
-        spool = wiring.spool_directory(settings)
-        rejects = wiring.rejects_directory(settings)
-        return DirectoryView(spool, rejects, settings.source.pattern)
+    spool = spool_place(settings.source.url)
+    if isinstance(spool, Directory):
+        rejects = spool.rejects_directory(settings.archive)
+        return DirectoryView(spool.path, rejects, settings.source.pattern)
     # All that lies there at once, whether it is complete or not, and without waiting for more.
     at_once = settings.model_copy(
         update={"source": settings.source.model_copy(update={"settle_seconds": 0.0})}

@@ -14,7 +14,6 @@ loopback host, so that no other site can pose as this one.
 import asyncio
 import contextlib
 import importlib.resources
-import ipaddress
 import json
 import re
 import time
@@ -23,13 +22,13 @@ from collections.abc import Awaitable, Callable, Mapping
 import msgspec
 from aiohttp import hdrs, web
 
-from penstock import wiring
 from penstock.errors import Again, Halt
+from penstock.loopback import is_loopback
 from penstock.operate import metrics, requeue
 from penstock.operate.observer import Observer
-from penstock.operate.spool_files import Places, RejectedFile, places, rejected_file
+from penstock.operate.spool_files import RejectedFile, local_places, places, rejected_file
 from penstock.serve.web import Refused
-from penstock.settings import Settings
+from penstock.settings.schema import Settings
 
 PAGES = {
     "/": ("console.html", "text/html"),
@@ -159,9 +158,12 @@ class Console:
     async def _latest_rejects(self) -> Mapping[str, object]:
         """Return what /v1/rejects answers. Raises Refused if the directory cannot be read."""
         found = await self._rejected_in_ledger()
-        total, can_retry = len(found), wiring.is_directory(self._settings)
-        if can_retry:
-            where = self._places("rejects")
+        total = len(found)
+        try:
+            where = local_places(self._settings)
+        except Halt as error:
+            raise Refused(409, str(error)) from None
+        if where:
             try:
                 kept, count = await asyncio.to_thread(where.latest_rejected, _REJECTS_SHOWN)
             except OSError as error:
@@ -178,7 +180,7 @@ class Console:
             }
             for file in latest[:_REJECTS_SHOWN]
         ]
-        return {"rejects": shown, "total": total, "can_retry": can_retry}
+        return {"rejects": shown, "total": total, "can_retry": where is not None}
 
     async def retry(self, request: web.Request) -> web.StreamResponse:
         """POST /v1/rejects:retry {"names": […]}."""
@@ -192,14 +194,14 @@ class Console:
             raise Refused(400, str(error)) from None
         if not 1 <= len(names) <= _RETRIES_MAX:
             raise Refused(400, f"names: 1 to {_RETRIES_MAX}")
-        where = self._places("retry")
         try:
-            book = await self._observer.ledger()
+            where = places(self._settings, "retry")
+            ledger = await self._observer.ledger()
             found = {n: where.rejected_one(n) for n in names if where.has_rejected(n)}
             found |= await self._rejected_in_ledger()
             chosen = [found[name] for name in dict.fromkeys(names) if name in found]
             report = await requeue.retried(
-                self._settings, book, where, chosen, stop=self._stop, patience_seconds=0.0
+                self._settings, ledger, where, chosen, stop=self._stop, patience_seconds=0.0
             )
         except Halt as error:
             raise Refused(409, str(error)) from None
@@ -225,12 +227,6 @@ class Console:
             return {}  # Redis is away: what lies in the rejects directory is shown all the same
         return {name: rejected_file(name, text, moved=False) for name, text in reasons.items()}
 
-    def _places(self, what: str) -> Places:
-        try:
-            return places(self._settings, what)
-        except Halt as error:
-            raise Refused(409, str(error)) from None
-
 
 def add_console(app: web.Application, settings: Settings, *, has_tokens: bool) -> None:
     """Add the console over the spool of `settings` to an application, which closes it."""
@@ -252,7 +248,4 @@ def _is_local(request: web.Request) -> bool:
     host = request.host.rpartition(":")[0] if ":" in request.host else request.host
     if request.host.endswith("]"):
         host = request.host
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host == "localhost"
+    return is_loopback(host)

@@ -5,7 +5,6 @@ import contextlib
 import errno
 import functools
 import hmac
-import ipaddress
 import os
 import socket
 import ssl
@@ -18,10 +17,11 @@ from aiohttp import hdrs, web
 from aiohttp.abc import AbstractAccessLogger
 from aiohttp.typedefs import Handler, Middleware
 
-from penstock import settings as settings_of
 from penstock import telemetry
 from penstock.errors import Again, Halt
-from penstock.settings import FD, Serve
+from penstock.loopback import is_loopback
+from penstock.settings.schema import FD, ServeSettings
+from penstock.settings.secrets import tokens
 
 _TOKENS_MAX = 2  # the old one and the new one, while callers change over
 _TOKEN_CHARACTERS_MIN = 16
@@ -116,17 +116,17 @@ def error_reply(status: int, why: str) -> web.Response:
     return web.Response(body=body, status=status, content_type="application/json")
 
 
-def tokens_of(serve: Serve) -> list[str]:
+def tokens_of(serve: ServeSettings) -> list[str]:
     """Return the tokens that callers must have. Raises Halt if they cannot be used."""
-    tokens = settings_of.tokens(serve.token, serve.token_file, "serve.token")
-    if len(tokens) > _TOKENS_MAX:
-        raise Halt(f"serve.token: {len(tokens)} tokens; allowed: two, the old and the new one")
-    if any(len(token) < _TOKEN_CHARACTERS_MIN for token in tokens):
+    found = tokens(serve.token, serve.token_file, "serve.token")
+    if len(found) > _TOKENS_MAX:
+        raise Halt(f"serve.token: {len(found)} tokens; allowed: two, the old and the new one")
+    if any(len(token) < _TOKEN_CHARACTERS_MIN for token in found):
         raise Halt(
             f"serve.token: shorter than {_TOKEN_CHARACTERS_MIN} characters; allowed: what"
             " `openssl rand -hex 32` makes"
         )
-    return tokens
+    return found
 
 
 class _Logged(AbstractAccessLogger):
@@ -169,7 +169,7 @@ class _Handler(web.RequestHandler):
 class _Runner(web.AppRunner):
     """aiohttp's own, with handlers of ours for its connections."""
 
-    def __init__(self, app: web.Application, serve: Serve) -> None:
+    def __init__(self, app: web.Application, serve: ServeSettings) -> None:
         self._given: dict[str, Any] = {
             "access_log": telemetry.LOG if serve.access_log else None,
             "access_log_class": _Logged,
@@ -188,7 +188,7 @@ class _Runner(web.AppRunner):
 
 @contextlib.asynccontextmanager
 async def serving(
-    app: web.Application, serve: Serve, listen: str = "serve.listen"
+    app: web.Application, serve: ServeSettings, listen: str = "serve.listen"
 ) -> AsyncGenerator[str]:
     """Serve an application as the settings say; yields its address.
 
@@ -272,7 +272,7 @@ def _identity(path: str) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def _inherited(serve: Serve) -> socket.socket | None:
+def _inherited(serve: ServeSettings) -> socket.socket | None:
     """Return the socket that whoever started us listens on already, if that is meant.
 
     That is how systemd hands over a socket, and who picks a free port without a race.
@@ -285,13 +285,9 @@ def _inherited(serve: Serve) -> socket.socket | None:
         raise Halt(f"serve.listen: {serve.listen} is no socket: {error.strerror}") from None
 
 
-def _check_exposure(host: str, *, has_tls: bool, serve: Serve, listen: str) -> None:
+def _check_exposure(host: str, *, has_tls: bool, serve: ServeSettings, listen: str) -> None:
     """Refuse to listen beyond this machine without a token, or in clear text unasked."""
-    try:
-        loopback = ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        loopback = host == "localhost"
-    if loopback:
+    if is_loopback(host):
         return
     if not tokens_of(serve):
         raise Halt(
@@ -306,7 +302,7 @@ def _check_exposure(host: str, *, has_tls: bool, serve: Serve, listen: str) -> N
         )
 
 
-def _tls(serve: Serve) -> ssl.SSLContext | None:
+def _tls(serve: ServeSettings) -> ssl.SSLContext | None:
     if not (serve.tls_cert or serve.tls_key):
         return None
     if not (serve.tls_cert and serve.tls_key):

@@ -11,7 +11,7 @@ from typing import Final, Literal, NamedTuple
 
 from penstock.errors import Halt
 from penstock.model import CLAIM_ID_LIKE, Message, QueueLimits
-from penstock.settings import Settings
+from penstock.settings.schema import Settings
 from penstock.setup.plan_prices import (
     CACHE_NODE_BYTES,
     MONTH_HOURS,

@@ -10,7 +10,7 @@ from typing import Final
 from penstock import wiring
 from penstock.errors import Reject
 from penstock.model import CLAIM_ID_LIKE, Message, QueueLimits, RecordReject
-from penstock.settings import Settings
+from penstock.settings.schema import Settings
 from penstock.setup import survey
 from penstock.sqs.batch import batches
 from penstock.sqs.packer import Packer
@@ -114,13 +114,13 @@ def claims_of(files: Sequence[Path], files_max: int, bytes_max: int) -> Iterator
         yield claim
 
 
-def previewed(files: Sequence[Path], known: Settings, totals: Totals) -> Iterator[Preview]:
+def previewed(files: Sequence[Path], settings: Settings, totals: Totals) -> Iterator[Preview]:
     """Yield what would become of the files of one claim."""
-    look = _looker(known)
+    look = _looker(settings)
     packer = Packer(
         limits=LIMITS,
-        message_bytes=known.queue.message_bytes,
-        records_per_message=known.queue.records_per_message,
+        message_bytes=settings.queue.message_bytes,
+        records_per_message=settings.queue.records_per_message,
         fingerprint="",
         names=[_text(path.name) for path in files],
         claim=CLAIM_ID_LIKE,
@@ -147,10 +147,10 @@ def _refuse(shown: Preview, rejects: Sequence[RecordReject]) -> None:
     shown.indexes = [shown.indexes[number] for number in kept]
 
 
-def _looker(known: Settings) -> Callable[[Path], Preview]:
+def _looker(settings: Settings) -> Callable[[Path], Preview]:
     """Return what takes one file the way the loader would, as far as its selected records."""
-    preamble, decoder, selection = wiring.decode_side(known)
-    largest = known.decode.max_file_bytes
+    preamble, decoder, selection = wiring.decode_side(settings)
+    largest = settings.decode.max_file_bytes
 
     def look(path: Path) -> Preview:
         shown = Preview(_text(str(path)))
@@ -165,7 +165,7 @@ def _looker(known: Settings) -> Callable[[Path], Preview]:
         except Reject as reject:
             shown.error = reject.reason
             if reject.truncated:
-                seconds = known.source.settle_seconds
+                seconds = settings.source.settle_seconds
                 shown.note = f"left waiting until it has not changed for {seconds:g} s"
         except OSError as error:
             shown.error = f"it cannot be read: {error.strerror}"

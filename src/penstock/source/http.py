@@ -19,6 +19,7 @@ import aiohttp
 from yarl import URL
 
 from penstock.errors import Again, Halt
+from penstock.loopback import is_loopback
 from penstock.source.http_plain import Admit, PlainGets, Reply
 
 _UNIX = "http+unix"
@@ -62,8 +63,7 @@ class HttpSite:
     @property
     def is_local(self) -> bool:
         """Whether the server is on this machine: then compression costs more than it saves."""
-        host = self._url.host or ""
-        return bool(self._socket) or host in {"localhost", "::1"} or host.startswith("127.")
+        return bool(self._socket) or is_loopback(self._url.host or "")
 
     async def call(
         self,

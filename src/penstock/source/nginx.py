@@ -14,7 +14,6 @@ import time
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Literal
-from urllib.parse import urlsplit
 
 from penstock import file_names, telemetry
 from penstock.errors import Halt
@@ -34,21 +33,6 @@ _OK = int(HTTPStatus.OK)  # each look at the enumeration takes a third of a micr
 _TAKEN = frozenset({
     HTTPStatus.OK, HTTPStatus.MOVED_PERMANENTLY, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND,
 })  # fmt: skip
-_URL = re.compile(r"(https?://[^?#]*/)([A-Za-z0-9_][A-Za-z0-9_.-]*)/?")
-
-
-def place_of(url: str) -> tuple[str, str]:
-    """Return the address above the spool, and the spool's name, of nginx+http(s)://…/NAME/.
-
-    Raises Halt if `url` names none.
-    """
-    match = _URL.fullmatch(url.removeprefix("nginx+"))
-    if match is None or not urlsplit(match[1]).hostname:
-        raise Halt(
-            "source.url: names no listing of nginx; allowed: nginx+http://host:port/spool/ or"
-            " nginx+https://host:port/spool/"
-        )
-    return match[1], match[2]
 
 
 class NginxSource:

@@ -21,7 +21,7 @@ from penstock.source.http import HttpSite, Reply, content_length
 from penstock.source.nginx_many import each
 
 _FOLDER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
-_DIGITS = [re.compile(r"\d{4}"), *[re.compile(r"\d\d")] * 3]  # YYYY/MM/DD/HH
+_DIGITS = [re.compile(part) for part in file_names.HOUR_FOLDER.split("/")]
 _FILES_A_CALL_MAX = 10_000
 _DONE = frozenset({HTTPStatus.CREATED, HTTPStatus.NO_CONTENT})
 # nginx says so of one file; of all it says 401, or nothing.

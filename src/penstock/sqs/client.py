@@ -26,8 +26,8 @@ class SqsClient:
     """The connections to one SQS endpoint.
 
     `queue_url` names the endpoint unless `endpoint_url`, or AWS's own settings for one, do; the
-    region is `region`, or stands in the queue's URL or in AWS's own settings. `timeout_seconds`
-    bounds one call.
+    region is `region`, or stands in the queue's URL or in AWS's own settings; so are `keys`, or the
+    credentials in those. `timeout_seconds` bounds one call.
     """
 
     def __init__(
@@ -37,12 +37,14 @@ class SqsClient:
         endpoint_url: str | None,
         region: str | None,
         timeout_seconds: float,
+        keys: Keys | None = None,
         monotonic: Callable[[], float] = time.monotonic,
         utc_now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._queue_url = queue_url
         self._endpoint_url = endpoint_url
         self._region = region
+        self._given_keys = keys
         self._timeout_seconds = timeout_seconds
         self._monotonic = monotonic
         self._utc_now = utc_now
@@ -57,7 +59,9 @@ class SqsClient:
         Raises Halt if there are none, or none that can work.
         """
         # botocore reads files and may ask the instance metadata service: not on the event loop.
-        place = await asyncio.to_thread(find, self._queue_url, self._endpoint_url, self._region)
+        place = await asyncio.to_thread(
+            find, self._queue_url, self._endpoint_url, self._region, self._given_keys
+        )
         self._place = place
         self._signer = Signer(region=place.region, host=place.host, path=place.url.raw_path)
         self._posts = Posts(

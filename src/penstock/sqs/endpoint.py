@@ -9,18 +9,20 @@ from typing import Any, Final, NamedTuple
 from urllib.request import getproxies, proxy_bypass
 
 import botocore.configprovider
+import botocore.credentials
 import botocore.exceptions
 import botocore.session
 from yarl import URL
 
 from penstock.errors import Halt
+from penstock.loopback import is_loopback
+from penstock.sqs.sign import Keys
 
 # sqs.eu-west-1.amazonaws.com, vpce-1.sqs.eu-west-1.vpce.amazonaws.com, sqs.eu-west-1.api.aws, and
 # the older eu-west-1.queue.amazonaws.com.
 _REGION_IN_HOST: Final = re.compile(
     r"(?:^|\.)(?:sqs(?:-fips)?\.([a-z0-9-]+)|([a-z0-9-]+)\.queue)\.(?:vpce\.)?(?:amazonaws|api)\."
 )
-_LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
 
 
 class Endpoint(NamedTuple):
@@ -38,7 +40,9 @@ class Endpoint(NamedTuple):
     credentials: Any
 
 
-def find(queue_url: str, endpoint_url: str | None, region: str | None) -> Endpoint:
+def find(
+    queue_url: str, endpoint_url: str | None, region: str | None, keys: Keys | None = None
+) -> Endpoint:
     """Return the place of a queue; the arguments win over what AWS's own settings say.
 
     Raises Halt, in one line, if it cannot be told, or if two of them contradict each other.
@@ -54,10 +58,12 @@ def find(queue_url: str, endpoint_url: str | None, region: str | None) -> Endpoi
         place = Endpoint(
             url=endpoint,
             host=endpoint.host_port_subcomponent or "",
-            region=_region(queue, region, aws, local=str(endpoint.host) in _LOOPBACK),
+            region=_region(queue, region, aws, local=is_loopback(str(endpoint.host))),
             proxy=proxy,
             tls=_tls(aws.get_config_variable("ca_bundle")) if is_tls else None,
-            credentials=aws.get_credentials(),
+            credentials=(
+                botocore.credentials.Credentials(*keys) if keys else aws.get_credentials()
+            ),
         )
     except botocore.exceptions.BotoCoreError as error:
         raise Halt(f"the AWS settings of this machine cannot be used: {error}") from error
@@ -135,7 +141,7 @@ def _proxy(endpoint: URL) -> URL | None:
     It may have a user and a password, which no message repeats.
     """
     host = str(endpoint.host)
-    if host in _LOOPBACK or proxy_bypass(host):
+    if is_loopback(host) or proxy_bypass(host):
         return None
     text = getproxies().get(endpoint.scheme)
     if not text:

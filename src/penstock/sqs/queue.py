@@ -34,6 +34,7 @@ from penstock.sqs.batch import BatchOutcome, batches, outcome_of, request_body
 from penstock.sqs.client import SqsClient
 from penstock.sqs.http import NoReplyError, NotSentError
 from penstock.sqs.limiter import ConcurrencyLimiter
+from penstock.sqs.sign import Keys
 
 # Full jitter: each pause is uniform between 0 and min(5 s, 0.1 s * 2^tries). Source: "Exponential
 # Backoff And Jitter", AWS Architecture Blog. 5 s is small beside a lease of 60 s.
@@ -75,8 +76,9 @@ class _Run:
 class SqsQueue:
     """One SQS queue, standard or FIFO, at AWS or any server that speaks its JSON protocol.
 
-    `connections` bounds the calls in flight, of which no more than 16 are above 128 KiB, and
-    `timeout_seconds` one call: `before` must leave that much of the lease. The rest is for tests.
+    Calls are signed with `keys`, or else as AWS's own settings say. `connections` bounds those in
+    flight, of which no more than 16 are above 128 KiB, and `timeout_seconds` one call: `before`
+    must leave that much of the lease. The rest is for tests.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class SqsQueue:
         *,
         endpoint_url: str | None = None,
         region: str | None = None,
+        keys: Keys | None = None,
         connections: int = 16,
         timeout_seconds: float = 10.0,
         monotonic: Callable[[], float] = time.monotonic,
@@ -96,6 +99,7 @@ class SqsQueue:
             url,
             endpoint_url=endpoint_url,
             region=region,
+            keys=keys,
             timeout_seconds=timeout_seconds,
             monotonic=monotonic,
         )

@@ -1,18 +1,13 @@
-"""Settings: the only reader of penstock.toml and of the PENSTOCK_… environment.
+"""All settings: their names, defaults, ranges, and what each of them says.
 
-Order of precedence: the command line, the environment (`PENSTOCK_QUEUE__URL` is `queue.url`), the
-file, the defaults. A wrong value raises Halt with one line per mistake: field, value, what is
-allowed.
+docs/settings.md is made of this. Where values come from: reading.py.
 """
 
-import difflib
 import hashlib
 import json
-import os
 import re
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Annotated, Any, Literal, Self, cast
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -21,20 +16,13 @@ from pydantic import (
     ConfigDict,
     Field,
     SecretStr,
-    ValidationError,
     model_validator,
 )
-from pydantic_settings import (
-    BaseSettings,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-    TomlConfigSettingsSource,
-)
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from penstock.errors import Halt
+from penstock.loopback import is_loopback
 from penstock.records import expression
-
-CONFIG_DEFAULT = Path("penstock.toml")
+from penstock.settings.secrets import Tokens
 
 EMBEDDED = "embedded"
 """The value of `ledger.url` and `queue.url` that makes Penstock start the real thing itself."""
@@ -69,41 +57,19 @@ def _expression(text: str) -> str:
 
 Expression = Annotated[str, AfterValidator(_expression)]
 Pattern = Annotated[str, AfterValidator(_pattern)]
-_LOCAL_REDIS = re.compile(
-    r"rediss?://([^/]*@)?(localhost|127\.\d+\.\d+\.\d+|\[::1\])?(:\d+)?([/?]|$)"
-)
 
 # The environment has only text; `1` is the number there too.
 One = Annotated[Literal["many", 1], BeforeValidator(lambda value: 1 if value == "1" else value)]
 OrEmpty = Annotated[int | None, BeforeValidator(lambda value: None if value == "" else value)]
 
-# Beside the settings, the environment has these, and what Kubernetes sets for each service there:
-# one called penstock-redis gives PENSTOCK_REDIS_SERVICE_HOST, PENSTOCK_REDIS_PORT and more.
-_ENVIRONMENT = re.compile(
-    r"CONFIG|REQUIRE_ALL|CAMPAIGN_SCALE|SEED"
-    r"|(.+_)?(SERVICE_HOST|SERVICE_PORT(_.+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
-)
 
+class Section(BaseModel):
+    """One table of penstock.toml."""
 
-_TOKEN = re.compile(r"[\x21-\x7e]{1,1000}")  # what an Authorization header can carry
-
-
-def _tokens(secret: SecretStr) -> SecretStr:
-    words = secret.get_secret_value().split()
-    if not all(_TOKEN.fullmatch(word) for word in words):
-        msg = "printable ASCII characters, as `openssl rand -hex 32` makes them"
-        raise ValueError(msg)
-    return secret
-
-
-Tokens = Annotated[SecretStr, AfterValidator(_tokens)]
-
-
-class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Source(_Section):
+class SourceSettings(Section):
     """Where the files come from."""
 
     url: str = Field(
@@ -134,14 +100,14 @@ class Source(_Section):
     )
 
 
-class PreambleLiteral(_Section):
+class PreambleLiteral(Section):
     """A fixed text around the JSON."""
 
     prefix: str = Field(min_length=1, description="stands before the JSON")
     suffix: str = Field(default="", description="stands after it")
 
 
-class Decode(_Section):
+class DecodeSettings(Section):
     """From a file's bytes to its records."""
 
     records: Expression = Field(
@@ -164,7 +130,7 @@ class Decode(_Section):
     )
 
 
-class Select(_Section):
+class SelectSettings(Section):
     """Which part of which record is sent."""
 
     fields: Expression = Field(
@@ -175,7 +141,7 @@ class Select(_Section):
     )
 
 
-class Queue(_Section):
+class QueueSettings(Section):
     """The SQS queue."""
 
     url: str = Field(default="", description="the queue's URL, or 'embedded' for a local one")
@@ -205,7 +171,7 @@ class Queue(_Section):
     )
 
 
-class Ledger(_Section):
+class LedgerSettings(Section):
     """Redis, which knows who is processing what."""
 
     url: str = Field(
@@ -239,7 +205,7 @@ class Ledger(_Section):
     )
 
 
-class Archive(_Section):
+class ArchiveSettings(Section):
     """What becomes of processed files."""
 
     action: Literal["move", "delete"] = Field(
@@ -263,7 +229,7 @@ class Archive(_Section):
     )
 
 
-class Worker(_Section):
+class WorkerSettings(Section):
     """One run of sqs_loader."""
 
     lanes: int = Field(default=4, ge=1, le=64, description="claims carried at the same time")
@@ -273,7 +239,7 @@ class Worker(_Section):
     )
 
 
-class Run(_Section):
+class RunSettings(Section):
     """One box: `penstock run`."""
 
     workers: int = Field(default=2, ge=1, le=64, description="loader processes")
@@ -304,7 +270,7 @@ FD = "fd://"
 """How `serve.listen` begins where it is the number of a socket that is listened on already."""
 
 
-class Serve(_Section):
+class ServeSettings(Section):
     """The file server: `penstock serve`, and `penstock run` where it is to serve as well."""
 
     listen: str = Field(
@@ -340,7 +306,7 @@ class Serve(_Section):
     access_log: bool = Field(default=False, description="a log line per request")
 
 
-class Aws(_Section):
+class AwsSettings(Section):
     """In AWS Lambda: the template sets these."""
 
     token_secret: str = Field(
@@ -360,7 +326,7 @@ class Aws(_Section):
     )
 
 
-class Status(_Section):
+class StatusSettings(Section):
     """When `penstock status`, the console and the alarms call something wrong."""
 
     oldest_waiting_seconds: float = Field(
@@ -380,17 +346,17 @@ class Settings(BaseSettings):
         env_prefix="PENSTOCK_", env_nested_delimiter="__", extra="forbid", frozen=True
     )
 
-    source: Source = Source()
-    decode: Decode = Decode()
-    select: Select = Select()
-    queue: Queue = Queue()
-    ledger: Ledger = Ledger()
-    archive: Archive = Archive()
-    worker: Worker = Worker()
-    run: Run = Run()
-    serve: Serve = Serve()
-    aws: Aws = Aws()
-    status: Status = Status()
+    source: SourceSettings = SourceSettings()
+    decode: DecodeSettings = DecodeSettings()
+    select: SelectSettings = SelectSettings()
+    queue: QueueSettings = QueueSettings()
+    ledger: LedgerSettings = LedgerSettings()
+    archive: ArchiveSettings = ArchiveSettings()
+    worker: WorkerSettings = WorkerSettings()
+    run: RunSettings = RunSettings()
+    serve: ServeSettings = ServeSettings()
+    aws: AwsSettings = AwsSettings()
+    status: StatusSettings = StatusSettings()
 
     @model_validator(mode="after")
     def _spool_is_named(self) -> Self:
@@ -399,8 +365,7 @@ class Settings(BaseSettings):
         On one machine the directory's path is name enough. Elsewhere, one path may be two
         directories, whose files would be taken for each other, and one directory may have two.
         """
-        shared = self.ledger.url.startswith("redis") and not _LOCAL_REDIS.match(self.ledger.url)
-        if shared and not self.ledger.spool:
+        if _is_shared(self.ledger.url) and not self.ledger.spool:
             msg = (
                 "ledger.spool: missing, and machines may share this Redis; allowed: a name such as"
                 " 'tweets', the same for every worker on this directory and used for no other"
@@ -425,168 +390,12 @@ class Settings(BaseSettings):
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-def load(
-    config: Path | None = None, overrides: Mapping[str, Mapping[str, Any]] | None = None
-) -> Settings:
-    """Read the settings: `overrides` over the environment over `config` over the defaults.
-
-    Without `config`, what PENSTOCK_CONFIG names is read, or else ./penstock.toml if it is there.
-    Raises Halt with one line per wrong value.
-    """
-    named = os.environ.get("PENSTOCK_CONFIG")
-    path = config or Path(named or CONFIG_DEFAULT)
-    if (config or named) and not path.is_file():
-        who = "--config" if config else "PENSTOCK_CONFIG"
-        raise Halt(f"{who}: {path}: no such file; give an existing penstock.toml")
-    if wrong := _wrong_in_environment():
-        raise Halt("\n".join(wrong))
-
-    class Sourced(Settings):
-        @classmethod
-        def settings_customise_sources(
-            cls,
-            settings_cls: type[BaseSettings],
-            init_settings: PydanticBaseSettingsSource,
-            env_settings: PydanticBaseSettingsSource,
-            dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003  fixed signature
-            file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003  the same
-        ) -> tuple[PydanticBaseSettingsSource, ...]:
-            toml = TomlConfigSettingsSource(settings_cls, toml_file=path)
-            return (init_settings, env_settings, toml)
-
-    try:
-        return _absolute(Sourced(**cast("Any", dict(overrides or {}))), path.parent.resolve())
-    except ValidationError as error:
-        lines = [_one_line(cast("Mapping[str, Any]", e)) for e in error.errors()]
-        raise Halt("\n".join(lines)) from None
-    except OSError as error:
-        raise Halt(f"{path}: cannot be read: {error.strerror or error}") from None
-    except ValueError as error:
-        raise Halt(
-            f"{path}: is no TOML: {error}; a text stands in quotes, one with backslashes best in"
-            r" single ones: pattern = '.*\.json'"
-        ) from None
-
-
-def tokens(token: SecretStr, token_file: str, setting: str) -> list[str]:
-    """Return the tokens that a setting or the file beside it holds; [] if neither is given.
-
-    `setting` names the first in errors. Raises Halt if both are given, or the file cannot be used.
-    """
-    if not token_file:
-        return token.get_secret_value().split()
-    if token.get_secret_value():
-        raise Halt(f"{setting} and {setting}_file: both are given; allowed: one of them")
-    try:
-        found = _tokens(SecretStr(Path(token_file).read_text(encoding="ascii")))
-    except OSError as error:
-        raise Halt(f"{setting}_file: {token_file} cannot be read: {error.strerror}") from None
-    except ValueError:
-        raise Halt(
-            f"{setting}_file: {token_file} holds no token; allowed: printable ASCII characters,"
-            " as `openssl rand -hex 32` makes them"
-        ) from None
-    words = found.get_secret_value().split()
-    if not words:
-        raise Halt(f"{setting}_file: {token_file} is empty; allowed: a token")
-    return words
-
-
-def without_password(url: str) -> str:
-    """Return an address with its password left out, for logs and people.
-
-    A password may hold any character, unquoted too: up to the last `@` all is taken for one.
-    """
-    url = re.sub(r"(?<=[?&]password=)[^&]*", "…", url)
-    return re.sub(r"(?<=://)([^/:]*):.*@", r"\1:…@", url)
-
-
-def _guess(name: str, spelled: Callable[[str], str] = str) -> str:
-    """Return "did you mean …? " with the section or `section.key` most like `name`, or nothing."""
-    known = [*Settings.model_fields]
-    for section, field in Settings.model_fields.items():
-        known += [f"{section}.{key}" for key in field.default.model_dump()]
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
-    return f"did you mean {spelled(near[0])}? " if near else ""
-
-
-def _variable(setting: str) -> str:
-    return f"PENSTOCK_{setting.upper().replace('.', '__')}"
-
-
-def _wrong_in_environment() -> list[str]:
-    """Return a line for each variable that looks like a setting and cannot be one."""
-    lines: list[str] = []
-    for name, value in os.environ.items():
-        prefix, _, rest = name.upper().partition("_")
-        if prefix != "PENSTOCK" or not rest or _ENVIRONMENT.fullmatch(rest):
-            continue
-        section, _, key = rest.lower().partition("__")
-        shape = _shape(section, key)
-        if shape is None:
-            lines.append(
-                f"{name}: no such setting; {_guess(rest.lower().replace('__', '.'), _variable)}"
-                "allowed: PENSTOCK_SECTION__KEY for what `penstock config show` lists, such as"
-                " PENSTOCK_QUEUE__URL"
-            )
-        elif shape in {Mapping, tuple} and not _is_json(value):
-            lines.append(f"{name}: not JSON; allowed: a table or a list in JSON")
-    return lines
-
-
-def _shape(section: str, key: str) -> type | None:
-    """Return the type of a setting's default, Mapping for a whole section, None if it is none."""
-    if section not in Settings.model_fields:
-        return None
-    if not key:
-        return Mapping
-    defaults: Mapping[str, object] = Settings.model_fields[section].default.model_dump()
-    return type(defaults[key]) if key in defaults else None
-
-
-def _is_json(text: str) -> bool:
-    try:
-        json.loads(text)
-    except ValueError:
+def _is_shared(redis_url: str) -> bool:
+    """Tell whether other machines may use a Redis, too: redis-py takes a missing host for ours."""
+    if not redis_url.startswith("redis"):
         return False
-    return True
-
-
-# Paths that are taken from where penstock.toml lies; `source.url`, too, where it is a path.
-_PATHS = {
-    "source": ("token_file", "ca_file"),
-    "run": ("state_directory",),
-    "serve": ("token_file", "tls_cert", "tls_key", "unix_socket"),
-}
-
-
-def _absolute(settings: Settings, base: Path) -> Settings:
-    """Take relative paths from where penstock.toml lies, so that every command finds the same."""
-    update: dict[str, _Section] = {}
-    for section, names in _PATHS.items():
-        given: _Section = getattr(settings, section)
-        paths = {name: str(base / value) for name in names if (value := getattr(given, name))}
-        url = settings.source.url
-        if section == "source" and url and "://" not in url:
-            paths["url"] = str(base / url)
-        update[section] = given.model_copy(update=paths)
-    return settings.model_copy(update=update)
-
-
-def _one_line(error: Mapping[str, Any]) -> str:
-    """Return `field: value X; allowed: …` for one of pydantic's errors, secrets left out."""
-    where = [str(part) for part in cast("Sequence[Any]", error["loc"])]
-    if not where:  # a rule over several fields says its own line
-        return str(error["msg"]).removeprefix("Value error, ")
-    field = ".".join(where)
-    if error["type"] == "extra_forbidden":
-        listed = "see `penstock config show` for those there are"
-        return f"{field}: no such setting; {_guess(field)}{listed}"
-    if error["type"] in {"model_type", "model_attributes_type"}:
-        return f"{field}: … is not allowed; allowed: a table of settings"
-    told = not where[-1].endswith(("url", "token")) and isinstance(
-        error["input"], str | int | float
-    )
-    value = without_password(repr(error["input"])) if told else "…"
-    allowed = str(error["msg"]).removeprefix("Value error, ").removeprefix("Input should be ")
-    return f"{field}: {value} is not allowed; allowed: {allowed}"
+    try:
+        host = urlsplit(redis_url).hostname
+    except ValueError:
+        return True
+    return bool(host) and not is_loopback(host)

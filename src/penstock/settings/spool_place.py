@@ -1,0 +1,135 @@
+"""Where the spool is. `source.url` is parsed here and nowhere else."""
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from penstock.errors import Halt
+from penstock.settings.schema import ArchiveSettings, Settings
+from penstock.settings.secrets import without_password
+
+_FILE = re.compile(r"file://(?:localhost)?(/[^?#]+)")
+_SERVER = ("http://", "https://", "http+unix://")
+_NGINX = re.compile(r"nginx\+(https?://[^?#]*/)([A-Za-z0-9_][A-Za-z0-9_.-]*)/?")
+
+
+@dataclass(frozen=True, slots=True)
+class Directory:
+    """The spool is a directory of this machine."""
+
+    path: Path
+
+    def archive_directory(self, archive: ArchiveSettings) -> Path:
+        """Return where processed files go. Raises Halt if that is on another file system."""
+        return self._beside(archive.directory, "archive.directory")
+
+    def rejects_directory(self, archive: ArchiveSettings) -> Path:
+        """Return where rejected files go. Raises Halt if that is on another file system."""
+        return self._beside(archive.rejected_directory, "archive.rejected_directory")
+
+    def _beside(self, directory: str, setting: str) -> Path:
+        """Return where files are moved to; a relative path lies beside the spool.
+
+        Raises Halt if that would leave the spool's file system unasked: a container's own layer,
+        say, where the spool is a mounted volume.
+        """
+        if Path(directory).is_absolute():
+            return Path(directory)
+        above = self.path.absolute().parent
+        if self.path.is_dir() and self.path.stat().st_dev != above.stat().st_dev:
+            raise Halt(
+                f"{setting}: {above / directory} is on another file system than the spool"
+                f" {self.path}; allowed: an absolute path, best one on the spool's file system"
+            )
+        return above / directory
+
+
+@dataclass(frozen=True, slots=True)
+class FileServer:
+    """The spool is behind Penstock's file server, at `url`."""
+
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Nginx:
+    """The spool is the folder `spool` below `url`, served by plain nginx."""
+
+    url: str
+    spool: str
+
+
+SpoolPlace = Directory | FileServer | Nginx
+
+
+def spool_place(url: str) -> SpoolPlace:
+    """Return what `source.url` names. Raises Halt if it names no spool.
+
+    Whether the host and port of a file server can be used, the client of it checks.
+    """
+    if not url:
+        raise Halt(
+            "source.url: missing; allowed: the directory that the files are written into"
+            " (`penstock init DIR` writes a penstock.toml here; --config names another one)"
+        )
+    if is_path(url):
+        return Directory(Path(url))
+    if match := _FILE.fullmatch(url):
+        return Directory(Path(unquote(match[1])))
+    if url.startswith(_SERVER):
+        return FileServer(url)
+    if url.startswith("nginx+"):
+        return _nginx(url)
+    raise Halt(
+        f"source.url: {without_password(url)!r} names no spool; allowed: /path, file:///path,"
+        " http://host:port, https://host:port, http+unix:///socket or nginx+http://host/path/"
+    )
+
+
+def is_path(url: str) -> bool:
+    """Tell whether `source.url` is a path, not an address."""
+    return bool(url) and "://" not in url
+
+
+def spool_directory(url: str, what: str) -> Directory:
+    """Return the directory that `source.url` names; `what` cannot do without one. Raises Halt."""
+    place = spool_place(url)
+    if isinstance(place, Directory):
+        return place
+    raise Halt(
+        f"{what}: works only where the directory is; source.url is {url.partition('://')[0]}://,"
+        " so run it on the machine of the file server, with source.url naming the directory"
+    )
+
+
+def spool_name(settings: Settings) -> str:
+    """Return the spool's name in Redis; without one it is made from the whole path or address."""
+    if settings.ledger.spool:
+        return settings.ledger.spool
+    url = settings.source.url
+    place = spool_place(url)
+    if isinstance(place, Directory):
+        whole, name = str(place.path.resolve()), place.path.name
+    else:
+        whole, name = url, _host(url) or "spool"
+    digest = hashlib.sha256(whole.encode()).hexdigest()[:8]
+    return f"{re.sub(r'[^A-Za-z0-9_.-]', '-', name)[:40]}-{digest}"
+
+
+def _nginx(url: str) -> Nginx:
+    match = _NGINX.fullmatch(url)
+    if match is None or not _host(match[1]):
+        raise Halt(
+            "source.url: names no listing of nginx; allowed: nginx+http://host:port/spool/ or"
+            " nginx+https://host:port/spool/"
+        )
+    return Nginx(match[1], match[2])
+
+
+def _host(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:  # a bracket too many
+        return ""
