@@ -103,7 +103,7 @@ async def _watched(settings: Settings, environment: Mapping[str, str]) -> AsyncG
 
     async def figures() -> Mapping[str, float]:
         with contextlib.suppress(PenstockError):  # the members say what is wrong
-            counted = await book.counters()
+            counted = await book.reads.counters()
             return {name: counted.get(name, 0) for name in _FIGURES}
         return {}
 

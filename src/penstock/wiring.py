@@ -23,6 +23,7 @@ from penstock.checker import Checker
 from penstock.embedded.redis import EmbeddedRedis
 from penstock.errors import Halt
 from penstock.ledger.ledger import Ledger
+from penstock.ledger.scripts import Scripts
 from penstock.loader import Loader
 from penstock.model import Claim
 from penstock.ports import Queue, Source
@@ -320,8 +321,7 @@ def unopened_ledger(settings: Settings, url: str) -> Ledger:
             " rediss://host:port or unix:///path, a password in it percent-encoded"
         ) from None
     return Ledger(
-        redis.Redis.from_pool(pool),
-        spool=spool_name(settings),
+        Scripts(redis.Redis.from_pool(pool), spool_name(settings)),
         worker=_worker_name(),
         lease_seconds=settings.ledger.lease_seconds,
         margin_seconds=_margin_seconds(settings),

@@ -15,7 +15,7 @@ from penstock import wiring
 from penstock.embedded.redis import EmbeddedRedis
 from penstock.errors import Again, Halt
 from penstock.ledger.ledger import Ledger
-from penstock.ledger.scripts import translate_redis_errors
+from penstock.ledger.scripts import Scripts, translate_redis_errors
 from penstock.settings import Settings, load
 from support.books import Books, claimed, files, settled
 from support.require import require_redis
@@ -118,8 +118,8 @@ async def test_an_absent_redis_is_again(tmp_path: Path) -> None:
     client: Any = redis.from_url(
         f"unix://{tmp_path}/none.sock", decode_responses=True, retry=Retry(NoBackoff(), 0)
     )
-    ledger = Ledger(client, spool="s", worker="w", lease_seconds=60, margin_seconds=11)
-    for verb in (ledger.open(), ledger.claim([A], 500), ledger.sizes(), ledger.expire()):
+    ledger = Ledger(Scripts(client, "s"), worker="w", lease_seconds=60, margin_seconds=11)
+    for verb in (ledger.open(), ledger.claim([A], 500), ledger.reads.sizes(), ledger.expire()):
         with pytest.raises(Again, match="cannot be reached"):
             await verb
 
@@ -146,13 +146,13 @@ async def test_a_redis_too_slow_for_its_connections_is_again(
     """Whoever waits for a connection in vain is told that all are busy, not that Redis is away."""
     monkeypatch.setattr(wiring, "_REDIS_TIMEOUT_SECONDS", 0.2)
     worker = wiring.unopened_ledger(few_connections(own_url), own_url)
-    pool = worker._book.client.connection_pool
+    pool = worker._scripts.client.connection_pool
     held = [await pool.get_connection() for _ in range(7)]
     with pytest.raises(Again, match=r"every connection .* busy .* lower worker\.lanes"):
-        await worker.prune()
+        await worker.upkeep.prune()
     for connection in held:
         await pool.release(connection)
-    await worker.prune()
+    await worker.upkeep.prune()
     await worker.close()
 
 

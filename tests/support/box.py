@@ -90,12 +90,12 @@ class Box:
     async def counters(self) -> dict[str, int]:
         """Return what the ledger has counted."""
         async with AsyncExitStack() as stack:
-            return await (await wiring.ledger(self.settings, stack)).counters()
+            return await (await wiring.ledger(self.settings, stack)).reads.counters()
 
     async def sizes(self) -> dict[str, int]:
         """Return how many files the ledger has in each state."""
         async with AsyncExitStack() as stack:
-            return await (await wiring.ledger(self.settings, stack)).sizes()
+            return await (await wiring.ledger(self.settings, stack)).reads.sizes()
 
     def received(self) -> list[Any]:
         """Return every record that lies in the queue, in no order that matters."""

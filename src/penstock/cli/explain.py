@@ -52,5 +52,5 @@ async def _stories(
         for name in wanted:
             if stop.is_set():
                 break
-            found.append(explaining.explained(name, await book.story(name), where))
+            found.append(explaining.explained(name, await book.overview.story(name), where))
         return found

@@ -52,7 +52,7 @@ async def _verified(known: Settings, stop: asyncio.Event, *, archive: bool) -> V
         book = await wiring.ledger(known, stack)
         if not wiring.is_directory(known):
             return Verified(
-                laws_broken=list(await book.verify()),
+                laws_broken=list(await book.reads.verify()),
                 skipped=["spool, archive and rejects are on another machine: verify them there"],
             )
         where = places(known, "verify")

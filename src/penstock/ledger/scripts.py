@@ -67,7 +67,7 @@ def _is_passing(text: str) -> bool:
 
 
 class Scripts:
-    """One spool's keys and scripts at one Redis. `clock` replaces ledger_clock.lua in a test."""
+    """One spool's keys and scripts at one Redis. `clock` replaces lua/clock.lua in a test."""
 
     def __init__(self, client: "redis.Redis", spool: str, *, clock: str | None = None) -> None:
         self.client = client
@@ -80,7 +80,7 @@ class Scripts:
         return self._prefix + name
 
     async def run(self, verb: str, keys: Sequence[str], args: Sequence[str | int]) -> Any:
-        """Run ledger_VERB.lua; its header names KEYS and ARGV.
+        """Run lua/VERB.lua; its header names KEYS and ARGV.
 
         By its hash; with its text where Redis has not seen it yet, or has forgotten it.
         """

@@ -91,7 +91,7 @@ class Observer:
         # answer would time out on a busy machine.
         await _noted(away, "redis", self._look_at_ledger(found))
         await _noted(away, "queue", self._look_at_queue(found))
-        states = found["book"].states if "book" in found else None
+        states = found["book"].reads.states if "book" in found else None
         await _noted(away, "spool", self._look_at_spool(found, states))
         found.pop("book", None)
         if "redis" in away:
@@ -112,16 +112,16 @@ class Observer:
 
     async def _look_at_ledger(self, found: dict[str, Any]) -> None:
         book = await self.ledger()
-        overview = await book.overview()
-        claims = await book.claims()
+        overview = await book.overview.read()
+        claims = await book.reads.claims()
         found |= {
             "ledger": overview,
             "claims": claims,
-            "workers": _workers(await book.workers(), claims, overview.at_seconds),
+            "workers": _workers(await book.reads.workers(), claims, overview.at_seconds),
             "minutes": _filled(overview),
             "rates": self._rates(overview),
-            "memory": await self._cache("memory", _MEMORY_SECONDS, book.memory),
-            "laws_broken": await self._cache("laws", _LAWS_SECONDS, book.verify),
+            "memory": await self._cache("memory", _MEMORY_SECONDS, book.overview.memory),
+            "laws_broken": await self._cache("laws", _LAWS_SECONDS, book.reads.verify),
             "book": book,
         }
 
