@@ -6,6 +6,7 @@ closed in the reverse of the order in which they were opened, whatever happens.
 
 import contextlib
 import hashlib
+import importlib
 import os
 import re
 import socket
@@ -65,6 +66,7 @@ async def loader(settings: Settings, stack: AsyncExitStack) -> Loader:
 
     Raises Again if one of them is away, Halt if one cannot work as configured.
     """
+    import_parts(settings)
     preamble, decoder, selection = decode_side(settings)
     files = await source(settings, stack)
     book = await ledger(settings, stack)
@@ -103,6 +105,18 @@ async def loader(settings: Settings, stack: AsyncExitStack) -> Loader:
         max_file_bytes=settings.decode.max_file_bytes,
         settle_seconds=settings.source.settle_seconds,
     )
+
+
+def import_parts(settings: Settings) -> None:
+    """Import what only some processes need, before anything is waited for.
+
+    Imported later, after an upgrade in place, it could be of another version than the rest.
+    """
+    importlib.import_module("penstock.sqs.queue")
+    if settings.queue.url == EMBEDDED:
+        importlib.import_module("penstock.embedded.sqs")
+    if not is_directory(settings):
+        importlib.import_module("penstock.wiring_http")
 
 
 async def archiver(settings: Settings, stack: AsyncExitStack) -> Archiver:

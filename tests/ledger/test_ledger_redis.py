@@ -1,6 +1,7 @@
 """What Redis itself may say, and what the ledger makes of it: Again or Halt, never nothing."""
 
 import asyncio
+import errno
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -200,6 +201,18 @@ async def test_each_error_has_its_kind(error: Exception, kind: type[Exception]) 
     """What may pass is tried again, what somebody must mend stops; the cause is in the text."""
     with pytest.raises(kind, match=r"ledger\.operation: Redis"):
         await _raising(error)
+
+
+@pytest.mark.parametrize("inner", [OSError(errno.EMFILE, "Too many open files"), None])
+async def test_a_fault_of_this_machine_is_not_taken_for_redis(inner: Exception | None) -> None:
+    """Too many open files, or a file that is missing: not that Redis cannot be reached."""
+    error: Exception = FileNotFoundError(errno.ENOENT, "No such file", "/lib/x.lua")
+    if inner is not None:
+        error = failed.ConnectionError("Error 24 connecting to unix:///s: Too many open files.")
+        error.__context__ = inner
+    with pytest.raises(Again, match=r"ledger\.operation: (.*ulimit -n|.*/lib/x\.lua)") as told:
+        await _raising(error)
+    assert "cannot be reached" not in str(told.value)
 
 
 async def _raising(error: Exception) -> None:
