@@ -24,6 +24,7 @@ import uvloop
 
 from penstock.embedded.redis import EmbeddedRedis
 from penstock.ledger.ledger import Ledger
+from penstock.ledger.scripts import Scripts
 from penstock.model import Claim, Settled
 
 CLAIM_FILES = 500
@@ -32,7 +33,7 @@ CLAIM_FILES = 500
 def ledger(url: str, spool: str, worker: str) -> Ledger:
     """Return a ledger as a worker has it."""
     client: Any = redis.from_url(url, decode_responses=True)
-    return Ledger(client, spool=spool, worker=worker, lease_seconds=60, margin_seconds=11)
+    return Ledger(Scripts(client, spool), worker=worker, lease_seconds=60, margin_seconds=11)
 
 
 def names(first: int, count: int) -> list[str]:

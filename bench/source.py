@@ -26,6 +26,7 @@ from penstock.embedded.file_server import EmbeddedFileServer
 from penstock.embedded.nginx import EmbeddedNginx
 from penstock.embedded.redis import EmbeddedRedis
 from penstock.ledger.ledger import Ledger
+from penstock.ledger.scripts import Scripts
 from penstock.model import Settled
 from penstock.ports import Source
 from penstock.source.candidates import Candidates
@@ -96,7 +97,7 @@ async def _first_claim(new_source: Callable[[], ServerSource], ledger: Ledger) -
     source = new_source()
     began = time.perf_counter()
     candidates = Candidates(source, files_max=_CLAIM, bytes_max=_ALL)
-    candidates.resume(await ledger.frontier())
+    candidates.resume(await ledger.reads.frontier())
     portion = await candidates.next()
     answer = await ledger.claim(portion.names, _CLAIM, frontier=candidates.frontier)
     seconds = time.perf_counter() - began
@@ -166,7 +167,7 @@ async def _listings(sizes: Sequence[int], root: Path, stack: AsyncExitStack) -> 
             page_bytes, page_seconds = await _server_page(site)
             await site.close()
             ledger = Ledger(
-                client, spool=str(files), worker="b", lease_seconds=60, margin_seconds=1
+                Scripts(client, str(files)), worker="b", lease_seconds=60, margin_seconds=1
             )
             source = _source(server)
             await _process_all(source, ledger)

@@ -10,7 +10,7 @@ import pytest
 
 from penstock import archiver, wiring
 from penstock.errors import Again
-from penstock.ledger.ledger import Ledger
+from penstock.ledger.upkeep import LedgerUpkeep
 from penstock.ports import Moved
 from penstock.source import moves
 from penstock.source.directory import DirectorySource
@@ -29,7 +29,7 @@ class Story:
         self.steps: list[tuple[str, Sequence[str]]] = []
         self.stop = asyncio.Event()
         self.stops_at = self.noting_fails_at = -1
-        archive, archived = DirectorySource.archive, Ledger.archived
+        archive, archived = DirectorySource.archive, LedgerUpkeep.archived
 
         async def moving(source: DirectorySource, names: Sequence[str]) -> Sequence[Moved]:
             if self.count("move") == self.stops_at:
@@ -39,16 +39,16 @@ class Story:
             self.steps.append(("moved", names))
             return moved
 
-        async def noting(ledger: Ledger, names: Sequence[str]) -> int:
+        async def noting(upkeep: LedgerUpkeep, names: Sequence[str]) -> int:
             if self.count("noted") == self.noting_fails_at:
                 self.noting_fails_at = -1
                 raise Again("ledger.archived: Redis cannot be reached")
-            noted = await archived(ledger, names)
+            noted = await archived(upkeep, names)
             self.steps.append(("noted", names))
             return noted
 
         patch.setattr(DirectorySource, "archive", moving)
-        patch.setattr(Ledger, "archived", noting)
+        patch.setattr(LedgerUpkeep, "archived", noting)
 
     def count(self, step: str) -> int:
         """Return how often it came to this step."""

@@ -15,7 +15,8 @@ import redis.asyncio as redis
 
 from penstock import loader, wiring
 from penstock.errors import Again, Halt
-from penstock.ledger.ledger import Lease, Ledger
+from penstock.ledger.lease import Lease
+from penstock.ledger.ledger import Ledger
 from penstock.ledger.outcome import ClaimOutcome
 from penstock.model import Claim, FileRead, PutBack, Settled
 from support.box import SECOND, Box
@@ -192,7 +193,7 @@ async def test_a_file_put_to_retry_is_taken_up_when_it_is_due(box: Box) -> None:
         claim = (await book.claim([name], 500)).claim
         assert claim
         assert await book.commit(claim, Settled((), {}, {name: 0.0}, {}))
-        assert await book.states([name]) == ["retry"]
+        assert await book.reads.states([name]) == ["retry"]
     assert (await box.load()).files_processed == 1
     assert box.received_ids() == {1: 1}
 

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+import penstock as package
+from penstock import supervisor
 from support.box import Box
 from support.fileserver import TOKEN, served
 
@@ -214,3 +216,13 @@ async def test_embedded_parts_are_started_again_and_keep_their_data(
     await finished(process)
     assert process.returncode == 0
     assert box.received_ids() == dict.fromkeys(range(200), 1)
+
+
+def test_a_child_of_another_version_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After an upgrade in place the supervisor is told apart from what it starts now."""
+    ours = package.__version__
+    assert supervisor._version_on_disk() == ours
+    monkeypatch.setattr(package, "__version__", "0.0.1")
+    assert supervisor._version_on_disk() == ours
+    monkeypatch.setattr(package, "__file__", "/nonexistent")
+    assert supervisor._version_on_disk() == "0.0.1"

@@ -72,7 +72,7 @@ async def archive(
     with telemetry.by_cause("file.stuck") as stuck:
         await _archive_processed(archiver, tally, stuck, over)
         await _move_rejected(archiver, tally, stuck, over)
-    while not over() and (forgotten := await archiver.ledger.forget()):
+    while not over() and (forgotten := await archiver.ledger.upkeep.forget()):
         tally.files_forgotten += forgotten
     if archiver.retention_days:
         while not over() and (
@@ -93,19 +93,19 @@ async def _archive_processed(
 
     skipped, files_max = 0, _FILES_MIN  # the stuck stay at the front of the line: look behind them
     moved: Sequence[Moved] = ()
-    names = await archiver.ledger.processed(skipped, files_max)
+    names = await archiver.ledger.reads.processed(skipped, files_max)
     while names and not over():
         began = time.monotonic()
         moving = asyncio.create_task(archiver.source.archive(names))
         try:
             skipped += await note(moved)
-            following = await archiver.ledger.processed(skipped + len(names), files_max)
+            following = await archiver.ledger.reads.processed(skipped + len(names), files_max)
         finally:
             moved = await moving  # also where Redis is away: nothing goes on behind our back
         if not following:
             skipped += await note(moved)
             moved = ()
-            following = await archiver.ledger.processed(skipped, files_max)
+            following = await archiver.ledger.reads.processed(skipped, files_max)
         names = following
         is_quick = time.monotonic() - began < _BATCH_SECONDS
         files_max = min(2 * files_max, _FILES_MAX) if is_quick else max(files_max // 2, _FILES_MIN)
@@ -117,7 +117,7 @@ async def _move_rejected(
 ) -> None:
     cursor = 0
     while not over():
-        cursor, reasons = await archiver.ledger.rejected(cursor)
+        cursor, reasons = await archiver.ledger.reads.rejected(cursor)
         if reasons:
             moved = await archiver.source.reject(reasons)
             tally.files_rejected += await _note(archiver, tally, stuck, moved)
@@ -131,7 +131,7 @@ async def _note(
     """Tell the ledger which files are out of the spool; return how many."""
     gone = [file.name for file in moved if not file.error]
     if gone:
-        await archiver.ledger.archived(gone)
+        await archiver.ledger.upkeep.archived(gone)
     tally.files_vanished += sum(file.vanished for file in moved)
     for file in moved:
         if file.error:

@@ -82,11 +82,11 @@ async def check(
     await _free(checker, tally, stop)
     await _look_at_claims(checker, tally)
     listed = await _sweep(checker, tally, stop, min(until, time.monotonic() + _SWEEP_SECONDS_MAX))
-    tally.workers_pruned = await checker.ledger.prune()
-    for law in await checker.ledger.verify():
+    tally.workers_pruned = await checker.ledger.upkeep.prune()
+    for law in await checker.ledger.reads.verify():
         tally.laws_broken += 1
         telemetry.warn("conservation.broken", law=law)
-    sizes = await checker.ledger.sizes()
+    sizes = await checker.ledger.reads.sizes()
     tally.claims = sizes["claims"]
     tally.files_processing = sizes["processing"]
     tally.files_processed = sizes["processed"]
@@ -95,7 +95,7 @@ async def check(
     if listed is not None:
         known = sizes["processing"] + sizes["processed"] + sizes["rejected"]
         tally.files_waiting = max(0, listed - known)
-    tally.workers = len(await checker.ledger.workers())
+    tally.workers = len(await checker.ledger.reads.workers())
     tally.seconds = round(time.monotonic() - began, 3)
     return tally
 
@@ -122,7 +122,7 @@ async def _free(checker: Checker, tally: CheckerTally, stop: asyncio.Event) -> N
 
 async def _look_at_claims(checker: Checker, tally: CheckerTally) -> None:
     """Tell of claims that are held for long, or that have waited for too long."""
-    for claim in await checker.ledger.claims():
+    for claim in await checker.ledger.reads.claims():
         tally.oldest_claim_seconds = max(tally.oldest_claim_seconds, claim.age_seconds)
         if checker.fifo and claim.overdue_seconds + checker.lease_seconds > FIFO_WINDOW_SECONDS:
             tally.claims_past_fifo_window += 1
@@ -147,14 +147,14 @@ async def _sweep(
     Returns how many files lie there, or None if not all of them were listed.
     """
     sweeper = secrets.token_hex(8)
-    if await checker.ledger.sweep(sweeper, ()) is None:
+    if await checker.ledger.upkeep.sweep(sweeper, ()) is None:
         return None
     cursor, listed, total, whole = "", 0, 0, False
     while not stop.is_set() and time.monotonic() < until_seconds:
         page = await checker.source.list(cursor)
         names = [file.name for file in page.files]
         for at in range(0, len(names), _NAMES_A_CALL):
-            swept = await checker.ledger.sweep(sweeper, names[at : at + _NAMES_A_CALL])
+            swept = await checker.ledger.upkeep.sweep(sweeper, names[at : at + _NAMES_A_CALL])
             if swept is None:
                 return None
             tally.files_swept += swept
@@ -163,7 +163,7 @@ async def _sweep(
             whole = True
             break
         cursor, listed = page.cursor, len(names)
-    await checker.ledger.swept(sweeper, checker.sweep_seconds)
+    await checker.ledger.upkeep.swept(sweeper, checker.sweep_seconds)
     if tally.files_swept:
         telemetry.warn("files.swept", files=tally.files_swept)
     return total if whole else None

@@ -21,7 +21,8 @@ import msgspec
 
 from penstock import telemetry
 from penstock.errors import Again, Halt, PenstockError, Reject
-from penstock.ledger.ledger import Lease, Ledger
+from penstock.ledger.lease import Lease
+from penstock.ledger.ledger import Ledger
 from penstock.ledger.outcome import ClaimOutcome
 from penstock.ledger.receipts import Receipts
 from penstock.model import Claim, Document, FileRead, Message, RecordReject, Selected, Tally, Unread
@@ -424,7 +425,7 @@ async def load(
     one is given to be filled in.
     """
     began = time.monotonic()
-    loader.candidates.resume(await loader.ledger.frontier())
+    loader.candidates.resume(await loader.ledger.reads.frontier())
     this = _Pass(loader, stop, began + budget_seconds, seen, Tally() if tally is None else tally)
     lanes = asyncio.create_task(this.lanes())
     stopped = asyncio.create_task(_wait_then(stop, grace_seconds))

@@ -8,6 +8,7 @@ supervisor does, however it ends.
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import sys
 import time
@@ -16,6 +17,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+import penstock
 from penstock import telemetry, wiring
 from penstock.embedded import owner_mark
 from penstock.embedded.process import EmbeddedProcess
@@ -105,7 +107,7 @@ async def _watched(settings: Settings, environment: Mapping[str, str]) -> AsyncG
 
     async def figures() -> Mapping[str, float]:
         with contextlib.suppress(PenstockError):  # the members say what is wrong
-            counted = await ledger.counters()
+            counted = await ledger.reads.counters()
             return {name: counted.get(name, 0) for name in _FIGURES}
         return {}
 
@@ -167,7 +169,21 @@ def penstock_command(*arguments: str) -> Sequence[str]:
     return tethered(sys.executable, "-m", "penstock", *arguments)
 
 
+def _version_on_disk() -> str:
+    """Return the version that a process started now would have; ours if that cannot be told."""
+    text = ""
+    with contextlib.suppress(OSError):
+        text = Path(penstock.__file__).read_text()
+    found = re.search(r'^__version__ = "(.+)"$', text, re.MULTILINE)
+    return found[1] if found else penstock.__version__
+
+
 async def _start(member: Member, environment: Mapping[str, str]) -> asyncio.subprocess.Process:
+    if (version := _version_on_disk()) != penstock.__version__:
+        telemetry.warn(
+            "process.other_version", name=member.name, version=version,
+            supervisor=penstock.__version__, remedy="restart `penstock run`: an upgrade ends so",
+        )  # fmt: skip
     return await asyncio.create_subprocess_exec(
         *penstock_command(*member.arguments),
         env=environment,

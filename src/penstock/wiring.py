@@ -4,6 +4,7 @@ Everything that needs giving back is opened on an AsyncExitStack that the caller
 closed in the reverse of the order in which they were opened, whatever happens.
 """
 
+import importlib
 import os
 import re
 import socket
@@ -19,6 +20,7 @@ from penstock.embedded import owner_mark
 from penstock.embedded.redis import EmbeddedRedis
 from penstock.errors import Halt
 from penstock.ledger.ledger import Ledger
+from penstock.ledger.scripts import Scripts
 from penstock.loader import Loader
 from penstock.model import Claim
 from penstock.ports import Queue, Source
@@ -67,6 +69,7 @@ async def loader(settings: Settings, stack: AsyncExitStack) -> Loader:
 
     Raises Again if one of them is away, Halt if one cannot work as configured.
     """
+    import_parts(settings)
     return await _loader(
         settings,
         decode_side(settings),
@@ -118,6 +121,16 @@ async def _loader(
         max_file_bytes=settings.decode.max_file_bytes,
         settle_seconds=settings.source.settle_seconds,
     )
+
+
+def import_parts(settings: Settings) -> None:
+    """Import what only some processes need, before anything is waited for.
+
+    Imported later, after an upgrade in place, it could be of another version than the rest.
+    """
+    importlib.import_module("penstock.sqs.queue")
+    if settings.queue.url == EMBEDDED:
+        importlib.import_module("penstock.embedded.sqs")
 
 
 async def archiver(settings: Settings, stack: AsyncExitStack) -> Archiver:
@@ -261,8 +274,7 @@ def unopened_ledger(settings: Settings, url: str) -> Ledger:
             " rediss://host:port or unix:///path, a password in it percent-encoded"
         ) from None
     return Ledger(
-        redis.Redis.from_pool(pool),
-        spool=spool_name(settings),
+        Scripts(redis.Redis.from_pool(pool), spool_name(settings)),
         worker=_worker_name(),
         lease_seconds=settings.ledger.lease_seconds,
         margin_seconds=_margin_seconds(settings),

@@ -81,7 +81,7 @@ async def test_a_former_owner_can_do_nothing(books: Books) -> None:
     assert not await one.commit(late, settled([A, B]))
     assert not await one.release(late)
     after = await books.everything()
-    counted = await one.counters()
+    counted = await one.reads.counters()
     verbs = ("renewals", "journals", "commits", "releases")
     refused = [counted[f"{verb}_refused"] for verb in verbs]
     assert refused == [1, 1, 1, 1]
@@ -108,8 +108,8 @@ async def test_a_late_worker_against_its_successor(books: Books) -> None:
     successor = await claimed(two, ())
     assert await two.commit(successor, settled([A, B], rejected={A: "{}"}))
     assert not await one.commit(late, settled([A, B]))
-    assert await one.states([A, B]) == ["rejected", "processed"]
-    assert (await one.counters())["files_processed"] == 1
+    assert await one.reads.states([A, B]) == ["rejected", "processed"]
+    assert (await one.reads.counters())["files_processed"] == 1
 
 
 async def test_the_checker_against_a_live_but_slow_worker(books: Books) -> None:
@@ -142,11 +142,11 @@ async def test_commit_gives_each_file_its_state(books: Books) -> None:
         names, vanished=[names[1]], rejected={names[2]: "{}"}, retry_seconds={names[3]: 5}
     )
     assert await worker.commit(claim, fate)
-    assert await worker.states(names) == ["processed", "waiting", "rejected", "retry"]
-    assert await worker.sizes() == {
+    assert await worker.reads.states(names) == ["processed", "waiting", "rejected", "retry"]
+    assert await worker.reads.sizes() == {
         "processing": 0, "processed": 1, "archived": 0, "rejected": 1, "retry": 1, "claims": 0,
     }  # fmt: skip
-    assert await worker.verify() == []
+    assert await worker.reads.verify() == []
 
 
 async def test_a_retry_is_due_when_its_time_has_come(books: Books) -> None:
@@ -207,15 +207,15 @@ async def test_archived_files_are_remembered_for_a_minute(books: Books) -> None:
     """A stale listing cannot bring an archived file back; after a minute its name is free again."""
     worker = books.worker()
     await worker.commit(await claimed(worker, [A, B]), settled([A, B], rejected={B: "{}"}))
-    assert await worker.archived([A, B]) == 2
-    assert await worker.states([A, B]) == ["archived", "archived"]
+    assert await worker.upkeep.archived([A, B]) == 2
+    assert await worker.reads.states([A, B]) == ["archived", "archived"]
     await books.pass_seconds(59)
-    assert await worker.forget() == 0
+    assert await worker.upkeep.forget() == 0
     assert (await worker.claim([A, B], 500)).claim is None
     await books.pass_seconds(1)
-    assert await worker.forget() == 2
+    assert await worker.upkeep.forget() == 2
     assert (await claimed(worker, [A])).names == (A,)
-    assert await worker.verify() == []
+    assert await worker.reads.verify() == []
 
 
 async def test_any_number_of_files_is_noted(books: Books) -> None:
@@ -225,10 +225,13 @@ async def test_any_number_of_files_is_noted(books: Books) -> None:
     for at in range(0, 500, 250):
         part = names[at : at + 250]
         await worker.commit(await claimed(worker, part), settled(part))
-    assert await worker.archived([*names, *(f"other-{name}" for name in names), "last.json"]) == 500
-    assert (await worker.sizes())["archived"] == 1_001
-    assert await worker.archived(names) == 0
-    assert await worker.archived([]) == 0
+    assert (
+        await worker.upkeep.archived([*names, *(f"other-{name}" for name in names), "last.json"])
+        == 500
+    )
+    assert (await worker.reads.sizes())["archived"] == 1_001
+    assert await worker.upkeep.archived(names) == 0
+    assert await worker.upkeep.archived([]) == 0
 
 
 async def test_the_archiver_sees_what_to_move(books: Books) -> None:
@@ -237,10 +240,10 @@ async def test_the_archiver_sees_what_to_move(books: Books) -> None:
     await worker.commit(await claimed(worker, [B]), settled([B]))
     await books.pass_seconds(1)
     await worker.commit(await claimed(worker, [A, C]), settled([A, C], rejected={C: '{"x":1}'}))
-    assert await worker.processed(0, 500) == [B, A]
-    assert await worker.processed(0, 1) == [B]
-    assert await worker.processed(1, 500) == [A]
-    assert await worker.rejected(0) == (0, {C: '{"x":1}'})
+    assert await worker.reads.processed(0, 500) == [B, A]
+    assert await worker.reads.processed(0, 1) == [B]
+    assert await worker.reads.processed(1, 500) == [A]
+    assert await worker.reads.rejected(0) == (0, {C: '{"x":1}'})
 
 
 async def test_a_wiped_redis_is_another_epoch(books: Books) -> None:
@@ -306,14 +309,14 @@ async def test_every_script_run_twice_changes_nothing_more(
         last = await claimed(ledger, ())
         assert (last.names, last.attempt) == ((A,), 2)
         assert await ledger.commit(last, settled([A]))
-        await ledger.archived([A])
+        await ledger.upkeep.archived([A])
         await books.pass_seconds(60)
-        await ledger.forget()
-        await ledger.sweep("s", names)
+        await ledger.upkeep.forget()
+        await ledger.upkeep.sweep("s", names)
         await books.pass_seconds(LEASE_SECONDS)
-        await ledger.sweep("s", names)
-        await ledger.swept("s", 10)
-        await ledger.prune()
+        await ledger.upkeep.sweep("s", names)
+        await ledger.upkeep.swept("s", 10)
+        await ledger.upkeep.prune()
         return {
             key: value
             for key, value in (await books.everything()).items()
@@ -338,7 +341,7 @@ async def test_a_settling_act_answers_its_repetition_as_the_first_time(
     act = worker.commit(claim, settled([A])) if verb == "commit" else worker.release(claim)
     assert await act
     assert client.repeated[-1] == (1, 1)
-    assert f"{verb}s_refused" not in await worker.counters()
+    assert f"{verb}s_refused" not in await worker.reads.counters()
 
 
 async def test_a_claim_repeated_gets_the_same_claim(
@@ -350,7 +353,7 @@ async def test_a_claim_repeated_gets_the_same_claim(
     await books.pass_seconds(LEASE_SECONDS)
     taken = await claimed(worker, [C])
     assert (taken.names, taken.attempt) == ((A, B), 2)
-    assert (await worker.sizes())["claims"] == 1
+    assert (await worker.reads.sizes())["claims"] == 1
     assert new.token != taken.token
 
 
@@ -375,7 +378,7 @@ async def test_a_claim_delivered_late_takes_nothing(books: Books) -> None:
     given["args"] = [*given["args"][:-1], B]
     await worker.commit(claim, settled([A]))
     assert (await script(**given))[0] == "late"
-    assert (await worker.sizes())["claims"] == 0
+    assert (await worker.reads.sizes())["claims"] == 0
 
 
 async def test_a_flushed_script_cache_costs_nothing(books: Books) -> None:
@@ -391,7 +394,7 @@ async def test_a_flushed_script_cache_costs_nothing(books: Books) -> None:
         assert await verb
     await books.client.script_flush()
     assert await worker.expire() == []
-    assert await worker.archived([A]) == 1
+    assert await worker.upkeep.archived([A]) == 1
 
 
 async def test_two_claims_at_once_share_nothing(books: Books) -> None:
@@ -427,7 +430,7 @@ async def test_answers_that_overtake_each_other_are_no_loss(books: Books) -> Non
 
     worker._run = overtaken
     slow = asyncio.create_task(worker.claim([one], 500))
-    while not await worker.counters():
+    while not await worker.reads.counters():
         await asyncio.sleep(0)
     epochs = {(await worker.claim([two], 500)).epoch}
     first_read.set()

@@ -37,7 +37,7 @@ async def test_a_claim_taken_over_three_times_is_split(books: Books) -> None:
     alone = [await claimed(worker, ()) for _ in range(3)]
     assert sorted(claim.names for claim in alone) == [(A,), (B,), (C,)]
     assert {claim.attempt for claim in alone} == {1}
-    assert await worker.verify() == []
+    assert await worker.reads.verify() == []
 
 
 async def test_fewer_takeovers_split_nothing(books: Books) -> None:
@@ -80,9 +80,9 @@ async def test_files_whose_every_message_is_confirmed_are_committed(books: Books
     await worker.journal(last, {0: "id0 0-0", 1: "id1 1-1"})
     alone = await claimed(worker, ())
     assert alone.names == (C,)
-    assert await worker.states([A, B, C]) == ["processed", "processed", "processing"]
-    assert (await worker.counters())["files_processed"] == 2
-    assert await worker.verify() == []
+    assert await worker.reads.states([A, B, C]) == ["processed", "processed", "processing"]
+    assert (await worker.reads.counters())["files_processed"] == 2
+    assert await worker.reads.verify() == []
 
 
 async def test_a_gap_in_the_journal_ends_what_is_known_complete(books: Books) -> None:
@@ -124,12 +124,12 @@ async def test_a_file_that_kills_alone_is_rejected_with_the_reason(books: Books)
     await books.pass_seconds(LEASE_SECONDS)
     await die(books, worker, times=3)
     assert (await worker.claim((), 500)).claim is None
-    _, rejected = await worker.rejected(0)
+    _, rejected = await worker.reads.rejected(0)
     reason = json.loads(rejected[B])
     assert reason["reason"] == "its worker died 4 times"
     assert (reason["file"], reason["attempt"], reason["records"]) == (B, 4, [])
-    assert await worker.states([A, B, C]) == ["processed", "rejected", "processed"]
-    assert await worker.verify() == []
+    assert await worker.reads.states([A, B, C]) == ["processed", "rejected", "processed"]
+    assert await worker.reads.verify() == []
 
 
 async def test_the_checker_isolates_as_well(books: Books) -> None:
@@ -161,7 +161,7 @@ async def test_isolating_twice_answers_the_same(books: Books) -> None:
     last = await die(books, worker, times=3)
     assert await checker.isolate(last.id) == (0, 0, 3)
     assert client.repeated[-1] == ("[0,0,3]", "[0,0,3]")
-    assert (await worker.sizes())["claims"] == 3
+    assert (await worker.reads.sizes())["claims"] == 3
     assert await worker.isolate("never-made") == (0, 0, 0)
 
 
@@ -173,7 +173,7 @@ async def test_any_name_makes_a_valid_reason(books: Books, name: str) -> None:
     await books.pass_seconds(LEASE_SECONDS)
     await die(books, worker, times=1)
     await claimed(worker, [A])
-    _, rejected = await worker.rejected(0)
+    _, rejected = await worker.reads.rejected(0)
     assert json.loads(rejected[name])["file"] == name
 
 

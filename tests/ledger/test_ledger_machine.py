@@ -190,13 +190,13 @@ class LedgerMachine(RuleBasedStateMachine):
         """Archive the oldest processed files, and whatever was rejected."""
         names = [n for n, s in self.state.items() if s[0] in {"processed", "rejected"}][:count]
         if names:
-            self.do(self.ledger().archived(names))
+            self.do(self.ledger().upkeep.archived(names))
             self.state |= dict.fromkeys(names, ("archived", self.now))
 
     @rule()
     def forget(self) -> None:
         """Forget what has been out of the spool for a minute."""
-        self.do(self.ledger().forget())
+        self.do(self.ledger().upkeep.forget())
         for name, state in list(self.state.items()):
             if state[0] == "archived" and state[1] <= self.now - 60_000:
                 del self.state[name]
@@ -213,8 +213,8 @@ class LedgerMachine(RuleBasedStateMachine):
         ledger = self.ledger()
         wanted = [self.state.get(name, ("waiting",))[0] for name in NAMES]
         LedgerMachine.states += 1
-        assert self.do(ledger.states(NAMES)) == wanted
-        assert self.do(ledger.verify()) == []
+        assert self.do(ledger.reads.states(NAMES)) == wanted
+        assert self.do(ledger.reads.verify()) == []
 
 
 def _token_hex(size: int) -> str:

@@ -1,6 +1,7 @@
 """What Redis itself may say, and what the ledger makes of it: Again or Halt, never nothing."""
 
 import asyncio
+import errno
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from penstock import wiring
 from penstock.embedded.redis import EmbeddedRedis
 from penstock.errors import Again, Halt
 from penstock.ledger.ledger import Ledger
-from penstock.ledger.scripts import translate_redis_errors
+from penstock.ledger.scripts import Scripts, translate_redis_errors
 from penstock.settings.reading import load
 from penstock.settings.schema import Settings
 from support.books import Books, claimed, files, settled
@@ -119,8 +120,8 @@ async def test_an_absent_redis_is_again(tmp_path: Path) -> None:
     client: Any = redis.from_url(
         f"unix://{tmp_path}/none.sock", decode_responses=True, retry=Retry(NoBackoff(), 0)
     )
-    ledger = Ledger(client, spool="s", worker="w", lease_seconds=60, margin_seconds=11)
-    for verb in (ledger.open(), ledger.claim([A], 500), ledger.sizes(), ledger.expire()):
+    ledger = Ledger(Scripts(client, "s"), worker="w", lease_seconds=60, margin_seconds=11)
+    for verb in (ledger.open(), ledger.claim([A], 500), ledger.reads.sizes(), ledger.expire()):
         with pytest.raises(Again, match="cannot be reached"):
             await verb
 
@@ -147,13 +148,13 @@ async def test_a_redis_too_slow_for_its_connections_is_again(
     """Whoever waits for a connection in vain is told that all are busy, not that Redis is away."""
     monkeypatch.setattr(wiring, "_REDIS_TIMEOUT_SECONDS", 0.2)
     worker = wiring.unopened_ledger(few_connections(own_url), own_url)
-    pool = worker._book.client.connection_pool
+    pool = worker._scripts.client.connection_pool
     held = [await pool.get_connection() for _ in range(7)]
     with pytest.raises(Again, match=r"every connection .* busy .* lower worker\.lanes"):
-        await worker.prune()
+        await worker.upkeep.prune()
     for connection in held:
         await pool.release(connection)
-    await worker.prune()
+    await worker.upkeep.prune()
     await worker.close()
 
 
@@ -201,6 +202,18 @@ async def test_each_error_has_its_kind(error: Exception, kind: type[Exception]) 
     """What may pass is tried again, what somebody must mend stops; the cause is in the text."""
     with pytest.raises(kind, match=r"ledger\.operation: Redis"):
         await _raising(error)
+
+
+@pytest.mark.parametrize("inner", [OSError(errno.EMFILE, "Too many open files"), None])
+async def test_a_fault_of_this_machine_is_not_taken_for_redis(inner: Exception | None) -> None:
+    """Too many open files, or a file that is missing: not that Redis cannot be reached."""
+    error: Exception = FileNotFoundError(errno.ENOENT, "No such file", "/lib/x.lua")
+    if inner is not None:
+        error = failed.ConnectionError("Error 24 connecting to unix:///s: Too many open files.")
+        error.__context__ = inner
+    with pytest.raises(Again, match=r"ledger\.operation: (.*ulimit -n|.*/lib/x\.lua)") as told:
+        await _raising(error)
+    assert "cannot be reached" not in str(told.value)
 
 
 async def _raising(error: Exception) -> None:

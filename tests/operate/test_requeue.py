@@ -381,13 +381,13 @@ async def test_an_operator_who_dies_in_between_leaves_nothing_lost(
             with pytest.raises(KeyError):
                 await put_back(0)
         with monkeypatch.context() as broken:
-            broken.setattr(book, "put_back", killed)
+            broken.setattr(book.repairs, "put_back", killed)
             with pytest.raises(Again):
                 await put_back(1)
         assert where.of(name(0)) == ["archive"]
         assert where.of(name(1)) == ["spool"]
-        assert await book.states([name(0), name(1)]) == ["retry", "retry"]
-        await book.put_back([name(0), name(1)], {})  # as if the hold were over
+        assert await book.reads.states([name(0), name(1)]) == ["retry", "retry"]
+        await book.repairs.put_back([name(0), name(1)], {})  # as if the hold were over
     await pass_over(box)
     assert box.received_ids() == {0: 1, 1: 2}
     await accounted(box)

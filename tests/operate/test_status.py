@@ -21,7 +21,7 @@ from penstock import supervisor, telemetry
 from penstock.cli import app
 from penstock.embedded.redis import EmbeddedRedis
 from penstock.errors import Halt
-from penstock.ledger import ledger
+from penstock.ledger import upkeep
 from penstock.operate import health
 from penstock.operate.health import SPOOL_ENTRIES_MAX, verdicts
 from penstock.operate.metrics import exposition
@@ -229,7 +229,7 @@ async def test_claims_without_owner(box: Box) -> None:
     book = await held.ledger()
     names = sorted(path.name for path in box.spool.iterdir())
     assert (await book.claim(names, 500)).claim is not None
-    claims = await book.claims()
+    claims = await book.reads.claims()
     overdue = [claim._replace(overdue_seconds=31.0) for claim in claims]  # 31 s later
     seen = dataclasses.replace(await held.snapshot(), claims=overdue)
     await held.close()
@@ -374,7 +374,7 @@ async def test_redis_full_of_what_is_processed(
         await client.config_set("maxmemory", int(used * 1.2))
         assert await codes(box) == ["redis-full"]
         await box.archive()
-        monkeypatch.setattr(ledger, "FORGET_AFTER_SECONDS", 0.0)
+        monkeypatch.setattr(upkeep, "FORGET_AFTER_SECONDS", 0.0)
         await healthy(box)
 
 

@@ -34,7 +34,7 @@ from support.threaded import threaded
 
 NAME = "2026-11-23T06:15:00.123456.json"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
-DESCRIBED: dict[str, Any] = json.loads(file_server.openapi())
+DESCRIBED: dict[str, Any] = json.loads(file_server.OPENAPI)
 OPERATIONS = {
     one["operationId"]: (path, method, one)
     for path, methods in DESCRIBED["paths"].items()

@@ -7,6 +7,7 @@ from typing import Any
 import redis.asyncio as redis
 
 from penstock.ledger.ledger import Ledger
+from penstock.ledger.scripts import Scripts
 from penstock.model import Claim, Settled
 
 START_MS = 1_800_000_000_000
@@ -38,14 +39,12 @@ class Books:
     def worker(self, name: str = "w", client: Any = None, **settings: Any) -> Ledger:
         """Return the ledger as a worker of that name sees it."""
         given: dict[str, Any] = {
-            "spool": self.spool,
             "worker": name,
             "lease_seconds": LEASE_SECONDS,
             "margin_seconds": 11.0,
-            "clock": self._clock,
             **settings,
         }
-        return Ledger(client or self.client, **given)
+        return Ledger(Scripts(client or self.client, self.spool, clock=self._clock), **given)
 
     async def everything(self) -> dict[str, object]:
         """Return all that Redis holds of this spool, by key without its prefix."""

@@ -7,6 +7,8 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+import redis.asyncio as redis
+
 from penstock import archiver, checker, loader, wiring
 from penstock.model import Tally
 from penstock.settings.reading import load
@@ -91,12 +93,16 @@ class Box:
     async def counters(self) -> dict[str, int]:
         """Return what the ledger has counted."""
         async with AsyncExitStack() as stack:
-            return await (await wiring.ledger(self.settings, stack)).counters()
+            return await (await wiring.ledger(self.settings, stack)).reads.counters()
 
     async def sizes(self) -> dict[str, int]:
         """Return how many files the ledger has in each state."""
         async with AsyncExitStack() as stack:
-            return await (await wiring.ledger(self.settings, stack)).sizes()
+            return await (await wiring.ledger(self.settings, stack)).reads.sizes()
+
+    def look(self) -> Any:
+        """Return a client of the ledger's Redis, for a look past the ledger."""
+        return redis.from_url(self.given["ledger"]["url"], decode_responses=True)
 
     def received(self) -> list[Any]:
         """Return every record that lies in the queue, in no order that matters."""

@@ -25,6 +25,7 @@ from penstock import archiver, checker, loader, telemetry, wiring
 from penstock.errors import PenstockError
 from penstock.ledger import ledger as ledger_module
 from penstock.ledger.ledger import Ledger
+from penstock.ledger.scripts import Scripts
 from penstock.model import Claim, FileRead, Unread
 from penstock.settings.schema import Settings
 from penstock.source.candidates import Candidates
@@ -206,9 +207,9 @@ class Fleet:
         """Return the ledger as this process sees it."""
         client: Any = Client(self.store, process)
         return Ledger(
-            client, spool=f"sim{self.seed}", worker=process.name, lease_seconds=LEASE_SECONDS,
-            margin_seconds=2.0, takeovers_max=TAKEOVERS_MAX, monotonic=lambda: self.loop.now,
-            clock=self.store.clock,
+            Scripts(client, f"sim{self.seed}", clock=self.store.clock), worker=process.name,
+            lease_seconds=LEASE_SECONDS, margin_seconds=2.0, takeovers_max=TAKEOVERS_MAX,
+            monotonic=lambda: self.loop.now,
         )  # fmt: skip
 
     def loader(self, process: Process) -> loader.Loader:
@@ -343,7 +344,7 @@ class Fleet:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         calm = Process("end", self.loop, self.chaos, self.history, {})
-        self.laws = await self.ledger(calm).verify()
+        self.laws = await self.ledger(calm).reads.verify()
 
     def end(self) -> End:
         """Return how it ended."""

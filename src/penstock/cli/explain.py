@@ -53,5 +53,5 @@ async def _stories(
         for name in wanted:
             if stop.is_set():
                 break
-            found.append(explaining.explained(name, await ledger.story(name), where))
+            found.append(explaining.explained(name, await ledger.overview.story(name), where))
         return found

@@ -180,7 +180,7 @@ def discard(
         stuck = await requeue.move_out(settings, ledger, [f for f in chosen if not f.moved])
         going = [file for file in chosen if file.name not in stuck]
         report = requeue.discard(where, going, keep_copy=not no_copy)
-        await ledger.let_go(report.done)
+        await ledger.repairs.let_go(report.done)
         report.refused |= {**stuck, **missing}
         return report
 

@@ -54,7 +54,7 @@ async def _verified(settings: Settings, stop: asyncio.Event, *, archive: bool) -
         where = local_places(settings)
         if where is None:
             return Verified(
-                laws_broken=list(await ledger.verify()),
+                laws_broken=list(await ledger.reads.verify()),
                 skipped=["spool, archive and rejects are on another machine: verify them there"],
             )
         return await verifying.verify(ledger, where, settings.source.pattern, archive=archive)

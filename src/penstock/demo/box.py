@@ -18,6 +18,7 @@ from penstock.embedded.nginx import EmbeddedNginx
 from penstock.embedded.sqs import EmbeddedSqs
 from penstock.embedded.tether import tethered
 from penstock.ledger.ledger import Ledger
+from penstock.ledger.scripts import Scripts
 
 SPOOL_NAME = "demo"
 _STOP_SECONDS = 25.0
@@ -86,7 +87,8 @@ def settings(
 
 def ledger(client: "redis.Redis") -> Ledger:
     """Return the ledger as one that only looks."""
-    return Ledger(client, spool=SPOOL_NAME, worker="demo", lease_seconds=60.0, margin_seconds=10.0)
+    scripts = Scripts(client, SPOOL_NAME)
+    return Ledger(scripts, worker="demo", lease_seconds=60.0, margin_seconds=10.0)
 
 
 def environment(sqs: EmbeddedSqs) -> dict[str, str]:

@@ -45,8 +45,8 @@ class Watch:
         self.oldest_waiting_seconds_max = max(
             self.oldest_waiting_seconds_max, self.oldest_waiting_seconds
         )
-        self.sizes = await self._ledger.sizes()
-        self.counters = await self._ledger.counters()
+        self.sizes = await self._ledger.reads.sizes()
+        self.counters = await self._ledger.reads.counters()
 
     async def _oldest_waiting(self, names: list[str]) -> str | None:
         """Return the first of the sorted names that is not claimed, asking from where it may be."""
@@ -54,7 +54,7 @@ class Watch:
         start = bisect_right(names, self._over_up_to)
         for first in range(start, len(names), _NAMES_A_CALL):
             page = names[first : first + _NAMES_A_CALL]
-            for name, state in zip(page, await self._ledger.states(page), strict=True):
+            for name, state in zip(page, await self._ledger.reads.states(page), strict=True):
                 if state in _UNCLAIMED:
                     return name
                 all_over = all_over and state in _OVER

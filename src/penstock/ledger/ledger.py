@@ -1,6 +1,6 @@
 """The ledger: Redis, which knows who is processing which file, and which are processed.
 
-A claim's life, one script (ledger_*.lua) a verb; every verb but `claim` compares the token:
+A claim's life, one script (lua/*.lua) a verb; every verb but `claim` compares the token:
 
     claim ──▶ renew … renew ──▶ commit          its files become processed or rejected
       ▲         journal …  └──▶ release         expires at once, keeps its journal
@@ -14,28 +14,24 @@ Every script is safe to run twice: redis-py sends a command again when its reply
 import asyncio
 import contextlib
 import json
-import math
 import secrets
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-import redis.asyncio as redis
-
 from penstock import telemetry
-from penstock.errors import Again, PenstockError
+from penstock.errors import PenstockError
+from penstock.ledger.lease import Lease
 from penstock.ledger.loaders import LedgerLoaders
 from penstock.ledger.overview import LedgerOverview
-from penstock.ledger.reads import FILES_A_CALL_MAX
-from penstock.ledger.repairs import FORGET_AFTER_SECONDS, LedgerRepairs, said
+from penstock.ledger.reads import LedgerReads
+from penstock.ledger.repairs import LedgerRepairs, said
 from penstock.ledger.scripts import Scripts, translate_redis_errors
+from penstock.ledger.upkeep import LedgerUpkeep
 from penstock.model import CLAIM_ID_BYTES, Claim, Settled
 
 _REMEMBER_MS = 120_000  # the answer to a token: redis-py re-sends within 4 tries of 5 s each
-_WORKER_SILENT_MS = 600_000  # a worker not heard of for two schedules of five minutes is gone
-_OVERLOOKED_MAX = 10_000  # names that a sweep remembers as waiting, 1 MB
-_OVERLOOKED_MS = 3_600_000
 _ENTRIES_A_CALL_MAX = 1000  # of a journal: 1.3 ms of Redis; Lua unpacks no more than 8,000 values
 _ISOLATE_MAX = 10  # worn claims that one call to `claim` deals with
 
@@ -71,28 +67,12 @@ class Isolated(NamedTuple):
     alone: int
 
 
-class Lease:
-    """A worker's own view of its claim's lease, on its monotonic clock."""
+class Ledger:
+    """The ledger of one spool, as one worker, archiver or checker uses it: the life of its claims.
 
-    def __init__(self, send_before_seconds: float) -> None:
-        self.send_before_seconds = send_before_seconds
-        self.is_lost = False
+    Beside that: `reads` and `overview` only look, `upkeep` is what archiver and checker do,
+    `repairs` what an operator does, `loaders` counts those in AWS Lambda.
 
-    def send_before(self) -> float:
-        """Return the monotonic time in seconds after which nothing may be sent any more."""
-        return self.send_before_seconds
-
-    def lost(self, claim: Claim) -> Again:
-        """Note that the claim has another owner, and return the error that says so."""
-        self.is_lost = True
-        self.send_before_seconds = -math.inf
-        return Again(f"claim {claim.id} has another owner now: its lease ran out or it was freed")
-
-
-class Ledger(LedgerOverview, LedgerRepairs):
-    """The ledger of one spool, as one worker, archiver or checker uses it.
-
-    `client` decodes answers to text. `fingerprint` stands for the settings that shape messages.
     `margin_seconds` is how long before the end of its lease a claim stops sending: longer than one
     call to the queue takes. A claim taken over more often than `takeovers_max` is split. The
     rest is for tests.
@@ -100,21 +80,22 @@ class Ledger(LedgerOverview, LedgerRepairs):
 
     def __init__(
         self,
-        client: "redis.Redis",
+        scripts: Scripts,
         *,
-        spool: str,
         worker: str,
         lease_seconds: float,
         margin_seconds: float,
         takeovers_max: int = 3,
         monotonic: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-        clock: str | None = None,
     ) -> None:
-        book = Scripts(client, spool, clock=clock)
-        super().__init__(book)
-        self.loaders = LedgerLoaders(book)
-        self._run = book.run
+        self.reads = LedgerReads(scripts)
+        self.overview = LedgerOverview(scripts)
+        self.upkeep = LedgerUpkeep(scripts, lease_seconds)
+        self.repairs = LedgerRepairs(scripts)
+        self.loaders = LedgerLoaders(scripts)
+        self._scripts = scripts
+        self._run = scripts.run
         self._worker = worker
         self._lease_seconds = lease_seconds
         self._lease_ms = int(lease_seconds * 1000)
@@ -122,7 +103,7 @@ class Ledger(LedgerOverview, LedgerRepairs):
         self._takeovers_max = takeovers_max
         self._monotonic = monotonic
         self._sleep = sleep
-        self._prefix = book.key("claim:")
+        self._prefix = scripts.key("claim:")
         self._epoch = ""
         self._claims_made = 0  # as Redis last said; fewer than that later, and it has gone back
         self._rollbacks = 0
@@ -130,7 +111,7 @@ class Ledger(LedgerOverview, LedgerRepairs):
     @translate_redis_errors
     async def open(self) -> None:
         """Check that this Redis can hold a ledger. Raises Again if it is away, else Halt."""
-        await self._book.check()
+        await self._scripts.check()
 
     async def claim(
         self,
@@ -311,47 +292,6 @@ class Ledger(LedgerOverview, LedgerRepairs):
             telemetry.warn("claim.isolated", claim=claim_id, **isolated._asdict())
         return isolated
 
-    @translate_redis_errors
-    async def archived(self, names: Sequence[str]) -> int:
-        """Note that files are out of the spool; return how many were not noted before."""
-        keys = ["json_files_processed", "json_files_rejected", "out_of_spool", "counters",
-                "minutes"]  # fmt: skip
-        noted = 0
-        for at in range(0, len(names), FILES_A_CALL_MAX):
-            joined = "/".join(names[at : at + FILES_A_CALL_MAX])
-            noted += int(await self._run("archived", keys, [joined]))
-        return noted
-
-    @translate_redis_errors
-    async def forget(self) -> int:
-        """Let go of up to 500 files that no listing can name any more; return how many."""
-        args = [int(FORGET_AFTER_SECONDS * 1000), FILES_A_CALL_MAX]
-        return int(await self._run("forget", ["out_of_spool"], args))
-
-    @translate_redis_errors
-    async def sweep(self, sweeper: str, names: Sequence[str]) -> int | None:
-        """Put those of up to 500 names in line that nobody takes up; None if another one sweeps.
-
-        `sweeper` is a token of the caller's. Without names it only asks for the sweeper's lease.
-        A name is put in line, once, when it has been seen waiting for as long as a lease.
-        """
-        keys = ["sweeper", "overlooked", "retry", "counters", "json_files_processing",
-                "json_files_processed", "out_of_spool", "json_files_rejected"]  # fmt: skip
-        args = [sweeper, self._lease_ms, self._lease_ms, _OVERLOOKED_MAX, "/".join(names)]
-        swept = int(await self._run("sweep", keys, args))
-        return None if swept < 0 else swept
-
-    @translate_redis_errors
-    async def swept(self, sweeper: str, pause_seconds: float) -> None:
-        """End a sweep; nobody begins another one before the pause is over."""
-        await self._run("swept", ["sweeper"], [sweeper, int(pause_seconds * 1000)])
-
-    @translate_redis_errors
-    async def prune(self) -> int:
-        """Let go of workers not heard of for ten minutes; return how many."""
-        keys = ["workers", "workers_since", "overlooked", "suspects"]
-        return int(await self._run("prune", keys, [_WORKER_SILENT_MS, _OVERLOOKED_MS]))
-
     async def close(self) -> None:
         """Close the connections; nothing is called afterwards."""
-        await self._book.client.aclose()
+        await self._scripts.client.aclose()

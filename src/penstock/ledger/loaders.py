@@ -11,22 +11,22 @@ _RESERVED_SECONDS = 60.0  # a loader that was started and has not begun by then 
 class LedgerLoaders:
     """The loaders of one spool. A loader's name is what its starter or its own invocation says."""
 
-    def __init__(self, book: Scripts) -> None:
-        self._book = book
+    def __init__(self, scripts: Scripts) -> None:
+        self._scripts = scripts
 
     @translate_redis_errors
     async def enlist(self, name: str, seconds: float) -> int:
         """Note that a loader runs, for at most so long; return how many do. Safe to repeat."""
-        return int(await self._book.run("enlist", ["loaders"], [name, int(seconds * 1000)]))
+        return int(await self._scripts.run("enlist", ["loaders"], [name, int(seconds * 1000)]))
 
     @translate_redis_errors
     async def leave(self, name: str) -> int:
         """Let go of a loader that has ended, or could not be started; return how many are left."""
-        return int(await self._book.run("leave", ["loaders"], [name]))
+        return int(await self._scripts.run("leave", ["loaders"], [name]))
 
     @translate_redis_errors
     async def reserve(self, name: str, most: int) -> bool:
         """Make room for one more loader; False if `most` run, or one was started a moment ago."""
         keys = ["loaders", "loader_started", "counters"]
         args = [name, int(_RESERVED_SECONDS * 1000), most, int(START_PAUSE_SECONDS * 1000)]
-        return bool(await self._book.run("reserve", keys, args))
+        return bool(await self._scripts.run("reserve", keys, args))

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, cast
 
-from penstock.ledger.reads import LedgerReads, paired_sizes, size_commands
+from penstock.ledger.reads import paired_sizes, size_commands
 from penstock.ledger.repairs import said
-from penstock.ledger.scripts import translate_redis_errors
+from penstock.ledger.scripts import Scripts, translate_redis_errors
 from penstock.model import PutBack
 
 _MEASURED = ("json_files_processing", "json_files_processed", "json_files_rejected",
@@ -63,14 +63,17 @@ class FileStory:
     journal: Mapping[int, str] = field(default_factory=dict[int, str])
 
 
-class LedgerOverview(LedgerReads):
+class LedgerOverview:
     """What a status page, a console or a person who asks for one file needs."""
 
+    def __init__(self, scripts: Scripts) -> None:
+        self._scripts = scripts
+
     @translate_redis_errors
-    async def overview(self) -> Overview:
+    async def read(self) -> Overview:
         """Return the ledger at a glance."""
-        key = self._book.key
-        async with self._book.client.pipeline(transaction=True) as pipe:
+        key = self._scripts.key
+        async with self._scripts.client.pipeline(transaction=True) as pipe:
             size_commands(pipe, key)
             pipe.hgetall(key("minutes"))
             pipe.zrange(key("json_files_processed"), 0, 0, withscores=True)
@@ -90,10 +93,10 @@ class LedgerOverview(LedgerReads):
     @translate_redis_errors
     async def memory(self) -> Memory:
         """Return what Redis holds, as it estimates it."""
-        async with self._book.client.pipeline(transaction=False) as pipe:
+        async with self._scripts.client.pipeline(transaction=False) as pipe:
             pipe.info("memory")
             for name in _MEASURED:
-                pipe.memory_usage(self._book.key(name))
+                pipe.memory_usage(self._scripts.key(name))
             info, *measured = await pipe.execute()
         ledger_bytes = sum(cast("int", size or 0) for size in measured)
         return Memory(info["used_memory"], info.get("maxmemory", 0), ledger_bytes)
@@ -101,8 +104,8 @@ class LedgerOverview(LedgerReads):
     @translate_redis_errors
     async def story(self, name: str) -> FileStory:
         """Return all that the ledger knows of one file."""
-        key = self._book.key
-        async with self._book.client.pipeline(transaction=True) as pipe:
+        key = self._scripts.key
+        async with self._scripts.client.pipeline(transaction=True) as pipe:
             pipe.hget(key("json_files_processing"), name)
             pipe.zscore(key("json_files_processed"), name)
             pipe.zscore(key("out_of_spool"), name)
@@ -126,12 +129,12 @@ class LedgerOverview(LedgerReads):
         return FileStory(state=state, **known)
 
     async def _now(self) -> float:
-        return int(await self._book.run("now", ["counters"], [])) / 1000
+        return int(await self._scripts.run("now", ["counters"], [])) / 1000
 
     async def _claim_of(self, claim: str, name: str) -> dict[str, Any]:
-        async with self._book.client.pipeline(transaction=True) as pipe:
-            pipe.hgetall(self._book.key(f"claim:{claim}"))
-            pipe.zscore(self._book.key("claims"), claim)
+        async with self._scripts.client.pipeline(transaction=True) as pipe:
+            pipe.hgetall(self._scripts.key(f"claim:{claim}"))
+            pipe.zscore(self._scripts.key("claims"), claim)
             fields, ends = await pipe.execute()
         if not fields:  # committed between the two questions
             return {"claim": claim}

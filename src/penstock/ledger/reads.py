@@ -31,15 +31,15 @@ class HeldClaim(NamedTuple):
 
 
 class LedgerReads:
-    """The read-only half of the ledger: enough for a status page or a console."""
+    """What the archiver, the checker and a status page look up; nothing here changes anything."""
 
-    def __init__(self, book: Scripts) -> None:
-        self._book = book
+    def __init__(self, scripts: Scripts) -> None:
+        self._scripts = scripts
 
     @translate_redis_errors
     async def counters(self) -> dict[str, int]:
         """Return what has been counted since this ledger began, by name."""
-        counted = await self._book.client.hgetall(self._book.key("counters"))  # type: ignore[misc]
+        counted = await self._scripts.client.hgetall(self._scripts.key("counters"))  # type: ignore[misc]
         return {name: int(value) for name, value in cast("dict[str, str]", counted).items()}
 
     @translate_redis_errors
@@ -50,8 +50,8 @@ class LedgerReads:
 
     async def _sizes_and_counters(self) -> tuple[dict[str, int], dict[str, int]]:
         """Return both as of one moment."""
-        async with self._book.client.pipeline(transaction=True) as pipe:
-            size_commands(pipe, self._book.key)
+        async with self._scripts.client.pipeline(transaction=True) as pipe:
+            size_commands(pipe, self._scripts.key)
             return paired_sizes(await pipe.execute())
 
     @translate_redis_errors
@@ -60,8 +60,8 @@ class LedgerReads:
 
         One of waiting, processing, processed, archived, rejected or retry (waiting for its time).
         """
-        key = self._book.key
-        async with self._book.client.pipeline(transaction=True) as pipe:
+        key = self._scripts.key
+        async with self._scripts.client.pipeline(transaction=True) as pipe:
             pipe.hmget(key("json_files_processing"), list(names))
             pipe.zmscore(key("json_files_processed"), list(names))
             pipe.zmscore(key("out_of_spool"), list(names))
@@ -80,7 +80,9 @@ class LedgerReads:
         A thousand take 0.05 ms of Redis.
         """
         last = skip + files_max - 1
-        names = await self._book.client.zrange(self._book.key("json_files_processed"), skip, last)
+        names = await self._scripts.client.zrange(
+            self._scripts.key("json_files_processed"), skip, last
+        )
         return cast("list[str]", names)
 
     @translate_redis_errors
@@ -89,8 +91,8 @@ class LedgerReads:
 
         Begins with cursor 0 and ends when 0 comes back; a name may come twice.
         """
-        scanned = await self._book.client.hscan(
-            self._book.key("json_files_rejected"), cursor, count=FILES_A_CALL_MAX
+        scanned = await self._scripts.client.hscan(
+            self._scripts.key("json_files_rejected"), cursor, count=FILES_A_CALL_MAX
         )  # type: ignore[misc]
         return cast("tuple[int, dict[str, str]]", scanned)
 
@@ -100,7 +102,7 @@ class LedgerReads:
 
         Begins with cursor 0 and ends when 0 comes back; a name may come twice.
         """
-        key, redis = self._book.key(_KEYS[state]), cast("Any", self._book.client)
+        key, redis = self._scripts.key(_KEYS[state]), cast("Any", self._scripts.client)
         is_hash = state in {"processing", "rejected"}
         scan = redis.hscan if is_hash else redis.zscan
         cursor, found = await scan(key, cursor, count=FILES_A_CALL_MAX)
@@ -109,7 +111,7 @@ class LedgerReads:
     @translate_redis_errors
     async def claims(self, most: int = 100) -> Sequence[HeldClaim]:
         """Return the oldest claims, the oldest first."""
-        flat = await self._book.run("age", ["claims"], [self._book.key("claim:"), most])
+        flat = await self._scripts.run("age", ["claims"], [self._scripts.key("claim:"), most])
         rows = [flat[i : i + 6] for i in range(0, len(flat), 6)]
         return [
             HeldClaim(c, worker, int(attempt), int(age) / 1000, int(overdue) / 1000, int(files))
@@ -119,9 +121,9 @@ class LedgerReads:
     @translate_redis_errors
     async def workers(self) -> dict[str, tuple[float, float]]:
         """Return, by worker, since when it is known and when it last claimed: Unix seconds."""
-        async with self._book.client.pipeline(transaction=True) as pipe:
-            pipe.zrange(self._book.key("workers"), 0, -1, withscores=True)
-            pipe.hgetall(self._book.key("workers_since"))
+        async with self._scripts.client.pipeline(transaction=True) as pipe:
+            pipe.zrange(self._scripts.key("workers"), 0, -1, withscores=True)
+            pipe.hgetall(self._scripts.key("workers_since"))
             seen, since = await pipe.execute()
         return {
             worker: (float(since.get(worker, at)) / 1000, float(at) / 1000) for worker, at in seen
@@ -130,7 +132,7 @@ class LedgerReads:
     @translate_redis_errors
     async def frontier(self) -> str:
         """Return the listing cursor up to which every file has been claimed once; may be empty."""
-        return cast("str", await self._book.client.get(self._book.key("frontier")) or "")
+        return cast("str", await self._scripts.client.get(self._scripts.key("frontier")) or "")
 
     @translate_redis_errors
     async def verify(self) -> Sequence[str]:

@@ -14,7 +14,7 @@ from typing import Protocol
 from penstock.model import Claim
 
 
-class Book(Protocol):
+class Journal(Protocol):
     """What notes receipts: a Ledger."""
 
     def journal(self, claim: Claim, confirmed: Mapping[int, str]) -> Awaitable[bool]:
@@ -33,8 +33,8 @@ class _Together:
 class Receipts:
     """Takes the receipts of one claim's batches to its journal, one call at a time."""
 
-    def __init__(self, book: Book, claim: Claim) -> None:
-        self._book = book
+    def __init__(self, ledger: Journal, claim: Claim) -> None:
+        self._ledger = ledger
         self._claim = claim
         self._next = _Together()
         self._calling = asyncio.Lock()
@@ -52,7 +52,7 @@ class Receipts:
                 if self._next is ours:
                     self._next = _Together()
                 try:
-                    ours.outcome = await self._book.journal(self._claim, ours.entries)
+                    ours.outcome = await self._ledger.journal(self._claim, ours.entries)
                 except Exception as error:  # noqa: BLE001 - raised below, and to all that wait
                     ours.outcome = error
         if isinstance(ours.outcome, Exception):

@@ -21,7 +21,8 @@ HOLD_SECONDS = 120.0
 class LedgerRepairs:
     """What an operator does to the ledger, beside workers and archivers that go on meanwhile."""
 
-    _book: Scripts
+    def __init__(self, scripts: Scripts) -> None:
+        self._scripts = scripts
 
     @translate_redis_errors
     async def hold(
@@ -38,7 +39,7 @@ class LedgerRepairs:
         args: list[str | int] = [int(HOLD_SECONDS * 1000), int(left_for_seconds * 1000)]
         for name, put_back in files.items():
             args += [name, _said(name, put_back)]
-        words = await self._book.run("hold", keys, args)
+        words = await self._scripts.run("hold", keys, args)
         return dict(zip(files, words, strict=True))
 
     @translate_redis_errors
@@ -50,13 +51,13 @@ class LedgerRepairs:
         args: list[str | int] = [len(inside), *inside]
         for name, put_back in outside.items():
             args += [name, _said(name, put_back)]
-        return int(await self._book.run("put_back", ["retry", "put_back", "counters"], args))
+        return int(await self._scripts.run("put_back", ["retry", "put_back", "counters"], args))
 
     @translate_redis_errors
     async def let_go(self, names: Sequence[str]) -> None:
         """Forget files that left the spool and were discarded: nobody is to look for them."""
         if names:
-            await self._book.client.zrem(self._book.key("out_of_spool"), *names)
+            await self._scripts.client.zrem(self._scripts.key("out_of_spool"), *names)
 
 
 def _said(name: str, put_back: PutBack) -> str:

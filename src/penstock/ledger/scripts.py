@@ -4,8 +4,9 @@ Every key of a spool stands under one hash tag, so that all of them share a slot
 script may touch them together. docs/ledger.md says what each holds.
 """
 
+import errno
 import functools
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from importlib import resources
 from typing import Any, ParamSpec, TypeVar
 
@@ -19,6 +20,12 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _VERSION_MIN = (6, 2)  # ZMSCORE
+_SOURCES: Mapping[str, str] = {
+    file.name.removesuffix(".lua"): file.read_text()
+    for file in resources.files("penstock.ledger").joinpath("lua").iterdir()
+}
+"""Each script's text, by verb. Read at import, so that an upgrade in place cannot mix versions."""
+
 _ALL_BUSY = "No connection available."  # all that tells it: redis-py has no class for it
 
 
@@ -40,6 +47,8 @@ def translate_redis_errors(operation: Callable[P, Awaitable[T]]) -> Callable[P, 
         except (failed.ReadOnlyError, failed.BusyLoadingError, failed.TryAgainError) as error:
             raise Again(f"{verb}: Redis is not ready: {error}") from None
         except (failed.ConnectionError, failed.TimeoutError, OSError) as error:
+            if local := _local_fault(error):
+                raise Again(f"{verb}: {local}") from None
             if str(error) == _ALL_BUSY:
                 raise Again(
                     f"{verb}: every connection to Redis was busy for as long as a call may take:"
@@ -55,6 +64,21 @@ def translate_redis_errors(operation: Callable[P, Awaitable[T]]) -> Callable[P, 
     return wrapped
 
 
+def _local_fault(error: BaseException | None) -> str:
+    """Return what is wrong on this machine, if that is why a call failed; else nothing.
+
+    redis-py wraps the operating system's error in one of its own.
+    """
+    while error is not None:
+        if isinstance(error, OSError):
+            if error.errno in {errno.EMFILE, errno.ENFILE}:
+                return f"{error.strerror} in this process; raise its limit: ulimit -n"
+            if error.filename is not None:
+                return f"{error.filename}: {error.strerror}; start this process anew"
+        error = error.__cause__ or error.__context__
+    return ""
+
+
 def _is_passing(text: str) -> bool:
     """Tell whether an error that redis-py has no class for may pass.
 
@@ -67,12 +91,12 @@ def _is_passing(text: str) -> bool:
 
 
 class Scripts:
-    """One spool's keys and scripts at one Redis. `clock` replaces ledger_clock.lua in a test."""
+    """One spool's keys and scripts at one Redis. `clock` replaces lua/clock.lua in a test."""
 
     def __init__(self, client: "redis.Redis", spool: str, *, clock: str | None = None) -> None:
         self.client = client
         self._prefix = f"penstock:{{{spool}}}:"
-        self._clock = clock or _source("clock")
+        self._clock = clock or _SOURCES["clock"]
         self._scripts: dict[str, AsyncScript] = {}
 
     def key(self, name: str) -> str:
@@ -80,13 +104,13 @@ class Scripts:
         return self._prefix + name
 
     async def run(self, verb: str, keys: Sequence[str], args: Sequence[str | int]) -> Any:
-        """Run ledger_VERB.lua; its header names KEYS and ARGV.
+        """Run lua/VERB.lua; its header names KEYS and ARGV.
 
         By its hash; with its text where Redis has not seen it yet, or has forgotten it.
         """
         script = self._scripts.get(verb)
         if script is None:
-            text = f"{self._clock}\n{_source('common')}\n{_source(verb)}"
+            text = f"{self._clock}\n{_SOURCES['common']}\n{_SOURCES[verb]}"
             script = self._scripts[verb] = self.client.register_script(text)
         return await script(keys=[self._prefix + key for key in keys], args=args)  # type: ignore[arg-type]
 
@@ -112,8 +136,3 @@ class Scripts:
             raise Again(
                 "ledger.url: this Redis is a replica and cannot be written to; name the primary"
             )
-
-
-@functools.cache
-def _source(verb: str) -> str:
-    return resources.files("penstock.ledger").joinpath("lua", f"{verb}.lua").read_text()

@@ -93,7 +93,7 @@ class Observer:
         # answer would time out on a busy machine.
         await _noted(away, "redis", self._look_at_ledger(found))
         await _noted(away, "queue", self._look_at_queue(found))
-        states = self._ledger.states if self._ledger and "redis" not in away else None
+        states = self._ledger.reads.states if self._ledger and "redis" not in away else None
         await _noted(away, "spool", self._look_at_spool(found, states))
         if "redis" in away:
             found = {name: found[name] for name in ("queue", "spool") if name in found}
@@ -113,16 +113,16 @@ class Observer:
 
     async def _look_at_ledger(self, found: dict[str, Any]) -> None:
         ledger = await self.ledger()
-        overview = await ledger.overview()
-        claims = await ledger.claims()
+        overview = await ledger.overview.read()
+        claims = await ledger.reads.claims()
         found |= {
             "ledger": overview,
             "claims": claims,
-            "workers": _workers(await ledger.workers(), claims, overview.at_seconds),
+            "workers": _workers(await ledger.reads.workers(), claims, overview.at_seconds),
             "minutes": _filled(overview),
             "rates": self._rates(overview),
-            "memory": await self._cache("memory", _MEMORY_SECONDS, ledger.memory),
-            "laws_broken": await self._cache("laws", _LAWS_SECONDS, ledger.verify),
+            "memory": await self._cache("memory", _MEMORY_SECONDS, ledger.overview.memory),
+            "laws_broken": await self._cache("laws", _LAWS_SECONDS, ledger.reads.verify),
         }
 
     async def _look_at_queue(self, found: dict[str, Any]) -> None:

@@ -107,7 +107,7 @@ async def put_back(
     report = Report()
     rest = iter(files)
     while not stop.is_set() and (batch := {file.name: file for file in islice(rest, _BATCH)}):
-        while not stop.is_set() and (await ledger.sizes())["retry"] > _IN_LINE_MAX:
+        while not stop.is_set() and (await ledger.reads.sizes())["retry"] > _IN_LINE_MAX:
             progress(0, "waiting for workers: many files are in line")
             await asyncio.sleep(_WAIT_SECONDS)
         await _put_back_batch(ledger, places, batch, report, stop, progress, patience_seconds)
@@ -130,14 +130,14 @@ async def _put_back_batch(
     while batch:
         began = time.monotonic()
         said = {name: file.said for name, file in batch.items()}
-        words = await ledger.hold(said, left_for_seconds=LEFT_FOR_SECONDS)
+        words = await ledger.repairs.hold(said, left_for_seconds=LEFT_FOR_SECONDS)
         held = [name for name, word in words.items() if word == "held"]
         if held:
             moving_out = [batch[name] for name in held]
             moved = await asyncio.to_thread(_move, moving_out, places.spool, began)
             outside = {name: said[name] for name in held if moved[name]}
             inside = [name for name in held if not moved[name]]
-            await ledger.put_back(inside, outside)
+            await ledger.repairs.put_back(inside, outside)
             report.refused |= {name: moved[name] for name in outside}
             report.done += inside
             telemetry.event("files.put_back", files=len(inside), operator=said[held[0]].by)
@@ -209,7 +209,7 @@ async def move_out(
             page = files[first : first + _BATCH]
             reasons = {f.name: json.dumps(dict(f.story), ensure_ascii=False) for f in page}
             moved = await source.reject(reasons)
-            await ledger.archived([file.name for file in moved if not file.error])
+            await ledger.upkeep.archived([file.name for file in moved if not file.error])
             stuck |= {file.name: file.error for file in moved if file.error}
     finally:
         await source.close()
@@ -278,7 +278,7 @@ async def rejected_in_ledger(ledger: Ledger) -> Mapping[str, str]:
     found: dict[str, str] = {}
     cursor = 0
     while True:
-        cursor, reasons = await ledger.rejected(cursor)
+        cursor, reasons = await ledger.reads.rejected(cursor)
         found |= reasons
         if cursor == 0:
             return found

@@ -85,7 +85,7 @@ async def verify(ledger: Ledger, places: Places, pattern: str, *, archive: bool)
     """
     found = Verified()
     for _ in range(_LOOKS):  # the laws are of one moment each; a broken one stays broken
-        found.laws_broken = list(await ledger.verify())
+        found.laws_broken = list(await ledger.reads.verify())
         if not found.laws_broken:
             break
         await asyncio.sleep(_PAUSE_SECONDS)
@@ -119,13 +119,13 @@ async def _first_look(ledger: Ledger, places: Places, pattern: str, found: Verif
 
 async def _known(ledger: Ledger) -> AsyncIterator[tuple[str, str]]:
     for state in _IN_LEDGER:
-        cursor, found = await ledger.scan(state, 0)
+        cursor, found = await ledger.reads.scan(state, 0)
         while True:
             for name in found:
                 yield name, state
             if cursor == 0:
                 break
-            cursor, found = await ledger.scan(state, cursor)
+            cursor, found = await ledger.reads.scan(state, cursor)
 
 
 async def _look_at_archive(places: Places, found: Verified) -> set[str]:
@@ -151,7 +151,7 @@ async def _told(ledger: Ledger, places: Places, odd: set[str]) -> dict[str, str]
     waiting = sorted(odd)
     for first in range(0, len(waiting), _NAMES_A_CALL):
         page = waiting[first : first + _NAMES_A_CALL]
-        states = await ledger.states(page)
+        states = await ledger.reads.states(page)
         for name, state in zip(page, states, strict=True):
             where = places.of(name)
             reason = (places.rejects / f"{name}{file_names.REASON_SUFFIX}").is_file()

@@ -22,6 +22,7 @@ from collections.abc import Awaitable, Callable, Mapping
 import msgspec
 from aiohttp import hdrs, web
 
+from penstock import wiring
 from penstock.errors import Again, Halt
 from penstock.loopback import is_loopback
 from penstock.operate import metrics, requeue
@@ -31,10 +32,14 @@ from penstock.serve.web import Refused
 from penstock.settings.schema import Settings
 
 PAGES = {
-    "/": ("console.html", "text/html"),
-    "/console.css": ("console.css", "text/css"),
-    "/console.js": ("console.js", "text/javascript"),
+    path: (importlib.resources.files("penstock.serve").joinpath(name).read_bytes(), content_type)
+    for path, name, content_type in (
+        ("/", "console.html", "text/html"),
+        ("/console.css", "console.css", "text/css"),
+        ("/console.js", "console.js", "text/javascript"),
+    )
 }
+"""The page's files and their types; read once, so that an upgrade in place cannot mix versions."""
 OPEN_TO_ALL = frozenset(PAGES)
 """What needs no token: it holds no data."""
 
@@ -100,8 +105,7 @@ class Console:
 
     async def page(self, request: web.Request) -> web.StreamResponse:
         """Return one of the page's three files."""
-        name, content_type = PAGES[request.path]
-        body = importlib.resources.files("penstock.serve").joinpath(name).read_bytes()
+        body, content_type = PAGES[request.path]
         headers = {
             "Content-Security-Policy": _POLICY,
             "Referrer-Policy": "no-referrer",
@@ -230,6 +234,7 @@ class Console:
 
 def add_console(app: web.Application, settings: Settings, *, has_tokens: bool) -> None:
     """Add the console over the spool of `settings` to an application, which closes it."""
+    wiring.import_parts(settings)
     Console(settings, Observer(settings), has_tokens=has_tokens).add_to(app)
 
 

@@ -49,6 +49,11 @@ _LAST_NONE = re.compile(r"bytes=-0+")  # the last nothing of a file: aiohttp tak
 
 OPEN_TO_ALL = frozenset({"/healthz"})
 
+OPENAPI = (
+    importlib.resources.files("penstock.serve").joinpath("file_server_openapi.json").read_bytes()
+)
+"""The OpenAPI description of the calls, in JSON."""
+
 
 class FileServer:
     """The calls over one spool. `source` watches its directory, and belongs to the server."""
@@ -154,7 +159,7 @@ class FileServer:
 
     async def describe(self, _: web.Request) -> web.StreamResponse:
         """GET /v1/openapi.json."""
-        return web.Response(body=openapi(), content_type="application/json")
+        return web.Response(body=OPENAPI, content_type="application/json")
 
     async def health(self, _: web.Request) -> web.StreamResponse:
         """GET /healthz."""
