@@ -165,7 +165,7 @@ class FileServer:
 def openapi() -> bytes:
     """Return the OpenAPI description of the calls, in JSON."""
     files = importlib.resources.files("penstock.serve")
-    return files.joinpath("fileserver_openapi.json").read_bytes()
+    return files.joinpath("file_server_openapi.json").read_bytes()
 
 
 def _query(request: web.Request, known: Collection[str]) -> Mapping[str, str]:
