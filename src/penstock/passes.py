@@ -1,7 +1,6 @@
 """One function of Penstock as a process: one pass, or pass after pass until it is told to stop."""
 
 import asyncio
-import contextlib
 import ctypes
 import gc
 import random
@@ -11,6 +10,7 @@ from contextlib import AsyncExitStack
 from typing import Any, Protocol, TypeVar
 
 from penstock import telemetry
+from penstock.aio import sleep_unless
 from penstock.errors import Again, Halt
 
 _AGAIN_SECONDS_MAX = 30.0
@@ -96,12 +96,12 @@ async def every(seconds: float, open_parts: Open[T], stop: asyncio.Event, *, wha
                 while not stop.is_set():
                     await one_pass(stop)
                     again = 0
-                    await _pause(stop, seconds)
+                    await sleep_unless(stop, seconds)
         except Again as error:
             again += 1
             pause = random.uniform(0.5, 1) * min(2.0**again, _AGAIN_SECONDS_MAX)  # noqa: S311  jitter
             telemetry.warn(f"{what}.waits", cause=str(error), again_in_seconds=round(pause, 1))
-            await _pause(stop, pause)
+            await sleep_unless(stop, pause)
         except Halt as error:  # `penstock run` starts this anew: the log says why it ended
             telemetry.warn(f"{what}.halts", cause=str(error))
             raise
@@ -116,8 +116,3 @@ def _freeze() -> None:
     gc.unfreeze()
     gc.collect()
     gc.freeze()
-
-
-async def _pause(stop: asyncio.Event, seconds: float) -> None:
-    with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(stop.wait(), seconds)

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import penstock
 from penstock import telemetry, wiring
+from penstock.aio import sleep_unless
 from penstock.embedded import owner_mark
 from penstock.embedded.process import EmbeddedProcess
 from penstock.embedded.redis import EmbeddedRedis
@@ -121,7 +122,7 @@ async def _watched(settings: Settings, environment: Mapping[str, str]) -> AsyncG
 async def _keep_answering(part: EmbeddedProcess, stop: asyncio.Event) -> None:
     """Start an embedded part again when it has died, with the data that it wrote."""
     pause = _RESTART_SECONDS_MIN
-    while not await _stopped_within(stop, pause):
+    while not await sleep_unless(stop, pause):
         if part.exit_code is None:
             pause = _RESTART_SECONDS_MIN
             continue
@@ -134,12 +135,6 @@ async def _keep_answering(part: EmbeddedProcess, stop: asyncio.Event) -> None:
             telemetry.warn(
                 "process.waits", name=part.title, cause=str(error), again_in_seconds=pause
             )
-
-
-async def _stopped_within(stop: asyncio.Event, seconds: float) -> bool:
-    with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(stop.wait(), seconds)
-    return stop.is_set()
 
 
 async def _keep_alive(member: Member, environment: Mapping[str, str], stop: asyncio.Event) -> None:
@@ -160,7 +155,7 @@ async def _keep_alive(member: Member, environment: Mapping[str, str], stop: asyn
         telemetry.warn(
             "process.ended", name=member.name, exit_code=ended.result(), again_in_seconds=pause
         )
-        await _stopped_within(stop, pause)
+        await sleep_unless(stop, pause)
         pause = min(2 * pause, _RESTART_SECONDS_MAX)
 
 

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from penstock import passes
+from penstock.aio import sleep_unless
 from penstock.cli.options import Config
 from penstock.operate.health import duration
 from penstock.operate.observer import observer
@@ -81,7 +82,7 @@ async def _watched(
                 _say(snapshot, console, as_json=as_json)
             else:
                 live.update(_page(snapshot), refresh=True)
-            if await _stopped(stop, every_seconds):
+            if await sleep_unless(stop, every_seconds):
                 return
 
 
@@ -90,14 +91,6 @@ def _say(snapshot: Snapshot, console: Console, *, as_json: bool) -> None:
         typer.echo(json.dumps(snapshot.as_dict()))
     else:
         console.print(_page(snapshot))
-
-
-async def _stopped(stop: asyncio.Event, seconds: float) -> bool:
-    try:
-        await asyncio.wait_for(stop.wait(), seconds)
-    except TimeoutError:
-        return False
-    return True
 
 
 def _page(snapshot: Snapshot) -> Group:

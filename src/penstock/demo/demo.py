@@ -8,7 +8,6 @@ state/ the ledger and the queue.
 """
 
 import asyncio
-import contextlib
 import json
 import os
 import sys
@@ -19,6 +18,7 @@ from pathlib import Path
 
 import redis.asyncio as redis
 
+from penstock.aio import sleep_unless
 from penstock.demo import box as demo_box
 from penstock.demo.consumer import Comparison, Consumer
 from penstock.demo.corpus import Corpus, broken_files
@@ -145,7 +145,7 @@ class Demo:
             await counting
             self._seconds = max(SAMPLE_SECONDS, self.consumer.last_message_at - self._began)
             while not stop.is_set() and self._silence() < _DUPLICATES_SECONDS:
-                await _pause(stop, SAMPLE_SECONDS)
+                await sleep_unless(stop, SAMPLE_SECONDS)
         finally:
             consuming.cancel()
             await asyncio.gather(consuming, return_exceptions=True)
@@ -173,7 +173,7 @@ class Demo:
                 before, moved_at = now, time.monotonic()
             elif time.monotonic() - moved_at > (self.standstill_seconds or _STANDSTILL_SECONDS):
                 return
-            await _pause(stop, SAMPLE_SECONDS)
+            await sleep_unless(stop, SAMPLE_SECONDS)
 
     def _all_accounted_for(self) -> bool:
         return (
@@ -225,8 +225,3 @@ class Demo:
             messages=self.consumer.messages,
             batches=self.watch.counters.get("batches", 0),
         )
-
-
-async def _pause(stop: asyncio.Event, seconds: float) -> None:
-    with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(stop.wait(), seconds)

@@ -18,6 +18,7 @@ from itertools import islice
 from pathlib import Path
 
 from penstock import file_names, telemetry, wiring
+from penstock.aio import sleep_unless
 from penstock.ledger.ledger import Ledger
 from penstock.ledger.repairs import FORGET_AFTER_SECONDS, HOLD_SECONDS
 from penstock.model import PutBack
@@ -155,8 +156,7 @@ async def _put_back_batch(
                 0,
                 f"{counted(len(waits), 'file')} left the spool a moment ago: {seconds:.0f} s more",
             )
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), min(seconds, 1.0) + 0.01)
+            await sleep_unless(stop, min(seconds, 1.0) + 0.01)
 
 
 def _already_there(spool: Path, wanted: Sequence[str]) -> list[str]:

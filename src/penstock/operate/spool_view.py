@@ -81,15 +81,49 @@ class View(Protocol):
         ...
 
 
+class OldestWaiting:
+    """Finds the oldest file that nobody has claimed, again and again.
+
+    `age_seconds` returns the age of a file; None if it has gone. The names that are settled are not
+    asked for twice.
+    """
+
+    def __init__(self, age_seconds: Callable[[str], Awaitable[float | None]]) -> None:
+        self._age_seconds = age_seconds
+        self._over_up_to = ""  # in the order of names, all up to here are settled for ever
+
+    async def find(self, names: Sequence[str], states: States) -> tuple[str, float]:
+        """Return the first of the sorted names that nobody has claimed, and its age; "" if none."""
+        all_over = True
+        began = time.monotonic()
+        start = bisect_right(names, self._over_up_to)
+        for first in range(start, len(names), _NAMES_A_CALL):
+            page = names[first : first + _NAMES_A_CALL]
+            for name, state in zip(page, await states(page), strict=True):
+                if state in _WAITING:
+                    age_seconds = await self._age_seconds(name)
+                    if age_seconds is not None:  # else it has just gone
+                        return name, age_seconds
+                all_over = all_over and state in _OVER
+                if all_over:
+                    self._over_up_to = name
+            if time.monotonic() - began > _LOOK_SECONDS_MAX:
+                break
+        if names and all_over and self._over_up_to >= names[-1]:
+            # Names may come out of order: begin at the beginning now and then.
+            self._over_up_to = ""
+        return "", 0.0
+
+
 class SpoolWatch:
-    """Looks at one spool, again and again; the names that are settled are not asked for twice."""
+    """Looks at one spool, again and again."""
 
     def __init__(self, view: View) -> None:
         self._view = view
+        self._oldest = OldestWaiting(view.age_seconds)
         self._names: list[str] = []
         self._scanned_at_seconds = -math.inf
         self._scan_seconds = 0.0
-        self._over_up_to = ""  # in the order of names, all up to here are settled for ever
         self._kept: int | None = None
         self._kept_at_seconds = -math.inf
 
@@ -106,7 +140,7 @@ class SpoolWatch:
         if now - self._kept_at_seconds >= _KEPT_SECONDS:
             self._kept = await self._view.rejects_kept()
             self._kept_at_seconds = now
-        oldest, age_seconds = await self._oldest_waiting(states) if states else ("", 0.0)
+        oldest, age_seconds = await self._oldest.find(self._names, states) if states else ("", 0.0)
         return Spool(
             entries=len(self._names),
             oldest_waiting=oldest,
@@ -118,28 +152,6 @@ class SpoolWatch:
     def forget_kept(self) -> None:
         """Count the rejects directory anew at the next look: something was put back from it."""
         self._kept_at_seconds = -math.inf
-
-    async def _oldest_waiting(self, states: States) -> tuple[str, float]:
-        """Return the first of the sorted names that nobody has claimed, and its age; "" if none."""
-        all_over = True
-        began = time.monotonic()
-        start = bisect_right(self._names, self._over_up_to)
-        for first in range(start, len(self._names), _NAMES_A_CALL):
-            page = self._names[first : first + _NAMES_A_CALL]
-            for name, state in zip(page, await states(page), strict=True):
-                if state in _WAITING:
-                    age_seconds = await self._view.age_seconds(name)
-                    if age_seconds is not None:  # else it has just gone
-                        return name, age_seconds
-                all_over = all_over and state in _OVER
-                if all_over:
-                    self._over_up_to = name
-            if time.monotonic() - began > _LOOK_SECONDS_MAX:
-                break
-        if self._names and all_over and self._over_up_to >= self._names[-1]:
-            # Names may come out of order: begin at the beginning now and then.
-            self._over_up_to = ""
-        return "", 0.0
 
 
 class DirectoryView:

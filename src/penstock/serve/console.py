@@ -12,7 +12,6 @@ loopback host, so that no other site can pose as this one.
 """
 
 import asyncio
-import contextlib
 import importlib.resources
 import json
 import re
@@ -23,6 +22,7 @@ import msgspec
 from aiohttp import hdrs, web
 
 from penstock import wiring
+from penstock.aio import sleep_unless
 from penstock.errors import Again, Halt
 from penstock.loopback import is_loopback
 from penstock.operate import metrics, requeue
@@ -135,10 +135,7 @@ class Console:
                 text = json.dumps(await self._seen(), separators=(",", ":"))
                 async with asyncio.timeout(_WRITE_SECONDS):
                     await response.write(f"data: {text}\n\n".encode())
-                try:
-                    await asyncio.wait_for(self._stop.wait(), _STREAM_SECONDS)
-                except TimeoutError:
-                    continue
+                await sleep_unless(self._stop, _STREAM_SECONDS)
         except (ConnectionError, TimeoutError):
             pass  # the page was closed, or nobody reads it any more: it asks anew if it wakes
         finally:
@@ -150,9 +147,8 @@ class Console:
         asked = time.monotonic()
         async with self._rejects_lock:
             if self._rejects_began < asked:  # else another page's look began after this question
-                with contextlib.suppress(TimeoutError):
-                    pause = self._rejects_until - time.monotonic()
-                    await asyncio.wait_for(self._stop.wait(), max(0.0, pause))
+                pause = self._rejects_until - time.monotonic()
+                await sleep_unless(self._stop, max(0.0, pause))
                 self._rejects_began = began = time.monotonic()
                 self._rejects = await self._latest_rejects()
                 took = time.monotonic() - began

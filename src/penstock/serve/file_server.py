@@ -13,9 +13,7 @@ What a call does, the same `DirectorySource` does that a worker on this machine 
 import asyncio
 import contextlib
 import gzip
-import hashlib
 import importlib.resources
-import re
 import time
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
@@ -44,8 +42,6 @@ _BODY_SECONDS = 30.0  # for a caller to send its question
 _SEND_SECONDS = 60.0  # for a caller to take a frame
 _COMPRESS_BYTES_MIN = 1_024
 _COMPRESS_LEVEL = 1  # 100 MB/s; level 6 saves a tenth more for thrice the time
-
-_LAST_NONE = re.compile(r"bytes=-0+")  # the last nothing of a file: aiohttp takes it for all
 
 OPEN_TO_ALL = frozenset({"/healthz"})
 
@@ -96,13 +92,17 @@ class FileServer:
         return await _sent(request, msgspec.json.encode(listing), "application/json")
 
     async def get(self, request: web.Request) -> web.StreamResponse:
-        """GET /v1/files/NAME, whole or a part, if it is not what the caller has."""
+        """GET /v1/files/NAME, always whole: its callers are people and scripts."""
         (file,) = await self._source.read([request.match_info["name"]], 1)
         if not isinstance(file.data, bytes):
             raise Refused(404, "no such file")
         if len(file.data) != file.size_bytes:
             raise Refused(403, f"{file.size_bytes} bytes; decode.max_file_bytes does not allow it")
-        return _part(request, file.data)
+        return web.Response(
+            body=file.data,
+            headers={hdrs.CONTENT_DISPOSITION: "attachment"},
+            content_type="application/octet-stream",
+        )
 
     async def read(self, request: web.Request) -> web.StreamResponse:
         """POST /v1/files:read."""
@@ -257,42 +257,6 @@ async def _sent(request: web.Request, body: bytes, content_type: str) -> web.Str
         if request.transport is not None:
             request.transport.abort()
     return response
-
-
-def _part(request: web.Request, data: bytes) -> web.Response:
-    """Return a file, a range of it, or the word that the caller has it already (RFC 9110)."""
-    etag = hashlib.blake2b(data, digest_size=16).hexdigest()
-    headers = {
-        hdrs.ETAG: f'"{etag}"',
-        hdrs.ACCEPT_RANGES: "bytes",
-        hdrs.CONTENT_DISPOSITION: "attachment",
-    }
-    wanted = {tag.value for tag in request.if_match or ()}
-    if request.if_match is not None and not wanted & {etag, "*"}:
-        raise Refused(412, "the file is another one")
-    known = {tag.value for tag in request.if_none_match or ()}
-    if known & {etag, "*"}:
-        return web.Response(status=304, headers=headers)
-    status = 200
-    if (
-        hdrs.RANGE in request.headers
-        and request.headers.get(hdrs.IF_RANGE, f'"{etag}"') == f'"{etag}"'
-    ):
-        whole = len(data)
-        try:
-            start, stop, _ = request.http_range.indices(whole)
-        except ValueError:  # not one range of bytes: as if it had not been asked for
-            start, stop = 0, whole
-        else:
-            if start >= stop or _LAST_NONE.fullmatch(request.headers[hdrs.RANGE]):
-                headers[hdrs.CONTENT_RANGE] = f"bytes */{whole}"
-                return web.Response(status=416, headers=headers)
-            status = 206
-            headers[hdrs.CONTENT_RANGE] = f"bytes {start}-{stop - 1}/{whole}"
-        data = data[start:stop]
-    return web.Response(
-        body=data, status=status, headers=headers, content_type="application/octet-stream"
-    )
 
 
 def new_app(
