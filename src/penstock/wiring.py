@@ -29,6 +29,7 @@ from penstock.ports import Queue, Source
 from penstock.records.decode import Decoder
 from penstock.records.preamble import Preamble
 from penstock.records.selection import Selection
+from penstock.records.transform import Transform
 from penstock.settings import EMBEDDED, EMBEDDED_QUEUE, Settings, without_password
 from penstock.source.candidates import Candidates
 from penstock.source.directory import DirectorySource
@@ -64,7 +65,7 @@ async def loader(settings: Settings, stack: AsyncExitStack) -> Loader:
 
     Raises Again if one of them is away, Halt if one cannot work as configured.
     """
-    preamble, decoder, selection = decode_side(settings)
+    transform = Transform(*decode_side(settings), max_file_bytes=settings.decode.max_file_bytes)
     files = await source(settings, stack)
     book = await ledger(settings, stack)
     queue = await _queue(settings, stack)
@@ -91,15 +92,12 @@ async def loader(settings: Settings, stack: AsyncExitStack) -> Loader:
         ),
         ledger=book,
         queue=queue,
-        preamble=preamble,
-        decoder=decoder,
-        selection=selection,
+        transform=transform,
         new_packer=new_packer,
         fingerprint=fingerprint,
         lanes=worker.lanes,
         claim_files_max=worker.claim_files_max,
         claim_bytes_max=worker.claim_bytes_max,
-        max_file_bytes=settings.decode.max_file_bytes,
         settle_seconds=settings.source.settle_seconds,
     )
 

@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
-from penstock import archiver, checker, loader, wiring
+from penstock import archiver, checker, wiring, worker
 from penstock.model import Tally
 from penstock.settings import Settings, load
 from support.sqs_model import Queue
@@ -71,7 +71,7 @@ class Box:
         """Run one pass of the loader with parts of its own, as another process would have."""
         async with AsyncExitStack() as stack:
             parts = await wiring.loader(self.settings, stack)
-            return await loader.load(
+            return await worker.load(
                 parts, stop=stop or asyncio.Event(), budget_seconds=budget_seconds
             )
 
