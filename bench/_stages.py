@@ -54,7 +54,7 @@ STAGES = {
     ),
     "journal, commit": ("ledger/ledger.py", "ledger/outcome.py"),
     "log": ("telemetry.py",),
-    "loader.py itself": ("loader.py",),
+    "loader.py itself": ("loader.py", "worker.py", "records/transform.py"),
     "frame": ("serve/file_server.py",),
 }
 """The modules of each stage, in the order of the path, or one function of a module, which goes

@@ -32,7 +32,7 @@ from typing import Any, Literal, NamedTuple
 
 import redis
 
-from penstock import loader, telemetry, wiring
+from penstock import telemetry, wiring, worker
 from penstock.embedded.file_server import EmbeddedFileServer
 from penstock.embedded.redis import EmbeddedRedis
 from penstock.settings.reading import load
@@ -100,7 +100,7 @@ async def measure(
     async with AsyncExitStack() as stack:
         parts = await wiring.loader(settings, stack)
         began = time.process_time()
-        tally = await loader.load(parts, stop=asyncio.Event())
+        tally = await worker.load(parts, stop=asyncio.Event())
         seconds = time.process_time() - began
     if (tally.files_processed, tally.records_sent) != (files, files * workload.records):
         raise SystemExit(f"not all was sent: {tally}")

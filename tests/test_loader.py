@@ -1,24 +1,21 @@
 """The whole path, function by function, on a real Redis and an SQS that answers as AWS does."""
 
 import asyncio
-import dataclasses
 import json
-import math
 import os
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import pytest
 import redis.asyncio as redis
 
-from penstock import loader, wiring
+from penstock import wiring
 from penstock.errors import Again, Halt
-from penstock.ledger.lease import Lease
 from penstock.ledger.ledger import Ledger
 from penstock.ledger.outcome import ClaimOutcome
-from penstock.model import Claim, FileRead, PutBack, Settled
+from penstock.model import Claim, FileRead, Settled
 from support.box import SECOND, Box
 from support.sqs_stub import Fault
 
@@ -43,14 +40,6 @@ async def test_a_second_pass_sends_nothing_again(box: Box) -> None:
     first, second = await box.load(), await box.load()
     assert (first.files_processed, second.files_processed) == (1200, 0)
     assert box.received_ids() == dict.fromkeys(range(1200), 1)
-
-
-async def test_two_workers_share_the_work(box: Box) -> None:
-    """Workers that see the same files never send one twice."""
-    box.write_many(3000)
-    one, two = await asyncio.gather(box.load(), box.load())
-    assert one.files_processed + two.files_processed == 3000
-    assert box.received_ids() == dict.fromkeys(range(3000), 1)
 
 
 @pytest.mark.parametrize(
@@ -82,107 +71,47 @@ async def test_a_bad_file_is_rejected_once_and_blocks_nobody(
     assert (await box.counters())["files_rejected"] == 1
 
 
-@pytest.mark.parametrize("age_seconds", [0.0, 1.0, 9.9, 10.0])
+@pytest.mark.parametrize("age_seconds", [-5.0, 0.0, 1.0, 9.9, 10.0])
 async def test_a_cut_young_file_waits_for_its_writer(box: Box, age_seconds: float) -> None:
     """A truncated file younger than settle_seconds is looked at again; an older one is rejected."""
     box.set("source", settle_seconds=10)
     name = f"{SECOND}.000001.json"
+    claim = Claim("c", "t", (name,), 1, {})
     outcome = ClaimOutcome([name])
-    cut = b'{"id": 1, "te'
     async with AsyncExitStack() as stack:
         parts = await wiring.loader(box.settings, stack)
-        parts.select(FileRead(name, cut, 13, age_seconds), cut, outcome)
+        file = FileRead(name, b'{"id": 1, "te', 13, age_seconds)
+        parts.pack([file], 0, claim, parts.new_packer(claim), outcome)
     settled = outcome.settled(attempt=1, now="")
     if age_seconds < 10:
         assert settled.rejected == {}
-        assert 0 < settled.retry_seconds[name] <= 10 - age_seconds
+        assert settled.retry_seconds[name] == min(10.0, 10.0 - age_seconds)
     else:
         assert list(settled.rejected) == [name]
 
 
 @pytest.mark.parametrize("claim_bytes", [1 << 20, 1])
-async def test_nothing_of_a_claim_with_a_young_file_is_sent(
-    box: Box, monkeypatch: pytest.MonkeyPatch, claim_bytes: int
-) -> None:
-    """A file being written, among others that have settled, holds up none but itself.
+async def test_a_file_being_written_holds_up_none_but_itself(box: Box, claim_bytes: int) -> None:
+    """It is sent when it has settled; the others, which have, are sent at once.
 
-    `claim_bytes` of 1: files are read one by one, and the young one is not among the first.
+    `claim_bytes` of 1: files are read one by one.
     """
     box.set("source", settle_seconds=1)
+    box.set("worker", claim_bytes_max=claim_bytes)
     box.write_many(20)
     await asyncio.sleep(1.1)
     slow = box.spool / f"{SECOND}.000007.json"
-    with slow.open("a") as writer:  # not the last by its name: a listing does not look at it
+    with slow.open("a") as writer:  # its JSON looks complete
         writer.write("\n")
         writer.flush()
-        sent: list[int] = []
-        async with AsyncExitStack() as stack:
-            parts = await wiring.loader(box.settings, stack)
-            parts = dataclasses.replace(parts, claim_bytes_max=claim_bytes)
-            put_off = loader.Loader.put_off
-
-            async def watched(self: loader.Loader, *given: Any) -> Any:
-                sent.append(len(box.received()))
-                return await put_off(self, *given)
-
-            monkeypatch.setattr(loader.Loader, "put_off", watched)
-            tally = await loader.load(parts, stop=asyncio.Event())
-        assert sent == [0]
-        assert (tally.files_processed, tally.files_retried) == (19, 20)
-    assert box.received_ids() == {i: 1 for i in range(20) if i != 7}
-    sizes = await box.sizes()
-    assert (sizes["processed"], sizes["retry"], sizes["claims"]) == (19, 1, 0)
+        tally = await box.load()
+        assert (tally.files_processed, tally.files_retried) == (19, 0)
+        assert box.received_ids() == {i: 1 for i in range(20) if i != 7}
+        writer.write('{"id": 99}')
     await asyncio.sleep(1.1)
     assert (await box.load()).files_processed == 1
-    assert box.received_ids() == dict.fromkeys(range(20), 1)
+    assert box.received_ids() == dict.fromkeys([*range(20), 99], 1)
     assert (await box.check()).laws_broken == 0
-
-
-async def test_a_claim_that_has_been_sent_in_part_is_not_put_off(box: Box) -> None:
-    """Its messages are known: who takes it over makes the same of what has settled.
-
-    Nor is what an operator has put back: it is whole, and moving it was its last change.
-    """
-    box.set("source", settle_seconds=3600)
-    names = (box.write(f"{SECOND}.000001.json", '{"id": 1}'),)
-    async with AsyncExitStack() as stack:
-        parts = await wiring.loader(box.settings, stack)
-        files = await parts.source.read(names, 1)
-        assert files[0].young
-        assert await parts.young(Claim("c", "t", names, 2, {0: "id"}), files) == {}
-        assert [*await parts.young(Claim("c", "t", names, 2, {}), files)] == [*names]
-        by = {names[0]: PutBack("operator")}
-        assert await parts.young(Claim("c", "t", names, 1, {}, put_back=by), files) == {}
-        assert await parts.young(Claim("c", "t", names, 1, {}, put_back=by), []) == {}
-
-
-async def test_what_an_owner_before_could_not_read_waits_while_it_is_young(box: Box) -> None:
-    """It sent others of the claim without it; what is there of it by now may be a part."""
-    box.set("source", settle_seconds=3600)
-    names = (box.write(f"{SECOND}.000001.json", "[]"),)  # as far as it is written
-    async with AsyncExitStack() as stack:
-        parts = await wiring.loader(box.settings, stack)
-        files = await parts.source.read(names, 1 << 20)
-        for put_back, waiting in (({}, [*names]), ({names[0]: PutBack("operator")}, [])):
-            claim = Claim("c", "t", names, 2, {0: "id"}, put_back=put_back)
-            outcome = ClaimOutcome(names)
-            parts.take(files, 0, claim, parts.new_packer(claim), outcome)
-            settled = outcome.settled(attempt=2, now="")
-            assert [*settled.retry_seconds] == waiting
-            assert all(3500 < seconds <= 3600 for seconds in settled.retry_seconds.values())
-
-
-async def test_a_claim_that_is_put_off_is_counted_once_after_a_loss(box: Box) -> None:
-    """Its files lay in the spool when Redis had forgotten them, whenever they are sent."""
-    box.set("source", settle_seconds=3600)
-    name = box.write(f"{SECOND}.000001.json", '{"id": 1}')
-    async with AsyncExitStack() as stack:
-        parts = await wiring.loader(box.settings, stack)
-        claim = (await parts.ledger.claim([name], 500)).claim
-        assert claim
-        claim = dataclasses.replace(claim, after_loss=True)
-        counters = await parts.carry(claim, Lease(math.inf), lambda _: None)
-    assert (counters["files_retried"], counters["files_after_loss"]) == (1, 1)
 
 
 async def test_a_file_put_to_retry_is_taken_up_when_it_is_due(box: Box) -> None:
@@ -374,39 +303,6 @@ async def test_on_fifo_the_repeat_is_dropped_by_the_queue(fifo_box: Box) -> None
     await fifo_box.load()
     assert fifo_box.stub.fired["reset_after"] == 1
     assert fifo_box.received_ids() == dict.fromkeys(range(5), 1)
-
-
-async def test_a_queue_that_is_gone_halts_and_marks_nothing(box: Box) -> None:
-    """QueueDoesNotExist in mid-run: claims are released, no file is processed, the run fails."""
-    box.write_many(5)
-    gone = Fault("error", status=400, code="QueueDoesNotExist")
-    box.stub.script(*[gone] * 8)  # for whichever lane takes the claim up before all have stopped
-    with pytest.raises(Halt, match="QueueDoesNotExist"):
-        await box.load()
-    assert box.stub.fired["error"] >= 1
-    sizes = await box.sizes()
-    assert (sizes["claims"], sizes["processing"], sizes["processed"]) == (1, 5, 0)
-    box.stub.script_over()
-    tally = await box.load()
-    assert (tally.files_processed, tally.claims_taken_over) == (5, 0)  # released, not expired
-    assert box.received_ids() == dict.fromkeys(range(5), 1)
-
-
-async def test_a_stop_releases_what_it_cannot_finish(box: Box) -> None:
-    """A stop while SQS answers with errors: nothing is lost, the next run goes on at once."""
-    box.write_many(5)
-    box.stub.rates["page"] = 1.0
-    stop = asyncio.Event()
-    pass_ = asyncio.create_task(box.load(stop))
-    while not box.stub.fired["page"]:
-        await asyncio.sleep(0.01)
-    stop.set()
-    async with asyncio.timeout(15):
-        tally = await pass_
-    assert (tally.files_processed, tally.claims_released) == (0, 1)
-    box.stub.rates.clear()
-    assert (await box.load()).files_processed == 5
-    assert box.received_ids() == dict.fromkeys(range(5), 1)
 
 
 async def test_a_takeover_sends_only_the_rest(box: Box, caplog: pytest.LogCaptureFixture) -> None:

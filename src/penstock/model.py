@@ -14,6 +14,8 @@ from typing import Annotated, NamedTuple
 
 import msgspec
 
+from penstock.errors import Reject
+
 # The attributes of every SQS message, all of DataType String (docs/sqs.md).
 ATTRIBUTE_ID = "penstock_id"
 ATTRIBUTE_RECORDS = "penstock_records"
@@ -88,8 +90,7 @@ class FileRead(msgspec.Struct, frozen=True, gc=False):
 
     `data` is all its bytes, or why there are none. `size_bytes` is its size when opened: larger
     than `max_file_bytes` means that it was not read, and `data` is empty. `age_seconds` is the
-    time since its last change, by the clock of the machine that holds the directory. `young`: it
-    may still be being written.
+    time since its last change, by the clock of the machine that holds the directory.
     """
 
     name: str
@@ -97,7 +98,6 @@ class FileRead(msgspec.Struct, frozen=True, gc=False):
     size_bytes: int
     age_seconds: float
     detail: str = ""
-    young: bool = False
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -144,6 +144,28 @@ class Selected(NamedTuple):
         filtered = max(0, min(self.filtered, len(wanted) - len(kept) - len(rejects)))
         records, indexes = [self.records[at] for at in kept], [self.indexes[at] for at in kept]
         return Selected(records, indexes, filtered, rejects)
+
+
+class Transformed(NamedTuple):
+    """What is left of one file, or of some that hold one record each, ready to be packed.
+
+    Parallel to `records`, in the claim's order: `files` holds the position in the claim of each
+    record's file, `indexes` the index that it had in that file, from 0. `filtered` counts records
+    that are not wanted, `rejects` holds those that cannot be sent, with their file's position.
+    """
+
+    files: Sequence[int]
+    records: Sequence[bytes]
+    indexes: Sequence[int]
+    filtered: int
+    rejects: Sequence[tuple[int, RecordReject]] = ()
+
+
+class Fate(NamedTuple):
+    """Why a file has nothing to send: it has no bytes, or no records can be made of them."""
+
+    file: FileRead
+    cause: Unread | Reject
 
 
 class PutBack(NamedTuple):

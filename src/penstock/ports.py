@@ -34,8 +34,8 @@ class Source(Protocol):
         Called by one task at a time, at most a few times a second. A page is dealt with when its
         cursor is given back; the previous cursor given again lists the same files afresh. An empty
         or unknown cursor starts over from everything in the spool. An empty page means that
-        nothing new is there now. A source that lists files which may still be being written tells
-        so when they are read, or by `young`. Raises Again if the directory cannot be listed.
+        nothing new is there now. Only complete files are listed: what a writer may still have open
+        is left out until it has settled. Raises Again if the directory cannot be listed.
         """
         ...
 
@@ -43,14 +43,6 @@ class Source(Protocol):
         """Read files from the front of `names` until `bytes_max` is passed; at least one.
 
         Called per claim, not per file. Safe to repeat. A missing file is an entry, not an error.
-        """
-        ...
-
-    async def young(self, names: Sequence[str]) -> Mapping[str, float]:
-        """Return those files that may still be being written, with their ages in seconds.
-
-        For what a claim has beyond its first `read`, which tells the same of the files it read. A
-        source that lists complete files only has none.
         """
         ...
 

@@ -27,6 +27,7 @@ from penstock.ports import Queue, Source
 from penstock.records.decode import Decoder
 from penstock.records.preamble import Preamble
 from penstock.records.selection import Selection
+from penstock.records.transform import Transform
 from penstock.settings.schema import EMBEDDED, EMBEDDED_QUEUE, QueueSettings, Settings
 from penstock.settings.secrets import tokens
 from penstock.settings.spool_place import (
@@ -72,7 +73,7 @@ async def loader(settings: Settings, stack: AsyncExitStack) -> Loader:
     import_parts(settings)
     return await _loader(
         settings,
-        decode_side(settings),
+        Transform(*decode_side(settings), max_file_bytes=settings.decode.max_file_bytes),
         await source(settings, stack),
         await ledger(settings, stack),
         await _queue(settings, stack),
@@ -81,12 +82,11 @@ async def loader(settings: Settings, stack: AsyncExitStack) -> Loader:
 
 async def _loader(
     settings: Settings,
-    decode_side: tuple[Preamble, Decoder, Selection],
+    transform: Transform,
     source: Source,
     ledger: Ledger,
     queue: Queue,
 ) -> Loader:
-    preamble, decoder, selection = decode_side
     limits = await queue.open()
     message_bytes = settings.queue.message_bytes or limits.message_bytes_max
     fingerprint = settings.fingerprint(message_bytes)
@@ -110,15 +110,12 @@ async def _loader(
         ),
         ledger=ledger,
         queue=queue,
-        preamble=preamble,
-        decoder=decoder,
-        selection=selection,
+        transform=transform,
         new_packer=new_packer,
         fingerprint=fingerprint,
         lanes=worker.lanes,
         claim_files_max=worker.claim_files_max,
         claim_bytes_max=worker.claim_bytes_max,
-        max_file_bytes=settings.decode.max_file_bytes,
         settle_seconds=settings.source.settle_seconds,
     )
 

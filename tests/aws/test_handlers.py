@@ -291,7 +291,7 @@ def test_the_handlers_need_no_command_line() -> None:
 def test_every_metric_is_in_its_tally() -> None:
     """What is measured is a figure of the function that measures it."""
     tallies = (
-        handlers.loader.Tally,
+        handlers.Tally,
         handlers.archiver.ArchiverTally,
         handlers.checker.CheckerTally,
     )

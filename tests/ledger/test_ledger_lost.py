@@ -4,7 +4,7 @@ import asyncio
 import math
 from contextlib import AsyncExitStack
 
-from penstock import loader, wiring
+from penstock import wiring, worker
 from penstock.loader import Loader
 from penstock.model import Tally
 from support.books import Books
@@ -25,7 +25,7 @@ class Run:
     async def load(self) -> Tally:
         """Run one more pass of the same worker, on a listing of now."""
         self.parts.candidates._empty_until_seconds = -math.inf
-        return await loader.load(self.parts, stop=asyncio.Event())
+        return await worker.load(self.parts, stop=asyncio.Event())
 
 
 async def start(box: Box, stack: AsyncExitStack) -> Run:

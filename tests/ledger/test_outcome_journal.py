@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.ledger.outcome import ClaimOutcome
-from penstock.model import Message, QueueLimits, RecordReject, Selected
+from penstock.model import Message, QueueLimits, RecordReject, Transformed
 from penstock.sqs.packer import Packer
 from support.messages import CLAIM
 
@@ -34,9 +34,9 @@ def outcome_and_messages(
         for record in records:
             packer.add(position, record)
             owners.append(position)
-        rejects = [RecordReject(99, "no object")] if position in bad else []
-        selected = Selected(records, list(range(len(records))), 0, rejects)
-        outcome.pack(position, selected, list(range(len(records))))
+        rejects = [(position, RecordReject(99, "no object"))] if position in bad else []
+        positions, indexes = [position] * len(records), range(len(records))
+        outcome.pack(Transformed(positions, records, indexes, 0, rejects), [])
     messages = packer.rest()
     return outcome, messages, [
         owners[m.first_record : m.first_record + m.records] for m in messages

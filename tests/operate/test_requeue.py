@@ -12,6 +12,7 @@ from typer.testing import CliRunner, Result
 from penstock import passes, telemetry, wiring
 from penstock.cli import EXIT_HALT, app, main
 from penstock.errors import Again
+from penstock.ledger.outcome import ClaimOutcome
 from penstock.model import PutBack
 from penstock.operate import requeue
 from penstock.operate.reject_filter import RejectFilter, moment
@@ -250,10 +251,7 @@ async def test_a_replay_taken_over_keeps_its_ids(fifo_box: Box) -> None:
         assert claim is not None
         packer = parts.new_packer(claim)
         files = await parts.source.read(claim.names, 1 << 20)
-        for at, file in enumerate(files):
-            assert isinstance(file.data, bytes)
-            document = parts.decoder.decode(parts.preamble.strip(file.data))
-            packer.add_file(at, parts.selection.select(document).records)
+        parts.pack(files, 0, claim, packer, ClaimOutcome(claim.names))
 
         async def confirmed(_: Any) -> None:
             return None

@@ -9,7 +9,7 @@ from typing import Any
 
 import redis.asyncio as redis
 
-from penstock import archiver, checker, loader, wiring
+from penstock import archiver, checker, wiring, worker
 from penstock.model import Tally
 from penstock.settings.reading import load
 from penstock.settings.schema import Settings
@@ -74,7 +74,7 @@ class Box:
         """Run one pass of the loader with parts of its own, as another process would have."""
         async with AsyncExitStack() as stack:
             parts = await wiring.loader(self.settings, stack)
-            return await loader.load(
+            return await worker.load(
                 parts, stop=stop or asyncio.Event(), budget_seconds=budget_seconds
             )
 

@@ -26,8 +26,7 @@ class ScriptedSource:
     """`Source` over a `Spool` that others share; its cursor is the place in the arrival order.
 
     `listing` may reorder or hide what one page shows. `reading` may fail a read: it is given the
-    name and returns what is read instead of the file, or None. `is_young` tells whether a file is
-    still being written: then there is nothing in it yet. `pause_seconds` stands on its pages.
+    name and returns what is read instead of the file, or None. `pause_seconds` stands on its pages.
     """
 
     def __init__(
@@ -38,14 +37,12 @@ class ScriptedSource:
         monotonic: Callable[[], float] = lambda: 0.0,
         listing: Callable[[list[str]], list[str]] = list,
         reading: Callable[[str], FileRead | None] = lambda _: None,
-        is_young: Callable[[str], bool] = lambda _: False,
     ) -> None:
         self._spool = spool
         self._page_files_max = page_files_max
         self._monotonic = monotonic
         self._listing = listing
         self._reading = reading
-        self._is_young = is_young
         self.pause_seconds = 0.0
         self.listed_from: list[str] = []
 
@@ -65,10 +62,6 @@ class ScriptedSource:
         ]
         return Page(files, str(at), self._monotonic(), pause_seconds=self.pause_seconds)
 
-    async def young(self, names: Sequence[str]) -> Mapping[str, float]:
-        """See `Source.young`."""
-        return {name: 0.0 for name in names if name in self._spool.files and self._is_young(name)}
-
     async def read(self, names: Sequence[str], bytes_max: int) -> Sequence[FileRead]:
         """See `Source.read`."""
         read: list[FileRead] = []
@@ -85,8 +78,6 @@ class ScriptedSource:
         data = self._spool.files.get(name)
         if data is None:
             return FileRead(name, Unread.VANISHED, 0, 0.0)
-        if self._is_young(name):
-            return FileRead(name, b"[]", 2, 0.0, young=True)
         return FileRead(name, data, len(data), 60.0)
 
     async def archive(self, names: Sequence[str]) -> Sequence[Moved]:

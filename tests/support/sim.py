@@ -21,12 +21,13 @@ from typing import Any
 
 import pytest
 
-from penstock import archiver, checker, loader, telemetry, wiring
+from penstock import archiver, checker, loader, telemetry, wiring, worker
 from penstock.errors import PenstockError
 from penstock.ledger import ledger as ledger_module
 from penstock.ledger.ledger import Ledger
 from penstock.ledger.scripts import Scripts
 from penstock.model import Claim, FileRead, Unread
+from penstock.records.transform import Transform
 from penstock.settings.schema import Settings
 from penstock.source.candidates import Candidates
 from penstock.sqs.packer import Packer
@@ -65,7 +66,7 @@ RATES = {
     "listing out of order": 0.2,
     "listing lacks a file": 0.1,
     "file denied": 0.01,
-    "file still being written": 0.02,
+    "file written to since it was listed": 0.01,
     "stop": 0.05,
     "deadline": 0.05,
     "redis wiped": 0.04,
@@ -105,7 +106,6 @@ class Fleet:
         self.canary = canary
         self.sqs.drops = 1 if canary == "the queue forgets a message" else 0
         self.processes: list[Process] = []
-        self.whole: set[str] = set()  # files that somebody has seen complete
         self.settings = Settings.model_validate(
             {
                 "source": {"url": "/"},
@@ -187,17 +187,14 @@ class Fleet:
             if chaos.strikes("file denied"):
                 self.history.add(self.loop.now, "reread", name=name)
                 return FileRead(name, Unread.DENIED, 0, 0.0, "scripted")
+            if chaos.strikes("file written to since it was listed"):
+                self.history.add(self.loop.now, "reread", name=name)
+                return FileRead(name, b'[{"id', 5, 0.0)
             return None
-
-        def is_young(name: str) -> bool:
-            if name not in self.whole and chaos.strikes("file still being written"):
-                return True
-            self.whole.add(name)
-            return False
 
         source = ScriptedSource(
             self.spool, page_files_max=self.dice.choice([5, 20]),
-            monotonic=lambda: self.loop.now, listing=listing, reading=reading, is_young=is_young,
+            monotonic=lambda: self.loop.now, listing=listing, reading=reading,
         )  # fmt: skip
         return _stepped(source, process)
 
@@ -214,7 +211,6 @@ class Fleet:
 
     def loader(self, process: Process) -> loader.Loader:
         """Return a worker's parts."""
-        preamble, decoder, selection = self.middle
         source: Any = self.source(process)
         fingerprint = self.settings.fingerprint(self.sqs.limits.message_bytes_max)
 
@@ -233,10 +229,9 @@ class Fleet:
                 shuffle=self.dice.shuffle,
             ),
             ledger=self.ledger(process), queue=ScriptedQueue(self.sqs, process),
-            preamble=preamble, decoder=decoder, selection=selection, new_packer=new_packer,
+            transform=Transform(*self.middle, max_file_bytes=1_000_000), new_packer=new_packer,
             fingerprint=fingerprint, lanes=self.dice.choice([1, 2, 3]), claim_files_max=files_max,
-            claim_bytes_max=self.dice.choice([500, 100_000]), max_file_bytes=1_000_000,
-            settle_seconds=1,
+            claim_bytes_max=self.dice.choice([500, 100_000]), settle_seconds=1,
         )  # fmt: skip
 
     async def keep(self, kind: str, number: int) -> None:
@@ -294,7 +289,7 @@ class Fleet:
             case "loader":
                 hurry = self.chaos.strikes("deadline")
                 budget_seconds = self.dice.uniform(0, 1) if hurry else math.inf
-                await loader.load(parts, stop=stop, budget_seconds=budget_seconds)
+                await worker.load(parts, stop=stop, budget_seconds=budget_seconds)
             case "checker":
                 await checker.check(parts, stop=stop)
             case _:
@@ -376,7 +371,7 @@ def _stepped(source: ScriptedSource, process: Process) -> Any:
         return call
 
     return SimpleNamespace(
-        list=stepped("list", "list"), read=stepped("read", "read"), young=source.young,
+        list=stepped("list", "list"), read=stepped("read", "read"),
         archive=stepped("archive", "archive"), reject=stepped("reject", "archive"),
         delete_archived=source.delete_archived, close=source.close,
     )  # fmt: skip
@@ -399,10 +394,10 @@ def simulate(seed: int, client: Any, *, quiet: bool = False, canary: str = "") -
 
     tokens = SimpleNamespace(token_hex=token_hex)
     with pytest.MonkeyPatch.context() as patch:
-        for module in (loader, checker, archiver):
+        for module in (loader, worker, checker, archiver):
             patch.setattr(module, "time", now)
-        patch.setattr(loader, "random", dice)
-        patch.setattr(loader, "_IDLE_SECONDS", 1.0)
+        patch.setattr(worker, "random", dice)
+        patch.setattr(worker, "_IDLE_SECONDS", 1.0)
         patch.setattr(
             archiver, "_FILES_MIN", (1, 3, 500)[seed % 3]
         )  # one batch, or one upon another

@@ -13,10 +13,11 @@ from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.logging.formatter import LambdaPowertoolsFormatter
 from aws_lambda_powertools.metrics import MetricUnit
 
-from penstock import archiver, checker, loader, telemetry, wiring
+from penstock import archiver, checker, telemetry, wiring, worker
 from penstock.aws.fanout import counted, given_name
 from penstock.aws.invocation import Invocation, LambdaProcess
 from penstock.errors import PenstockError
+from penstock.model import Tally
 
 # What becomes a metric, of each function's tally: those of the alarms and of the dashboard, because
 # each of them is paid for.
@@ -59,13 +60,13 @@ _process = LambdaProcess()
 @_metrics.log_metrics
 def sqs_loader(event: Any, context: Any) -> dict[str, Any]:
     """Send waiting files to SQS, and start another loader where the backlog grows."""
-    tally = loader.Tally()
+    tally = Tally()
 
-    async def one_pass(run: Invocation) -> loader.Tally:
+    async def one_pass(run: Invocation) -> Tally:
         parts = await wiring.loader(run.settings, run.stack)
-        async with counted(run, parts.ledger.loaders, event) as seen:
+        async with counted(run, parts.ledger.loaders, event) as note_age:
             limits = {"budget_seconds": run.budget_seconds, "grace_seconds": run.grace_seconds}
-            return await loader.load(parts, stop=run.stop, seen=seen, tally=tally, **limits)
+            return await worker.load(parts, stop=run.stop, note_age=note_age, tally=tally, **limits)
 
     return _answer("sqs_loader", context, one_pass, tally, loader=given_name(event))
 
@@ -98,7 +99,7 @@ def _answer(
     function: str,
     context: Any,
     one_pass: Callable[[Invocation], Any],
-    so_far: loader.Tally | None = None,
+    so_far: Tally | None = None,
     **more: Any,
 ) -> dict[str, Any]:
     """Run one pass; log and measure how it ended, its line with `more`. Raises what it raises.

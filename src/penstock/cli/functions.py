@@ -10,9 +10,10 @@ from typing import Annotated, Any
 
 import typer
 
-from penstock import archiver, checker, loader, passes, telemetry, wiring
+from penstock import archiver, checker, passes, telemetry, wiring, worker
 from penstock.cli import EXIT_STOPPED
 from penstock.cli.options import Config, Json, Verbose
+from penstock.model import Tally
 from penstock.settings import reading
 
 _WRONG = ("files_stuck", "laws_broken")  # what a tally must not hold: exit code 1
@@ -47,9 +48,9 @@ def load(
     Any number of these may run at once, here or elsewhere.
     """
 
-    async def open_parts(stack: AsyncExitStack) -> passes.OnePass[loader.Tally]:
+    async def open_parts(stack: AsyncExitStack) -> passes.OnePass[Tally]:
         parts = await wiring.loader(reading.load(config), stack)
-        return lambda stop: loader.load(parts, stop=stop, budget_seconds=budget_seconds)
+        return lambda stop: worker.load(parts, stop=stop, budget_seconds=budget_seconds)
 
     _go("loader", open_parts, every, as_json=as_json, verbose=verbose)
 

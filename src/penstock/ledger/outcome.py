@@ -1,18 +1,14 @@
 """What becomes of each file of a claim: collected while it is carried, said once at its commit."""
 
 import json
-from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
-from penstock.model import Message, MessageReject, RecordReject, Selected, Sent, Settled
+from penstock.model import Message, MessageReject, RecordReject, Sent, Settled, Transformed
 
 RECORDS_LISTED_MAX = 1_000
 """So many rejected records of a file are listed one by one; all of them are counted."""
-
-
-_FIRST = (0,)  # the index of an only record
 
 
 class ClaimOutcome:
@@ -28,19 +24,16 @@ class ClaimOutcome:
         self._retry_seconds: dict[str, float] = {}
         self._reasons: dict[str, str] = {}
         self._records: dict[str, list[RecordReject]] = {}
-        self._first_records: list[int] = []  # per file with records: its first record in the claim
-        self._files: list[int] = []  # parallel: its position in the claim
-        self._indexes: list[Sequence[int]] = []  # parallel: the indexes of its records
-        self._positions: list[int] = []  # parallel: its position again; -1 if it has rejects
-        self._packed = 0
+        self._files: list[int] = []  # per packed record: the position of its file in the claim
+        self._indexes: list[int] = []  # parallel: its index in that file
         self._counted: Counter[str] = Counter(files_after_loss=len(names) if after_loss else 0)
 
     def vanish(self, name: str) -> None:
         """Drop a file from the claim that is not there any more."""
         self._vanished.append(name)
 
-    def wait(self, name: str, seconds: float) -> None:
-        """Have the file looked at again after `seconds`."""
+    def retry(self, name: str, seconds: float) -> None:
+        """Have the file claimed again after `seconds`."""
         self._retry_seconds[name] = seconds
 
     def reject(self, name: str, reason: str) -> None:
@@ -52,37 +45,25 @@ class ClaimOutcome:
         self._records.setdefault(name, []).append(reject)
         self._counted["records_rejected"] += 1
 
-    def pack(self, position: int, selected: Selected, packed: Sequence[int]) -> None:
-        """Note that records of the file at `position` in the claim went into messages.
+    def pack(self, done: Transformed, too_large: Sequence[RecordReject]) -> None:
+        """Note the records that went into messages, and those that did not.
 
-        `packed` holds their indexes, in that order.
+        `too_large` are those that fit no message, by their position in `done.records`.
         """
-        name = self._names[position]
-        self._counted["records_read"] += (
-            len(selected.records) + selected.filtered + len(selected.rejects)
-        )
-        self._counted["records_filtered"] += selected.filtered
-        for reject in selected.rejects:
-            self.reject_record(name, reject)
-        if packed:
-            self._first_records.append(self._packed)
-            self._files.append(position)
-            self._indexes.append(packed)
-            self._positions.append(-1 if name in self._records else position)
-            self._packed += len(packed)
-
-    def pack_ones(self, positions: Sequence[int], *, read: int, filtered: int) -> None:
-        """Note `read` files of one record each: those at `positions` went into messages.
-
-        The same as `pack` for each.
-        """
-        self._counted["records_read"] += read
-        self._counted["records_filtered"] += filtered
-        self._first_records += range(self._packed, self._packed + len(positions))
-        self._files += positions
-        self._indexes += [_FIRST] * len(positions)
-        self._positions += positions
-        self._packed += len(positions)
+        self._counted["records_read"] += len(done.records) + done.filtered + len(done.rejects)
+        self._counted["records_filtered"] += done.filtered
+        files, indexes = done.files, done.indexes
+        for one in too_large:
+            reject = RecordReject(indexes[one.index], one.reason)
+            self.reject_record(self._names[files[one.index]], reject)
+        for position, reject in done.rejects:
+            self.reject_record(self._names[position], reject)
+        if too_large:
+            left_out = {one.index for one in too_large}
+            packed = [at for at in range(len(files)) if at not in left_out]
+            files, indexes = [files[at] for at in packed], [indexes[at] for at in packed]
+        self._files += files
+        self._indexes += indexes
 
     def journal_entry(self, message: Message) -> str:
         """Return what the journal is to keep of a confirmed message: `ID 0-41,43-43`.
@@ -92,16 +73,13 @@ class ClaimOutcome:
         because they have another fate than being processed.
         """
         end = message.first_record + message.records
-        if message.records == 1 and len(self._first_records) == self._packed:
-            position = self._positions[message.first_record]  # one record a file: no search
-            return f"{message.id} {position}-{position}" if position >= 0 else f"{message.id} "
-        first = bisect_right(self._first_records, message.first_record) - 1
-        last = bisect_left(self._first_records, end) - 1
-        following = last + 1
-        file_end = (
-            self._first_records[following] if following < len(self._first_records) else self._packed
-        )
-        positions = self._positions[first : last + (file_end == end)]
+        positions = [message.last_file]
+        if message.first_file != message.last_file:
+            positions = [*dict.fromkeys(self._files[message.first_record : end])]
+        if end < len(self._files) and self._files[end] == message.last_file:
+            positions.pop()  # its next record is in the next message
+        if self._records:
+            positions = [at for at in positions if self._names[at] not in self._records]
         return f"{message.id} {_ranges(positions)}"
 
     def confirm(self, messages: Sequence[Message]) -> None:
@@ -140,14 +118,8 @@ class ClaimOutcome:
         """Reject the records of messages that SQS will never take, each in its file."""
         for message, reason in rejected:
             for record in range(message.first_record, message.first_record + message.records):
-                file = bisect_right(self._first_records, record) - 1
-                index = self._indexes[file][record - self._first_records[file]]
-                refused = RecordReject(index, f"refused by the queue: {reason}")
-                self.reject_record(self._names[self._files[file]], refused)
-
-    def count(self, name: str, by: int) -> None:
-        """Add to a counter of this claim."""
-        self._counted[name] += by
+                refused = RecordReject(self._indexes[record], f"refused by the queue: {reason}")
+                self.reject_record(self._names[self._files[record]], refused)
 
     def settled(self, *, attempt: int, now: str) -> Settled:
         """Return what the commit is to say; `now` is an ISO 8601 time for the rejects."""
@@ -173,13 +145,11 @@ class ClaimOutcome:
 
 
 def _ranges(positions: Sequence[int]) -> str:
-    """Return ascending positions as ranges, those below 0 left out: [0, 1, -1, 3] is `0-1,3-3`."""
-    if positions and -1 not in positions and positions[-1] - positions[0] == len(positions) - 1:
+    """Return ascending positions as ranges: [0, 1, 3] is `0-1,3-3`."""
+    if positions and positions[-1] - positions[0] == len(positions) - 1:
         return f"{positions[0]}-{positions[-1]}"
     ranges: list[list[int]] = []
     for position in positions:
-        if position < 0:
-            continue
         if ranges and ranges[-1][1] == position - 1:
             ranges[-1][1] = position
         else:

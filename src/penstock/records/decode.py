@@ -66,11 +66,11 @@ class Decoder:
     def decode_ones(self, texts: Sequence[bytes]) -> Sequence[object] | None:
         """Return the records of files that hold one each, all decoded at once; None if unsure.
 
-        `texts` are JSON bytes of which `may_be_one` is true; `decode` tells what each of them is
-        if this does not. None can run over into the next: behind the line end that is put between
-        two, no string is open (none holds a line end), and behind a `}` an object that is still
-        open goes on with a comma or another brace, never with `{`. So there is at least one whole
-        record in each, and where there are as many records as texts, one.
+        Each of `texts` begins with `{` and ends with `}`; `decode` tells what it is if this does
+        not. None can run over into the next: behind the line end that is put between two, no string
+        is open (none holds a line end), and behind a `}` an object that is still open goes on with
+        a comma or another brace, never with `{`. So there is at least one whole record in each, and
+        where there are as many records as texts, one.
         """
         if self._records:
             return None
@@ -151,13 +151,6 @@ class Decoder:
             indexes.append(index)
         all_fit = self._raw_wanted and not rejects
         return Document(records, None if all_fit else indexes, rejects)
-
-
-def may_be_one(json: bytes) -> bool:
-    """Tell whether a file's JSON looks like one object: by its ends, and that it is no lines."""
-    ends = json[:1] == b"{" and (json[-1:] == b"}" or json.rstrip()[-1:] == b"}")
-    # One byte is found ten times as fast as two, and most files have no line end.
-    return ends and (b"\n" not in json or b"\n{" not in json)
 
 
 def _objects(json: bytes) -> Sequence[object]:

@@ -1,0 +1,111 @@
+"""From files as they were read to what can be packed of them, or to another fate.
+
+    file ──preamble──▶ JSON ──decode──▶ records ──select──▶ bodies
+      └─────────┴───────────────┴──────── Fate: the file has nothing to send, and why
+
+Most files hold one record each. Up to 50 of those are decoded and selected together, at a fraction
+of the cost of one by one. If a single one of them is not what it looks like, each goes alone, so
+what becomes of a file does not depend on its neighbours.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
+
+from penstock.errors import Reject
+from penstock.model import Document, Fate, FileRead, PutBack, Transformed, Unread
+from penstock.records.decode import Decoder
+from penstock.records.preamble import Preamble
+from penstock.records.selection import Selection
+
+_TOGETHER_FILES: Final = 50  # more would gain little, and one bad file has all go alone
+
+
+class Transform:
+    """The pure middle of the path; a worker has one.
+
+    A file of more than `max_file_bytes` is rejected.
+    """
+
+    def __init__(
+        self, preamble: Preamble, decoder: Decoder, selection: Selection, *, max_file_bytes: int
+    ) -> None:
+        self._preamble = preamble
+        self._decoder = decoder
+        self._selection = selection
+        self._max_file_bytes = max_file_bytes
+
+    def run(
+        self, files: Sequence[FileRead], first: int, put_back: Mapping[str, PutBack]
+    ) -> Iterator[Transformed | Fate]:
+        """Yield what is left of files, in their order, and the fates of the others.
+
+        `first` is the position in the claim of the first file. `put_back` is what an operator said
+        of some of them, by name. A file is in one result, and a result is of one file or of some
+        that hold one record each.
+        """
+        positions: list[int] = []  # of files that look like one record
+        texts: list[bytes] = []  # parallel: their JSON
+        for position, file in enumerate(files, first):
+            json = self._json(file)
+            if not isinstance(json, bytes):
+                yield Fate(file, json)
+                continue
+            is_one = _may_be_one(json) and file.name not in put_back
+            if is_one:
+                positions.append(position)
+                texts.append(json)
+            if positions and (not is_one or len(positions) == _TOGETHER_FILES):
+                yield from self._ones(positions, texts, files, first)
+                positions, texts = [], []
+            if not is_one:
+                yield self._alone(position, file, json, put_back.get(file.name))
+        if positions:
+            yield from self._ones(positions, texts, files, first)
+
+    def _json(self, file: FileRead) -> bytes | Unread | Reject:
+        """Return a file's JSON without its preamble, or why there is none."""
+        if isinstance(file.data, Unread):
+            return file.data
+        if file.size_bytes > self._max_file_bytes:
+            return Reject(
+                f"{file.size_bytes} bytes; decode.max_file_bytes = {self._max_file_bytes}"
+            )
+        try:
+            return self._preamble.strip(file.data)
+        except Reject as reject:
+            return reject
+
+    def _ones(
+        self, positions: list[int], texts: list[bytes], files: Sequence[FileRead], first: int
+    ) -> Iterator[Transformed | Fate]:
+        """Take files together if each holds one good record, else one by one."""
+        records = self._decoder.decode_ones(texts)
+        selected = None if records is None else self._selection.select(Document(records))
+        if selected is not None and not selected.rejects:
+            kept = [positions[index] for index in selected.indexes]
+            yield Transformed(kept, selected.records, [0] * len(kept), selected.filtered)
+            return
+        for position, json in zip(positions, texts, strict=True):
+            yield self._alone(position, files[position - first], json, None)
+
+    def _alone(
+        self, position: int, file: FileRead, json: bytes, put_back: PutBack | None
+    ) -> Transformed | Fate:
+        try:
+            selected = self._selection.select(self._decoder.decode(json)).only(put_back)
+        except Reject as reject:
+            return Fate(file, reject)
+        return Transformed(
+            [position] * len(selected.records),
+            selected.records,
+            selected.indexes,
+            selected.filtered,
+            [(position, reject) for reject in selected.rejects],
+        )
+
+
+def _may_be_one(json: bytes) -> bool:
+    """Tell whether a file's JSON looks like one object: by its ends, and that it is not lines."""
+    ends = json[:1] == b"{" and (json[-1:] == b"}" or json.rstrip()[-1:] == b"}")
+    # One byte is found ten times as fast as two, and most files have no line end.
+    return ends and (b"\n" not in json or b"\n{" not in json)

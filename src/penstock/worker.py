@@ -1,0 +1,190 @@
+"""Lanes: claim after claim until told to stop.
+
+A worker runs several lanes; each carries one claim at a time along the path in loader.py. A pass
+ends by itself when every file is processed or in another worker's hands, when its time is spent, or
+when it is told to stop.
+"""
+
+import asyncio
+import contextlib
+import math
+import random
+import time
+from collections.abc import Callable, Mapping
+
+from penstock import telemetry
+from penstock.errors import Again, Halt, PenstockError
+from penstock.ledger.lease import Lease
+from penstock.loader import Loader
+from penstock.model import Claim, Tally
+
+_IDLE_SECONDS = 0.1  # how often a lane without work looks again while others still have some
+_STOP_SECONDS = 5.0  # how long claims in flight go on after a stop before they are released
+_FAILURES_MAX = 3  # claims of one lane that fail in a row before the pass ends
+
+
+async def load(
+    loader: Loader,
+    *,
+    stop: asyncio.Event,
+    budget_seconds: float = math.inf,
+    grace_seconds: float = _STOP_SECONDS,
+    note_age: Callable[[float], None] = lambda _: None,
+    tally: Tally | None = None,
+) -> Tally:
+    """Run one pass: until nothing is left to claim, the budget is spent, or `stop` is set.
+
+    After `stop`, claims in flight have `grace_seconds` to commit before they are released.
+    `note_age` is given, claim by claim, the age in seconds of its oldest file. Raises Again or Halt
+    for what ended the pass early; then no claim is left held. What the pass did is counted in
+    `tally`, if one is given, even where it raises.
+    """
+    began = time.monotonic()
+    loader.candidates.resume(await loader.ledger.reads.frontier())
+    tally = Tally() if tally is None else tally
+    this = _Pass(loader, stop, began + budget_seconds, note_age, tally)
+    lanes = asyncio.create_task(this.lanes())
+    stopped = asyncio.create_task(_wait_then(stop, grace_seconds))
+    try:
+        async with telemetry.progress("loader.progress", this.figures):
+            await asyncio.wait({lanes, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        stopped.cancel()
+        if not lanes.done():
+            lanes.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await lanes
+    if this.error is not None:
+        raise this.error
+    tally.seconds = round(time.monotonic() - began, 3)
+    return tally
+
+
+class _Pass:
+    """One pass of a worker: its lanes, when they end, and what they did."""
+
+    def __init__(
+        self,
+        loader: Loader,
+        stop: asyncio.Event,
+        until_seconds: float,
+        note_age: Callable[[float], None],
+        tally: Tally,
+    ) -> None:
+        self._loader = loader
+        self._stop = stop
+        self._until_seconds = until_seconds
+        self._note_age = note_age
+        self._busy_lanes = 0
+        self._tally = tally
+        self.error: PenstockError | None = None
+
+    async def lanes(self) -> None:
+        """Run all lanes to their end; a bug in one releases the claims of the others."""
+        async with asyncio.TaskGroup() as group:
+            for _ in range(self._loader.lanes):
+                group.create_task(self._lane())
+
+    async def figures(self) -> Mapping[str, float]:
+        """Return how far the pass has come."""
+        tally = self._tally
+        return {"files_processed": tally.files_processed, "records_sent": tally.records_sent}
+
+    def _is_over(self) -> bool:
+        return (
+            self._stop.is_set() or self.error is not None or time.monotonic() > self._until_seconds
+        )
+
+    async def _lane(self) -> None:
+        """Carry claim after claim until no lane finds anything more."""
+        failures = 0
+        while not self._is_over():
+            try:
+                claim, since_seconds = await self._next_claim()
+                if claim is None:
+                    if not self._busy_lanes:
+                        return
+                    await self._pause(_IDLE_SECONDS)
+                    continue
+                self._busy_lanes += 1
+                try:
+                    await self._carry(claim, since_seconds)
+                    failures = 0
+                finally:
+                    self._busy_lanes -= 1
+            except Again as error:
+                failures += 1
+                telemetry.warn("lane.again", cause=str(error), attempt=failures)
+                if failures == _FAILURES_MAX:
+                    self.error = error
+                await self._pause(random.uniform(0, 2**failures))  # noqa: S311  jitter
+            except PenstockError as error:
+                self.error = error
+
+    async def _next_claim(self) -> tuple[Claim | None, float]:
+        """Ask until there is a claim or nothing to claim; return it and when it was asked for."""
+        while True:
+            asked = await self._loader.next_claim()
+            if asked.ledger_lost:
+                self._tally.ledger_losses += 1
+                telemetry.warn("redis.forgot", remedy="files not yet archived are sent again")
+            if asked.claim is not None or self._is_over() or not asked.more:
+                return asked.claim, asked.since_seconds
+
+    async def _carry(self, claim: Claim, since_seconds: float) -> None:
+        """Carry a claim to its commit, or release it."""
+        self._tally.claims += 1
+        self._tally.claims_taken_over += claim.attempt > 1
+        async with self._loader.ledger.holding(claim, since_seconds) as lease:
+            try:
+                counters = await self._loader.carry(claim, lease, self._note_oldest)
+            except BaseException as error:
+                await self._release(claim, lease, error)
+                raise
+        self._tally.add(counters)
+        if counters.get("journal_mismatches"):
+            telemetry.warn(
+                "claim.mismatched",
+                claim=claim.id,
+                messages=counters["journal_mismatches"],
+                cause="files changed between two attempts"
+                if claim.fingerprint == self._loader.fingerprint
+                else "it was begun under other settings",
+            )
+        telemetry.event(
+            "claim.committed",
+            claim=claim.id,
+            attempt=claim.attempt,
+            files=len(claim.names),
+            first_file=min(claim.names),
+            last_file=max(claim.names),
+            seconds=round(time.monotonic() - since_seconds, 3),
+            **counters,
+        )
+
+    def _note_oldest(self, age_seconds: float) -> None:
+        oldest = max(self._tally.oldest_waiting_seconds, round(age_seconds, 3))
+        self._tally.oldest_waiting_seconds = oldest
+        self._note_age(age_seconds)
+
+    async def _release(self, claim: Claim, lease: Lease, error: BaseException) -> None:
+        """Leave a claim to the next worker, at once if Redis can be told."""
+        if isinstance(error, Halt):
+            self.error = error  # before the claim is free: no other lane shall take it up
+        if lease.is_lost:
+            self._tally.claims_lost += 1
+        else:
+            self._tally.claims_released += 1
+            with contextlib.suppress(PenstockError):  # then the lease runs out by itself
+                await self._loader.ledger.release(claim)
+        step = "claim.lost" if lease.is_lost else "claim.released"
+        telemetry.warn(step, claim=claim.id, attempt=claim.attempt, cause=str(error) or "stopped")
+
+    async def _pause(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stop.wait(), seconds)
+
+
+async def _wait_then(stop: asyncio.Event, seconds: float) -> None:
+    await stop.wait()
+    await asyncio.sleep(seconds)
