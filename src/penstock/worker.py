@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from penstock import telemetry
+from penstock.aio import sleep_unless
 from penstock.errors import Again, Halt, PenstockError
 from penstock.ledger.lease import Lease
 from penstock.loader import Loader
@@ -104,7 +105,7 @@ class _Pass:
                 if claim is None:
                     if not self._busy_lanes:
                         return
-                    await self._pause(_IDLE_SECONDS)
+                    await sleep_unless(self._stop, _IDLE_SECONDS)
                     continue
                 self._busy_lanes += 1
                 try:
@@ -117,7 +118,7 @@ class _Pass:
                 telemetry.warn("lane.again", cause=str(error), attempt=failures)
                 if failures == _FAILURES_MAX:
                     self.error = error
-                await self._pause(random.uniform(0, 2**failures))  # noqa: S311  jitter
+                await sleep_unless(self._stop, random.uniform(0, 2**failures))  # noqa: S311  jitter
             except PenstockError as error:
                 self.error = error
 
@@ -179,10 +180,6 @@ class _Pass:
                 await self._loader.ledger.release(claim)
         step = "claim.lost" if lease.is_lost else "claim.released"
         telemetry.warn(step, claim=claim.id, attempt=claim.attempt, cause=str(error) or "stopped")
-
-    async def _pause(self, seconds: float) -> None:
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._stop.wait(), seconds)
 
 
 async def _wait_then(stop: asyncio.Event, seconds: float) -> None:
