@@ -20,7 +20,7 @@ from penstock import passes
 from penstock.cli import EXIT_STOPPED
 from penstock.cli.options import Json
 from penstock.demo.box import SourceKind
-from penstock.demo.demo import SAMPLE_SECONDS, Demo, Plan
+from penstock.demo.demo import SAMPLE_SECONDS, Demo, DemoPlan
 from penstock.demo.result import Result
 from penstock.errors import Halt
 
@@ -61,7 +61,7 @@ def demo(
 
     Exits 0 only if nothing was lost, doubled or changed, and every file is where it belongs.
     """
-    plan = Plan(rate, seconds, records_per_file, workers, queue is QueueKind.fifo, source)
+    plan = DemoPlan(rate, seconds, records_per_file, workers, queue is QueueKind.fifo, source)
     console = Console(stderr=True)
     with working_directory(keep, plan.disk_bytes) as place:
         with Progress(console, quiet=as_json) as progress:

@@ -12,7 +12,7 @@ import typer
 from penstock import file_names, passes, settings, wiring
 from penstock.cli.options import Config, Json
 from penstock.operate import explain as explaining
-from penstock.operate.spool_files import places
+from penstock.operate.spool_files import spool_files
 from penstock.settings import Settings
 from penstock.setup import survey
 
@@ -45,7 +45,7 @@ def explain(
 async def _stories(
     wanted: Sequence[str], known: Settings, stop: asyncio.Event
 ) -> list[explaining.Explained]:
-    where = places(known, "explain") if wiring.is_directory(known) else None
+    where = spool_files(known, "explain") if wiring.is_directory(known) else None
     async with AsyncExitStack() as stack:
         book = await wiring.ledger(known, stack)
         found: list[explaining.Explained] = []

@@ -14,15 +14,15 @@ import typer
 
 from penstock import file_names, passes, settings, telemetry, wiring
 from penstock.cli.options import Config, Json
-from penstock.cli.progress import told
+from penstock.cli.progress import progress_line
 from penstock.ledger.ledger import Ledger
 from penstock.operate import requeue
 from penstock.operate.reject_filter import RejectFilter, moment
 from penstock.operate.requeue import Report
-from penstock.operate.spool_files import RejectedFile, places, rejected_file
+from penstock.operate.spool_files import RejectedFile, rejected_file, spool_files
 from penstock.settings import Settings
 from penstock.setup import survey
-from penstock.wording import counted
+from penstock.wording import plural
 
 app = typer.Typer(
     name="rejected",
@@ -132,11 +132,11 @@ def retry(
     choice = _choice(files, reason, since, until, everything=everything)
 
     async def act(known: Settings, book: Ledger, stop: asyncio.Event) -> Report:
-        where = places(known, "rejected retry")
+        where = spool_files(known, "rejected retry")
         found = await _rejected(known, book)
         report, chosen = Report(refused=_missing(choice, found)), _chosen(found, choice)
         if _agreed(chosen, "put back into the spool", dry_run=dry_run, yes=yes):
-            with told() as progress:
+            with progress_line() as progress:
                 done = await requeue.retried(
                     known, book, where, chosen, stop=stop, whole=whole, progress=progress
                 )
@@ -144,7 +144,7 @@ def retry(
             report.refused |= done.refused
         return report
 
-    _tell(_run(config, act), "put back", as_json=as_json, dry_run=dry_run)
+    _print(_run(config, act), "put back", as_json=as_json, dry_run=dry_run)
 
 
 @app.command()
@@ -170,7 +170,7 @@ def discard(
 
     async def act(known: Settings, book: Ledger, stop: asyncio.Event) -> Report:
         del stop
-        where = places(known, "rejected discard")
+        where = spool_files(known, "rejected discard")
         found = await _rejected(known, book)
         missing, chosen = _missing(choice, found), _chosen(found, choice)
         what = "DELETED, for ever" if no_copy else f"moved to {where.rejects}/discarded"
@@ -183,7 +183,7 @@ def discard(
         report.refused |= {**stuck, **missing}
         return report
 
-    _tell(_run(config, act), "discarded", as_json=as_json, dry_run=dry_run)
+    _print(_run(config, act), "discarded", as_json=as_json, dry_run=dry_run)
 
 
 def _run(
@@ -205,7 +205,7 @@ async def _rejected(known: Settings, book: Ledger) -> Mapping[str, RejectedFile]
     found: dict[str, RejectedFile] = {}
     reasons = await requeue.rejected_in_ledger(book)
     if wiring.is_directory(known):
-        where = places(known, "rejected")
+        where = spool_files(known, "rejected")
         found |= {f.name: f for f in await asyncio.to_thread(lambda: list(where.rejected()))}
     else:
         typer.echo("the rejects directory is on another machine: only what the archiver has not"
@@ -260,20 +260,20 @@ def _agreed(chosen: Sequence[RejectedFile], what: str, *, dry_run: bool, yes: bo
         if len(chosen) > _SHOWN:
             typer.echo(f"and {len(chosen) - _SHOWN:,} more", err=True)
     if dry_run:
-        typer.echo(f"{counted(len(chosen), 'file')} would be {what}", err=True)
+        typer.echo(f"{plural(len(chosen), 'file')} would be {what}", err=True)
         return False
     if chosen and not yes:
-        question = f"{counted(len(chosen), 'file')} will be {what}: go on?"
+        question = f"{plural(len(chosen), 'file')} will be {what}: go on?"
         typer.confirm(question, abort=True, err=True)
     return bool(chosen)
 
 
-def _tell(report: Report, verb: str, *, as_json: bool, dry_run: bool) -> None:
+def _print(report: Report, verb: str, *, as_json: bool, dry_run: bool) -> None:
     if as_json:
         typer.echo(json.dumps({"done": report.done, "refused": report.refused}))
     else:
         if not dry_run:
-            typer.echo(f"{counted(len(report.done), 'file')} {verb}")
+            typer.echo(f"{plural(len(report.done), 'file')} {verb}")
         for name, why in report.refused.items():
             typer.echo(survey.printable(f"not {name}: {why}"), err=True)
     if report.refused:

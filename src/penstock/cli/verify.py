@@ -11,11 +11,11 @@ import typer
 from penstock import passes, settings, wiring
 from penstock.cli.options import Config, Json
 from penstock.operate import verify as verifying
-from penstock.operate.spool_files import places
+from penstock.operate.spool_files import spool_files
 from penstock.operate.verify import Verified
 from penstock.settings import Settings
 from penstock.setup import survey
-from penstock.wording import counted
+from penstock.wording import plural
 
 _SHOWN_MAX = 1_000
 
@@ -41,7 +41,7 @@ def verify(
     if as_json:
         typer.echo(json.dumps(dataclasses.asdict(found) | {"holds": found.holds}))
     else:
-        _tell(found)
+        _print(found)
     if not found.holds:
         raise typer.Exit(1)
 
@@ -55,11 +55,11 @@ async def _verified(known: Settings, stop: asyncio.Event, *, archive: bool) -> V
                 laws_broken=list(await book.verify()),
                 skipped=["spool, archive and rejects are on another machine: verify them there"],
             )
-        where = places(known, "verify")
+        where = spool_files(known, "verify")
         return await verifying.verify(book, where, known.source.pattern, archive=archive)
 
 
-def _tell(found: Verified) -> None:
+def _print(found: Verified) -> None:
     for law in found.laws_broken:
         typer.echo(f"law broken: {law}")
     for name, what in list(found.unaccounted.items())[:_SHOWN_MAX]:
@@ -73,12 +73,12 @@ def _tell(found: Verified) -> None:
             "" if found.files_in_archive is None else f", {found.files_in_archive:,} archived"
         )
         typer.echo(
-            f"{counted(found.files_in_spool, 'file')} in the spool, {found.files_waiting:,} of them"
+            f"{plural(found.files_in_spool, 'file')} in the spool, {found.files_waiting:,} of them"
             f" waiting; {found.files_in_ledger:,} in the ledger, {found.files_in_rejects:,} in the"
             f" rejects directory{archived}"
         )
     if found.skipped:
         typer.echo("the ledger's own laws hold" if found.holds else "a law of the ledger is broken")
     else:
-        said = "every file is accounted for" if found.holds else "NOT every file is accounted for"
-        typer.echo(said)
+        all_or_not = "every" if found.holds else "NOT every"
+        typer.echo(f"{all_or_not} file is accounted for")

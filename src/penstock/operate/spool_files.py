@@ -66,7 +66,7 @@ class RejectedFile:
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
+class SpoolFiles:
     """Where the files of one spool lie; paths as the settings have them."""
 
     spool: Path
@@ -156,8 +156,8 @@ def rejected_file(name: str, text: str, *, moved: bool) -> RejectedFile:
     )
 
 
-def places(settings: Settings, what: str) -> Places:
-    """Return the places of a spool on this machine. Raises Halt if it is on another one."""
+def spool_files(settings: Settings, what: str) -> SpoolFiles:
+    """Return the files of a spool on this machine. Raises Halt if it is on another one."""
     url = settings.source.url
     if "://" in url and not url.startswith("file:"):
         raise Halt(
@@ -167,7 +167,7 @@ def places(settings: Settings, what: str) -> Places:
     spool = wiring.spool_directory(settings)
     if not spool.is_dir():
         raise Halt(f"source.url: {spool} is no directory")
-    return Places(
+    return SpoolFiles(
         spool,
         wiring.archive_directory(settings),
         wiring.rejects_directory(settings),
@@ -180,6 +180,6 @@ def _time_of(path: Path) -> float:
     return path.stat().st_mtime if at is None else at
 
 
-def told_time(seconds: float) -> str:
+def iso_time(seconds: float) -> str:
     """Return a time since 1970 as ISO 8601 in UTC, to the second."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -27,7 +27,7 @@ from penstock.aio import sleep_unless
 from penstock.errors import Again, Halt
 from penstock.operate import metrics, requeue
 from penstock.operate.observer import Observer
-from penstock.operate.spool_files import Places, RejectedFile, places, rejected_file
+from penstock.operate.spool_files import RejectedFile, SpoolFiles, rejected_file, spool_files
 from penstock.serve.web import Refused
 from penstock.settings import Settings
 
@@ -157,7 +157,7 @@ class Console:
         found = await self._rejected_in_ledger()
         total, can_retry = len(found), wiring.is_directory(self._settings)
         if can_retry:
-            where = self._places("rejects")
+            where = self._spool_files("rejects")
             try:
                 kept, count = await asyncio.to_thread(where.latest_rejected, _REJECTS_SHOWN)
             except OSError as error:
@@ -188,7 +188,7 @@ class Console:
             raise Refused(400, str(error)) from None
         if not 1 <= len(names) <= _RETRIES_MAX:
             raise Refused(400, f"names: 1 to {_RETRIES_MAX}")
-        where = self._places("retry")
+        where = self._spool_files("retry")
         try:
             book = await self._observer.ledger()
             found = {n: where.rejected_one(n) for n in names if where.has_rejected(n)}
@@ -221,9 +221,9 @@ class Console:
             return {}  # Redis is away: what lies in the rejects directory is shown all the same
         return {name: rejected_file(name, text, moved=False) for name, text in reasons.items()}
 
-    def _places(self, what: str) -> Places:
+    def _spool_files(self, what: str) -> SpoolFiles:
         try:
-            return places(self._settings, what)
+            return spool_files(self._settings, what)
         except Halt as error:
             raise Refused(409, str(error)) from None
 
