@@ -1,15 +1,14 @@
 """`penstock local-cloud`: AWS on this machine, with an account of every record."""
 
 import time
-from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
 from penstock import passes
-from penstock.cli.demo import Progress, QueueKind, account, say, working_directory
-from penstock.cli.options import Json
+from penstock.cli.demo import Progress, account, say, working_directory
+from penstock.cli.options import Json, Keep, QueueKind
 from penstock.demo.demo import DemoPlan
 from penstock.demo.local_cloud import FunctionRun
 from penstock.demo.local_cloud_demo import CloudDemo
@@ -37,13 +36,7 @@ def local_cloud(
         ),
     ] = 500,
     as_json: Json = False,
-    keep: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="Work in this new directory, and keep it; by default, in memory or TMPDIR.",
-        ),
-    ] = None,
+    keep: Keep = None,
 ) -> None:
     """Deploy the AWS template on this machine, and watch its schedules drain a live directory.
 

@@ -144,7 +144,7 @@ def retry(
             report.refused |= done.refused
         return report
 
-    _print(_run(config, act), "put back", as_json=as_json, dry_run=dry_run)
+    print_report(_run(config, act), "put back", as_json=as_json, dry_run=dry_run)
 
 
 @app.command()
@@ -183,7 +183,7 @@ def discard(
         report.refused |= {**stuck, **missing}
         return report
 
-    _print(_run(config, act), "discarded", as_json=as_json, dry_run=dry_run)
+    print_report(_run(config, act), "discarded", as_json=as_json, dry_run=dry_run)
 
 
 def _run(
@@ -268,7 +268,8 @@ def _agreed(chosen: Sequence[RejectedFile], what: str, *, dry_run: bool, yes: bo
     return bool(chosen)
 
 
-def _print(report: Report, verb: str, *, as_json: bool, dry_run: bool) -> None:
+def print_report(report: Report, verb: str, *, as_json: bool, dry_run: bool) -> None:
+    """Print what became of the files; exit with 1 if one was refused."""
     if as_json:
         typer.echo(json.dumps({"done": report.done, "refused": report.refused}))
     else:

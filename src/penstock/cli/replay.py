@@ -1,7 +1,6 @@
 """`penstock replay`: archived files back into the spool for another pass."""
 
 import asyncio
-import json
 import time
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
@@ -12,7 +11,7 @@ import typer
 from penstock import passes, settings, telemetry, wiring
 from penstock.cli.options import Config, Json
 from penstock.cli.progress import progress_line
-from penstock.cli.rejected import DryRun, Since, Until, Yes, not_empty
+from penstock.cli.rejected import DryRun, Since, Until, Yes, not_empty, print_report
 from penstock.errors import Halt
 from penstock.model import PutBack
 from penstock.operate import requeue
@@ -69,7 +68,8 @@ def replay(
         done = passes.run(lambda stop: _replayed(known, where, names, since, ends, stop))
         report.done += done.done
         report.refused |= done.refused
-    _print(report, as_json=as_json, dry_run=dry_run)
+    verb = f"put back{'; workers send them again' * bool(report.done)}"
+    print_report(report, verb, as_json=as_json, dry_run=dry_run)
 
 
 def _files(
@@ -106,16 +106,3 @@ async def _replayed(
         book = await wiring.ledger(known, stack)
         progress = stack.enter_context(progress_line())
         return await requeue.put_back(book, where, returning, stop=stop, progress=progress)
-
-
-def _print(report: Report, *, as_json: bool, dry_run: bool) -> None:
-    if as_json:
-        typer.echo(json.dumps({"done": report.done, "refused": report.refused}))
-    else:
-        if not dry_run:
-            files = plural(len(report.done), "file")
-            typer.echo(f"{files} put back{'; workers send them again' * bool(report.done)}")
-        for name, why in report.refused.items():
-            typer.echo(survey.printable(f"not {name}: {why}"), err=True)
-    if report.refused:
-        raise typer.Exit(1)
