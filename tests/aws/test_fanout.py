@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from penstock.aws import fanout, secrets
+from penstock.aws import fanout
 from penstock.aws.fanout import Growth, counted
 from penstock.aws.invocation import Invocation, deadline
 from penstock.errors import Halt
@@ -76,7 +76,7 @@ class Started:
         self.names: list[str] = []
         self._error = error
 
-    async def __call__(self, function: str, name: str) -> None:
+    def __call__(self, function: str, name: str) -> None:
         """Note a start, or refuse it."""
         assert function == "arn"
         self.names.append(name)
@@ -86,7 +86,7 @@ class Started:
 
 async def grow(books: Books, monkeypatch: pytest.MonkeyPatch, started: Started, most: int) -> None:
     """Let one invocation see the backlog grow for a few windows."""
-    monkeypatch.setattr(secrets, "start", started)
+    monkeypatch.setattr(fanout, "_start", started)
     monkeypatch.setattr(fanout, "WINDOW_SECONDS", 0.02)
     run = Invocation(
         settings=load(overrides={"aws": {"max_loaders": most}}),

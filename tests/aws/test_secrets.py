@@ -5,7 +5,7 @@ from typing import Any
 import botocore.exceptions
 import pytest
 
-from penstock.aws import secrets
+from penstock.aws import calls
 from penstock.aws.secrets import with_password, with_secrets
 from penstock.errors import Again, Halt, PenstockError
 from penstock.settings.reading import load
@@ -49,7 +49,7 @@ def answer(monkeypatch: pytest.MonkeyPatch, aws: Aws) -> None:
     def session() -> Aws:
         return aws
 
-    monkeypatch.setattr(secrets.botocore.session, "Session", session)
+    monkeypatch.setattr(calls.botocore.session, "Session", session)
 
 
 @pytest.mark.parametrize("kept", ["hush", '{"token": "hush", "password": "hush"}', " hush\n"])

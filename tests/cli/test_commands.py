@@ -19,7 +19,7 @@ from penstock.cli import app
 from penstock.embedded.redis import EmbeddedRedis
 from penstock.errors import Halt
 from penstock.model import Tally
-from penstock.wording import counted
+from penstock.wording import plural
 
 FUNCTIONS = {"load": loader, "archive": archiver, "check": checker}
 
@@ -209,9 +209,9 @@ def test_a_consoles_port_in_use_names_its_own_setting() -> None:
 
 def test_how_many_of_what() -> None:
     """One is one; thousands have commas."""
-    assert counted(1, "file") == "1 file"
-    assert counted(0, "file") == "0 files"
-    assert counted(1_200, "batch", "batches") == "1,200 batches"
+    assert plural(1, "file") == "1 file"
+    assert plural(0, "file") == "0 files"
+    assert plural(1_200, "batch", "batches") == "1,200 batches"
 
 
 def test_no_password_is_shown() -> None:

@@ -15,7 +15,7 @@ import aiohttp
 import pytest
 
 from penstock.demo import demo as demo_module
-from penstock.demo.demo import Demo, Plan
+from penstock.demo.demo import Demo, DemoPlan
 from support.require import require_ministack, require_nginx, require_redis
 
 _KEYS = [
@@ -126,7 +126,7 @@ async def test_the_account_notices_what_goes_wrong(
         if not meddling and run.comparison.received:
             meddling.append(asyncio.create_task(_meddle(run)))
 
-    run = Demo(Plan(200, 3, 1, 1, fifo=False), tmp_path, show)
+    run = Demo(DemoPlan(200, 3, 1, 1, fifo=False), tmp_path, show)
     result = await run.run(asyncio.Event())
     assert result
     stolen = await meddling[0]

@@ -15,7 +15,7 @@ import pytest
 
 from penstock.demo.consumer import Comparison
 from penstock.demo.corpus import BROKEN_EVERY, ID_BASE, Corpus, broken_files, is_broken
-from penstock.demo.producer import Spool, names, produce, seconds_of
+from penstock.demo.producer import SpoolWriter, names, produce, seconds_of
 from penstock.demo.result import Result, count_archived, count_rejected
 from penstock.demo.tweets import SELECTION
 from penstock.embedded.tether import tethered
@@ -120,7 +120,7 @@ def test_names_are_unique_microseconds_in_order() -> None:
 def test_the_producer_writes_what_the_corpus_says(tmp_path: Path) -> None:
     """Every file is there under its own name, whole, in order, and no hidden one is left."""
     corpus, reports = Corpus(1, 3), list[int]()
-    produce(Spool(tmp_path), corpus, rate=5_000, files=500, report=reports.append)
+    produce(SpoolWriter(tmp_path), corpus, rate=5_000, files=500, report=reports.append)
     written = _names(tmp_path)
     assert [(tmp_path / name).read_bytes() for name in written] == [
         corpus.file(file) for file in range(500)
@@ -131,7 +131,7 @@ def test_the_producer_writes_what_the_corpus_says(tmp_path: Path) -> None:
 
 def test_the_producer_keeps_its_pace(tmp_path: Path) -> None:
     """The times in the names are spread as the rate says, not in one burst."""
-    produce(Spool(tmp_path), Corpus(1, 1), rate=1_000, files=500, report=lambda _files: None)
+    produce(SpoolWriter(tmp_path), Corpus(1, 1), rate=1_000, files=500, report=lambda _files: None)
     times = [seconds_of(name) for name in _names(tmp_path)]
     for file, moment in enumerate(times):
         assert moment - times[0] > file / 1_000 - 0.01, "never early"
@@ -158,7 +158,7 @@ def test_a_faultless_run_is_found_faultless() -> None:
     """All that is expected and nothing else: no loss, no duplicate, nothing unexpected."""
     corpus = Corpus(1, 3)
     comparison = _taken(corpus, _FILES)
-    assert comparison.verdict(_FILES) == (0, 0, 0)
+    assert comparison.discrepancies(_FILES) == (0, 0, 0)
     assert comparison.distinct == comparison.received == corpus.records_expected(_FILES)
 
 
@@ -169,7 +169,7 @@ def test_planted_loss_is_found() -> None:
     for record in range(_FILES):
         if not is_broken(record) and record not in {7, 8, 999}:
             comparison.take(_body(corpus, record))
-    assert comparison.verdict(_FILES).lost == 3
+    assert comparison.discrepancies(_FILES).lost == 3
     assert comparison.lost_ids(_FILES) == [ID_BASE + 7, ID_BASE + 8, ID_BASE + 999]
 
 
@@ -179,8 +179,8 @@ def test_a_planted_duplicate_is_found() -> None:
     comparison = _taken(corpus, 10)
     comparison.take(_body(corpus, 4))
     comparison.take(json.dumps(corpus.expected(4)))
-    assert comparison.verdict(10) == (0, 2, 0)
-    assert comparison.verdict(11).lost == 3
+    assert comparison.discrepancies(10) == (0, 2, 0)
+    assert comparison.discrepancies(11).lost == 3
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,7 @@ def test_a_changed_record_is_unexpected_and_its_record_lost(change: Json) -> Non
     for record in range(10):
         right = corpus.expected(record)
         comparison.take(json.dumps(right | change if record == 5 else right))
-    assert comparison.verdict(10) == (1, 0, 1)
+    assert comparison.discrepancies(10) == (1, 0, 1)
     assert len(comparison.unexpected_samples) == 1
 
 
@@ -213,7 +213,7 @@ def test_records_in_another_order_of_keys_or_without_one_are_unexpected() -> Non
     comparison = Comparison(corpus, 2)
     comparison.take(json.dumps(dict(reversed(corpus.expected(0).items()))))
     comparison.take(json.dumps({k: v for k, v in corpus.expected(1).items() if k != "reply_to"}))
-    assert comparison.verdict(2) == (2, 0, 2)
+    assert comparison.discrepancies(2) == (2, 0, 2)
 
 
 def test_a_swap_between_two_records_is_found() -> None:
@@ -222,7 +222,7 @@ def test_a_swap_between_two_records_is_found() -> None:
     comparison = Comparison(corpus, 2)
     first, second = corpus.expected(0), corpus.expected(1)
     comparison.take(json.dumps([first | {"text": second["text"]}, second]))
-    assert comparison.verdict(2) == (1, 0, 1)
+    assert comparison.discrepancies(2) == (1, 0, 1)
 
 
 def test_records_of_broken_files_and_bodies_that_are_no_json_are_unexpected() -> None:
@@ -232,14 +232,14 @@ def test_records_of_broken_files_and_bodies_that_are_no_json_are_unexpected() ->
     comparison.take(_body(corpus, broken_files(_FILES)[0]))
     comparison.take("no json")
     comparison.take("[1]")
-    assert comparison.verdict(_FILES) == (0, 0, 3)
+    assert comparison.discrepancies(_FILES) == (0, 0, 3)
 
 
 def test_records_that_were_never_written_are_unexpected() -> None:
     """A run that ended early must not be given records of files that do not exist."""
     corpus = Corpus(1, 1)
     comparison = _taken(corpus, 20)
-    assert comparison.verdict(15) == (0, 0, 5)
+    assert comparison.discrepancies(15) == (0, 0, 5)
 
 
 def test_files_are_counted_where_they_belong(tmp_path: Path) -> None:

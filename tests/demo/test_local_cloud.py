@@ -16,7 +16,7 @@ import redis.asyncio as redis
 from typer.testing import CliRunner
 
 from penstock.cli import app
-from penstock.demo.local_cloud import STACK, LocalCloud, Run
+from penstock.demo.local_cloud import STACK, FunctionRun, LocalCloud
 from support.bundled import built
 from support.require import require_ministack, require_redis
 
@@ -65,10 +65,10 @@ async def received(cloud: LocalCloud) -> Counter[int]:
 
 
 async def ran(
-    cloud: LocalCloud, enough: Callable[[Sequence[Run]], bool], seconds: float = 100
-) -> list[Run]:
+    cloud: LocalCloud, enough: Callable[[Sequence[FunctionRun]], bool], seconds: float = 100
+) -> list[FunctionRun]:
     """Wait until what the functions have logged is enough."""
-    runs: list[Run] = []
+    runs: list[FunctionRun] = []
     until = time.monotonic() + seconds
     while not enough(runs):
         assert time.monotonic() < until, f"{runs}\n{cloud.cloud.log.read_text()[-2000:]}"
@@ -77,7 +77,7 @@ async def ran(
     return runs
 
 
-def by(function: str, runs: Sequence[Run]) -> list[Run]:
+def by(function: str, runs: Sequence[FunctionRun]) -> list[FunctionRun]:
     """Return the runs of one function."""
     return [run for run in runs if run.function == function]
 

@@ -17,7 +17,7 @@ from penstock.model import PutBack
 from penstock.operate import requeue
 from penstock.operate.reject_filter import RejectFilter, moment
 from penstock.operate.requeue import Returning
-from penstock.operate.spool_files import Places, places, rejected_file
+from penstock.operate.spool_files import SpoolFiles, rejected_file, spool_files
 from support.box import SECOND, Box
 
 
@@ -358,7 +358,7 @@ async def test_an_operator_who_dies_in_between_leaves_nothing_lost(
     """Killed after the hold: the file is where it was. Killed after the move: it is sent."""
     box.write_many(2)
     await pass_over(box)
-    where = places(box.settings, "test")
+    where = spool_files(box.settings, "test")
     async with AsyncExitStack() as stack:
         book = await wiring.ledger(box.settings, stack)
 
@@ -484,15 +484,15 @@ async def test_explain_tells_a_files_life(box: Box) -> None:
     assert json.loads(unknown.output)[0]["state"] == "unknown"
 
 
-def _delete(where: Places, name: str) -> None:
+def _delete(where: SpoolFiles, name: str) -> None:
     (where.archived(name) or Path()).unlink()
 
 
-def _write_in_spool(where: Places, name: str) -> None:
+def _write_in_spool(where: SpoolFiles, name: str) -> None:
     (where.spool / name).write_text("{}")
 
 
-def _write_in_rejects(where: Places, name: str) -> None:
+def _write_in_rejects(where: SpoolFiles, name: str) -> None:
     (where.rejects / name).write_text("{}")
 
 
@@ -512,7 +512,7 @@ async def test_verify_names_a_file_that_it_cannot_account_for(
     box.write_many(3)
     (box.root / "rejected").mkdir()
     await pass_over(box)
-    where: Places = places(box.settings, "test")
+    where: SpoolFiles = spool_files(box.settings, "test")
     breaks(where, name(1))
     result = await penstock(box, "verify", code=1)
     assert f"{name(1)}: " in result.output

@@ -27,7 +27,7 @@ from penstock.operate.health import SPOOL_ENTRIES_MAX, verdicts
 from penstock.operate.metrics import exposition
 from penstock.operate.observer import Observer
 from penstock.operate.snapshot import Snapshot
-from penstock.operate.spool_view import RemoteView, Room, Spool, SpoolWatch
+from penstock.operate.spool_view import DiskRoom, RemoteView, SpoolState, SpoolWatch
 from penstock.settings.schema import StatusSettings
 from support.box import Box
 from support.fileserver import NEW_TOKEN, TOKEN, served, source_at
@@ -441,11 +441,11 @@ async def test_the_checker_has_not_run(box: Box) -> None:
 @pytest.mark.parametrize(
     ("spool", "code"),
     [
-        (Spool(entries=SPOOL_ENTRIES_MAX + 1, room=Room(9, 10, 1.0)), "spool-crowded"),
-        (Spool(entries=0, room=Room(9, 10, 0.01)), "disk-full"),
+        (SpoolState(entries=SPOOL_ENTRIES_MAX + 1, room=DiskRoom(9, 10, 1.0)), "spool-crowded"),
+        (SpoolState(entries=0, room=DiskRoom(9, 10, 0.01)), "disk-full"),
     ],
 )
-async def test_no_room(box: Box, spool: Spool, code: str) -> None:
+async def test_no_room(box: Box, spool: SpoolState, code: str) -> None:
     """Two million names, no inodes: from figures, as making them takes long."""
     await healthy(box)
     seen = dataclasses.replace(await look(box), spool=spool)

@@ -323,13 +323,13 @@ async def test_of_many_rejects_only_the_latest_are_read(
             await box.load()
             await box.archive()
     read: list[str] = []
-    one = spool_files.Places.rejected_one
+    one = spool_files.SpoolFiles.rejected_one
 
-    def counted(where: spool_files.Places, name: str) -> spool_files.RejectedFile:
+    def counted(where: spool_files.SpoolFiles, name: str) -> spool_files.RejectedFile:
         read.append(name)
         return one(where, name)
 
-    monkeypatch.setattr(spool_files.Places, "rejected_one", counted)
+    monkeypatch.setattr(spool_files.SpoolFiles, "rejected_one", counted)
     async with served(box) as address, aiohttp.ClientSession() as session:
         asked = [session.get(f"{address}/v1/rejects") for _ in range(5)]
         for reply in await asyncio.gather(*asked):

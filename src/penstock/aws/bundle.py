@@ -43,7 +43,7 @@ _LEFT_OUT: Final = (
         r"aws_lambda_powertools/utilities/(auth_alpha|batch|data_classes|data_masking|feature_flags"
         r"|idempotency|kafka|parser|streaming|validation)/.*"
     ),
-    # Of the models of 400 services, those that are called: see secrets.py.
+    # Of the models of 400 services, those that are called: see calls.py.
     re.compile(r"botocore/data/(?!(lambda|secretsmanager|ssm|sqs|sts)/)[^/]+/.*"),
 )
 _MODULE: Final = "penstock.aws.handlers"

@@ -11,13 +11,14 @@ itself knows nothing of this: it tells how long files had waited.
 
 import asyncio
 import contextlib
+import json
 import secrets
 import statistics
 from collections.abc import AsyncGenerator, Callable
 from typing import Any, cast
 
 from penstock import telemetry
-from penstock.aws import secrets as calls
+from penstock.aws.calls import call
 from penstock.aws.invocation import Invocation
 from penstock.errors import PenstockError
 from penstock.ledger.loaders import LedgerLoaders
@@ -99,10 +100,22 @@ async def _start_another(run: Invocation, loaders: LedgerLoaders) -> None:
     try:
         if not await loaders.reserve(name, run.settings.aws.max_loaders):
             return
-        await calls.start(run.function, name)
+        await asyncio.to_thread(_start, run.function, name)
     except PenstockError as error:
         telemetry.warn("loader.not_started", cause=str(error))
         with contextlib.suppress(PenstockError):
             await loaders.leave(name)
     else:
         telemetry.event("loader.started", loader=name, function=run.function)
+
+
+def _start(function: str, name: str) -> None:
+    """Start a function once more, without waiting for it; it is told its name in the ledger.
+
+    Tried once only: a start whose answer was lost may have happened. Raises Again or Halt.
+    """
+    payload = json.dumps({"loader": name}).encode()
+    call(
+        "lambda", "invoke", f"start another {function}", tries=1,
+        FunctionName=function, InvocationType="Event", Payload=payload,
+    )  # fmt: skip

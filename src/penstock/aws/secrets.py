@@ -1,25 +1,15 @@
-"""The three calls that a function makes to AWS beside the queue: a secret, a parameter, a start.
-
-By botocore's own clients, in a thread: each is called once in a while, none is on the path.
-"""
+"""The secrets of a function, from Secrets Manager or the Parameter Store."""
 
 import asyncio
 import json
 from typing import Any, cast
 from urllib.parse import quote
 
-import botocore.config
-import botocore.exceptions
-import botocore.session
 from pydantic import BaseModel
 
-from penstock.errors import Again, Halt, PenstockError
+from penstock.aws.calls import call
+from penstock.errors import Halt
 from penstock.settings.schema import Settings
-
-_CONFIG = botocore.config.Config(
-    connect_timeout=3, read_timeout=5, retries={"mode": "standard", "total_max_attempts": 3}
-)
-_ONCE = botocore.config.Config(connect_timeout=3, read_timeout=5, retries={"total_max_attempts": 1})
 
 
 async def with_secrets(settings: Settings) -> Settings:
@@ -52,23 +42,15 @@ def _overridden(settings: Settings, overrides: dict[str, dict[str, Any]]) -> Set
     return settings
 
 
-async def start(function: str, name: str) -> None:
-    """Start a function once more, without waiting for it; it is told its name in the ledger.
-
-    Raises Again or Halt if it was not started.
-    """
-    await asyncio.to_thread(_invoke, function, name)
-
-
 def _secret(setting: str, name: str, key: str) -> str:
     what = f"{setting}: {name}"
-    answer = _call("secretsmanager", "get_secret_value", what, _CONFIG, SecretId=name)
+    answer = call("secretsmanager", "get_secret_value", what, SecretId=name)
     return _value(what, str(answer.get("SecretString", "")), key)
 
 
 def _parameter(name: str) -> str:
     what = f"aws.token_parameter: {name}"
-    answer = _call("ssm", "get_parameter", what, _CONFIG, Name=name, WithDecryption=True)
+    answer = call("ssm", "get_parameter", what, Name=name, WithDecryption=True)
     return _value(what, str(answer["Parameter"]["Value"]), "token")
 
 
@@ -86,34 +68,6 @@ def _value(what: str, text: str, key: str) -> str:
     if not text.strip():
         raise Halt(f'{what}: holds nothing; allowed: text, or a JSON object with "{key}"')
     return text.strip()
-
-
-def _invoke(function: str, name: str) -> None:
-    payload = json.dumps({"loader": name}).encode()
-    _call(
-        "lambda", "invoke", f"start another {function}", _ONCE,
-        FunctionName=function, InvocationType="Event", Payload=payload,
-    )  # fmt: skip
-
-
-def _call(service: str, operation: str, what: str, config: Any, **arguments: Any) -> Any:
-    """Make one call; `what` is what an error says it was for. Raises Again or Halt."""
-    try:
-        session: Any = botocore.session.Session()
-        client = session.create_client(service, config=config)
-        return getattr(client, operation)(**arguments)
-    except botocore.exceptions.ClientError as error:
-        raise _kind(what, error) from None
-    except botocore.exceptions.BotoCoreError as error:
-        raise Again(f"{what}: {error}") from None
-
-
-def _kind(what: str, error: Any) -> PenstockError:
-    """Say whether what AWS answered may pass by itself; its texts name no secret's value."""
-    code = error.response.get("Error", {}).get("Code", "")
-    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    passing = status >= 500 or status == 429 or "Throttl" in code or "TooMany" in code  # noqa: PLR2004  HTTP
-    return (Again if passing else Halt)(f"{what}: {error}")
 
 
 def with_password(url: str, password: str) -> str:

@@ -8,14 +8,7 @@ from typing import Annotated
 import typer
 
 from penstock.aws.bundle import build
-from penstock.cli.options import Json
-
-
-class Architecture(StrEnum):
-    """What Lambda functions run on."""
-
-    arm64 = "arm64"
-    x86_64 = "x86_64"
+from penstock.cli.options import Architecture, Json
 
 
 class Python(StrEnum):

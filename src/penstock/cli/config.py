@@ -58,12 +58,12 @@ def check(config: Config = None, as_json: Json = False) -> None:
     if as_json:
         typer.echo(json.dumps(report))
     else:
-        _tell(report)
+        _print(report)
     if wrong:
         raise typer.Exit(1)
 
 
-def _tell(report: Mapping[str, Any]) -> None:
+def _print(report: Mapping[str, Any]) -> None:
     if report.get("why"):
         typer.echo(f"selection: interpreted by the jmespath library, because {report['why']}")
     elif "selection" in report:

@@ -7,7 +7,6 @@ import shutil
 import tempfile
 import time
 from collections.abc import Generator
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -18,9 +17,9 @@ from rich.table import Table
 
 from penstock import passes
 from penstock.cli import EXIT_STOPPED
-from penstock.cli.options import Json
+from penstock.cli.options import Json, Keep, QueueKind
 from penstock.demo.box import SourceKind
-from penstock.demo.demo import SAMPLE_SECONDS, Demo, Plan
+from penstock.demo.demo import SAMPLE_SECONDS, Demo, DemoPlan
 from penstock.demo.result import Result
 from penstock.errors import Halt
 
@@ -29,13 +28,6 @@ _MEMORY = "/dev/shm"  # noqa: S108  its subdirectory is made by mkdtemp
 _MEMORY_SHARE_MAX = 0.25  # of what is free there
 _LATE = 1.1  # so much longer than planned is worth a word
 _LINE_EVERY = 4  # samples a line of progress, where there is no terminal to redraw
-
-
-class QueueKind(StrEnum):
-    """The two kinds of SQS queue."""
-
-    standard = "standard"
-    fifo = "fifo"
 
 
 def demo(
@@ -49,19 +41,13 @@ def demo(
     ] = SourceKind.directory,
     queue: Annotated[QueueKind, typer.Option(help="The kind of queue.")] = QueueKind.standard,
     as_json: Json = False,
-    keep: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="Work in this new directory, and keep it; by default, in memory or TMPDIR.",
-        ),
-    ] = None,
+    keep: Keep = None,
 ) -> None:
     """Show Penstock at work: files are written, drained into a local SQS, received and compared.
 
     Exits 0 only if nothing was lost, doubled or changed, and every file is where it belongs.
     """
-    plan = Plan(rate, seconds, records_per_file, workers, queue is QueueKind.fifo, source)
+    plan = DemoPlan(rate, seconds, records_per_file, workers, queue is QueueKind.fifo, source)
     console = Console(stderr=True)
     with working_directory(keep, plan.disk_bytes) as place:
         with Progress(console, quiet=as_json) as progress:

@@ -17,7 +17,7 @@ from penstock.settings.reading import CONFIG_DEFAULT, load
 from penstock.settings.schema import EMBEDDED
 from penstock.setup import survey
 from penstock.setup.survey import Survey
-from penstock.wording import counted
+from penstock.wording import plural
 
 _FIELDS_TOLD = 40
 _CUT = "what it takes off may be the rest of records whose beginning was cut off"
@@ -47,7 +47,7 @@ def init(
     for line in _seen(found):
         typer.echo(survey.printable(line))
     if found.left_out:
-        typer.echo(survey.told(found.left_out), err=True)
+        typer.echo(survey.left_out_line(found.left_out), err=True)
     if not found.shapes:
         line = f"penstock: {directory}: {_useless(found)}; nothing is written"
         typer.echo(survey.printable(line), err=True)
@@ -67,17 +67,16 @@ def init(
 
 def _seen(found: Survey) -> list[str]:
     """Return what the samples show, in lines."""
-    lines = [f"{counted(found.files, 'file')}, {found.samples:,} looked at"]
+    lines = [f"{plural(found.files, 'file')}, {found.samples:,} looked at"]
     lines.append(f"names      {found.pattern}")
     lines += [
-        f"preamble   {text}  ({counted(count, 'file')})" for text, count in found.preambles.items()
+        f"preamble   {text}  ({plural(count, 'file')})" for text, count in found.preambles.items()
     ]
     lines += [
-        f"documents  {shape}  ({counted(count, 'file')})" for shape, count in found.shapes.items()
+        f"documents  {shape}  ({plural(count, 'file')})" for shape, count in found.shapes.items()
     ]
     lines += [
-        f"rejected   {reason}  ({counted(count, 'file')})"
-        for reason, count in found.reasons.items()
+        f"rejected   {reason}  ({plural(count, 'file')})" for reason, count in found.reasons.items()
     ]
     if found.records:
         lines.append(f"records    {found.records:,}; their fields, in how many, of which types:")

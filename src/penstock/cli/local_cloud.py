@@ -1,17 +1,16 @@
 """`penstock local-cloud`: AWS on this machine, with an account of every record."""
 
 import time
-from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
 from penstock import passes
-from penstock.cli.demo import Progress, QueueKind, account, say, working_directory
-from penstock.cli.options import Json
-from penstock.demo.demo import Plan
-from penstock.demo.local_cloud import Run
+from penstock.cli.demo import Progress, account, say, working_directory
+from penstock.cli.options import Json, Keep, QueueKind
+from penstock.demo.demo import DemoPlan
+from penstock.demo.local_cloud import FunctionRun
 from penstock.demo.local_cloud_demo import CloudDemo
 
 _FIGURES = (
@@ -37,13 +36,7 @@ def local_cloud(
         ),
     ] = 500,
     as_json: Json = False,
-    keep: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="Work in this new directory, and keep it; by default, in memory or TMPDIR.",
-        ),
-    ] = None,
+    keep: Keep = None,
 ) -> None:
     """Deploy the AWS template on this machine, and watch its schedules drain a live directory.
 
@@ -51,14 +44,14 @@ def local_cloud(
     writes files, and waits for the schedules, which fire every minute, to do their work. Receives
     every message, and compares. Exits 0 only if nothing was lost, doubled or changed.
     """
-    plan = Plan(rate, seconds, records_per_file, 1, queue is QueueKind.fifo)
+    plan = DemoPlan(rate, seconds, records_per_file, 1, queue is QueueKind.fifo)
     console = Console(stderr=True)
     began = time.monotonic()
 
     def line(text: str) -> None:
         say(console, f"{time.monotonic() - began:6.1f} s  {text}")
 
-    def told(run: Run) -> None:
+    def show_run(run: FunctionRun) -> None:
         counts = [f"{n} {run.tally[n]:,}" for n in _FIGURES if run.tally.get(n)]
         how = f"failed: {run.error}" if run.error else ", ".join(counts) or "nothing to do"
         by = "started by another" if run.loader else "by its schedule"
@@ -71,7 +64,7 @@ def local_cloud(
                 place.path,
                 progress.show,
                 say=line,
-                told=told,
+                on_run=show_run,
                 max_loaders=max_loaders,
                 claim_files=claim_files,
             )

@@ -1,5 +1,6 @@
-"""Options that several commands have."""
+"""Options that several commands have, and the choices of some."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +12,28 @@ Config = Annotated[
         "--config", "-c", help="The settings; by default ./penstock.toml.", show_default=False
     ),
 ]
+Keep = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        help="Work in this new directory, and keep it; by default, in memory or TMPDIR.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, for machines.")]
 Verbose = Annotated[
     bool, typer.Option("--verbose", "-v", help="Log every claim on a terminal, too.")
 ]
+
+
+class QueueKind(StrEnum):
+    """The two kinds of SQS queue."""
+
+    standard = "standard"
+    fifo = "fifo"
+
+
+class Architecture(StrEnum):
+    """What a Lambda function runs on."""
+
+    arm64 = "arm64"
+    x86_64 = "x86_64"

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from penstock.cli.options import Json
+from penstock.cli.options import Architecture, Json, QueueKind
 from penstock.setup.plan import Figure, Load, Plan
 from penstock.setup.plan import plan as make
 from penstock.setup.plan_prices import PRICES
@@ -23,20 +23,6 @@ class PerMessage(StrEnum):
     one = "1"
 
 
-class Kind(StrEnum):
-    """The two kinds of SQS queue."""
-
-    standard = "standard"
-    fifo = "fifo"
-
-
-class Architecture(StrEnum):
-    """What a Lambda function runs on."""
-
-    arm64 = "arm64"
-    x86_64 = "x86_64"
-
-
 def plan(
     files_per_second: Annotated[float, typer.Option(min=0.001, max=1e6, help="Files written.")],
     records_per_file: Annotated[int, typer.Option(min=1, help="Records in a file.")],
@@ -45,7 +31,7 @@ def plan(
     records_per_message: Annotated[
         PerMessage, typer.Option(help="Collections, or one record a message.")
     ] = PerMessage.many,
-    queue: Annotated[Kind, typer.Option(help="The kind of queue.")] = Kind.standard,
+    queue: Annotated[QueueKind, typer.Option(help="The kind of queue.")] = QueueKind.standard,
     architecture: Annotated[
         Architecture, typer.Option(help="What the functions run on.")
     ] = Architecture.arm64,

@@ -10,9 +10,9 @@ from penstock.settings.reading import load
 from penstock.settings.schema import Settings
 from penstock.setup import survey
 from penstock.setup.preview import LIMITS, Preview, Totals, claims_of, files_of, previewed
-from penstock.wording import counted
+from penstock.wording import plural
 
-_TOLD_IN_FULL = 10
+_SHOWN_IN_FULL = 10
 _TEXT_CHARACTERS = 76
 
 Paths = Annotated[
@@ -72,22 +72,23 @@ def preview(
     out = typer.get_binary_stream("stdout")
     files, left_out = files_of(paths, settings.source.pattern)
     if left_out:
-        typer.echo(survey.told(left_out), err=True)
-    told = False
+        typer.echo(survey.left_out_line(left_out), err=True)
+    shown_one = False
     for names in claims_of(files, settings.worker.claim_files_max, settings.worker.claim_bytes_max):
         for shown in previewed(names, settings, totals):
             if as_json:
                 out.write(shown.line)
-            elif len(files) <= _TOLD_IN_FULL or shown.error or shown.rejected or not told:
-                _tell(shown)
-                told = told or bool(shown.records)  # of many files, the first that has something
+            elif len(files) <= _SHOWN_IN_FULL or shown.error or shown.rejected or not shown_one:
+                _print(shown)
+                # Of many files, the first that has something.
+                shown_one = shown_one or bool(shown.records)
     if not as_json:
         _tell_totals(totals, settings)
     if totals.rejected_files:
         raise typer.Exit(1)
 
 
-def _tell(shown: Preview) -> None:
+def _print(shown: Preview) -> None:
     _say(f"{shown.file}  {shown.size_bytes:,} bytes")
     if shown.preamble:
         typer.echo(f"  preamble  {len(shown.preamble):,} bytes  {_begin(shown.preamble)}")
@@ -103,7 +104,7 @@ def _tell(shown: Preview) -> None:
         f" {shown.filtered:,} filtered out, {len(shown.rejected):,} rejected"
     )
     typer.echo(f"  bytes     {shown.json_bytes:,} of JSON, {size:,} selected")
-    for reject in shown.rejected[:_TOLD_IN_FULL]:
+    for reject in shown.rejected[:_SHOWN_IN_FULL]:
         _say(f"  rejected  record {reject.index}: {reject.reason}")
     if shown.rejected:
         typer.echo("            the file is kept as a reject; its other records are sent")
@@ -128,14 +129,14 @@ def _tell_totals(totals: Totals, settings: Settings) -> None:
     limit = settings.queue.message_bytes or LIMITS.message_bytes_max
     fill = sum(totals.messages) / (limit * len(totals.messages)) if totals.messages else 0
     typer.echo(
-        f"{counted(totals.files, 'file')}, {totals.rejected_files:,} rejected;"
-        f" {counted(totals.records, 'record')} selected, {totals.filtered:,} filtered out,"
+        f"{plural(totals.files, 'file')}, {totals.rejected_files:,} rejected;"
+        f" {plural(totals.records, 'record')} selected, {totals.filtered:,} filtered out,"
         f" {totals.rejected:,} rejected"
     )
     typer.echo(f"{totals.json_bytes:,} bytes of JSON, {totals.record_bytes:,} selected")
     typer.echo(
-        f"{counted(len(totals.messages), 'message')} of at most {limit:,} bytes, {fill:.0%} full on"
-        f" average, in {counted(totals.batches, 'batch', 'batches')}"
+        f"{plural(len(totals.messages), 'message')} of at most {limit:,} bytes, {fill:.0%} full on"
+        f" average, in {plural(totals.batches, 'batch', 'batches')}"
     )
     if settings.queue.message_bytes is None:
         typer.echo("(the largest message SQS takes; if your queue takes less, there are more)")

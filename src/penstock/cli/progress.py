@@ -7,24 +7,24 @@ import typer
 from rich.console import Console
 
 from penstock.operate.requeue import Progress
-from penstock.wording import counted
+from penstock.wording import plural
 
 
 @contextlib.contextmanager
-def told() -> Generator[Progress]:
+def progress_line() -> Generator[Progress]:
     """Tell on a terminal, in one line that changes, how far it is; elsewhere why it waits, once."""
     console = Console(stderr=True)
     done = 0
-    said = set[str]()
+    shown = set[str]()
     with console.status("putting files back …") as line:
 
         def progress(more: int, text: str) -> None:
             nonlocal done
             done += more
-            line.update(f"{counted(done, 'file')} done  {text}")
+            line.update(f"{plural(done, 'file')} done  {text}")
             reason = text.partition(":")[0]  # the rest counts down
-            if reason and reason not in said and not console.is_terminal:
+            if reason and reason not in shown and not console.is_terminal:
                 typer.echo(text, err=True)
-                said.add(reason)
+                shown.add(reason)
 
         yield progress

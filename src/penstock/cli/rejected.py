@@ -14,16 +14,16 @@ import typer
 
 from penstock import file_names, passes, telemetry, wiring
 from penstock.cli.options import Config, Json
-from penstock.cli.progress import told
+from penstock.cli.progress import progress_line
 from penstock.ledger.ledger import Ledger
 from penstock.operate import requeue
 from penstock.operate.reject_filter import RejectFilter, moment
 from penstock.operate.requeue import Report
-from penstock.operate.spool_files import RejectedFile, local_places, places, rejected_file
+from penstock.operate.spool_files import RejectedFile, local_places, rejected_file, spool_files
 from penstock.settings.reading import load
 from penstock.settings.schema import Settings
 from penstock.setup import survey
-from penstock.wording import counted
+from penstock.wording import plural
 
 app = typer.Typer(
     name="rejected",
@@ -133,11 +133,11 @@ def retry(
     choice = _choice(files, reason, since, until, everything=everything)
 
     async def act(settings: Settings, ledger: Ledger, stop: asyncio.Event) -> Report:
-        where = places(settings, "rejected retry")
+        where = spool_files(settings, "rejected retry")
         found = await _rejected(settings, ledger)
         report, chosen = Report(refused=_missing(choice, found)), _chosen(found, choice)
         if _agreed(chosen, "put back into the spool", dry_run=dry_run, yes=yes):
-            with told() as progress:
+            with progress_line() as progress:
                 done = await requeue.retried(
                     settings, ledger, where, chosen, stop=stop, whole=whole, progress=progress
                 )
@@ -145,7 +145,7 @@ def retry(
             report.refused |= done.refused
         return report
 
-    _tell(_run(config, act), "put back", as_json=as_json, dry_run=dry_run)
+    print_report(_run(config, act), "put back", as_json=as_json, dry_run=dry_run)
 
 
 @app.command()
@@ -171,7 +171,7 @@ def discard(
 
     async def act(settings: Settings, ledger: Ledger, stop: asyncio.Event) -> Report:
         del stop
-        where = places(settings, "rejected discard")
+        where = spool_files(settings, "rejected discard")
         found = await _rejected(settings, ledger)
         missing, chosen = _missing(choice, found), _chosen(found, choice)
         what = "DELETED, for ever" if no_copy else f"moved to {where.rejects}/discarded"
@@ -184,7 +184,7 @@ def discard(
         report.refused |= {**stuck, **missing}
         return report
 
-    _tell(_run(config, act), "discarded", as_json=as_json, dry_run=dry_run)
+    print_report(_run(config, act), "discarded", as_json=as_json, dry_run=dry_run)
 
 
 def _run(
@@ -260,20 +260,21 @@ def _agreed(chosen: Sequence[RejectedFile], what: str, *, dry_run: bool, yes: bo
         if len(chosen) > _SHOWN:
             typer.echo(f"and {len(chosen) - _SHOWN:,} more", err=True)
     if dry_run:
-        typer.echo(f"{counted(len(chosen), 'file')} would be {what}", err=True)
+        typer.echo(f"{plural(len(chosen), 'file')} would be {what}", err=True)
         return False
     if chosen and not yes:
-        question = f"{counted(len(chosen), 'file')} will be {what}: go on?"
+        question = f"{plural(len(chosen), 'file')} will be {what}: go on?"
         typer.confirm(question, abort=True, err=True)
     return bool(chosen)
 
 
-def _tell(report: Report, verb: str, *, as_json: bool, dry_run: bool) -> None:
+def print_report(report: Report, verb: str, *, as_json: bool, dry_run: bool) -> None:
+    """Print what became of the files; exit with 1 if one was refused."""
     if as_json:
         typer.echo(json.dumps({"done": report.done, "refused": report.refused}))
     else:
         if not dry_run:
-            typer.echo(f"{counted(len(report.done), 'file')} {verb}")
+            typer.echo(f"{plural(len(report.done), 'file')} {verb}")
         for name, why in report.refused.items():
             typer.echo(survey.printable(f"not {name}: {why}"), err=True)
     if report.refused:

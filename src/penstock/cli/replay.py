@@ -1,7 +1,6 @@
 """`penstock replay`: archived files back into the spool for another pass."""
 
 import asyncio
-import json
 import time
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
@@ -11,17 +10,17 @@ import typer
 
 from penstock import passes, telemetry, wiring
 from penstock.cli.options import Config, Json
-from penstock.cli.progress import told
-from penstock.cli.rejected import DryRun, Since, Until, Yes, not_empty
+from penstock.cli.progress import progress_line
+from penstock.cli.rejected import DryRun, Since, Until, Yes, not_empty, print_report
 from penstock.errors import Halt
 from penstock.model import PutBack
 from penstock.operate import requeue
 from penstock.operate.requeue import Report, Returning
-from penstock.operate.spool_files import Places, places, told_time
+from penstock.operate.spool_files import SpoolFiles, iso_time, spool_files
 from penstock.settings.reading import load
 from penstock.settings.schema import Settings
 from penstock.setup import survey
-from penstock.wording import counted
+from penstock.wording import plural
 
 _SHOWN = 20
 
@@ -51,39 +50,40 @@ def replay(
     not_empty(since, until)
     telemetry.configure(verbose=False)
     settings = load(config)
-    where = places(settings, "replay")
+    where = spool_files(settings, "replay")
     if where.deletes:
         raise Halt("archive.action is 'delete': processed files are not kept, so none can be sent"
                    " again")  # fmt: skip
     ends = time.time() if until is None else until
     names = list(dict.fromkeys(name.rpartition("/")[2] for name in files or ()))
     missing = [name for name in names if where.archived(name) is None]
-    window = "" if names else f" of {told_time(since or 0)} to {told_time(ends)}"
+    window = "" if names else f" of {iso_time(since or 0)} to {iso_time(ends)}"
     count = _announce(where, names, since, ends)
     if dry_run:
-        typer.echo(f"{counted(count, 'file')}{window} would be sent again", err=True)
+        typer.echo(f"{plural(count, 'file')}{window} would be sent again", err=True)
     elif count and not yes:
-        question = f"{counted(count, 'file')}{window} will be sent again: go on?"
+        question = f"{plural(count, 'file')}{window} will be sent again: go on?"
         typer.confirm(question, abort=True, err=True)
     report = Report(refused=dict.fromkeys(missing, "it is not in the archive"))
     if count and not dry_run:
         done = passes.run(lambda stop: _replayed(settings, where, names, since, ends, stop))
         report.done += done.done
         report.refused |= done.refused
-    _tell(report, as_json=as_json, dry_run=dry_run)
+    verb = f"put back{'; workers send them again' * bool(report.done)}"
+    print_report(report, verb, as_json=as_json, dry_run=dry_run)
 
 
 def _files(
-    where: Places, names: list[str], since: float | None, until: float, said: PutBack
+    where: SpoolFiles, names: list[str], since: float | None, until: float, put_back: PutBack
 ) -> Iterator[Returning]:
     if names:
         found = (where.archived(name) for name in names)
-        yield from (Returning(path, said) for path in found if path is not None)
+        yield from (Returning(path, put_back) for path in found if path is not None)
     else:
-        yield from (Returning(p, said) for p in where.archived_between(since or 0.0, until))
+        yield from (Returning(p, put_back) for p in where.archived_between(since or 0.0, until))
 
 
-def _announce(where: Places, names: list[str], since: float | None, until: float) -> int:
+def _announce(where: SpoolFiles, names: list[str], since: float | None, until: float) -> int:
     count = 0
     for count, file in enumerate(_files(where, names, since, until, PutBack("")), 1):
         if count <= _SHOWN:
@@ -95,7 +95,7 @@ def _announce(where: Places, names: list[str], since: float | None, until: float
 
 async def _replayed(
     settings: Settings,
-    where: Places,
+    where: SpoolFiles,
     names: list[str],
     since: float | None,
     until: float,
@@ -105,18 +105,5 @@ async def _replayed(
     returning = _files(where, names, since, until, PutBack(token, salt=token))
     async with AsyncExitStack() as stack:
         ledger = await wiring.ledger(settings, stack)
-        progress = stack.enter_context(told())
+        progress = stack.enter_context(progress_line())
         return await requeue.put_back(ledger, where, returning, stop=stop, progress=progress)
-
-
-def _tell(report: Report, *, as_json: bool, dry_run: bool) -> None:
-    if as_json:
-        typer.echo(json.dumps({"done": report.done, "refused": report.refused}))
-    else:
-        if not dry_run:
-            put_back = counted(len(report.done), "file")
-            typer.echo(f"{put_back} put back{'; workers send them again' * bool(report.done)}")
-        for name, why in report.refused.items():
-            typer.echo(survey.printable(f"not {name}: {why}"), err=True)
-    if report.refused:
-        raise typer.Exit(1)

@@ -21,7 +21,7 @@ from penstock.operate.snapshot import Snapshot, Verdict
 from penstock.settings.reading import load
 from penstock.settings.schema import Settings
 from penstock.settings.spool_place import spool_place
-from penstock.wording import counted
+from penstock.wording import plural
 
 _BARS = "▁▂▃▄▅▆▇█"
 _CLAIMS_SHOWN = 8
@@ -123,7 +123,7 @@ def _flow(snapshot: Snapshot) -> Table:
         column.justify = "right"
     sizes: Mapping[str, int] = snapshot.ledger.sizes if snapshot.ledger else {}
     counters: Mapping[str, int] = snapshot.ledger.counters if snapshot.ledger else {}
-    claims = counted(sizes.get("claims", 0), "claim") if sizes else ""
+    claims = plural(sizes.get("claims", 0), "claim") if sizes else ""
     spool = snapshot.spool
     oldest = (
         f"oldest {duration(spool.oldest_waiting_seconds)}" if spool and snapshot.waiting else ""
@@ -169,14 +169,14 @@ def _figures(snapshot: Snapshot) -> Table:
     spool, memory, queue = snapshot.spool, snapshot.memory, snapshot.queue
     rates = snapshot.rates
     if rates:
-        records = counted(round(rates["records_sent"]), "record")
+        records = plural(round(rates["records_sent"]), "record")
         sent = f"{records}, {rates['bytes_sent'] / 2**20:,.1f} MiB"
         table.add_row("sent a second", sent)
     if queue is not None:
         delayed = f", {queue.delayed:,} delayed" if queue.delayed else ""
         table.add_row(
             "in the queue",
-            f"{counted(queue.visible, 'message')}, {queue.in_flight:,} in flight{delayed}",
+            f"{plural(queue.visible, 'message')}, {queue.in_flight:,} in flight{delayed}",
         )
     if memory is not None:
         limit = f" of {_bytes(memory.max_bytes)}" if memory.max_bytes else ""
@@ -184,10 +184,10 @@ def _figures(snapshot: Snapshot) -> Table:
         table.add_row("Redis memory", f"{_bytes(memory.used_bytes)}{limit}; {share}")
     if spool is not None:
         room = f"; {_bytes(spool.room.free_bytes)} of disk free" if spool.room else ""
-        table.add_row("in the spool", f"{counted(spool.entries, 'file')}{room}")
+        table.add_row("in the spool", f"{plural(spool.entries, 'file')}{room}")
     for worker in snapshot.workers[:_CLAIMS_SHOWN]:
         silent = f"last heard of {duration(worker.silent_for_seconds)} ago"
-        table.add_row("worker", f"{worker.name}, {counted(worker.claims, 'claim')}, {silent}")
+        table.add_row("worker", f"{worker.name}, {plural(worker.claims, 'claim')}, {silent}")
     if len(snapshot.workers) > _CLAIMS_SHOWN:
         table.add_row("", f"and {len(snapshot.workers) - _CLAIMS_SHOWN:,} more")
     return table

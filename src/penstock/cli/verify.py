@@ -16,7 +16,7 @@ from penstock.operate.verify import Verified
 from penstock.settings.reading import load
 from penstock.settings.schema import Settings
 from penstock.setup import survey
-from penstock.wording import counted
+from penstock.wording import plural
 
 _SHOWN_MAX = 1_000
 
@@ -42,7 +42,7 @@ def verify(
     if as_json:
         typer.echo(json.dumps(dataclasses.asdict(found) | {"holds": found.holds}))
     else:
-        _tell(found)
+        _print(found)
     if not found.holds:
         raise typer.Exit(1)
 
@@ -60,7 +60,7 @@ async def _verified(settings: Settings, stop: asyncio.Event, *, archive: bool) -
         return await verifying.verify(ledger, where, settings.source.pattern, archive=archive)
 
 
-def _tell(found: Verified) -> None:
+def _print(found: Verified) -> None:
     for law in found.laws_broken:
         typer.echo(f"law broken: {law}")
     for name, what in list(found.unaccounted.items())[:_SHOWN_MAX]:
@@ -74,12 +74,12 @@ def _tell(found: Verified) -> None:
             "" if found.files_in_archive is None else f", {found.files_in_archive:,} archived"
         )
         typer.echo(
-            f"{counted(found.files_in_spool, 'file')} in the spool, {found.files_waiting:,} of them"
+            f"{plural(found.files_in_spool, 'file')} in the spool, {found.files_waiting:,} of them"
             f" waiting; {found.files_in_ledger:,} in the ledger, {found.files_in_rejects:,} in the"
             f" rejects directory{archived}"
         )
     if found.skipped:
         typer.echo("the ledger's own laws hold" if found.holds else "a law of the ledger is broken")
     else:
-        said = "every file is accounted for" if found.holds else "NOT every file is accounted for"
-        typer.echo(said)
+        all_or_not = "every" if found.holds else "NOT every"
+        typer.echo(f"{all_or_not} file is accounted for")

@@ -23,7 +23,7 @@ _RECEIVE = {
 }
 
 
-class Verdict(NamedTuple):
+class Discrepancies(NamedTuple):
     """How what was received compares with what was written, in records."""
 
     lost: int
@@ -57,14 +57,14 @@ class Comparison:
             self.received += 1
             self._take(record)
 
-    def verdict(self, files: int) -> Verdict:
+    def discrepancies(self, files: int) -> Discrepancies:
         """Compare with the first `files` files, which are all that was written."""
         per_file = self._corpus.records_per_file
         never = sum(self._seen[files * per_file :])  # nobody wrote these
         for file in broken_files(files):
             never += sum(self._seen[file * per_file : (file + 1) * per_file])
         lost = self._corpus.records_expected(files) - (self.distinct - never)
-        return Verdict(lost, self._duplicated, self._unexpected + never)
+        return Discrepancies(lost, self._duplicated, self._unexpected + never)
 
     def lost_ids(self, files: int) -> list[int]:
         """Return the ids of the records that are lost, the first hundred of them."""

@@ -38,7 +38,7 @@ _DUPLICATES_SECONDS = 2.0  # silence on the queue after which no duplicate is to
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class DemoPlan:
     """What the demo is asked to do; `rate` is in files a second."""
 
     rate: float
@@ -66,7 +66,7 @@ class Demo:
     standstill_seconds: float = 0.0
     """When nothing has moved for so long, the run is over; 0: for as long as suits this demo."""
 
-    def __init__(self, plan: Plan, directory: Path, show: Callable[["Demo"], None]) -> None:
+    def __init__(self, plan: DemoPlan, directory: Path, show: Callable[["Demo"], None]) -> None:
         self.plan = plan
         self.directory = directory
         self.log = directory / "penstock.log"
@@ -199,7 +199,7 @@ class Demo:
 
     def _result(self) -> Result:
         files = self.files_written
-        lost, duplicated, unexpected = self.comparison.verdict(files)
+        lost, duplicated, unexpected = self.comparison.discrepancies(files)
         if lost:
             ids = "\n".join(map(str, self.comparison.lost_ids(files)))
             (self.directory / "lost.txt").write_text(ids + "\n")

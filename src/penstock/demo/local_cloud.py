@@ -38,7 +38,7 @@ SCHEDULES = {
 """The shortest that AWS has."""
 
 
-class Run(NamedTuple):
+class FunctionRun(NamedTuple):
     """One invocation of a function, as its log tells it; `error` is empty if it went well.
 
     `loader` is the name that another loader gave it, if not the schedule but that one started it.
@@ -177,9 +177,9 @@ class LocalCloud:
         ]
         return "; ".join(reasons[-3:])
 
-    async def runs(self) -> Sequence[Run]:
+    async def runs(self) -> Sequence[FunctionRun]:
         """Return the invocations that have ended since this was last asked, as they logged."""
-        found: list[Run] = []
+        found: list[FunctionRun] = []
         for function in FUNCTIONS:
             # Only the last line of each run has this phrase: an answer holds no more than 10,000.
             answer = await self.cloud.api(
@@ -196,7 +196,7 @@ class LocalCloud:
                 ):
                     self._read.add(identity)
                     error = str(line.get("cause", "")) if step.endswith("failed") else ""
-                    found.append(Run(function, line, error, str(line.get("loader", ""))))
+                    found.append(FunctionRun(function, line, error, str(line.get("loader", ""))))
         return found
 
 

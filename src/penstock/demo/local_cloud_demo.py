@@ -14,8 +14,8 @@ import redis.asyncio as redis
 from penstock.aws import bundle
 from penstock.demo import box as demo_box
 from penstock.demo.consumer import Consumer
-from penstock.demo.demo import Demo, Plan
-from penstock.demo.local_cloud import FUNCTIONS, LocalCloud, Run
+from penstock.demo.demo import Demo, DemoPlan
+from penstock.demo.local_cloud import FUNCTIONS, FunctionRun, LocalCloud
 from penstock.demo.result import Result
 from penstock.demo.tweets import SELECTION
 from penstock.demo.watch import Watch
@@ -42,7 +42,7 @@ class CloudResult(Result):
 class CloudDemo(Demo):
     """One run in `directory`, which is empty.
 
-    `told` is given each invocation of a function, as it ends, and `say` each step of the set-up.
+    `on_run` is given each invocation of a function, as it ends, and `say` each step of the set-up.
     With few `claim_files` in a claim a loader is slow, and loaders start others.
     `archive` is a bundle for this machine, or None to build one.
     """
@@ -51,23 +51,23 @@ class CloudDemo(Demo):
 
     def __init__(
         self,
-        plan: Plan,
+        plan: DemoPlan,
         directory: Path,
         show: Callable[[Demo], None],
         *,
         say: Callable[[str], None],
-        told: Callable[[Run], None],
+        on_run: Callable[[FunctionRun], None],
         max_loaders: int = 4,
         claim_files: int = 500,
         archive: Path | None = None,
     ) -> None:
         super().__init__(plan, directory, show)
         self._say = say
-        self._told = told
+        self._on_run = on_run
         self._max_loaders = max_loaders
         self._claim_files = claim_files
         self._archive = archive
-        self._runs: list[Run] = []
+        self._runs: list[FunctionRun] = []
 
     async def run(self, stop: asyncio.Event) -> Result | None:
         """Run until all is accounted for, or nothing moves any more; None if `stop` was set.
@@ -92,13 +92,13 @@ class CloudDemo(Demo):
             self.consumer = Consumer(cloud.cloud, cloud.queue_url, self.comparison)
             async with redis.from_url(cloud.redis.url, decode_responses=True) as client:
                 self.watch = Watch(self.directory / "spool", demo_box.ledger(client))
-                telling = asyncio.create_task(self._tell(cloud))
+                reporting = asyncio.create_task(self._report(cloud))
                 try:
                     await self._produce_and_consume(None, stop)
                 finally:
-                    telling.cancel()
-                    await asyncio.gather(telling, return_exceptions=True)
-                await self._tell_of(cloud)
+                    reporting.cancel()
+                    await asyncio.gather(reporting, return_exceptions=True)
+                await self._report_new(cloud)
                 await self.watch.sample()
         return None if stop.is_set() else self._result()
 
@@ -126,12 +126,12 @@ class CloudDemo(Demo):
         )
         return archive
 
-    async def _tell(self, cloud: LocalCloud) -> None:
+    async def _report(self, cloud: LocalCloud) -> None:
         while True:
             await asyncio.sleep(_POLL_SECONDS)
-            await self._tell_of(cloud)
+            await self._report_new(cloud)
 
-    async def _tell_of(self, cloud: LocalCloud) -> None:
+    async def _report_new(self, cloud: LocalCloud) -> None:
         for run in await cloud.runs():
             self._runs.append(run)
-            self._told(run)
+            self._on_run(run)

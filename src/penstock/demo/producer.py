@@ -39,7 +39,7 @@ def seconds_of(name: str) -> float:
     return datetime.strptime(name, "%Y-%m-%dT%H-%M-%S.%f%z.json").timestamp()
 
 
-class Spool:
+class SpoolWriter:
     """The directory as its writer sees it: a file appears whole, under its name, or not at all."""
 
     def __init__(self, directory: Path) -> None:
@@ -60,7 +60,7 @@ class Spool:
 
 
 def produce(
-    spool: Spool,
+    spool: SpoolWriter,
     corpus: Corpus,
     *,
     rate: float,
@@ -103,7 +103,7 @@ def main() -> None:
         print(f'{{"files": {files}}}', flush=True)  # noqa: T201  its protocol
 
     produce(
-        Spool(given.spool),
+        SpoolWriter(given.spool),
         Corpus(given.seed, given.records_per_file),
         rate=given.rate,
         files=max(1, round(given.rate * given.seconds)),

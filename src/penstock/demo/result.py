@@ -41,30 +41,30 @@ class Result:
 
     def disagreements(self) -> list[str]:
         """Say what does not agree, and where to look; empty if all does."""
-        said: list[str] = []
+        found: list[str] = []
         if self.records_lost:
-            said.append(f"{self.records_lost:,} records never arrived: see lost.txt, penstock.log")
+            found.append(f"{self.records_lost:,} records never arrived: see lost.txt, penstock.log")
         if self.records_duplicated:
-            said.append(f"{self.records_duplicated:,} records arrived twice: see penstock.log")
+            found.append(f"{self.records_duplicated:,} records arrived twice: see penstock.log")
         if self.records_unexpected:
-            said.append(
+            found.append(
                 f"{self.records_unexpected:,} records arrived that nobody wrote so:"
                 " see unexpected.jsonl"
             )
         if self.files_left_in_spool:
-            said.append(f"{self.files_left_in_spool:,} files are left: see spool/, penstock.log")
+            found.append(f"{self.files_left_in_spool:,} files are left: see spool/, penstock.log")
         if self.files_rejected != self.files_rejected_expected:
-            said.append(
+            found.append(
                 f"{self.files_rejected:,} files were rejected with a reason,"
                 f" {self.files_rejected_expected:,} are broken on purpose: see rejected/"
             )
         on_disk = self.files_archived + self.files_rejected + self.files_left_in_spool
         if on_disk != self.files_written:
-            said.append(
+            found.append(
                 f"{self.files_written:,} files were written and {on_disk:,} are on disk:"
                 " see archive/, rejected/, spool/"
             )
-        return said
+        return found
 
 
 def count_archived(archive: Path) -> int:

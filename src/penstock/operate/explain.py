@@ -6,8 +6,14 @@ from dataclasses import dataclass
 
 from penstock.ledger.overview import FileStory
 from penstock.operate.health import duration
-from penstock.operate.spool_files import DISCARDED, Places, RejectedFile, rejected_file, told_time
-from penstock.wording import counted
+from penstock.operate.spool_files import (
+    DISCARDED,
+    RejectedFile,
+    SpoolFiles,
+    iso_time,
+    rejected_file,
+)
+from penstock.wording import plural
 
 _JOURNAL_SHOWN = 20
 
@@ -22,52 +28,52 @@ class Explained:
     next: str
 
 
-def explained(name: str, story: FileStory, places: Places | None) -> Explained:
-    """Return the story of a file; without `places` only what the ledger knows."""
-    lines = list(_in_the_spool(name, places))
+def explained(name: str, story: FileStory, dirs: SpoolFiles | None) -> Explained:
+    """Return the story of a file; without `dirs` only what the ledger knows."""
+    lines = list(_in_the_spool(name, dirs))
     lines += _in_the_ledger(story)
-    where = places.archived(name) if places else None
-    reject = _reject(name, story, places)
+    where = dirs.archived(name) if dirs else None
+    reject = _reject(name, story, dirs)
     state = story.state
     if where is not None:
-        moved = told_time(where.stat().st_ctime)
+        moved = iso_time(where.stat().st_ctime)
         lines.append(f"archived at {moved}: {where}, {where.stat().st_size:,} bytes")
         state = "archived" if state == "waiting" else state
     if reject is not None:
-        lines += _why(reject, places)
+        lines += _why(reject, dirs)
         state = "rejected" if state in {"waiting", "archived"} else state
-    if places and (given_up := places.rejects / DISCARDED / name).is_file():
+    if dirs and (given_up := dirs.rejects / DISCARDED / name).is_file():
         lines.append(f"discarded: its copy lies in {given_up}")
         state = "discarded" if state == "waiting" and len(lines) == 1 else state
     if state == "waiting" and not lines:
         nobody = "neither the spool, the archive, the rejects nor the ledger know it"
         look = "check its name; archived files are deleted after archive.retention_days"
         return Explained(name, "unknown", [nobody], look)
-    return Explained(name, state, lines, _next(name, state, places))
+    return Explained(name, state, lines, _next(name, state, dirs))
 
 
-def _in_the_spool(name: str, places: Places | None) -> Iterator[str]:
-    if places is None:
+def _in_the_spool(name: str, dirs: SpoolFiles | None) -> Iterator[str]:
+    if dirs is None:
         yield "the directory is on another machine: what follows is what the ledger knows"
         return
     try:
-        status = (places.spool / name).stat()
+        status = (dirs.spool / name).stat()
     except OSError:
         return
     age = duration(max(0.0, time.time() - status.st_ctime))
-    at = told_time(status.st_ctime)
-    yield f"in the spool since {at}, for {age}: {places.spool / name}, {status.st_size:,} bytes"
+    at = iso_time(status.st_ctime)
+    yield f"in the spool since {at}, for {age}: {dirs.spool / name}, {status.st_size:,} bytes"
 
 
 def _in_the_ledger(story: FileStory) -> Iterator[str]:
     now = story.at_seconds
-    if said := story.put_back:
+    if put_back := story.put_back:
         only = (
             ""
-            if said.records is None
-            else f", only {counted(len(said.records), 'rejected record')} of it"
+            if put_back.records is None
+            else f", only {plural(len(put_back.records), 'rejected record')} of it"
         )
-        ids = " under new ids" if said.salt else ""
+        ids = " under new ids" if put_back.salt else ""
         yield f"put back for another pass{only}{ids}"
     if story.due_at is not None:
         wait = story.due_at - now
@@ -77,11 +83,11 @@ def _in_the_ledger(story: FileStory) -> Iterator[str]:
         yield from _claimed(story)
     if story.processed_at is not None:
         yield (
-            f"processed at {told_time(story.processed_at)}: SQS has confirmed every record; the log"
+            f"processed at {iso_time(story.processed_at)}: SQS has confirmed every record; the log"
             " line claim.committed whose first_file and last_file it lies between names its claim"
         )
     if story.left_spool_at is not None:
-        yield f"noted as out of the spool at {told_time(story.left_spool_at)}"
+        yield f"noted as out of the spool at {iso_time(story.left_spool_at)}"
 
 
 def _claimed(story: FileStory) -> Iterator[str]:
@@ -92,45 +98,45 @@ def _claimed(story: FileStory) -> Iterator[str]:
     owner = f"by {story.worker}" if story.worker else "by nobody: the next worker takes it over"
     yield (
         f"in claim {story.claim}, file {story.position + 1:,} of {story.claim_files:,}, made at"
-        f" {told_time(story.claimed_at)}, attempt {story.attempt}, held {owner}"
+        f" {iso_time(story.claimed_at)}, attempt {story.attempt}, held {owner}"
     )
     if story.worker:
         left = story.lease_ends_at - now
         lease = f"runs for {duration(left)} more" if left > 0 else f"ended {duration(-left)} ago"
         yield f"its lease {lease}"
     if story.journal:
-        yield f"SQS has confirmed {counted(len(story.journal), 'message')} of this claim"
+        yield f"SQS has confirmed {plural(len(story.journal), 'message')} of this claim"
         for index, identity in sorted(story.journal.items())[:_JOURNAL_SHOWN]:
             yield f"  message {index}: penstock_id {identity}"
         if len(story.journal) > _JOURNAL_SHOWN:
             yield f"  and {len(story.journal) - _JOURNAL_SHOWN:,} more"
 
 
-def _reject(name: str, story: FileStory, places: Places | None) -> RejectedFile | None:
+def _reject(name: str, story: FileStory, dirs: SpoolFiles | None) -> RejectedFile | None:
     if story.rejected:
         return rejected_file(name, story.rejected, moved=False)
-    if places and (places.rejects / name).is_file():
-        return places.rejected_one(name)
+    if dirs and (dirs.rejects / name).is_file():
+        return dirs.rejected_one(name)
     return None
 
 
-def _why(reject: RejectedFile, places: Places | None) -> Iterator[str]:
+def _why(reject: RejectedFile, dirs: SpoolFiles | None) -> Iterator[str]:
     when = f" at {reject.rejected_at}" if reject.rejected_at else ""
     yield f"rejected{when}: {reject.reason}"
     for record in list(reject.story.get("records", ()))[:5]:
         yield f"  record {record['index']}: {record['reason']}"
     if (reject.records_rejected or 0) > 5:  # noqa: PLR2004  as many as above
         yield f"  {reject.records_rejected:,} records in all"
-    if reject.moved and places:
-        yield f"it lies in {places.rejects / reject.name}"
+    if reject.moved and dirs:
+        yield f"it lies in {dirs.rejects / reject.name}"
     else:
         yield "it still lies in the spool; the archiver moves it to the rejects directory"
 
 
-def _next(name: str, state: str, places: Places | None) -> str:
-    if state == "retry" and places is not None and not (places.spool / name).exists():
-        return "it is not in the spool: it will be counted as vanished"
-    there = "" if places else ", on the machine of the file server"
+def _next(name: str, state: str, dirs: SpoolFiles | None) -> str:
+    if state == "retry" and dirs is not None and not (dirs.spool / name).exists():
+        return "it is not in the spool: it will be plural as vanished"
+    there = "" if dirs else ", on the machine of the file server"
     return {
         "rejected": "if the settings are wrong, mend them (`penstock preview`), then `penstock"
         f" rejected retry {name}`{there}; if the file is, put a mended copy into the spool under"

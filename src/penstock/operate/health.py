@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from penstock.operate.snapshot import STOPPED, Snapshot, Verdict
 from penstock.settings.schema import StatusSettings
-from penstock.wording import counted
+from penstock.wording import plural
 
 SPOOL_ENTRIES_MAX = 2_000_000
 """ext4 without large_dir refuses new names at about 11 million: half an hour at 6,000 a second."""
@@ -27,13 +27,13 @@ _OVERDUE_SECONDS = 30.0  # a worker that runs takes an expired claim over at its
 
 def verdicts(snapshot: Snapshot, limits: StatusSettings) -> Sequence[Verdict]:
     """Return what is to be said of a snapshot, the worst first; nothing if all is well."""
-    said: list[Verdict] = []
+    found: list[Verdict] = []
     for look in _LOOKS:
-        said += look(snapshot, limits)
-    return sorted(said, key=lambda verdict: not verdict.wrong)
+        found += look(snapshot, limits)
+    return sorted(found, key=lambda verdict: not verdict.wrong)
 
 
-def _away(snapshot: Snapshot, limits: StatusSettings) -> Iterator[Verdict]:
+def _unreachable(snapshot: Snapshot, limits: StatusSettings) -> Iterator[Verdict]:
     del limits
     codes = {"redis": "redis-away", "spool": "spool-away", "queue": "queue-away"}
     advice = {
@@ -43,16 +43,16 @@ def _away(snapshot: Snapshot, limits: StatusSettings) -> Iterator[Verdict]:
         " source.url, source.token; workers go on by themselves",
         "queue": "mend the queue, the rights or the network; then workers go on by themselves",
     }
-    stopped = snapshot.away.get("redis")
+    stopped = snapshot.unreachable.get("redis")
     for part, code in codes.items():
-        if part in snapshot.away and (part == "redis" or snapshot.away[part] != stopped):
-            said = snapshot.away[part]
-            what = _STARTED if said == STOPPED else advice[part]
-            yield Verdict(code, wrong=True, text=said, advice=what)
+        cause = snapshot.unreachable.get(part)
+        if cause is not None and (part == "redis" or cause != stopped):
+            what = _STARTED if cause == STOPPED else advice[part]
+            yield Verdict(code, wrong=True, text=cause, advice=what)
 
 
 def _workers(snapshot: Snapshot, limits: StatusSettings) -> Iterator[Verdict]:
-    if snapshot.ledger is None or "queue" in snapshot.away:
+    if snapshot.ledger is None or "queue" in snapshot.unreachable:
         return
     alive = [w for w in snapshot.workers if w.silent_for_seconds <= limits.silent_seconds]
     waiting = snapshot.waiting or 0
@@ -63,7 +63,7 @@ def _workers(snapshot: Snapshot, limits: StatusSettings) -> Iterator[Verdict]:
         since = "ever" if silent is None else f"for {duration(silent)}"
         yield Verdict(
             "no-worker", wrong=True,
-            text=f"{counted(waiting, 'file waits', 'files wait')}, and no worker has asked for work"
+            text=f"{plural(waiting, 'file waits', 'files wait')}, and no worker has asked for work"
             f" {since}",
             advice="start one: `penstock run`, or `penstock load` for a single pass",
         )  # fmt: skip
@@ -79,7 +79,7 @@ def _workers(snapshot: Snapshot, limits: StatusSettings) -> Iterator[Verdict]:
         worst = max(claim.overdue_seconds for claim in overdue)
         yield Verdict(
             "claims-expired", wrong=True,
-            text=f"{counted(len(overdue), 'claim has', 'claims have')} no owner, one for"
+            text=f"{plural(len(overdue), 'claim has', 'claims have')} no owner, one for"
             f" {duration(worst)}",
             advice="run `penstock load`: the next worker takes them over",
         )  # fmt: skip
@@ -100,7 +100,7 @@ def _archiver(snapshot: Snapshot, limits: StatusSettings) -> Iterator[Verdict]:
     age, count = snapshot.ledger.oldest_processed_seconds, snapshot.ledger.sizes["processed"]
     yield Verdict(
         "archiver-late", wrong=True,
-        text=f"{counted(count, 'processed file lies', 'processed files lie')} in the spool, one for"
+        text=f"{plural(count, 'processed file lies', 'processed files lie')} in the spool, one for"
         f" {duration(age)}",
         advice="run `penstock archive`; if it says file.stuck, mend what that names",
     )  # fmt: skip
@@ -126,7 +126,7 @@ def _rejects(snapshot: Snapshot, limits: StatusSettings) -> Iterator[Verdict]:
     if kept:
         yield Verdict(
             "some-rejected", wrong=False,
-            text=f"{counted(kept, 'rejected file is', 'rejected files are')} kept",
+            text=f"{plural(kept, 'rejected file is', 'rejected files are')} kept",
             advice="see `penstock rejected list`; then retry or discard them",
         )  # fmt: skip
 
@@ -190,5 +190,5 @@ def duration(seconds: float) -> str:
 
 
 _LOOKS: Sequence[Callable[[Snapshot, StatusSettings], Iterator[Verdict]]] = (
-    _away, _workers, _archiver, _rejects, _room, _books,
+    _unreachable, _workers, _archiver, _rejects, _room, _books,
 )  # fmt: skip

@@ -9,7 +9,7 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
 from penstock.operate.snapshot import Snapshot
-from penstock.operate.spool_view import Spool
+from penstock.operate.spool_view import SpoolState
 from penstock.settings.schema import StatusSettings
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -79,7 +79,7 @@ def _families(seen: Snapshot, limits: StatusSettings) -> Iterator[Metric]:
             family.add_metric([spool_name, key], value)
         return family
 
-    parts = {part: float(part not in seen.away) for part in ("spool", "redis", "queue")}
+    parts = {part: float(part not in seen.unreachable) for part in ("spool", "redis", "queue")}
     yield gauges("part_up", "1 if this part answers.", "part", parts)
     yield gauge("healthy", "1 if nothing is wrong, as penstock status says.", float(seen.healthy))
     codes = {verdict.code: 1.0 for verdict in seen.verdicts}
@@ -115,7 +115,7 @@ def _families(seen: Snapshot, limits: StatusSettings) -> Iterator[Metric]:
         yield gauge("ledger_memory_bytes", "This ledger's share, estimated.", memory.ledger_bytes)
 
 
-def _of_the_spool(spool: Spool | None) -> Iterator[tuple[str, str, float]]:
+def _of_the_spool(spool: SpoolState | None) -> Iterator[tuple[str, str, float]]:
     """Yield name, text and value of each gauge that is known; over HTTP some are not."""
     if spool is None:
         return

@@ -18,8 +18,8 @@ from penstock.ledger.overview import Overview
 from penstock.ledger.reads import HeldClaim
 from penstock.model import QueueDepth
 from penstock.operate.health import verdicts
-from penstock.operate.snapshot import RATES, STOPPED, Snapshot, Worker
-from penstock.operate.spool_view import Spool, SpoolWatch, view
+from penstock.operate.snapshot import RATES, STOPPED, SeenWorker, Snapshot
+from penstock.operate.spool_view import SpoolState, SpoolWatch, view
 from penstock.settings.schema import EMBEDDED, EMBEDDED_QUEUE, QueueSettings, Settings
 from penstock.settings.secrets import without_password
 from penstock.settings.spool_place import spool_name
@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 
 class Observer:
-    """Gathers snapshots; what is away is asked again at the next one. Close it at the end."""
+    """Gathers snapshots; each asks again what could not be reached. Close it at the end."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -87,15 +87,15 @@ class Observer:
 
     async def _look(self) -> Snapshot:
         settings = self._settings
-        away: dict[str, str] = {}
+        unreachable: dict[str, str] = {}
         found: dict[str, Any] = {}
         # One after the other: the first question to SQS imports for a second, in which Redis's
         # answer would time out on a busy machine.
-        await _noted(away, "redis", self._look_at_ledger(found))
-        await _noted(away, "queue", self._look_at_queue(found))
-        states = self._ledger.reads.states if self._ledger and "redis" not in away else None
-        await _noted(away, "spool", self._look_at_spool(found, states))
-        if "redis" in away:
+        await _noted(unreachable, "redis", self._look_at_ledger(found))
+        await _noted(unreachable, "queue", self._look_at_queue(found))
+        states = self._ledger.reads.states if self._ledger and "redis" not in unreachable else None
+        await _noted(unreachable, "spool", self._look_at_spool(found, states))
+        if "redis" in unreachable:
             found = {name: found[name] for name in ("queue", "spool") if name in found}
             await self._drop_ledger()
         snapshot = Snapshot(
@@ -105,7 +105,7 @@ class Observer:
             queue_url=settings.queue.url,
             fifo=settings.queue.url.endswith(".fifo"),
             lease_seconds=settings.ledger.lease_seconds,
-            away=away,
+            unreachable=unreachable,
             waiting=_waiting(found.get("spool"), found.get("ledger")),
             **found,
         )
@@ -171,13 +171,13 @@ class Observer:
         return {name: (counters.get(name, 0) - before.get(name, 0)) / seconds for name in RATES}
 
 
-async def _noted(away: dict[str, str], part: str, looking: Awaitable[None]) -> None:
+async def _noted(unreachable: dict[str, str], part: str, looking: Awaitable[None]) -> None:
     try:
         await looking
     except PenstockError as error:
-        away[part] = str(error)
+        unreachable[part] = str(error)
     except OSError as error:
-        away[part] = str(error.strerror or error)
+        unreachable[part] = str(error.strerror or error)
 
 
 async def _embedded_queue(settings: Settings) -> tuple[QueueSettings, Keys]:
@@ -192,7 +192,7 @@ async def _embedded_queue(settings: Settings) -> tuple[QueueSettings, Keys]:
     return sqs.settings_of(settings.queue, await sqs.queue_url(EMBEDDED_QUEUE)), sqs.keys
 
 
-def _waiting(spool: Spool | None, ledger: Overview | None) -> int | None:
+def _waiting(spool: SpoolState | None, ledger: Overview | None) -> int | None:
     if spool is None or ledger is None:
         return None
     elsewhere = sum(ledger.sizes[state] for state in ("processing", "processed", "rejected"))
@@ -201,12 +201,12 @@ def _waiting(spool: Spool | None, ledger: Overview | None) -> int | None:
 
 def _workers(
     seen_at: Mapping[str, tuple[float, float]], claims: Sequence[HeldClaim], now: float
-) -> Sequence[Worker]:
-    found: list[Worker] = []
+) -> Sequence[SeenWorker]:
+    found: list[SeenWorker] = []
     for name, (since, seen) in sorted(seen_at.items()):
         held = [claim for claim in claims if claim.worker == name]
         files = sum(claim.files for claim in held)
-        found.append(Worker(name, now - since, max(0.0, now - seen), len(held), files))
+        found.append(SeenWorker(name, now - since, max(0.0, now - seen), len(held), files))
     return found
 
 

@@ -22,11 +22,11 @@ from penstock.aio import sleep_unless
 from penstock.ledger.ledger import Ledger
 from penstock.ledger.repairs import FORGET_AFTER_SECONDS, HOLD_SECONDS
 from penstock.model import PutBack
-from penstock.operate.spool_files import DISCARDED, Places, RejectedFile
+from penstock.operate.spool_files import DISCARDED, RejectedFile, SpoolFiles
 from penstock.settings.schema import Settings
 from penstock.settings.spool_place import spool_directory
 from penstock.source import moves as moving
-from penstock.wording import counted
+from penstock.wording import plural
 
 LEFT_FOR_SECONDS = FORGET_AFTER_SECONDS
 _BATCH = 500
@@ -60,7 +60,7 @@ class Returning:
     """One file to put back: where it lies, and what is to be done with it."""
 
     path: Path
-    said: PutBack
+    put_back: PutBack
 
     @property
     def name(self) -> str:
@@ -93,7 +93,7 @@ def retry_of(file: RejectedFile, token: str, *, whole: bool) -> PutBack | str:
 
 async def put_back(
     ledger: Ledger,
-    places: Places,
+    dirs: SpoolFiles,
     files: Iterable[Returning],
     *,
     stop: asyncio.Event,
@@ -111,13 +111,13 @@ async def put_back(
         while not stop.is_set() and (await ledger.reads.sizes())["retry"] > _IN_LINE_MAX:
             progress(0, "waiting for workers: many files are in line")
             await asyncio.sleep(_WAIT_SECONDS)
-        await _put_back_batch(ledger, places, batch, report, stop, progress, patience_seconds)
+        await _put_back_batch(ledger, dirs, batch, report, stop, progress, patience_seconds)
     return report
 
 
 async def _put_back_batch(
     ledger: Ledger,
-    places: Places,
+    dirs: SpoolFiles,
     batch: dict[str, Returning],
     report: Report,
     stop: asyncio.Event,
@@ -125,23 +125,23 @@ async def _put_back_batch(
     patience_seconds: float,
 ) -> None:
     until = time.monotonic() + patience_seconds
-    for name in await asyncio.to_thread(_already_there, places.spool, list(batch)):
+    for name in await asyncio.to_thread(_already_there, dirs.spool, list(batch)):
         report.refused[name] = "another file of that name lies in the spool"
         del batch[name]
     while batch:
         began = time.monotonic()
-        said = {name: file.said for name, file in batch.items()}
-        words = await ledger.repairs.hold(said, left_for_seconds=LEFT_FOR_SECONDS)
+        put_backs = {name: file.put_back for name, file in batch.items()}
+        words = await ledger.repairs.hold(put_backs, left_for_seconds=LEFT_FOR_SECONDS)
         held = [name for name, word in words.items() if word == "held"]
         if held:
             moving_out = [batch[name] for name in held]
-            moved = await asyncio.to_thread(_move, moving_out, places.spool, began)
-            outside = {name: said[name] for name in held if moved[name]}
+            moved = await asyncio.to_thread(_move, moving_out, dirs.spool, began)
+            outside = {name: put_backs[name] for name in held if moved[name]}
             inside = [name for name in held if not moved[name]]
             await ledger.repairs.put_back(inside, outside)
             report.refused |= {name: moved[name] for name in outside}
             report.done += inside
-            telemetry.event("files.put_back", files=len(inside), operator=said[held[0]].by)
+            telemetry.event("files.put_back", files=len(inside), operator=put_backs[held[0]].by)
         waits = {n: word for n, word in words.items() if word.startswith("leaving")}
         report.refused |= {n: _FORBIDDEN[w] for n, w in words.items() if w in _FORBIDDEN}
         progress(len(words) - len(waits), "")
@@ -154,7 +154,7 @@ async def _put_back_batch(
         if waits:
             progress(
                 0,
-                f"{counted(len(waits), 'file')} left the spool a moment ago: {seconds:.0f} s more",
+                f"{plural(len(waits), 'file')} left the spool a moment ago: {seconds:.0f} s more",
             )
             await sleep_unless(stop, min(seconds, 1.0) + 0.01)
 
@@ -165,7 +165,7 @@ def _already_there(spool: Path, wanted: Sequence[str]) -> list[str]:
 
 def _move(files: Sequence[Returning], spool: Path, began: float) -> Mapping[str, str]:
     """Move files into the spool; return by name why one was not, or nothing."""
-    told: dict[str, str] = {}
+    failures: dict[str, str] = {}
     to_fd = os.open(spool, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         for folder in {file.path.parent for file in files}:
@@ -175,18 +175,19 @@ def _move(files: Sequence[Returning], spool: Path, began: float) -> Mapping[str,
                     if file.path.parent != folder:
                         continue
                     if time.monotonic() - began > HOLD_SECONDS / 2:
-                        told[file.name] = "the disk is too slow: the hold would run out"
+                        failures[file.name] = "the disk is too slow: the hold would run out"
                         continue
                     moved = moving.move(from_fd, file.name, to_fd, str(spool))
-                    told[file.name] = "it is not there any more" if moved.vanished else moved.error
-                    if not told[file.name]:
+                    gone = "it is not there any more"
+                    failures[file.name] = gone if moved.vanished else moved.error
+                    if not failures[file.name]:
                         _forget_reason(from_fd, file.name)
             finally:
                 os.close(from_fd)
         os.fsync(to_fd)
     finally:
         os.close(to_fd)
-    return told
+    return failures
 
 
 def _forget_reason(fd: int, name: str) -> None:
@@ -219,7 +220,7 @@ async def move_out(
 async def retried(
     settings: Settings,
     ledger: Ledger,
-    places: Places,
+    dirs: SpoolFiles,
     chosen: Sequence[RejectedFile],
     *,
     stop: asyncio.Event,
@@ -233,27 +234,27 @@ async def retried(
     refused: dict[str, str] = dict(stuck)
     returning: list[Returning] = []
     for file in chosen:
-        said = retry_of(file, token, whole=whole)
-        if isinstance(said, str):
-            refused[file.name] = said
+        put_back_or_why = retry_of(file, token, whole=whole)
+        if isinstance(put_back_or_why, str):
+            refused[file.name] = put_back_or_why
         elif file.name not in stuck:
-            returning.append(Returning(places.rejects / file.name, said))
+            returning.append(Returning(dirs.rejects / file.name, put_back_or_why))
     report = await put_back(
-        ledger, places, returning, stop=stop, progress=progress, patience_seconds=patience_seconds
+        ledger, dirs, returning, stop=stop, progress=progress, patience_seconds=patience_seconds
     )
     report.refused |= refused
     return report
 
 
-def discard(places: Places, files: Iterable[RejectedFile], *, keep_copy: bool) -> Report:
+def discard(dirs: SpoolFiles, files: Iterable[RejectedFile], *, keep_copy: bool) -> Report:
     """Take files out of the rejects directory: into `discarded/` there, or, for ever, away."""
     report = Report()
-    kept = places.rejects / DISCARDED
+    kept = dirs.rejects / DISCARDED
     if keep_copy:
         kept.mkdir(exist_ok=True)
     for file in files:
         for name in (file.name, file.name + file_names.REASON_SUFFIX):
-            path = places.rejects / name
+            path = dirs.rejects / name
             try:
                 if keep_copy:
                     if (kept / name).exists():

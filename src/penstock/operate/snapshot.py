@@ -8,14 +8,14 @@ from typing import Any, Final, cast
 from penstock.ledger.overview import Memory, Overview
 from penstock.ledger.reads import HeldClaim
 from penstock.model import QueueDepth
-from penstock.operate.spool_view import Spool
+from penstock.operate.spool_view import SpoolState
 
 RATES: Final = ("files_processed", "files_archived", "files_rejected", "records_sent", "bytes_sent")
 """The counters of which rates are shown."""
 
 
 STOPPED: Final = "Penstock does not run here: its embedded parts are stopped"
-"""Why Redis or the queue is away, where it is Penstock that starts them and it does not run."""
+"""Why embedded Redis or SQS cannot be reached while Penstock, which starts them, does not run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
-class Worker:
+class SeenWorker:
     """One worker that the ledger has heard of; times in seconds before the snapshot."""
 
     name: str
@@ -46,7 +46,7 @@ class Worker:
 class Snapshot:
     """A spool at one moment.
 
-    What could not be asked is None or empty, and `away` says why, by part: spool, redis, queue.
+    What could not be asked is None or empty; `unreachable` says why, by part: spool, redis, queue.
     `waiting` are files that nobody has claimed, those that wait for a retry included. `rates` are
     per second, over the last ten seconds where the observer has watched for so long, else over the
     last minute. `minutes` are the counts of each of the last 60 minutes, the oldest first; the last
@@ -60,16 +60,16 @@ class Snapshot:
     fifo: bool
     lease_seconds: float
     waiting: int | None = None
-    spool: Spool | None = None
+    spool: SpoolState | None = None
     ledger: Overview | None = None
     memory: Memory | None = None
     queue: QueueDepth | None = None
     claims: Sequence[HeldClaim] = ()
-    workers: Sequence[Worker] = ()
+    workers: Sequence[SeenWorker] = ()
     rates: Mapping[str, float] = field(default_factory=dict[str, float])
     minutes: Sequence[Mapping[str, int]] = ()
     laws_broken: Sequence[str] = ()
-    away: Mapping[str, str] = field(default_factory=dict[str, str])
+    unreachable: Mapping[str, str] = field(default_factory=dict[str, str])
     verdicts: Sequence[Verdict] = ()
 
     @property
@@ -81,7 +81,8 @@ class Snapshot:
         """Return it for JSON; NamedTuples become objects."""
         known: dict[str, Any] = {"healthy": self.healthy}
         for part in dataclasses.fields(self):
-            known[part.name] = _plain(getattr(self, part.name))
+            name = "away" if part.name == "unreachable" else part.name  # JSON keys never change
+            known[name] = _plain(getattr(self, part.name))
         if self.ledger is not None:
             known["ledger"].pop("minutes")  # they are in `minutes`, filled up
         return known

@@ -67,7 +67,7 @@ class RejectedFile:
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
+class SpoolFiles:
     """Where the files of one spool lie; paths as the settings have them."""
 
     spool: Path
@@ -156,21 +156,21 @@ def rejected_file(name: str, text: str, *, moved: bool) -> RejectedFile:
     )
 
 
-def places(settings: Settings, what: str) -> Places:
+def spool_files(settings: Settings, what: str) -> SpoolFiles:
     """Return the places of a spool on this machine; `what` cannot do without. Raises Halt."""
     return _places(settings, spool_directory(settings.source.url, what))
 
 
-def local_places(settings: Settings) -> Places | None:
+def local_places(settings: Settings) -> SpoolFiles | None:
     """Return the places of a spool on this machine, None if it is on another. Raises Halt."""
     spool = spool_place(settings.source.url)
     return _places(settings, spool) if isinstance(spool, Directory) else None
 
 
-def _places(settings: Settings, spool: Directory) -> Places:
+def _places(settings: Settings, spool: Directory) -> SpoolFiles:
     if not spool.path.is_dir():
         raise Halt(f"source.url: {spool.path} is no directory")
-    return Places(
+    return SpoolFiles(
         spool.path,
         spool.archive_directory(settings.archive),
         spool.rejects_directory(settings.archive),
@@ -183,6 +183,6 @@ def _time_of(path: Path) -> float:
     return path.stat().st_mtime if at is None else at
 
 
-def told_time(seconds: float) -> str:
+def iso_time(seconds: float) -> str:
     """Return a time since 1970 as ISO 8601 in UTC, to the second."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

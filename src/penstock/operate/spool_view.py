@@ -36,7 +36,7 @@ _WAITING = frozenset({"waiting", "retry"})
 States = Callable[[Sequence[str]], Awaitable[Sequence[str]]]
 
 
-class Room(NamedTuple):
+class DiskRoom(NamedTuple):
     """What is left on a disk, and how large it is."""
 
     free_bytes: int
@@ -45,7 +45,7 @@ class Room(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Spool:
+class SpoolState:
     """The spool at one moment.
 
     `entries` counts the files by name, whatever their state. `oldest_waiting` is the first file in
@@ -58,7 +58,7 @@ class Spool:
     oldest_waiting: str = ""
     oldest_waiting_seconds: float = 0.0
     rejects_kept: int | None = None
-    room: Room | None = None
+    room: DiskRoom | None = None
 
 
 class View(Protocol):
@@ -76,7 +76,7 @@ class View(Protocol):
         """Return how many files the rejects directory holds; None if that is not to be seen."""
         ...
 
-    def room(self) -> Room | None:
+    def room(self) -> DiskRoom | None:
         """Return what is left on the spool's disk; None if that is not to be seen."""
         ...
 
@@ -127,7 +127,7 @@ class SpoolWatch:
         self._kept: int | None = None
         self._kept_at_seconds = -math.inf
 
-    async def look(self, states: States | None) -> Spool:
+    async def look(self, states: States | None) -> SpoolState:
         """Look once; `states` asks the ledger for the state of up to 500 names.
 
         Raises Again or Halt if the spool cannot be listed; what `states` raises passes through.
@@ -141,7 +141,7 @@ class SpoolWatch:
             self._kept = await self._view.rejects_kept()
             self._kept_at_seconds = now
         oldest, age_seconds = await self._oldest.find(self._names, states) if states else ("", 0.0)
-        return Spool(
+        return SpoolState(
             entries=len(self._names),
             oldest_waiting=oldest,
             oldest_waiting_seconds=age_seconds,
@@ -204,10 +204,10 @@ class DirectoryView:
                     break
         return count
 
-    def room(self) -> Room | None:
+    def room(self) -> DiskRoom | None:
         """See `View.room`."""
         disk = os.statvfs(self._spool)
-        return Room(
+        return DiskRoom(
             free_bytes=disk.f_bavail * disk.f_frsize,
             disk_bytes=disk.f_blocks * disk.f_frsize,
             inodes_free_share=disk.f_favail / disk.f_files if disk.f_files else 1.0,
@@ -245,7 +245,7 @@ class RemoteView:
         """See `View.rejects_kept`: over HTTP nobody lists that directory."""
         return None
 
-    def room(self) -> Room | None:
+    def room(self) -> DiskRoom | None:
         """See `View.room`: not told over HTTP."""
         return None
 

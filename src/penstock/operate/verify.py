@@ -14,7 +14,7 @@ from pathlib import Path
 
 from penstock import file_names
 from penstock.ledger.ledger import Ledger
-from penstock.operate.spool_files import Places
+from penstock.operate.spool_files import SpoolFiles
 
 _NAMES_A_CALL = 500
 _LOOKS = 3
@@ -78,7 +78,7 @@ _WRONG = {
 """What state and place together say of a file, where that is not in order."""
 
 
-async def verify(ledger: Ledger, places: Places, pattern: str, *, archive: bool) -> Verified:
+async def verify(ledger: Ledger, dirs: SpoolFiles, pattern: str, *, archive: bool) -> Verified:
     """Look at everything. Costs memory: 100 bytes a file of the spool and of the ledger.
 
     With `archive`, also compares the whole archive with spool and rejects, a directory scan each.
@@ -89,31 +89,31 @@ async def verify(ledger: Ledger, places: Places, pattern: str, *, archive: bool)
         if not found.laws_broken:
             break
         await asyncio.sleep(_PAUSE_SECONDS)
-    odd = await _first_look(ledger, places, pattern, found)
+    odd = await _first_look(ledger, dirs, pattern, found)
     if archive:
-        odd |= await _look_at_archive(places, found)
+        odd |= await _look_at_archive(dirs, found)
     for _ in range(_LOOKS):
-        found.unaccounted = await _told(ledger, places, odd)
+        found.unaccounted = await _still_wrong(ledger, dirs, odd)
         odd = set(found.unaccounted)
         if not odd:
             break
         await asyncio.sleep(_PAUSE_SECONDS)
-    found.unaccounted |= _reasons_alone(places)
+    found.unaccounted |= _reasons_alone(dirs)
     return found
 
 
-async def _first_look(ledger: Ledger, places: Places, pattern: str, found: Verified) -> set[str]:
+async def _first_look(ledger: Ledger, dirs: SpoolFiles, pattern: str, found: Verified) -> set[str]:
     """Return the names that look odd by sets alone; some of them only because things move."""
     known = {name: state async for name, state in _known(ledger)}
     matches = re.compile(pattern).fullmatch
-    listed = await asyncio.to_thread(_listed, places.spool)
+    listed = await asyncio.to_thread(_listed, dirs.spool)
     spool = {name for name in listed if matches(name)}
-    rejects = await asyncio.to_thread(_listed, places.rejects)
+    rejects = await asyncio.to_thread(_listed, dirs.rejects)
     found.files_in_ledger, found.files_in_spool = len(known), len(spool)
     found.files_in_rejects = len(rejects)
     found.files_waiting = sum(known.get(name, "retry") == "retry" for name in spool)
     odd = {name for name, state in known.items() if name not in spool or state == "archived"}
-    odd = {n for n in odd if known[n] != "archived" or n in spool or not places.of(n)}
+    odd = {n for n in odd if known[n] != "archived" or n in spool or not dirs.of(n)}
     return odd | rejects
 
 
@@ -128,11 +128,11 @@ async def _known(ledger: Ledger) -> AsyncIterator[tuple[str, str]]:
             cursor, found = await ledger.reads.scan(state, cursor)
 
 
-async def _look_at_archive(places: Places, found: Verified) -> set[str]:
-    spool = await asyncio.to_thread(_listed, places.spool)
-    rejects = await asyncio.to_thread(_listed, places.rejects)
+async def _look_at_archive(dirs: SpoolFiles, found: Verified) -> set[str]:
+    spool = await asyncio.to_thread(_listed, dirs.spool)
+    rejects = await asyncio.to_thread(_listed, dirs.rejects)
     count, odd = 0, set[str]()
-    for folder in places.hours():
+    for folder in dirs.hours():
         archived = await asyncio.to_thread(_listed, folder)
         count += len(archived)
         odd |= archived & (spool | rejects)
@@ -146,30 +146,30 @@ def _listed(directory: Path) -> set[str]:
     return set()
 
 
-async def _told(ledger: Ledger, places: Places, odd: set[str]) -> dict[str, str]:
+async def _still_wrong(ledger: Ledger, dirs: SpoolFiles, odd: set[str]) -> dict[str, str]:
     wrong: dict[str, str] = {}
     waiting = sorted(odd)
     for first in range(0, len(waiting), _NAMES_A_CALL):
         page = waiting[first : first + _NAMES_A_CALL]
         states = await ledger.reads.states(page)
         for name, state in zip(page, states, strict=True):
-            where = places.of(name)
-            reason = (places.rejects / f"{name}{file_names.REASON_SUFFIX}").is_file()
-            text = judge(state, where, deletes=places.deletes, has_reason=reason)
+            where = dirs.of(name)
+            reason = (dirs.rejects / f"{name}{file_names.REASON_SUFFIX}").is_file()
+            text = judge(state, where, deletes=dirs.deletes, has_reason=reason)
             if text:
                 wrong[name] = text
     return wrong
 
 
-def _reasons_alone(places: Places) -> dict[str, str]:
+def _reasons_alone(dirs: SpoolFiles) -> dict[str, str]:
     alone = "only its reason is left, in the rejects directory; the file is nowhere"
-    return dict.fromkeys(_orphans(places), alone)
+    return dict.fromkeys(_orphans(dirs), alone)
 
 
-def _orphans(places: Places) -> Iterator[str]:
-    if not places.rejects.is_dir():
+def _orphans(dirs: SpoolFiles) -> Iterator[str]:
+    if not dirs.rejects.is_dir():
         return
-    for entry in places.rejects.iterdir():
+    for entry in dirs.rejects.iterdir():
         name = entry.name.removesuffix(file_names.REASON_SUFFIX)
-        if name != entry.name and file_names.is_safe(name) and not places.of(name):
+        if name != entry.name and file_names.is_safe(name) and not dirs.of(name):
             yield name

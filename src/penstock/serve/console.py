@@ -27,7 +27,7 @@ from penstock.errors import Again, Halt
 from penstock.loopback import is_loopback
 from penstock.operate import metrics, requeue
 from penstock.operate.observer import Observer
-from penstock.operate.spool_files import RejectedFile, local_places, places, rejected_file
+from penstock.operate.spool_files import RejectedFile, local_places, rejected_file, spool_files
 from penstock.serve.web import Refused
 from penstock.settings.schema import Settings
 
@@ -195,7 +195,7 @@ class Console:
         if not 1 <= len(names) <= _RETRIES_MAX:
             raise Refused(400, f"names: 1 to {_RETRIES_MAX}")
         try:
-            where = places(self._settings, "retry")
+            where = spool_files(self._settings, "retry")
             ledger = await self._observer.ledger()
             found = {n: where.rejected_one(n) for n in names if where.has_rejected(n)}
             found |= await self._rejected_in_ledger()

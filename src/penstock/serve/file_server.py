@@ -129,7 +129,7 @@ class FileServer:
         """POST /v1/files:archive."""
         question = await _question(request, wire.ArchiveRequest)
         _check_count(question.names)
-        return _told(await self._source.archive(question.names))
+        return _moved_reply(await self._source.archive(question.names))
 
     async def reject(self, request: web.Request) -> web.StreamResponse:
         """POST /v1/files:reject."""
@@ -142,7 +142,7 @@ class FileServer:
                 raise Refused(
                     400, f"reasons: the one of {name[:240]!r} is no JSON object"
                 ) from None
-        return _told(await self._source.reject(question.reasons))
+        return _moved_reply(await self._source.reject(question.reasons))
 
     async def delete_archived(self, request: web.Request) -> web.StreamResponse:
         """DELETE /v1/archive."""
@@ -234,7 +234,7 @@ async def _frame(files: Sequence[FileRead], max_file_bytes: int) -> bytes:
     return await asyncio.to_thread(lambda: b"".join(wire.framed(files)))
 
 
-def _told(results: Sequence[Moved]) -> web.Response:
+def _moved_reply(results: Sequence[Moved]) -> web.Response:
     return reply(wire.MovedFiles([wire.MovedEntry(*result) for result in results]))
 
 

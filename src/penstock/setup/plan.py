@@ -95,7 +95,7 @@ class Plan:
     total: float
 
 
-class _Claim(NamedTuple):
+class _FullClaim(NamedTuple):
     """One full claim as the loader makes it."""
 
     files: int
@@ -143,7 +143,7 @@ def plan(load: Load) -> Plan:
     return Plan(figures, costs, instead, _notes(load, figures), total)
 
 
-def _one_claim(load: Load) -> _Claim:
+def _one_claim(load: Load) -> _FullClaim:
     """Pack one full claim of files with the loader's own parts."""
     worker = Settings.model_fields["worker"].default
     file_bytes = load.records_per_file * load.record_bytes
@@ -171,7 +171,7 @@ def _one_claim(load: Load) -> _Claim:
             )
     messages = packer.rest()
     together: list[Sequence[Message]] = list(batches(messages, limits))
-    return _Claim(
+    return _FullClaim(
         files=files,
         messages=len(messages),
         batches=len(together),
@@ -183,7 +183,7 @@ def _one_claim(load: Load) -> _Claim:
     )
 
 
-def _figures(load: Load, claim: _Claim) -> dict[str, Figure]:
+def _figures(load: Load, claim: _FullClaim) -> dict[str, Figure]:
     files = load.files_per_second
     records = files * load.records_per_file
     claims = files / claim.files
@@ -255,7 +255,7 @@ def _node(memory_bytes: float) -> str:
     )
 
 
-def _costs(load: Load, claim: _Claim, figures: Mapping[str, Figure]) -> dict[str, Figure]:
+def _costs(load: Load, claim: _FullClaim, figures: Mapping[str, Figure]) -> dict[str, Figure]:
     claims = figures["claims"].value * MONTH_SECONDS
     request = PRICES[f"sqs {load.queue}"].dollars
     sends = claims * claim.requests

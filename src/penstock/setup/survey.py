@@ -117,7 +117,7 @@ def listed(directory: Path, pattern: str) -> tuple[list[str], Counter[str]]:
     return sorted(found), left_out
 
 
-def told(left_out: Mapping[str, int]) -> str:
+def left_out_line(left_out: Mapping[str, int]) -> str:
     """Return in one line how many entries of directories were left out, and why."""
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(left_out.items()))
     return f"entries left out, as a loader would: {reasons}"

@@ -12,6 +12,7 @@ import ctypes
 import errno
 import os
 import shutil
+import time
 from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Self
@@ -280,7 +281,7 @@ def delete_older(archive: Path, before_seconds: float, files_max: int) -> int:
     A file is older when both the hour of its folder and the time it was moved there (its last
     change of inode) are: an old backlog archived today is kept for its whole retention.
     """
-    last_folder = file_names.hour_of_time(before_seconds)
+    last_folder = time.strftime("%Y/%m/%d/%H", time.gmtime(before_seconds))
     deleted = 0
     try:
         root_fd = beneath.open_root(archive)
