@@ -7,6 +7,7 @@ import hashlib
 import os
 import shutil
 import stat
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
@@ -147,7 +148,8 @@ def delete_older(archive: Path, before_seconds: float, files_max: int) -> int:
     A file is older when both the hour of its folder and the time it was moved there (its last
     change of inode) are: an old backlog archived today is kept for its whole retention.
     """
-    last_folder = file_names.hour_of_time(before_seconds)
+    # Not file_names.hour_of_time: a caller may name a time in the year 0, which datetime has not.
+    last_folder = time.strftime("%Y/%m/%d/%H", time.gmtime(before_seconds))
     deleted = 0
     for folder in sorted(archive.glob(file_names.HOUR_FOLDER)):
         if str(folder.relative_to(archive)) >= last_folder:
