@@ -30,23 +30,17 @@ from penstock.records.selection import Selection
 from penstock.records.transform import Transform
 from penstock.settings.schema import EMBEDDED, EMBEDDED_QUEUE, QueueSettings, Settings
 from penstock.settings.secrets import tokens
-from penstock.settings.spool_place import (
-    Directory,
-    FileServer,
-    Nginx,
-    spool_name,
-    spool_place,
-)
+from penstock.settings.spool_place import Directory, FileServer, Nginx, spool_name, spool_place
 from penstock.source.candidates import Candidates
 from penstock.source.directory import DirectorySource
 from penstock.sqs.packer import Packer
 
 if TYPE_CHECKING:
-    from penstock.source.http import HttpSite
     from penstock.sqs.queue import SqsQueue
     from penstock.sqs.sign import Keys
 
 _REDIS_TIMEOUT_SECONDS = 5.0
+_FILE_SERVER_CONNECTIONS = 16
 _REDIS_CONNECTIONS_BESIDE = 4  # figures, sweeps, the loaders' count
 # What redis-py would pass over is refused: a path that is no number, all from a # on.
 _REDIS_URL = re.compile(r"(rediss?://(?=.)[^/?#]*(/\d*)?|unix://[^?#]+)(\?[^#]*)?")
@@ -157,14 +151,12 @@ async def source(
 
     A listing of the file server with nothing new is answered after `wait_seconds`.
     """
+    place = spool_place(settings.source.url)
     made: Source
-    match spool_place(settings.source.url):
-        case Directory() as spool:
-            made = directory_source(settings, spool)
-        case FileServer(url):
-            made = _file_server_source(settings, url, wait_seconds)
-        case Nginx(url, folder):
-            made = _nginx_source(settings, url, folder)
+    if isinstance(place, Directory):
+        made = directory_source(settings, place)
+    else:
+        made = _http_source(settings, place, wait_seconds)
     stack.push_async_callback(made.close)
     return made
 
@@ -194,48 +186,39 @@ def served_directory(settings: Settings) -> DirectorySource:
     return directory_source(settings, spool, served=True)
 
 
-def _file_server_source(settings: Settings, url: str, wait_seconds: float | None) -> Source:
+def _http_source(
+    settings: Settings, place: FileServer | Nginx, wait_seconds: float | None
+) -> Source:
     # Here, because a worker with a directory does without aiohttp: 0.14 s of imports, and 10 MB.
     from penstock.source.file_server import WAIT_SECONDS, ServerSource  # noqa: PLC0415
-
-    return ServerSource(
-        _site(settings, url),
-        max_file_bytes=settings.decode.max_file_bytes,
-        wait_seconds=WAIT_SECONDS if wait_seconds is None else wait_seconds,
-    )
-
-
-def _nginx_source(settings: Settings, url: str, spool: str) -> Source:
-    # Here for the same reason.
-    from penstock.source.frames import PAGE_FILES_MAX  # noqa: PLC0415
+    from penstock.source.http import HttpSite  # noqa: PLC0415
     from penstock.source.nginx import NginxSource  # noqa: PLC0415
     from penstock.source.nginx_many import CONNECTIONS  # noqa: PLC0415
 
+    source = settings.source
+    found = tokens(source.token, source.token_file, "source.token")
+    site = HttpSite(
+        place.url,
+        token=found[0] if found else "",
+        ca_file=source.ca_file,
+        timeout_seconds=source.timeout_seconds,
+        connections=CONNECTIONS if isinstance(place, Nginx) else _FILE_SERVER_CONNECTIONS,
+    )
+    if isinstance(place, FileServer):
+        return ServerSource(
+            site,
+            max_file_bytes=settings.decode.max_file_bytes,
+            wait_seconds=WAIT_SECONDS if wait_seconds is None else wait_seconds,
+        )
     return NginxSource(
-        _site(settings, url, CONNECTIONS),
-        spool=spool,
-        pattern=settings.source.pattern,
-        settle_seconds=settings.source.settle_seconds,
+        site,
+        spool=place.spool,
+        pattern=source.pattern,
+        settle_seconds=source.settle_seconds,
         max_file_bytes=settings.decode.max_file_bytes,
         archive_directory=settings.archive.directory,
         rejects_directory=settings.archive.rejected_directory,
         archive_action=settings.archive.action,
-        page_files_max=PAGE_FILES_MAX,
-    )
-
-
-def _site(settings: Settings, url: str, connections: int = 16) -> "HttpSite":
-    """Return the server at `url` as settings.source says to speak with it. Raises Halt."""
-    from penstock.source.http import HttpSite  # noqa: PLC0415
-
-    source = settings.source
-    found = tokens(source.token, source.token_file, "source.token")
-    return HttpSite(
-        url,
-        token=found[0] if found else "",
-        ca_file=source.ca_file,
-        timeout_seconds=source.timeout_seconds,
-        connections=connections,
     )
 
 
@@ -308,7 +291,7 @@ async def _queue(settings: Settings, stack: AsyncExitStack) -> Queue:
     check_queue(settings.queue)
     queue, keys = settings.queue, None
     if queue.url == EMBEDDED:
-        from penstock.embedded.sqs import EmbeddedSqs  # noqa: PLC0415  as in `_site`
+        from penstock.embedded.sqs import EmbeddedSqs  # noqa: PLC0415  as in `_http_source`
 
         sqs = await stack.enter_async_context(
             EmbeddedSqs(Path(settings.run.state_directory), share=True)

@@ -145,7 +145,7 @@ def test_given_keys_are_used_and_nobody_is_asked_for_others(
     assert aws is None
     monkeypatch.setenv("AWS_PROFILE", "nobody")
     monkeypatch.setenv("AWS_SESSION_TOKEN", "real")
-    place = find(URL, "http://localhost:1", "us-east-1", Keys("own", "hidden", ""))
+    place = find(URL, "http://localhost:1", None, Keys("own", "hidden", ""))
     assert tuple(place.credentials.get_frozen_credentials())[:3] == ("own", "hidden", "")
 
 

@@ -64,12 +64,7 @@ async def _once(settings: Settings) -> Snapshot:
 
 
 async def _watched(
-    settings: Settings,
-    console: Console,
-    stop: asyncio.Event,
-    every_seconds: float,
-    *,
-    as_json: bool,
+    settings: Settings, console: Console, stop: asyncio.Event, seconds: float, *, as_json: bool
 ) -> None:
     async with AsyncExitStack() as stack:
         seen = await observer(settings, stack)
@@ -82,7 +77,7 @@ async def _watched(
                 _say(snapshot, console, as_json=as_json)
             else:
                 live.update(_page(snapshot), refresh=True)
-            if await sleep_unless(stop, every_seconds):
+            if await sleep_unless(stop, seconds):
                 return
 
 

@@ -80,8 +80,13 @@ def spool_place(url: str) -> SpoolPlace:
         return Directory(Path(unquote(match[1])))
     if url.startswith(_SERVER):
         return FileServer(url)
+    if (match := _NGINX.fullmatch(url)) and _host(match[1]):
+        return Nginx(match[1], match[2])
     if url.startswith("nginx+"):
-        return _nginx(url)
+        raise Halt(
+            "source.url: names no listing of nginx; allowed: nginx+http://host:port/spool/ or"
+            " nginx+https://host:port/spool/"
+        )
     raise Halt(
         f"source.url: {without_password(url)!r} names no spool; allowed: /path, file:///path,"
         " http://host:port, https://host:port, http+unix:///socket or nginx+http://host/path/"
@@ -116,16 +121,6 @@ def spool_name(settings: Settings) -> str:
         whole, name = url, _host(url) or "spool"
     digest = hashlib.sha256(whole.encode()).hexdigest()[:8]
     return f"{re.sub(r'[^A-Za-z0-9_.-]', '-', name)[:40]}-{digest}"
-
-
-def _nginx(url: str) -> Nginx:
-    match = _NGINX.fullmatch(url)
-    if match is None or not _host(match[1]):
-        raise Halt(
-            "source.url: names no listing of nginx; allowed: nginx+http://host:port/spool/ or"
-            " nginx+https://host:port/spool/"
-        )
-    return Nginx(match[1], match[2])
 
 
 def _host(url: str) -> str:

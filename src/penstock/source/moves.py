@@ -281,6 +281,7 @@ def delete_older(archive: Path, before_seconds: float, files_max: int) -> int:
     A file is older when both the hour of its folder and the time it was moved there (its last
     change of inode) are: an old backlog archived today is kept for its whole retention.
     """
+    # Not file_names.hour_of_time: a caller may name a time in the year 0, which datetime has not.
     last_folder = time.strftime("%Y/%m/%d/%H", time.gmtime(before_seconds))
     deleted = 0
     try:
