@@ -36,9 +36,8 @@ STAGES = {
     "select": (
         "records/selection.py",
         "records/compile.py",
-        "records/selection_needs.py",
-        "records/selection_values.py",
-        "records/selection_writer.py",
+        "records/needs.py",
+        "records/values.py",
     ),
     "pack": ("sqs/packer.py",),
     "send": (

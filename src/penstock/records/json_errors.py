@@ -7,7 +7,14 @@ import msgspec
 
 from penstock.errors import Reject
 
-_TYPES: Final = {"[": "array", '"': "string", "t": "boolean", "f": "boolean", "n": "null"}
+_TYPES: Final = {
+    b"{": "object",
+    b"[": "array",
+    b'"': "string",
+    b"t": "boolean",
+    b"f": "boolean",
+    b"n": "null",
+}
 _TRUNCATED: Final = "Input data was truncated"
 # The first half of a surrogate pair, without the second; one that the end cut off is not meant.
 _LONE_SURROGATE = re.compile(
@@ -47,7 +54,12 @@ def place(json: bytes, byte: int) -> str:
     return f"line {line}, column {column} of the JSON (byte {byte})"
 
 
+def json_type(json: bytes) -> str:
+    """Return the JSON type of a value."""
+    return _TYPES.get(json[:1], "number")
+
+
 def type_name(json: bytes) -> str:
     """Return the JSON type of a value with its article."""
-    name = _TYPES.get(json[:1].decode("latin-1"), "number")
-    return f"an {name}" if name == "array" else name if name == "null" else f"a {name}"
+    name = json_type(json)
+    return f"an {name}" if name[0] in "ao" else name if name == "null" else f"a {name}"

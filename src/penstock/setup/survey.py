@@ -15,6 +15,7 @@ from penstock.errors import Halt, Reject
 from penstock.file_names import is_draft, is_safe
 from penstock.model import Document
 from penstock.records.decode import Decoder
+from penstock.records.json_errors import json_type
 from penstock.records.preamble import Preamble
 
 _SAMPLES_MAX: Final = 200
@@ -323,7 +324,7 @@ def _see_documents(found: Survey, documents: Sequence[bytes], decoder: Decoder) 
             for name, value in _members.decode(cast(Any, record)).items():
                 seen = found.fields.setdefault(name, Field())
                 seen.count += 1
-                seen.types.add(_type(bytes(value)))
+                seen.types.add(json_type(bytes(value)))
 
 
 def _shape(data: bytes, document: Document, found: Survey) -> str:
@@ -334,9 +335,3 @@ def _shape(data: bytes, document: Document, found: Survey) -> str:
     if len(document.records) == 1:
         return "one object, a record"
     return "objects one after another, each a record"
-
-
-def _type(raw: bytes) -> str:
-    names = {b"{": "object", b"[": "array", b'"': "string", b"n": "null"}
-    boolean = "boolean" if raw[:1] in (b"t", b"f") else "number"
-    return names.get(raw[:1], boolean)

@@ -1,0 +1,125 @@
+"""What compiled selections do with values that are JSON text.
+
+Null, true and false are always msgspec.Raw, which equals another Raw of the same text, but not
+bytes. Other values may be either.
+"""
+
+import json as standard_json
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import msgspec
+from jmespath import functions
+from jmespath.visitor import TreeInterpreter
+
+from penstock.records import expression
+from penstock.records.json_errors import json_type
+
+Json = msgspec.Raw | bytes
+
+NULL: Final = msgspec.Raw(b"null")
+_FALSE_TEXTS: Final = frozenset((b"null", b"false", b'""', b"[]", b"{}"))
+
+_items = msgspec.json.Decoder(list[msgspec.Raw] | None)
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw] | None)
+# Python's own conversion, as in json.loads: 1e400 is infinite, not an error.
+_plain = msgspec.json.Decoder(float_hook=float)
+
+call: Final = functions.Functions().call_function
+COMPARE: Final = TreeInterpreter.COMPARATOR_FUNC
+
+
+def constant(value: object) -> msgspec.Raw:
+    """Return a value that the expression holds as JSON."""
+    return msgspec.Raw(msgspec.json.encode(value))
+
+
+def decoded(json: Json) -> Any:
+    """Return the Python value that `json.loads` gives."""
+    return _plain.decode(json)
+
+
+def encoded(value: object) -> msgspec.Raw:
+    """Return a computed value as JSON; what JSON cannot hold, infinity and NaN, becomes null."""
+    return msgspec.Raw(expression.write(value))
+
+
+def is_true(json: Json) -> bool:
+    """Tell what `expression.is_true` tells of the value, without decoding it."""
+    text = bytes(json)
+    if text in _FALSE_TEXTS:
+        return False
+    # An empty array or object can have white space in it.
+    return text[0] not in b"[{" or bool(text[1:-1].strip())
+
+
+def items(json: Json) -> list[Json] | None:
+    """Return the elements of an array; None for anything else."""
+    try:
+        return _items.decode(json)
+    except msgspec.ValidationError:
+        return None
+
+
+def members(json: Json) -> list[Json] | None:
+    """Return the values of an object's members; None for anything else."""
+    try:
+        found = _members.decode(json)
+    except msgspec.ValidationError:
+        return None
+    return None if found is None else list(found.values())
+
+
+def flattened(elements: Sequence[Json]) -> list[Json]:
+    """Replace the elements that are arrays by their elements, one level deep."""
+    flat: list[Json] = []
+    for element in elements:
+        found = items(element) if bytes(element)[:1] == b"[" else None
+        flat.extend([element] if found is None else found)
+    return flat
+
+
+def is_text(wanted: str) -> Callable[[Json], bool]:
+    """Return what tells whether a value is a string: by its bytes, or decoded if it has escapes."""
+    quoted = msgspec.json.encode(wanted)
+
+    def test(json: Json) -> bool:
+        found = bytes(json)
+        if found == quoted:
+            return True
+        return b"\\" in found and found[:1] == b'"' and decoded(json) == wanted
+
+    return test
+
+
+def is_comparable(value: object) -> bool:
+    """Tell whether a value has an order in JMESPath: numbers and strings have."""
+    return isinstance(value, (int, float, str)) and not isinstance(value, bool)
+
+
+def type_of(json: Json) -> str:
+    """Return the name of a value's JSON type."""
+    return json_type(bytes(json))
+
+
+def to_string(json: Json) -> Json:
+    """Return a string as it is, of anything else the text of its JSON."""
+    if bytes(json)[:1] == b'"':
+        return json
+    return encoded(standard_json.dumps(decoded(json), separators=(",", ":")))
+
+
+def to_number(json: Json) -> object:
+    """Return a number as it is, of a string the number it spells, of anything else null.
+
+    What a string spells may be infinite or NaN, which no JSON can hold, but which is true.
+    """
+    kind = type_of(json)
+    if kind == "number":
+        return expression.read(bytes(json))  # it remembers its bytes
+    return call("to_number", [decoded(json)]) if kind == "string" else None
+
+
+def first_not_null(*given: Json) -> Json:
+    """Apply not_null()."""
+    return next((json for json in given if json != NULL), NULL)
