@@ -5,9 +5,8 @@ from penstock.ports import Source
 from penstock.settings import Settings
 from penstock.source.file_server import WAIT_SECONDS, ServerSource
 from penstock.source.frames import PAGE_FILES_MAX
-from penstock.source.http import HttpSite
+from penstock.source.http import CONNECTIONS, HttpSite
 from penstock.source.nginx import NginxSource, place_of
-from penstock.source.nginx_many import CONNECTIONS
 
 
 def http_source(settings: Settings, wait_seconds: float | None = None) -> Source:

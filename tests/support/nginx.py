@@ -3,9 +3,8 @@
 from pathlib import Path
 
 from penstock.embedded.nginx import EmbeddedNginx
-from penstock.source.http import HttpSite
+from penstock.source.http import CONNECTIONS, HttpSite
 from penstock.source.nginx import NginxSource, place_of
-from penstock.source.nginx_many import CONNECTIONS
 
 
 def nginx_over(root: Path) -> EmbeddedNginx:

@@ -39,9 +39,9 @@ class Endpoint(NamedTuple):
 
 
 def find(queue_url: str, endpoint_url: str | None, region: str | None) -> Endpoint:
-    """Return the place of a queue; the arguments win over what AWS's own settings say.
+    """Return the endpoint of a queue; the arguments win over AWS's own settings.
 
-    Raises Halt, in one line, if it cannot be told, or if two of them contradict each other.
+    Raises Halt, in one line, if they name none, or if two of them contradict each other.
     """
     queue, endpoint = addresses(queue_url, endpoint_url)
     try:
@@ -51,7 +51,7 @@ def find(queue_url: str, endpoint_url: str | None, region: str | None) -> Endpoi
         endpoint = endpoint or queue.origin()
         proxy = _proxy(endpoint)
         is_tls = "https" in (endpoint.scheme, proxy.scheme if proxy else "")
-        place = Endpoint(
+        found = Endpoint(
             url=endpoint,
             host=endpoint.host_port_subcomponent or "",
             region=_region(queue, region, aws, local=str(endpoint.host) in _LOOPBACK),
@@ -61,12 +61,12 @@ def find(queue_url: str, endpoint_url: str | None, region: str | None) -> Endpoi
         )
     except botocore.exceptions.BotoCoreError as error:
         raise Halt(f"the AWS settings of this machine cannot be used: {error}") from error
-    if place.credentials is None:
+    if found.credentials is None:
         raise Halt(
             "no AWS credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give this "
             "machine or function a role"
         )
-    return place
+    return found
 
 
 def addresses(queue_url: str, endpoint_url: str | None) -> tuple[URL, URL | None]:
