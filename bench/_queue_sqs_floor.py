@@ -11,7 +11,7 @@ import msgspec
 from _queue_sqs_client import Count, entries_of, from_tasks, main, messages_of
 from yarl import URL
 
-from penstock.sqs.http import Posts
+from penstock.http1 import Http1Client
 
 Send = Callable[[Sequence[Mapping[str, Any]]], Coroutine[Any, Any, None]]
 
@@ -28,7 +28,7 @@ async def sender(url: str) -> AsyncGenerator[Send]:
     names = "content-type;host;x-amz-date;x-amz-target"
     encode = msgspec.json.Encoder().encode
 
-    posts = Posts(URL(endpoint), proxy=None, tls=None, timeout_seconds=60)
+    client = Http1Client(URL(endpoint), tls=None, timeout_seconds=60)
 
     async def send(batch: Sequence[Mapping[str, Any]]) -> None:
         body = encode({"QueueUrl": url, "Entries": batch})
@@ -49,10 +49,10 @@ async def sender(url: str) -> AsyncGenerator[Send]:
             f"AWS4-HMAC-SHA256 Credential=bench/{scope}, SignedHeaders={names}, "
             f"Signature={signature}"
         )
-        await posts.post(headers, body)
+        await client.post(headers, body)
 
     yield send
-    posts.close()
+    client.close()
 
 
 async def floor(url: str, workload: str, count: Count) -> None:

@@ -24,7 +24,7 @@ async def penstock(url: str, workload: str, count: Count) -> None:
     async def lane() -> None:
         while not count.over():
             sent = await queue.send(
-                messages, group="g", before=lambda: math.inf, confirmed=confirmed
+                messages, group="g", deadline=lambda: math.inf, confirmed=confirmed
             )
             count.messages += len(sent.confirmed)
             count.calls += sent.batches

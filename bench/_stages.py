@@ -28,7 +28,6 @@ STAGES = {
     "read": (
         "source/directory.py",
         "source/nginx.py",
-        "source/nginx_many.py",
         "source/file_server.py",
     ),
     "strip": ("records/preamble.py",),
@@ -45,10 +44,8 @@ STAGES = {
         "sqs/batch.py",
         "sqs/errors.py",
         "sqs/limiter.py",
-        "sqs/http.py",
         "sqs/attributes.py",
         "sqs/endpoint.py",
-        "sqs/sign.py",
         "sqs/client.py",
     ),
     "journal, commit": ("ledger/ledger.py", "ledger/outcome.py"),
@@ -60,9 +57,9 @@ STAGES = {
 first. What is not here belongs to whoever called it. `frame` is the file server's own."""
 
 FALLBACKS = {
-    "read": ("penstock/source/http_plain.py", "penstock/source/http.py"),
+    "read": ("penstock/source/http.py",),
     "compress": ("gzip.py",),
-    "HTTP": ("aiohttp/", "penstock/serve/web.py"),
+    "HTTP": ("aiohttp/", "penstock/serve/web.py", "penstock/http1.py"),
     "Redis client": ("redis/",),
 }
 """Where no stage called: in callbacks, and in tasks and threads of a library's own."""

@@ -31,9 +31,8 @@ from penstock.model import Settled
 from penstock.ports import Source
 from penstock.source.candidates import Candidates
 from penstock.source.file_server import ServerSource
-from penstock.source.http import HttpSite, quoted
+from penstock.source.http import CONNECTIONS, HttpSite, quoted
 from penstock.source.nginx import NginxSource
-from penstock.source.nginx_many import CONNECTIONS
 
 _READ = 20_000
 _CLAIM = 500

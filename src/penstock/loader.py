@@ -159,7 +159,7 @@ class Loader:
             await note(earlier)
         if unsent:
             sent = await self.queue.send(
-                unsent, group=claim.id, before=lease.send_before, confirmed=confirmed
+                unsent, group=claim.id, deadline=lease.send_before, confirmed=confirmed
             )
             outcome.sent(sent)
 

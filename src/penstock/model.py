@@ -269,6 +269,18 @@ class QueueLimits:
     fifo: bool = False
 
 
+class Keys(NamedTuple):
+    """AWS credentials as they are now; `token` is empty where they are not temporary."""
+
+    access_key: str
+    secret_key: str
+    token: str
+
+    def __repr__(self) -> str:
+        """Show nothing: secrets never reach a log."""
+        return "Keys(…)"
+
+
 class QueueDepth(NamedTuple):
     """How many messages a queue holds, as SQS estimates it: to be received, received, delayed."""
 

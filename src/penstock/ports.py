@@ -85,18 +85,18 @@ class Queue(Protocol):
         messages: Sequence[Message],
         *,
         group: str,
-        before: Callable[[], float],
+        deadline: Callable[[], float],
         confirmed: Callable[[Sequence[Message]], Awaitable[None]],
     ) -> Sent:
         """Bring every message to an end: confirmed by SQS, or rejected by it for ever.
 
         Batches by count and bytes, sends batches concurrently, resends only what failed, as the
-        same objects. `group` is the message group on a FIFO queue. `before` is read before every
+        same objects. `group` is the message group on a FIFO queue. `deadline` is read before every
         call: the monotonic time in seconds after which nothing may be sent any more, because the
         lease would not cover it. `confirmed` is awaited after each receipt, before the next resend.
-        Raises Again when `before` has passed with messages left, Halt when SQS says that no resend
-        can help (queue gone, access denied); in both cases `confirmed` has been told of all that
-        SQS has confirmed. An error of `confirmed` itself is raised unchanged.
+        Raises Again when `deadline` has passed with messages left, Halt when SQS says that no
+        resend can help (queue gone, access denied); in both cases `confirmed` has had all that SQS
+        has confirmed. An error of `confirmed` itself is raised unchanged.
         """
         ...
 

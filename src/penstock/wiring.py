@@ -36,8 +36,8 @@ from penstock.source.directory import DirectorySource
 from penstock.sqs.packer import Packer
 
 if TYPE_CHECKING:
+    from penstock.model import Keys
     from penstock.sqs.queue import SqsQueue
-    from penstock.sqs.sign import Keys
 
 _REDIS_TIMEOUT_SECONDS = 5.0
 _FILE_SERVER_CONNECTIONS = 16
@@ -191,9 +191,8 @@ def _http_source(
 ) -> Source:
     # Here, because a worker with a directory does without aiohttp: 0.14 s of imports, and 10 MB.
     from penstock.source.file_server import WAIT_SECONDS, ServerSource  # noqa: PLC0415
-    from penstock.source.http import HttpSite  # noqa: PLC0415
+    from penstock.source.http import CONNECTIONS, HttpSite  # noqa: PLC0415
     from penstock.source.nginx import NginxSource  # noqa: PLC0415
-    from penstock.source.nginx_many import CONNECTIONS  # noqa: PLC0415
 
     source = settings.source
     found = tokens(source.token, source.token_file, "source.token")

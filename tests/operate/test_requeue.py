@@ -257,7 +257,7 @@ async def test_a_replay_taken_over_keeps_its_ids(fifo_box: Box) -> None:
             return None
 
         await parts.queue.send(
-            packer.rest(), group=claim.id, before=lambda: 1e18, confirmed=confirmed
+            packer.rest(), group=claim.id, deadline=lambda: 1e18, confirmed=confirmed
         )
         await parts.ledger.release(claim)
     await pass_over(box)

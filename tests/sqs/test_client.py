@@ -18,10 +18,11 @@ from hypothesis import strategies as st
 
 import penstock
 from penstock.errors import Again, Halt
-from penstock.sqs import sign as queue_sqs_sign
+from penstock.model import Keys
+from penstock.sqs import client
+from penstock.sqs.client import Signer
 from penstock.sqs.endpoint import find
 from penstock.sqs.queue import SqsQueue
-from penstock.sqs.sign import Keys, Signer
 from support.box import Box
 from support.messages import numbered, packed
 from support.sender import Clock, Sender, once
@@ -60,13 +61,13 @@ def test_signatures_are_botocores_own(
 def test_the_signing_key_is_derived_once_a_day(monkeypatch: pytest.MonkeyPatch) -> None:
     """Four HMACs a day and secret, one a call: at midnight and for new credentials again."""
     made: list[str] = []
-    plain = queue_sqs_sign._hmac
+    plain = client._hmac
 
     def counted(key: bytes, text: str) -> bytes:
         made.append(text)
         return plain(key, text)
 
-    monkeypatch.setattr(queue_sqs_sign, "_hmac", counted)
+    monkeypatch.setattr(client, "_hmac", counted)
     signer = Signer(region="eu-west-1", host="h", path="/")
     late = datetime(2026, 11, 23, 23, 59, 59, tzinfo=UTC)
     for now, secret, hmacs in (
@@ -121,8 +122,8 @@ def test_the_endpoint_is_the_queues_host_or_the_one_given(
     given: str | None, url: str, host: str
 ) -> None:
     """A queue's URL has a path of its own, an endpoint keeps the one it was given."""
-    place = find(URL, given, None)
-    assert (str(place.url), place.host, place.proxy) == (url, host, None)
+    found = find(URL, given, None)
+    assert (str(found.url), found.host, found.proxy) == (url, host, None)
 
 
 def test_aws_settings_are_found_as_by_every_aws_tool(
@@ -132,9 +133,9 @@ def test_aws_settings_are_found_as_by_every_aws_tool(
     assert aws is None
     monkeypatch.setenv("AWS_ENDPOINT_URL_SQS", "https://other.example")
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example:3128")
-    place = find(URL, None, None)
-    assert str(place.url) == "https://other.example"
-    assert str(place.proxy) == "http://proxy.example:3128"
+    found = find(URL, None, None)
+    assert str(found.url) == "https://other.example"
+    assert str(found.proxy) == "http://proxy.example:3128"
     assert find(URL, "https://localhost:1", None).proxy is None
 
 
@@ -362,7 +363,7 @@ async def test_a_call_to_a_dead_port_is_not_a_possible_repeat(sender: Sender) ->
     await sender.stub.__aexit__()
     limit = sender.clock() + 2
     with pytest.raises(Again):
-        await sender.send(packed(numbered(1)), before=lambda: limit)
+        await sender.send(packed(numbered(1)), deadline=lambda: limit)
     assert len(sender.clock.pauses) > 3
 
 

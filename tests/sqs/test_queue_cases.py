@@ -272,7 +272,7 @@ async def test_bad_group_ids(model: SqsModel, sender: Sender, case: dict[str, An
         assert_answers_as_recorded(got, case)
         with pytest.raises(ValueError, match="no message group"):
             await sender.queue.send(
-                packed(numbered(1)), group=bad, before=lambda: 0, confirmed=sender.tell
+                packed(numbered(1)), group=bad, deadline=lambda: 0, confirmed=sender.keep
             )
 
 
@@ -355,7 +355,7 @@ async def test_throttles(sender: Sender, case: dict[str, Any]) -> None:
     assert sender.copies() == once(messages)
     assert (sent.throttled, sent.possible_repeats) == (20, 0)
     assert sender.stub.fired[fault] == 20
-    assert sender.queue._gate.limit < 16
+    assert sender.queue._limiter.limit < 16
 
 
 @cases("kms-denied", "auth")
@@ -367,7 +367,7 @@ async def test_what_a_person_must_mend(sender: Sender, case: dict[str, Any]) -> 
         with pytest.raises(Halt, match=code):
             await sender.send(packed(numbered(3)))
         assert sender.stub.calls["SendMessageBatch"] == 1
-    assert sender.told == []
+    assert sender.confirmed == []
 
 
 @cases("timeout-after-accept")
@@ -403,7 +403,7 @@ async def test_a_wrong_md5(sender: Sender, case: dict[str, Any]) -> None:
     sender.stub.script("wrong_md5")
     messages = packed(numbered(2))
     sent = await sender.send(messages)
-    assert once(sender.told) == once(messages)
+    assert once(sender.confirmed) == once(messages)
     assert (sender.stub.fired["wrong_md5"], sent.possible_repeats) == (1, 1)
     sender.stub.script(*["wrong_md5"] * 3)
     with pytest.raises(Halt, match="MD5"):
@@ -417,7 +417,7 @@ async def test_an_id_that_the_reply_leaves_out(sender: Sender, case: dict[str, A
     sender.stub.script(Fault("missing_id", entries=(0, 1)))
     messages = packed(numbered(3))
     sent = await sender.send(messages)
-    assert once(sender.told) == once(messages)
+    assert once(sender.confirmed) == once(messages)
     assert (sent.batches, sent.possible_repeats) == (2, 2)
     assert "not confirmed" in case["must"]
 
@@ -428,7 +428,7 @@ async def test_an_id_that_was_not_sent(sender: Sender, case: dict[str, Any]) -> 
     sender.stub.script("unknown_id")
     with pytest.raises(Halt, match="not sent"):
         await sender.send(packed(numbered(3)))
-    assert sender.told == []
+    assert sender.confirmed == []
     assert "claim keeps" in case["must"]
 
 

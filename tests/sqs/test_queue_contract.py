@@ -110,7 +110,7 @@ class Opened(NamedTuple):
             pass
 
         return await self.queue.send(
-            messages, group="g", before=lambda: math.inf, confirmed=confirmed
+            messages, group="g", deadline=lambda: math.inf, confirmed=confirmed
         )
 
     def received(self) -> dict[str, list[Any]]:

@@ -10,7 +10,7 @@ from botocore.retries.standard import ThrottledRetryableChecker
 
 from penstock.errors import Again, Halt
 from penstock.model import Message
-from penstock.sqs import errors as queue_sqs_errors
+from penstock.sqs import errors
 from penstock.sqs.errors import Kind, kind_of_call, remedy_of
 from support.messages import numbered, packed
 from support.sender import Clock, Sender, once
@@ -22,7 +22,7 @@ async def test_every_message_is_confirmed_and_told_once(sender: Sender) -> None:
     messages = packed(numbered(25))
     sent = await sender.send(messages)
     assert sorted(message.index for message in sent.confirmed) == list(range(25))
-    assert once(sender.told) == once(messages) == sender.copies()
+    assert once(sender.confirmed) == once(messages) == sender.copies()
     assert (sent.batches, sent.possible_repeats, sent.rejected) == (3, 0, [])
 
 
@@ -68,7 +68,7 @@ async def test_a_transient_fault_loses_nothing(sender: Sender, fault: Fault, rep
     sender.stub.script(fault)
     sent = await sender.send(messages)
     assert sender.stub.fired[fault.name] == 1
-    assert once(sent.confirmed) == once(messages) == once(sender.told)
+    assert once(sent.confirmed) == once(messages) == once(sender.confirmed)
     copies = sender.copies()
     assert copies.keys() == once(messages).keys()
     assert copies.total() - 3 <= sent.possible_repeats
@@ -114,8 +114,8 @@ async def test_what_no_resend_can_mend_halts(sender: Sender, code: str, remedy: 
     sender.stub.script(None, Fault("error", status=400, code=code))
     with pytest.raises(Halt, match=f"{code}.*; .*{remedy}"):
         await sender.send(messages)
-    assert once(sender.told) == sender.copies()
-    assert len(sender.told) == 10
+    assert once(sender.confirmed) == sender.copies()
+    assert len(sender.confirmed) == 10
 
 
 async def test_a_halt_keeps_the_receipts_of_its_own_reply(sender: Sender) -> None:
@@ -124,7 +124,7 @@ async def test_a_halt_keeps_the_receipts_of_its_own_reply(sender: Sender) -> Non
     sender.stub.script(Fault("fail_receiver", entries=(1,), code="KmsAccessDenied"))
     with pytest.raises(Halt, match="KmsAccessDenied"):
         await sender.send(messages)
-    assert once(sender.told) == once([messages[0], messages[2]]) == sender.copies()
+    assert once(sender.confirmed) == once([messages[0], messages[2]]) == sender.copies()
 
 
 async def test_a_deleted_queue_halts(sender: Sender) -> None:
@@ -140,7 +140,7 @@ async def test_a_reply_about_other_entries_proves_nothing(sender: Sender, fault:
     sender.stub.script(fault)
     with pytest.raises(Halt, match="entry"):
         await sender.send(packed(numbered(2)))
-    assert sender.told == []
+    assert sender.confirmed == []
 
 
 async def test_a_server_that_changes_bodies_is_not_fed_for_ever(sender: Sender) -> None:
@@ -156,11 +156,11 @@ async def test_nothing_is_sent_after_the_lease(sender: Sender) -> None:
     sender.stub.script(*["throttle"] * 1_000)
     limit = sender.clock() + 30
     with pytest.raises(Again, match="lease"):
-        await sender.send(packed(numbered(1)), before=lambda: limit)
+        await sender.send(packed(numbered(1)), deadline=lambda: limit)
     calls = sender.stub.calls["SendMessageBatch"]
     assert sender.clock() == pytest.approx(limit)
     with pytest.raises(Again):
-        await sender.send(packed(numbered(1)), before=lambda: limit)
+        await sender.send(packed(numbered(1)), deadline=lambda: limit)
     assert sender.stub.calls["SendMessageBatch"] == calls
 
 
@@ -222,12 +222,12 @@ async def test_fifo_counts_a_resend_past_the_window(sender: Sender) -> None:
 
 async def test_concurrency_halves_when_throttled_and_grows_back(sender: Sender) -> None:
     """A round of throttles halves the calls in flight once, not once each."""
-    gate = sender.queue._gate
+    limiter = sender.queue._limiter
     sender.stub.script(*["throttle"] * 16)
     await sender.send(packed(numbered(160)))
-    assert 8 <= gate.limit < 16
+    assert 8 <= limiter.limit < 16
     await sender.send(packed(numbered(2_000)))
-    assert gate.limit == 16
+    assert limiter.limit == 16
 
 
 async def test_a_large_claim_keeps_all_connections_busy(sender: Sender) -> None:
@@ -302,7 +302,7 @@ def test_the_table_knows_what_botocore_knows() -> None:
     """Every error that AWS models for the call, and every throttle botocore knows, has its kind."""
     model: Any = botocore.session.Session().get_service_model("sqs")
     modelled = {str(shape.name) for shape in model.operation_model("SendMessageBatch").error_shapes}
-    assert {code for code in modelled if code not in queue_sqs_errors._KIND_OF} == set()
+    assert {code for code in modelled if code not in errors._KIND_OF} == set()
     halting = modelled - {"RequestThrottled", "KmsThrottled", "BatchRequestTooLong"}
     assert {kind_of_call(code, 400) for code in halting} == {Kind.HALT}
     throttles = set(ThrottledRetryableChecker._THROTTLED_ERROR_CODES)

@@ -52,7 +52,7 @@ def test_no_script_of_faults_loses_a_message(
             await sender.queue.close()
         copies = sender.copies(queue)
         rejected = {reject.message.id for reject in sent.rejected}
-        assert once(sent.confirmed) == once(sender.told)
+        assert once(sent.confirmed) == once(sender.confirmed)
         assert once(sent.confirmed) + Counter(rejected) == once(messages)
         assert copies.keys() >= once(sent.confirmed).keys()
         repeats = sum((copies - once(messages)).values())
@@ -97,7 +97,7 @@ async def test_a_minute_of_storm(name: str, record_property: Callable[[str, obje
                 names = [f"{number}-{claims}.json"]
                 messages = packed(numbered(CLAIM_MESSAGES, 200), names=names)
                 sent = await queue.send(
-                    messages, group=names[0], before=lambda: math.inf, confirmed=confirmed
+                    messages, group=names[0], deadline=lambda: math.inf, confirmed=confirmed
                 )
                 assert once(sent.confirmed) == once(messages)
                 counted.update(

@@ -4,9 +4,8 @@ from pathlib import Path
 
 from penstock.embedded.nginx import EmbeddedNginx
 from penstock.settings.spool_place import Nginx, spool_place
-from penstock.source.http import HttpSite
+from penstock.source.http import CONNECTIONS, HttpSite
 from penstock.source.nginx import NginxSource
-from penstock.source.nginx_many import CONNECTIONS
 
 
 def nginx_over(root: Path) -> EmbeddedNginx:

@@ -29,12 +29,12 @@ class Clock:
 
 
 class Sender:
-    """A queue at the stub, and what it has told of."""
+    """A queue at the stub, and what it has confirmed."""
 
     def __init__(self, stub: SqsStub, clock: Clock) -> None:
         self.stub = stub
         self.clock = clock
-        self.told: list[Message] = []
+        self.confirmed: list[Message] = []
         self.queue: SqsQueue = None  # type: ignore[assignment]
 
     async def open(self, name: str = "q", **settings: object) -> SqsQueue:
@@ -54,17 +54,17 @@ class Sender:
     async def send(
         self,
         messages: Sequence[Message],
-        before: Callable[[], float] = lambda: math.inf,
+        deadline: Callable[[], float] = lambda: math.inf,
         confirmed: Callable[[Sequence[Message]], Awaitable[None]] | None = None,
     ) -> Sent:
         """Send with the defaults of a test."""
         return await self.queue.send(
-            messages, group="g", before=before, confirmed=confirmed or self.tell
+            messages, group="g", deadline=deadline, confirmed=confirmed or self.keep
         )
 
-    async def tell(self, messages: Sequence[Message]) -> None:
+    async def keep(self, messages: Sequence[Message]) -> None:
         """Keep what was confirmed."""
-        self.told += messages
+        self.confirmed += messages
 
     def copies(self, name: str = "q") -> Counter[str]:
         """Count what the queue holds, by message id."""

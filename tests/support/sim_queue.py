@@ -90,7 +90,7 @@ class ScriptedQueue:
         messages: Sequence[Message],
         *,
         group: str,
-        before: Callable[[], float],
+        deadline: Callable[[], float],
         confirmed: Callable[[Sequence[Message]], Awaitable[None]],
     ) -> Sent:
         """See `Queue.send`."""
@@ -102,7 +102,7 @@ class ScriptedQueue:
         todo = [list(messages[i : i + 3]) for i in range(0, len(messages), 3)]
         while todo:
             batch = todo.pop(0)
-            if self._process.loop.now >= before():
+            if self._process.loop.now >= deadline():
                 raise Again("the lease leaves no time")
             run.repeats += sum(message.index in run.unknown for message in batch)
             if again := await self._call(run, batch, group):

@@ -15,8 +15,8 @@ import aiohttp
 
 from penstock.embedded.process import EmbeddedProcess, is_answered, reserve
 from penstock.errors import Again, Halt
+from penstock.model import Keys
 from penstock.settings.schema import QueueSettings
-from penstock.sqs.sign import Keys
 
 
 class EmbeddedSqs(EmbeddedProcess):

@@ -16,14 +16,13 @@ from penstock.errors import Again, PenstockError
 from penstock.ledger.ledger import Ledger
 from penstock.ledger.overview import Overview
 from penstock.ledger.reads import HeldClaim
-from penstock.model import QueueDepth
+from penstock.model import Keys, QueueDepth
 from penstock.operate.health import verdicts
 from penstock.operate.snapshot import RATES, STOPPED, SeenWorker, Snapshot
 from penstock.operate.spool_view import SpoolState, SpoolWatch, view
 from penstock.settings.schema import EMBEDDED, EMBEDDED_QUEUE, QueueSettings, Settings
 from penstock.settings.secrets import without_password
 from penstock.settings.spool_place import spool_name
-from penstock.sqs.sign import Keys
 
 _RATE_SECONDS = 10.0  # a live rate is over the samples of so long
 _QUEUE_SECONDS = 10.0  # between two questions to SQS: they cost money and change slowly

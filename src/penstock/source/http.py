@@ -12,15 +12,22 @@ a connection broke: a server may close a connection that lay idle just when we u
 import asyncio
 import ssl
 import zlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
+from typing import Any, TypeVar
 from urllib.parse import quote, unquote, urlsplit
 
 import aiohttp
 from yarl import URL
 
 from penstock.errors import Again, Halt
+from penstock.http1 import Admit, Http1Client, Reply
 from penstock.loopback import is_loopback
-from penstock.source.http_plain import Admit, PlainGets, Reply
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+CONNECTIONS = 32
+"""Calls to nginx in flight at once, as a claim is hundreds of files; more is no faster."""
 
 _UNIX = "http+unix"
 _TLS_OR_NOT = " ssl:default"  # aiohttp's word for an address, over plain HTTP as well
@@ -58,7 +65,7 @@ class HttpSite:
         self._timeout_seconds = timeout_seconds
         self._connections = connections
         self._opened: aiohttp.ClientSession | None = None
-        self._plain: PlainGets | None = None
+        self._plain: Http1Client | None = None
 
     @property
     def is_local(self) -> bool:
@@ -125,12 +132,13 @@ class HttpSite:
         `call`, with the place of a path among `paths` and the header fields; it may be asked twice
         for one. Raises Again or Halt, for the first path, where there is no reply at all.
         """
-        plain = self._plain_gets()
+        plain = self._plain_client()
         if plain is not None:
             above = f"{self._url.raw_path.rstrip('/')}/"
             try:
                 replies = await plain.get(
                     [above + path for path in paths],
+                    {"Host": self._url.host_port_subcomponent or "", **self._headers},
                     takes=takes,
                     body_bytes_max=body_bytes_max,
                     admit=admit,
@@ -149,21 +157,16 @@ class HttpSite:
         )
         return (reply,)
 
-    def _plain_gets(self) -> PlainGets | None:
+    def _plain_client(self) -> Http1Client | None:
         """Return the connections for simple replies; None where `call` has to see to it."""
         written = "".join(self._headers.values())
-        if not (self._url.host and self._url.port and written.isascii() and written.isprintable()):
+        if self._socket or not (self._url.port and written.isascii() and written.isprintable()):
             return None
-        if self._plain is None and not self._socket:
-            default = {"http": 80, "https": 443}[self._url.scheme]
-            host = self._url.host_subcomponent or ""
-            named = host if self._url.port == default else f"{host}:{self._url.port}"
+        if self._plain is None:
             secure = self._url.scheme == "https"
-            self._plain = PlainGets(
-                self._url.host,
-                self._url.port,
+            self._plain = Http1Client(
+                self._url,
                 tls=(self._tls or ssl.create_default_context()) if secure else None,
-                fields={"Host": named, "Accept": "*/*", **self._headers},
                 timeout_seconds=self._timeout_seconds,
             )
         return self._plain
@@ -202,6 +205,29 @@ class HttpSite:
             self._plain.close()
         if self._opened is not None:
             await self._opened.close()
+
+
+async def in_lanes(lanes: int, lane: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run a lane several times at once; the first error ends them all, and is raised."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(lanes):
+                group.create_task(lane())
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None
+
+
+async def each(items: Sequence[T], do: Callable[[T], Awaitable[R]]) -> list[R]:
+    """Return what `do` returns for each item, in their order. Raises what it raises."""
+    done: dict[int, R] = {}
+    waiting = iter(range(len(items)))
+
+    async def lane() -> None:
+        for index in waiting:
+            done[index] = await do(items[index])
+
+    await in_lanes(min(CONNECTIONS, len(items)), lane)
+    return [done[index] for index in range(len(items))]
 
 
 def content_length(headers: Mapping[str, str]) -> int | None:

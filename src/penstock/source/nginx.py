@@ -1,8 +1,8 @@
 """The spool behind plain nginx, set up by deploy/nginx.conf.
 
-    GET /spool/         the listing of the whole directory, as JSON (source_nginx_listing.py)
+    GET /spool/         the listing of the whole directory, as JSON (nginx_listing.py)
     GET /spool/NAME     one file; many at once, over connections that stay
-    … /dav/…            out of the spool (source_nginx_dav.py)
+    … /dav/…            out of the spool (nginx_dav.py)
 
 Each listing costs nginx and us what the whole directory costs: good to about 100,000 files. Beyond
 that, Penstock's own file server answers with pages.
@@ -17,13 +17,13 @@ from typing import Literal
 
 from penstock import file_names, telemetry
 from penstock.errors import Halt
+from penstock.http1 import Reply
 from penstock.model import FileRead, ListedFile, Page, Unread
 from penstock.ports import Moved
 from penstock.source import nginx_listing as listings
-from penstock.source.http import HttpSite, Reply, content_length
+from penstock.source.http import CONNECTIONS, HttpSite, content_length, each, in_lanes
 from penstock.source.nginx_backlog import Backlog
 from penstock.source.nginx_dav import Dav, path_of
-from penstock.source.nginx_many import CONNECTIONS, each, in_lanes
 from penstock.source.settling import Settling
 
 _ENTRIES_WARNED = 100_000

@@ -15,10 +15,10 @@ from http import HTTPStatus
 
 from penstock import file_names
 from penstock.errors import Halt
+from penstock.http1 import Reply
 from penstock.ports import Moved
 from penstock.source import nginx_listing as listings
-from penstock.source.http import HttpSite, Reply, content_length
-from penstock.source.nginx_many import each
+from penstock.source.http import HttpSite, content_length, each
 
 _FOLDER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _DIGITS = [re.compile(part) for part in file_names.HOUR_FOLDER.split("/")]

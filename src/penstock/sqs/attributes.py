@@ -4,11 +4,11 @@ import msgspec
 
 from penstock import telemetry
 from penstock.errors import Again, Halt
+from penstock.http1 import NoReplyError, NotSentError
 from penstock.model import QueueDepth, QueueLimits
 from penstock.sqs.batch import error_of
 from penstock.sqs.client import SqsClient
 from penstock.sqs.errors import Kind, kind_of_call, remedy_of
-from penstock.sqs.http import NoReplyError, NotSentError
 
 _HTTP_OK = 200
 
@@ -17,12 +17,12 @@ class _Attributes(msgspec.Struct, rename="pascal"):
     attributes: dict[str, str] = {}
 
 
-async def read_limits(wire: SqsClient, url: str) -> QueueLimits:
+async def read_limits(client: SqsClient, url: str) -> QueueLimits:
     """Ask for the queue's attributes, once, and log what it is.
 
     Raises Again if the queue cannot be reached, Halt if it does not exist or refuses us.
     """
-    attributes = await _read(wire, url)
+    attributes = await _read(client, url)
     limits = QueueLimits(
         message_bytes_max=int(attributes.get("MaximumMessageSize", "1048576")),
         fifo=attributes.get("FifoQueue") == "true",
@@ -39,9 +39,9 @@ async def read_limits(wire: SqsClient, url: str) -> QueueLimits:
     return limits
 
 
-async def read_depth(wire: SqsClient, url: str) -> QueueDepth:
+async def read_depth(client: SqsClient, url: str) -> QueueDepth:
     """Ask how many messages the queue holds, as SQS estimates it. Raises as `read_limits` does."""
-    attributes = await _read(wire, url)
+    attributes = await _read(client, url)
 
     def count(suffix: str) -> int:
         return int(attributes.get(f"ApproximateNumberOfMessages{suffix}", "0"))
@@ -49,11 +49,11 @@ async def read_depth(wire: SqsClient, url: str) -> QueueDepth:
     return QueueDepth(count(""), count("NotVisible"), count("Delayed"))
 
 
-async def _read(wire: SqsClient, url: str) -> dict[str, str]:
+async def _read(client: SqsClient, url: str) -> dict[str, str]:
     # All, because a standard queue answers an error to a question for FifoQueue.
     ask = msgspec.json.encode({"QueueUrl": url, "AttributeNames": ["All"]})
     try:
-        reply = await wire.call("GetQueueAttributes", ask)
+        reply = await client.call("GetQueueAttributes", ask)
     except (NotSentError, NoReplyError) as error:
         raise Again(f"cannot reach the queue {url}: {error}") from error
     if reply.status != _HTTP_OK:

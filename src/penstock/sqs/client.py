@@ -1,25 +1,87 @@
-"""One call to SQS, signed: as whom and where, and when the credentials are asked for anew.
+"""One call to SQS, signed with Signature Version 4, and when the credentials are refreshed.
 
 No retry happens here or below: a blind resend after a timeout is a duplicate on a standard queue.
 """
 
 import asyncio
+import hashlib
+import hmac
 import math
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, NamedTuple
 
 import botocore.exceptions
 
 from penstock.errors import Halt
+from penstock.http1 import Http1Client
+from penstock.model import Keys
 from penstock.sqs.endpoint import find
-from penstock.sqs.http import Posts, Reply
-from penstock.sqs.sign import Keys, Signer
 
+_CONTENT_TYPE: Final = "application/x-amz-json-1.0"
 # How long credentials are used without asking botocore again. It refreshes temporary ones from 15
 # minutes before they expire (botocore.credentials.RefreshableCredentials).
 _KEYS_SECONDS_MAX: Final = 60.0
+
+
+def _hmac(key: bytes, text: str) -> bytes:
+    return hmac.digest(key, text.encode(), "sha256")
+
+
+class Signer:
+    """Signs requests to one endpoint. `host` is the Host header, `path` the URL's path.
+
+    botocore's signer canonicalises any request: 0.15 ms a call. Here the headers are known and the
+    derived key is kept for its day: 0.04 ms. A test signs with both and compares. Source of the
+    procedure: "Create a signed AWS API request" in the AWS IAM user guide.
+    """
+
+    def __init__(self, *, region: str, host: str, path: str) -> None:
+        self._region = region
+        self._host = host
+        self._path = path
+        self._derived_for: tuple[str, str] = ("", "")
+        self._derived = b""
+
+    def headers(self, *, target: str, body: bytes, keys: Keys, now: datetime) -> dict[str, str]:
+        """Return all headers of the request; `now` is in UTC, `target` the X-Amz-Target."""
+        stamp = now.strftime("%Y%m%dT%H%M%SZ")
+        headers = {"content-type": _CONTENT_TYPE, "host": self._host, "x-amz-date": stamp}
+        if keys.token:
+            headers["x-amz-security-token"] = keys.token
+        headers["x-amz-target"] = target
+        # The names are in alphabetical order already, as the canonical form wants them.
+        signed = ";".join(headers)
+        lines = "".join([f"{name}:{value}\n" for name, value in headers.items()])
+        digest = hashlib.sha256(body).hexdigest()
+        request = f"POST\n{self._path}\n\n{lines}\n{signed}\n{digest}"
+        scope = f"{stamp[:8]}/{self._region}/sqs/aws4_request"
+        request_digest = hashlib.sha256(request.encode()).hexdigest()
+        text = f"AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{request_digest}"
+        signature = _hmac(self._key(stamp[:8], keys.secret_key), text).hex()
+        headers["authorization"] = (
+            f"AWS4-HMAC-SHA256 Credential={keys.access_key}/{scope}, "
+            f"SignedHeaders={signed}, Signature={signature}"
+        )
+        return headers
+
+    def _key(self, day: str, secret_key: str) -> bytes:
+        """Return the key derived for a day, made once per day and secret."""
+        if self._derived_for != (day, secret_key):
+            key = _hmac(b"AWS4" + secret_key.encode(), day)
+            for part in (self._region, "sqs", "aws4_request"):
+                key = _hmac(key, part)
+            self._derived_for, self._derived = (day, secret_key), key
+        return self._derived
+
+
+class SqsReply(NamedTuple):
+    """What SQS answered, whatever the status; `query_error` is the x-amzn-query-error header."""
+
+    status: int
+    query_error: str
+    body: bytes
 
 
 class SqsClient:
@@ -51,7 +113,7 @@ class SqsClient:
         self._keys: Keys | None = None
         self._keys_until = -math.inf
         self._keys_lock = asyncio.Lock()
-        self._posts: Posts | None = None
+        self._http: Http1Client | None = None
 
     async def open(self) -> None:
         """Find endpoint, region and credentials; no call is made yet.
@@ -59,15 +121,17 @@ class SqsClient:
         Raises Halt if there are none, or none that can work.
         """
         # botocore reads files and may ask the instance metadata service: not on the event loop.
-        place = await asyncio.to_thread(
+        endpoint = await asyncio.to_thread(
             find, self._queue_url, self._endpoint_url, self._region, self._given_keys
         )
-        self._place = place
-        self._signer = Signer(region=place.region, host=place.host, path=place.url.raw_path)
-        self._posts = Posts(
-            place.url,
-            proxy=place.proxy,
-            tls=place.tls,
+        self._credentials = endpoint.credentials
+        self._signer = Signer(
+            region=endpoint.region, host=endpoint.host, path=endpoint.url.raw_path
+        )
+        self._http = Http1Client(
+            endpoint.url,
+            proxy=endpoint.proxy,
+            tls=endpoint.tls,
             timeout_seconds=self._timeout_seconds,
             monotonic=self._monotonic,
         )
@@ -83,7 +147,7 @@ class SqsClient:
             if self._monotonic() < self._keys_until:
                 return
             try:
-                frozen = await asyncio.to_thread(self._place.credentials.get_frozen_credentials)
+                frozen = await asyncio.to_thread(self._credentials.get_frozen_credentials)
             except botocore.exceptions.BotoCoreError as error:
                 raise Halt(f"cannot refresh the AWS credentials: {error}") from error
             keys = Keys(frozen.access_key, frozen.secret_key, frozen.token or "")
@@ -95,19 +159,20 @@ class SqsClient:
             self._keys = keys
             self._keys_until = self._monotonic() + _KEYS_SECONDS_MAX
 
-    async def call(self, target: str, body: bytes) -> Reply:
+    async def call(self, target: str, body: bytes) -> SqsReply:
         """POST one request and read its whole reply; `target` is the SQS action's name.
 
         Raises NotSentError or NoReplyError.
         """
-        if self._posts is None or self._keys is None:
+        if self._http is None or self._keys is None:
             raise RuntimeError("call before open and refresh")
         fields = self._signer.headers(
             target=f"AmazonSQS.{target}", body=body, keys=self._keys, now=self._utc_now()
         )
-        return await self._posts.post(fields, body)
+        reply = await self._http.post(fields, body)
+        return SqsReply(reply.status, reply.headers.get("X-Amzn-Query-Error", ""), reply.body)
 
     def close(self) -> None:
         """Close all connections."""
-        if self._posts is not None:
-            self._posts.close()
+        if self._http is not None:
+            self._http.close()

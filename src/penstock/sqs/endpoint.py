@@ -16,7 +16,7 @@ from yarl import URL
 
 from penstock.errors import Halt
 from penstock.loopback import is_loopback
-from penstock.sqs.sign import Keys
+from penstock.model import Keys
 
 # sqs.eu-west-1.amazonaws.com, vpce-1.sqs.eu-west-1.vpce.amazonaws.com, sqs.eu-west-1.api.aws, and
 # the older eu-west-1.queue.amazonaws.com.
@@ -43,9 +43,9 @@ class Endpoint(NamedTuple):
 def find(
     queue_url: str, endpoint_url: str | None, region: str | None, keys: Keys | None = None
 ) -> Endpoint:
-    """Return the place of a queue; the arguments win over what AWS's own settings say.
+    """Return the endpoint of a queue; the arguments win over AWS's own settings.
 
-    Raises Halt, in one line, if it cannot be told, or if two of them contradict each other.
+    Raises Halt, in one line, if they name none, or if two of them contradict each other.
     """
     queue, endpoint = addresses(queue_url, endpoint_url)
     try:
@@ -55,7 +55,7 @@ def find(
         endpoint = endpoint or queue.origin()
         proxy = _proxy(endpoint)
         is_tls = "https" in (endpoint.scheme, proxy.scheme if proxy else "")
-        place = Endpoint(
+        found = Endpoint(
             url=endpoint,
             host=endpoint.host_port_subcomponent or "",
             region=_region(queue, region, aws, local=is_loopback(str(endpoint.host))),
@@ -67,12 +67,12 @@ def find(
         )
     except botocore.exceptions.BotoCoreError as error:
         raise Halt(f"the AWS settings of this machine cannot be used: {error}") from error
-    if place.credentials is None:
+    if found.credentials is None:
         raise Halt(
             "no AWS credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give this "
             "machine or function a role"
         )
-    return place
+    return found
 
 
 def addresses(queue_url: str, endpoint_url: str | None) -> tuple[URL, URL | None]:

@@ -28,14 +28,14 @@ class ConcurrencyLimiter:
         return int(self._limit)
 
     async def enter(self) -> int:
-        """Wait for a place; return the ticket that `leave` takes. Safe to cancel."""
+        """Wait for a slot; return the ticket that `leave` takes. Safe to cancel."""
         while self._inside >= self.limit:
-            place = asyncio.get_running_loop().create_future()
-            self._waiting.append(place)
+            slot = asyncio.get_running_loop().create_future()
+            self._waiting.append(slot)
             try:
-                await place
+                await slot
             except asyncio.CancelledError:
-                # It may have been woken and cancelled in one step: then the place is another's.
+                # It may have been woken and cancelled in one step: another call gets its slot.
                 self._wake()
                 raise
         self._inside += 1
@@ -43,7 +43,7 @@ class ConcurrencyLimiter:
         return self._entered
 
     def leave(self, ticket: int, *, throttled: bool) -> None:
-        """Give the place back and say whether SQS throttled the call.
+        """Give the slot back and say whether SQS throttled the call.
 
         Calls that were in flight when the limit was halved answer the old limit: their throttles
         do not halve it again.
@@ -59,7 +59,7 @@ class ConcurrencyLimiter:
     def _wake(self) -> None:
         free = self.limit - self._inside
         while free > 0 and self._waiting:
-            place = self._waiting.popleft()
-            if not place.done():
-                place.set_result(None)
+            slot = self._waiting.popleft()
+            if not slot.done():
+                slot.set_result(None)
                 free -= 1

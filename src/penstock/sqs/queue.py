@@ -1,18 +1,19 @@
-"""From messages to SQS's receipts: SendMessageBatch, entry by entry. Implements `edges.Queue`.
+"""From messages to SQS's receipts: SendMessageBatch, entry by entry. Implements `ports.Queue`.
 
     messages ─▶ batches ─▶ call ─┬─ confirmed ─▶ `confirmed`
                   ▲              ├─ rejected
                   └── pause ◀────┴─ again, unknown, split          (halt: everything stops)
 
-This is the only place that sends anything to SQS twice. On a standard queue each resend after an
-outcome that stayed unknown can be a repeat; it is counted.
+No other code sends anything to SQS twice. On a standard queue, a resend after an unknown outcome
+can be a repeat; this module counts them.
 
-    queue_sqs_batch.py   from messages to a request, from a reply to what became of each
-    queue_sqs_errors.py  what SQS's codes mean
-    queue_sqs_gate.py    how many calls at a time
-    queue_sqs_limits.py  what the queue is and takes
-    queue_sqs_wire.py    one call, signed: queue_sqs_place.py (where, as whom), queue_sqs_sign.py
-    queue_sqs_http.py    its connections
+    packer.py      from records to messages, before this
+    batch.py       from messages to a request, from a reply to the outcome of each message
+    errors.py      what SQS's error codes mean
+    limiter.py     how many calls at a time
+    attributes.py  what the queue is and what it accepts
+    client.py      one call, signed        endpoint.py  where to, with which credentials
+    ../http1.py    the connections
 """
 
 import asyncio
@@ -28,13 +29,12 @@ from typing import Final
 
 from penstock import telemetry
 from penstock.errors import Again, Halt
-from penstock.model import Message, MessageReject, QueueDepth, QueueLimits, Sent
+from penstock.http1 import NoReplyError, NotSentError
+from penstock.model import Keys, Message, MessageReject, QueueDepth, QueueLimits, Sent
 from penstock.sqs.attributes import read_depth, read_limits
 from penstock.sqs.batch import BatchOutcome, batches, outcome_of, request_body
 from penstock.sqs.client import SqsClient
-from penstock.sqs.http import NoReplyError, NotSentError
 from penstock.sqs.limiter import ConcurrencyLimiter
-from penstock.sqs.sign import Keys
 
 # Full jitter: each pause is uniform between 0 and min(5 s, 0.1 s * 2^tries). Source: "Exponential
 # Backoff And Jitter", AWS Architecture Blog. 5 s is small beside a lease of 60 s.
@@ -60,8 +60,8 @@ class _Run:
     """One call of `send` while it lasts: what became of its messages, shared by its batches."""
 
     group: str | None
-    before: Callable[[], float]
-    told: Callable[[Sequence[Message]], Awaitable[None]]
+    deadline: Callable[[], float]
+    on_confirmed: Callable[[Sequence[Message]], Awaitable[None]]
     confirmed: list[Message] = field(default_factory=list[Message])
     rejected: list[MessageReject] = field(default_factory=list[MessageReject])
     batches: int = 0
@@ -77,7 +77,7 @@ class SqsQueue:
     """One SQS queue, standard or FIFO, at AWS or any server that speaks its JSON protocol.
 
     Calls are signed with `keys`, or else as AWS's own settings say. `connections` bounds those in
-    flight, of which no more than 16 are above 128 KiB, and `timeout_seconds` one call: `before`
+    flight, of which no more than 16 are above 128 KiB, and `timeout_seconds` one call: `deadline`
     must leave that much of the lease. The rest is for tests.
     """
 
@@ -95,7 +95,7 @@ class SqsQueue:
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
         self._url = url
-        self._wire = SqsClient(
+        self._client = SqsClient(
             url,
             endpoint_url=endpoint_url,
             region=region,
@@ -103,7 +103,7 @@ class SqsQueue:
             timeout_seconds=timeout_seconds,
             monotonic=monotonic,
         )
-        self._gate = ConcurrencyLimiter(connections)
+        self._limiter = ConcurrencyLimiter(connections)
         self._large = asyncio.Semaphore(_LARGE_IN_FLIGHT_MAX)
         self._monotonic = monotonic
         self._sleep = sleep
@@ -115,37 +115,37 @@ class SqsQueue:
     async def open(self) -> QueueLimits:
         """Read the queue's attributes: its kind and its own limit for one message."""
         try:
-            await self._wire.open()
-            await self._wire.refresh()
-            self._limits = await read_limits(self._wire, self._url)
+            await self._client.open()
+            await self._client.refresh()
+            self._limits = await read_limits(self._client, self._url)
         except BaseException:
-            self._wire.close()
+            self._client.close()
             raise
         return self._limits
 
     async def depth(self) -> QueueDepth:
         """Return how many messages the queue holds. Raises as `open` does."""
-        await self._wire.refresh()
-        return await read_depth(self._wire, self._url)
+        await self._client.refresh()
+        return await read_depth(self._client, self._url)
 
     async def close(self) -> None:
         """Close all connections."""
-        self._wire.close()
+        self._client.close()
 
     async def send(
         self,
         messages: Sequence[Message],
         *,
         group: str,
-        before: Callable[[], float],
+        deadline: Callable[[], float],
         confirmed: Callable[[Sequence[Message]], Awaitable[None]],
     ) -> Sent:
-        """Bring every message to an end; see `edges.Queue.send`."""
+        """Bring every message to an end; see `ports.Queue.send`."""
         if self._limits is None:
             raise RuntimeError("the queue is not open")
         if not _GROUP.fullmatch(group):
             raise ValueError(f"{group!r} is no message group: 1-128 letters, digits, punctuation")
-        run = _Run(group if self._limits.fifo else None, before, confirmed)
+        run = _Run(group if self._limits.fifo else None, deadline, confirmed)
         deliveries = [self._deliver(run, batch) for batch in batches(messages, self._limits)]
         await asyncio.gather(*deliveries)
         if run.failure is not None:
@@ -161,8 +161,8 @@ class SqsQueue:
     async def _deliver(self, run: _Run, batch: list[Message]) -> None:
         """Send one batch until nothing is left of it, or until the run has failed.
 
-        A failure stops the other batches between their calls, never in one: what SQS has
-        confirmed is told before anything is raised.
+        A failure stops the other batches between their calls, never during one: `confirmed` gets
+        all that SQS has confirmed before anything is raised.
         """
         todo, tries = [batch], 0
         while todo and run.failure is None:
@@ -170,7 +170,7 @@ class SqsQueue:
                 messages = todo.pop()
                 is_large = sum(message.size_bytes for message in messages) > _LARGE_BYTES
                 async with self._large if is_large else contextlib.nullcontext():
-                    outcome = await self._call_and_tell(run, messages)
+                    outcome = await self._call_and_confirm(run, messages)
             except Exception as error:  # noqa: BLE001 - raised by `send`, after the other batches
                 run.failure = run.failure or error
                 return
@@ -184,13 +184,13 @@ class SqsQueue:
                 self._report(outcome.cause, tries)
                 await self._pause(run, tries)
 
-    async def _call_and_tell(self, run: _Run, batch: Sequence[Message]) -> BatchOutcome:
-        """Make one call, unless the run has failed, and tell of its receipts.
+    async def _call_and_confirm(self, run: _Run, batch: Sequence[Message]) -> BatchOutcome:
+        """Make one call, unless the run has failed, and pass its receipts on.
 
-        The place is kept until they are told of: what a worker's death can repeat is what its
-        places hold, however long telling takes.
+        Keep the slot until the receipts are journaled: the number of slots then bounds what a
+        worker's death can repeat.
         """
-        ticket = await self._gate.enter()
+        ticket = await self._limiter.enter()
         throttled = False
         try:
             if run.failure is not None:
@@ -199,16 +199,16 @@ class SqsQueue:
             throttled = outcome.throttled
             await self._take(run, outcome)
         finally:
-            self._gate.leave(ticket, throttled=throttled)
+            self._limiter.leave(ticket, throttled=throttled)
         return outcome
 
     async def _call(self, run: _Run, batch: Sequence[Message]) -> BatchOutcome:
         """Make one call, unless its time is over; return what became of each message."""
         try:
             body = request_body(self._url, batch, run.group)
-            await self._wire.refresh()
+            await self._client.refresh()
             self._note_try(run, batch)
-            reply = await self._wire.call("SendMessageBatch", body)
+            reply = await self._client.call("SendMessageBatch", body)
             run.batches += 1
             if len(body) < _HASHED_HERE_BYTES_MAX:
                 return outcome_of(batch, *reply)
@@ -221,7 +221,7 @@ class SqsQueue:
     def _note_try(self, run: _Run, batch: Sequence[Message]) -> None:
         """Refuse a call that the lease does not cover; count what it may repeat."""
         now = self._monotonic()
-        if now >= run.before():
+        if now >= run.deadline():
             raise Again(
                 f"{len(batch)} messages could not be sent in the time the lease leaves: whoever "
                 "holds the claim next sends them"
@@ -234,7 +234,7 @@ class SqsQueue:
                 run.possible_repeats += 1
 
     async def _take(self, run: _Run, outcome: BatchOutcome) -> None:
-        """Keep what a call brought; tell of receipts before anything else happens."""
+        """Keep what a call brought; pass receipts on before anything else happens."""
         run.throttled += outcome.throttled
         run.rejected += outcome.rejected
         run.unknown.update([message.index for message in outcome.unknown + outcome.garbled])
@@ -242,7 +242,7 @@ class SqsQueue:
             run.garbled.update([message.index for message in outcome.garbled])
         if outcome.confirmed:
             run.confirmed += outcome.confirmed
-            await run.told(outcome.confirmed)
+            await run.on_confirmed(outcome.confirmed)
         if outcome.halt:
             raise Halt(f"the queue {self._url} takes nothing: {outcome.halt}")
         if any(run.garbled[message.index] >= _GARBLED_MAX for message in outcome.garbled):
@@ -264,11 +264,11 @@ class SqsQueue:
             cause=cause,
             tries=tries,
             resends=self._resends,
-            connections=self._gate.limit,
+            connections=self._limiter.limit,
         )
 
     async def _pause(self, run: _Run, tries: int) -> None:
-        """Wait before a resend, at random, and no longer than anything may still be sent."""
+        """Wait a random time before a resend, but not beyond the deadline."""
         bound = min(_PAUSE_SECONDS_MAX, _PAUSE_SECONDS_FIRST * 2 ** (tries - 1))
-        left = run.before() - self._monotonic()
+        left = run.deadline() - self._monotonic()
         await self._sleep(max(0.0, min(self._uniform(0.0, bound), left)))

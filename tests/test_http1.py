@@ -1,25 +1,29 @@
-"""POSTs over connections that are kept: each is made once, and has its own reply or none."""
+"""Calls over connections that are kept: each has its own reply or none, and no POST is made twice.
+
+What `source.http` makes of GETs is tested in source/test_source_http.py.
+"""
 
 import asyncio
 import base64
 import contextlib
 import importlib.util
 import inspect
+import itertools
 import logging
 import random
 import socket
 import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from yarl import URL
 
-from penstock.sqs import http
-from penstock.sqs.http import NoReplyError, NotSentError, Posts, Reply
+from penstock import http1
+from penstock.http1 import Http1Client, NoReplyError, NotSentError, Reply
 from support.require import require
 from support.scripted_http import (
     Line,
@@ -33,7 +37,22 @@ from support.scripted_http import (
 )
 from support.sender import Clock
 
-GOOD, EVIL, FINE = reply(b"good"), reply(b"evil"), Reply(200, "", b"fine")
+
+class Said(NamedTuple):
+    """What a test looks at of a reply."""
+
+    status: int
+    query_error: str
+    body: bytes
+
+
+def said(came: Reply) -> Said:
+    """Return that of a whole reply."""
+    assert came.is_whole
+    return Said(came.status, came.headers.get("X-Amzn-Query-Error", ""), came.body)
+
+
+GOOD, EVIL, FINE = reply(b"good"), reply(b"evil"), Said(200, "", b"fine")
 
 
 @pytest.fixture(autouse=True)
@@ -45,35 +64,61 @@ def quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
 
 
 @contextlib.asynccontextmanager
-async def posts_to(
+async def client_to(
     server: str | ScriptedHttp, *, proxy: str = "", timeout_seconds: float = 2, **settings: Any
-) -> AsyncGenerator[Posts]:
+) -> AsyncGenerator[Http1Client]:
     """Give the connections to a server, and close them."""
     url = server if isinstance(server, str) else server.url
     settings = {"tls": None, "monotonic": Clock()} | settings
-    posts = Posts(
+    client = Http1Client(
         URL(url),
         proxy=URL(proxy) if proxy else None,
         timeout_seconds=timeout_seconds,
         **settings,
     )
     try:
-        yield posts
+        yield client
     finally:
-        posts.close()
+        client.close()
         await asyncio.sleep(0)  # the transports' end
 
 
-async def ask(posts: Posts, body: bytes = b"fine") -> Reply:
+async def ask(client: Http1Client, body: bytes = b"fine") -> Said:
     """Make one call."""
-    return await posts.post({"host": "sqs.example"}, body)
+    return said(await client.post({"host": "sqs.example"}, body))
 
 
-async def answer(*pieces: bytes, ends: bool = False) -> Reply:
+async def get(client: Http1Client, *paths: str, bytes_max: int = 1_000) -> Sequence[Reply]:
+    """Ask for paths, or for one, in one write."""
+    return await client.get(
+        paths or ["/x"],
+        {"host": "sqs.example"},
+        takes={200, 404},
+        body_bytes_max=bytes_max,
+        admit=lambda _, __: True,
+    )
+
+
+async def post_one(client: Http1Client) -> bytes:
+    """Make one POST, of nothing; return the body that comes."""
+    return (await ask(client, b"")).body
+
+
+async def get_one(client: Http1Client) -> bytes:
+    """Make one GET; return the body that comes."""
+    (came,) = await get(client)
+    return came.body
+
+
+WAYS = (post_one, get_one)
+in_both_ways = pytest.mark.parametrize("call", WAYS)
+
+
+async def answer(*pieces: bytes, ends: bool = False) -> Said:
     """Make one call, which is answered with these pieces."""
     async with ScriptedHttp((closes if ends else says)(*pieces)) as server:
-        async with posts_to(server) as posts:
-            came = await ask(posts)
+        async with client_to(server) as client:
+            came = await ask(client)
         assert len(server.asked) == 1
     return came
 
@@ -95,14 +140,28 @@ def connections_of(server: ScriptedHttp) -> list[int]:
     return [asked.connection for asked in server.asked]
 
 
+class Deaf(asyncio.Transport):
+    """A transport that takes what is written to it, and does nothing."""
+
+    def write(self, data: object) -> None:
+        """See asyncio.Transport."""
+
+    def abort(self) -> None:
+        """See asyncio.Transport."""
+
+    def is_closing(self) -> bool:
+        """See asyncio.Transport."""
+        return False
+
+
 # Connections, and when they are used again.
 
 
 async def test_a_connection_is_used_again() -> None:
     """Calls one after the other go over one connection, each with its own reply."""
-    async with ScriptedHttp() as server, posts_to(server) as posts:
+    async with ScriptedHttp() as server, client_to(server) as client:
         for body in (b"a", b"", b"c" * 70_000):
-            assert await ask(posts, body) == Reply(200, "", body)
+            assert await ask(client, body) == Said(200, "", body)
         assert connections_of(server) == [0, 0, 0]
 
 
@@ -116,34 +175,43 @@ async def test_two_calls_at_once_have_two_connections() -> None:
         await line.say(reply(body))
         await line.echo()
 
-    async with ScriptedHttp(wait, wait) as server, posts_to(server) as posts:
-        replies = await asyncio.gather(ask(posts, b"a"), ask(posts, b"b"))
+    async with ScriptedHttp(wait, wait) as server, client_to(server) as client:
+        replies = await asyncio.gather(ask(client, b"a"), ask(client, b"b"))
         assert [came.body for came in replies] == [b"a", b"b"]
-        await asyncio.gather(ask(posts), ask(posts))
+        await asyncio.gather(ask(client), ask(client))
         assert server.connections == 2
 
 
 @pytest.mark.parametrize(
-    "last",
+    ("last", "call"),
     [
-        reply(b"good", "Connection: close"),
-        GOOD.replace(b"HTTP/1.1", b"HTTP/1.0"),
-        GOOD + EVIL,
-        GOOD + EVIL[:1],
-        reply(b"good", "Connection: close") + EVIL,
+        *itertools.product(
+            (
+                reply(b"good", "Connection: close"),
+                GOOD + EVIL,
+                GOOD + EVIL[:1],
+                reply(b"good", "Connection: close") + EVIL,
+            ),
+            WAYS,
+        ),
+        (GOOD.replace(b"HTTP/1.1", b"HTTP/1.0"), post_one),
     ],
-    ids=["Connection: close", "HTTP/1.0", "two replies", "one byte more", "more after the end"],
 )
-async def test_a_connection_that_ends_or_said_more_is_not_used_again(last: bytes) -> None:
+async def test_a_connection_that_ends_or_said_more_is_not_used_again(
+    last: bytes, call: Callable[[Http1Client], Awaitable[bytes]]
+) -> None:
     """The reply counts; the next call goes over another connection and has its own."""
-    async with ScriptedHttp(says(last)) as server, posts_to(server) as posts:
-        assert (await ask(posts)).body == b"good"
-        assert await ask(posts) == FINE
+    async with ScriptedHttp(says(last)) as server, client_to(server) as client:
+        assert await call(client) == b"good"
+        assert await call(client) == b""
         assert connections_of(server) == [0, 1]
 
 
 @pytest.mark.parametrize("unasked", [EVIL, b"H", b"\r\n"], ids=["reply", "byte", "empty line"])
-async def test_what_comes_unasked_ends_an_idle_connection(unasked: bytes) -> None:
+@in_both_ways
+async def test_what_comes_unasked_ends_an_idle_connection(
+    unasked: bytes, call: Callable[[Http1Client], Awaitable[bytes]]
+) -> None:
     """It is closed at once, and the next call has its own reply."""
     now, ended = asyncio.Event(), asyncio.Event()
 
@@ -155,11 +223,11 @@ async def test_what_comes_unasked_ends_an_idle_connection(unasked: bytes) -> Non
         await line.ended()
         ended.set()
 
-    async with ScriptedHttp(speak) as server, posts_to(server) as posts:
-        await ask(posts)
+    async with ScriptedHttp(speak) as server, client_to(server) as client:
+        assert await call(client) == b"good"
         now.set()
         await asyncio.wait_for(ended.wait(), 1)
-        assert await ask(posts) == FINE
+        assert await call(client) == b""
         assert connections_of(server) == [0, 1]
 
 
@@ -174,10 +242,10 @@ async def test_an_idle_connection_that_the_server_closed_is_not_used() -> None:
         await line.ended()
         ended.set()
 
-    async with ScriptedHttp(leave) as server, posts_to(server) as posts:
-        await ask(posts)
+    async with ScriptedHttp(leave) as server, client_to(server) as client:
+        await ask(client)
         await asyncio.wait_for(ended.wait(), 1)
-        assert await ask(posts) == FINE
+        assert await ask(client) == FINE
         assert connections_of(server) == [0, 1]
 
 
@@ -190,36 +258,36 @@ async def test_a_connection_that_is_just_being_closed_is_not_used() -> None:
         await line.say(GOOD)
         await now.wait()
 
-    async with ScriptedHttp(leave) as server, posts_to(server) as posts:
-        await ask(posts)
-        transport = posts._idle[0]._transport
+    async with ScriptedHttp(leave) as server, client_to(server) as client:
+        await ask(client)
+        transport = client._idle[0].transport
         assert transport
         now.set()
         while not transport.is_closing():
             await asyncio.sleep(0)
-        assert await ask(posts) == FINE
+        assert await ask(client) == FINE
         assert connections_of(server) == [0, 1]
 
 
 async def test_what_came_while_the_loop_was_busy_is_not_the_next_reply() -> None:
     """A second reply, or the end, that lies unread when the next call is made, counts for it."""
-    for unasked in (EVIL, b""):
+    for unasked, call in itertools.product((EVIL, b""), WAYS):
         with speaking_unasked(GOOD, unasked, reply(b"fine")) as (url, speak):
-            async with posts_to(url) as posts:
-                assert (await ask(posts)).body == b"good"
+            async with client_to(url) as client:
+                assert await call(client) == b"good"
                 speak()  # in one step with the next call: the loop sees nothing
-                assert await ask(posts) == FINE
+                assert await call(client) == b"fine"
 
 
 async def test_a_connection_idle_for_three_seconds_is_closed() -> None:
     """Shortly before it is still used; idle is counted from the end of the last call."""
     clock = Clock()
-    async with ScriptedHttp() as server, posts_to(server, monotonic=clock) as posts:
+    async with ScriptedHttp() as server, client_to(server, monotonic=clock) as client:
         for pause in (0.0, 2.9, 2.9, 3.1):
             clock.now += pause
-            assert await ask(posts) == FINE
+            assert await ask(client) == FINE
         assert connections_of(server) == [0, 0, 0, 1]
-        posts.close()
+        client.close()
         await server.all_ended()
 
 
@@ -229,8 +297,8 @@ async def test_a_connection_idle_for_three_seconds_is_closed() -> None:
 async def test_a_request_says_what_it_must_and_no_more() -> None:
     """The path, the fields given, who asks, and how long the body is."""
     async with ScriptedHttp() as server:
-        async with posts_to(f"{server.url}/some%20path") as posts:
-            await posts.post({"host": "sqs.example", "x-amz-target": "t"}, b"12345")
+        async with client_to(f"{server.url}/some%20path") as client:
+            await client.post({"host": "sqs.example", "x-amz-target": "t"}, b"12345")
         first, agent, *lines = server.asked[0].head.split("\r\n")
         assert first == "POST /some%20path HTTP/1.1"
         assert agent.startswith("user-agent: penstock/")
@@ -241,8 +309,8 @@ async def test_a_request_says_what_it_must_and_no_more() -> None:
 async def test_a_large_body_arrives_whole(size: int) -> None:
     """Whether it goes with the head or behind it."""
     body = random.randbytes(size)
-    async with ScriptedHttp() as server, posts_to(server) as posts:
-        assert (await ask(posts, body)).body == body
+    async with ScriptedHttp() as server, client_to(server) as client:
+        assert (await ask(client, body)).body == body
         assert server.asked[0].body == body
 
 
@@ -261,19 +329,19 @@ async def test_a_reply_that_tells_its_length_leaves_the_connection(last: bytes) 
             await line.say(*pieces)
         await line.echo()
 
-    async with ScriptedHttp(say) as server, posts_to(server) as posts:
+    async with ScriptedHttp(say) as server, client_to(server) as client:
         for _ in range(4):
-            assert await ask(posts) == Reply(200, "", b"good")
-        assert await ask(posts) == FINE
+            assert await ask(client) == Said(200, "", b"good")
+        assert await ask(client) == FINE
         assert connections_of(server) == [0] * 5
 
 
 async def test_a_reply_without_a_length_ends_with_its_connection() -> None:
     """However it is cut; an empty one, too."""
-    assert await answer(OPEN_ENDED, ends=True) == Reply(200, "", b"good")
+    assert await answer(OPEN_ENDED, ends=True) == Said(200, "", b"good")
     pieces = [bytes([one]) for one in OPEN_ENDED]
-    assert await answer(*pieces, ends=True) == Reply(200, "", b"good")
-    assert await answer(OPEN_ENDED[:-4], ends=True) == Reply(200, "", b"")
+    assert await answer(*pieces, ends=True) == Said(200, "", b"good")
+    assert await answer(OPEN_ENDED[:-4], ends=True) == Said(200, "", b"")
 
 
 @pytest.mark.parametrize("status", ["204 No Content", "304 Not Modified"])
@@ -285,9 +353,9 @@ async def test_a_status_without_a_body_ends_with_its_head(status: str) -> None:
         await line.say(f"HTTP/1.1 {status}\r\nX: y\r\n\r\n".encode())
         await line.echo()
 
-    async with ScriptedHttp(say) as server, posts_to(server) as posts:
-        assert await ask(posts) == Reply(int(status[:3]), "", b"")
-        assert await ask(posts) == FINE
+    async with ScriptedHttp(say) as server, client_to(server) as client:
+        assert await ask(client) == Said(int(status[:3]), "", b"")
+        assert await ask(client) == FINE
         assert connections_of(server) == [0, 0]
 
 
@@ -296,7 +364,7 @@ async def test_any_status_is_told_and_no_redirect_is_followed(status: str) -> No
     """What to make of it is the caller's affair; there is one request."""
     async with ScriptedHttp() as other:
         whole = reply(b"", f"Location: {other.url}", status=status)
-        assert await answer(whole) == Reply(int(status[:3]), "", b"")
+        assert await answer(whole) == Said(int(status[:3]), "", b"")
         assert other.connections == 0
 
 
@@ -309,9 +377,9 @@ async def test_the_query_error_is_found_in_any_case_and_not_kept(name: str) -> N
         await line.say(reply(b"{}", f"{name}: Some.Code;Sender", status="400 Bad Request"))
         await line.echo()
 
-    async with ScriptedHttp(say) as server, posts_to(server) as posts:
-        assert await ask(posts) == Reply(400, "Some.Code;Sender", b"{}")
-        assert await ask(posts) == FINE
+    async with ScriptedHttp(say) as server, client_to(server) as client:
+        assert await ask(client) == Said(400, "Some.Code;Sender", b"{}")
+        assert await ask(client) == FINE
         assert connections_of(server) == [0, 0]
 
 
@@ -369,21 +437,21 @@ async def test_a_reset_is_no_reply(said: bytes) -> None:
         await line.say(said)
         line.reset()
 
-    async with ScriptedHttp(reset) as server, posts_to(server) as posts:
+    async with ScriptedHttp(reset) as server, client_to(server) as client:
         with pytest.raises(NoReplyError, match=r"no reply from .*reset"):
-            await ask(posts)
-        assert await ask(posts) == FINE
+            await ask(client)
+        assert await ask(client) == FINE
         assert connections_of(server) == [0, 1]
 
 
 async def test_a_reply_has_a_largest_size(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each for itself: two that are not too large on one connection are not, together."""
-    monkeypatch.setattr(http, "_REPLY_BYTES_MAX", 1_000)
-    async with ScriptedHttp() as server, posts_to(server) as posts:
+    monkeypatch.setattr(http1, "_BODY_BYTES_MAX", 1_000)
+    async with ScriptedHttp() as server, client_to(server) as client:
         for _ in range(3):
-            assert (await ask(posts, b"x" * 600)).status == 200
+            assert (await ask(client, b"x" * 600)).status == 200
         with pytest.raises(NoReplyError, match="a reply of more than 1000 bytes"):
-            await ask(posts, b"x" * 1_000)
+            await ask(client, b"x" * 1_001)
         await server.all_ended()
         assert connections_of(server) == [0] * 4
 
@@ -400,14 +468,14 @@ async def test_a_late_reply_reaches_nobody() -> None:
 
     async with (
         ScriptedHttp(be_late) as server,
-        posts_to(server, timeout_seconds=0.05) as posts,
+        client_to(server, timeout_seconds=0.05) as client,
     ):
         began = asyncio.get_running_loop().time()
-        with pytest.raises(NoReplyError, match=r"not within 0\.05 s"):
-            await ask(posts)
+        with pytest.raises(NoReplyError, match=r"did not answer within 0\.05 s"):
+            await ask(client)
         assert 0.04 < asyncio.get_running_loop().time() - began < 1
-        posts._timeout_seconds = 2
-        following = asyncio.create_task(ask(posts))
+        client._timeout_seconds = 2
+        following = asyncio.create_task(ask(client))
         await asyncio.sleep(0)
         given_up.set()
         assert await following == FINE
@@ -423,16 +491,92 @@ async def test_a_cancelled_call_leaves_nothing_behind() -> None:
         heard.set()
         await line.ended()
 
-    async with ScriptedHttp(hear) as server, posts_to(server) as posts:
-        call = asyncio.create_task(ask(posts))
+    async with ScriptedHttp(hear) as server, client_to(server) as client:
+        call = asyncio.create_task(ask(client))
         await heard.wait()
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call
         await server.all_ended()
-        assert posts._idle == []
-        assert await ask(posts) == FINE
+        assert client._idle == []
+        assert await ask(client) == FINE
         assert connections_of(server) == [0, 1]
+
+
+# Several GETs in one write.
+
+MEAN = reply(b"evil")  # a body that looks like a reply
+DATE = "Wed, 25 Nov 2026 12:00:00 GMT"
+USUAL = (
+    f"HTTP/1.1 200 OK\r\nServer: nginx\r\nDate: {DATE}\r\nContent-Type: application/json\r\n"
+    f"Content-Length: {len(MEAN)}\r\nLast-Modified: {DATE}\r\nConnection: keep-alive\r\n\r\n"
+).encode() + MEAN
+MISSING = reply(b"no!", "Connection: keep-alive", status="404 Not Found")
+
+
+async def cut_apart(*pieces: bytes) -> Sequence[Reply]:
+    """Return the replies to four GETs that came in these pieces."""
+    connection = http1._Connection()
+    with socket.socket() as nowhere:
+        connection.connection_made(Deaf({"socket": nowhere}))
+    call = http1._Call(2, 4, 1_000, {200, 404}, lambda _, __: True, plain=True)
+    connection.ask(call, b"")
+    for piece in pieces:
+        connection.data_received(piece)
+    assert connection.may_be_asked
+    await call.ended
+    return call.replies
+
+
+async def test_replies_are_told_apart_wherever_they_are_cut() -> None:
+    """In any two pieces, and byte by byte: the same four replies, in the order of the requests."""
+    whole = USUAL + MISSING + reply(b"") + USUAL
+    at_once = await cut_apart(whole)
+    assert [(one.status, one.body) for one in at_once] == [
+        (200, MEAN), (404, b"no!"), (200, b""), (200, MEAN),
+    ]  # fmt: skip
+    assert at_once[0].headers["Last-Modified"] == at_once[3].headers["Date"] == DATE
+    for at in range(1, len(whole)):
+        assert await cut_apart(whole[:at], whole[at:]) == at_once
+    assert await cut_apart(*[whole[at : at + 1] for at in range(len(whole))]) == at_once
+
+
+async def test_what_follows_the_last_of_several_is_not_the_next_one() -> None:
+    """In one piece with it, too: such a connection is not used again."""
+    async with ScriptedHttp(says(GOOD + GOOD + EVIL)) as server, client_to(server) as client:
+        assert [came.body for came in await get(client, "/a", "/b")] == [b"good"] * 2
+        assert [came.body for came in await get(client, "/c", "/d")] == [b"", b""]
+        assert connections_of(server) == [0, 1, 1]
+
+
+async def test_a_head_has_a_largest_size_and_so_has_a_body() -> None:
+    """What never ends, or is too large, is no reply; the connection is closed at once."""
+    endless = [b"HTTP/1.1 200 OK\r\n", *[b"X: " + b"x" * 1_000 + b"\r\n"] * 20]
+    chunk = [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2;", *[b"x" * 1_000] * 20]
+    for pieces in (endless, chunk, [reply(b"x" * 1_001)]):
+
+        async def speak(line: Line, pieces: Sequence[bytes] = pieces) -> None:
+            await line.hear()
+            await line.say(*pieces)
+            await line.ended()
+
+        async with ScriptedHttp(speak, speak) as server, client_to(server) as client:
+            assert await get(client) == []
+            if len(pieces) > 1:
+                with pytest.raises(NoReplyError, match="a head of more than 16384 bytes"):
+                    await ask(client)
+            await server.all_ended()
+
+
+async def test_closing_ends_the_calls_under_way() -> None:
+    """None is left waiting, and no connection open."""
+    async with ScriptedHttp(silence) as server, client_to(server) as client:
+        call = asyncio.create_task(get(client, "/a", "/b"))
+        while not client._busy:
+            await asyncio.sleep(0)
+        client.close()
+        assert await asyncio.wait_for(call, 1) == []
+        await server.all_ended()
 
 
 # Connecting: whatever goes wrong here, the server has nothing.
@@ -442,11 +586,11 @@ async def test_a_refused_connection_is_not_sent() -> None:
     """The error says where to, and why."""
     async with ScriptedHttp() as server:
         pass
-    async with posts_to(server) as posts:
+    async with client_to(server) as client:
         with pytest.raises(
             NotSentError, match=rf"cannot connect to {server.url}: .*Connect call failed"
         ):
-            await ask(posts)
+            await ask(client)
 
 
 async def test_a_peer_that_accepts_and_says_nothing_is_not_sent(
@@ -454,15 +598,15 @@ async def test_a_peer_that_accepts_and_says_nothing_is_not_sent(
 ) -> None:
     """Connecting has its own limit, and ends with the call's; the connection is closed."""
     for connect_seconds_max, timeout_seconds in ((0.04, 2), (3, 0.04)):
-        monkeypatch.setattr(http, "_CONNECT_SECONDS_MAX", connect_seconds_max)
+        monkeypatch.setattr(http1, "_CONNECT_SECONDS_MAX", connect_seconds_max)
         async with ScriptedHttp(silence) as server:
             url = server.url.replace("http:", "https:")
-            async with posts_to(
+            async with client_to(
                 url, timeout_seconds=timeout_seconds, **trusting(certificate)
-            ) as posts:
+            ) as client:
                 began = asyncio.get_running_loop().time()
                 with pytest.raises(NotSentError, match=rf"{url}.*: not within 0\.04 s"):
-                    await ask(posts)
+                    await ask(client)
                 assert asyncio.get_running_loop().time() - began < 1
                 await server.all_ended()
 
@@ -481,18 +625,18 @@ async def test_a_call_cancelled_while_it_connects_leaves_nothing_behind(
 
         async with ScriptedHttp(hear) as server:
             url = server.url.replace("http:", "https:")
-            async with posts_to(
+            async with client_to(
                 "https://sqs.invalid" if proxied else url,
                 proxy=server.url if proxied else "",
                 **trusting(certificate),
-            ) as posts:
-                call = asyncio.create_task(ask(posts))
+            ) as client:
+                call = asyncio.create_task(ask(client))
                 await heard.wait()
                 call.cancel()
                 with pytest.raises(asyncio.CancelledError):
                     await call
                 await server.all_ended()
-                assert posts._idle == []
+                assert client._idle == []
 
 
 async def test_a_server_that_speaks_before_it_is_asked_is_not_sent_to(certificate: Path) -> None:
@@ -512,9 +656,9 @@ async def _has_nothing(certificate: Path, said: bytes) -> None:
     ):
         url = server.url.replace("http:", "https:")
         for through in ("", proxy.url):
-            async with posts_to(url, proxy=through, **trusting(certificate)) as posts:
+            async with client_to(url, proxy=through, **trusting(certificate)) as client:
                 with pytest.raises(NotSentError) as error:
-                    await ask(posts)
+                    await ask(client)
                 assert "not within" not in str(error.value)
                 await server.all_ended()
 
@@ -574,20 +718,20 @@ async def test_an_unknown_name_is_not_sent_and_asked_for_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """An answer of none is not kept."""
-    async with ScriptedHttp() as server, posts_to("http://sqs.example:81") as posts:
+    async with ScriptedHttp() as server, client_to("http://sqs.example:81") as client:
         unknown = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
         asked = lookups(monkeypatch, unknown, [server.port])
         with pytest.raises(NotSentError, match=r"http://sqs\.example:81.*: .*not known"):
-            await ask(posts)
-        assert await ask(posts) == FINE
+            await ask(client)
+        assert await ask(client) == FINE
         assert asked == ["sqs.example:81"] * 2
 
 
 async def test_a_name_that_cannot_be_one_is_not_sent() -> None:
     """The look-up refuses it in its own way."""
-    async with posts_to("http://sqs..example") as posts:
+    async with client_to("http://sqs..example") as client:
         with pytest.raises(NotSentError, match=r"http://sqs\.\.example"):
-            await ask(posts)
+            await ask(client)
 
 
 async def test_a_name_with_a_dead_address_is_connected_to_at_another(
@@ -599,12 +743,12 @@ async def test_a_name_with_a_dead_address_is_connected_to_at_another(
     async with ScriptedHttp() as server:
         for ports, works in (([dead.port, server.port], True), ([dead.port, other.port], False)):
             lookups(monkeypatch, ports)
-            async with posts_to("http://sqs.example") as posts:
+            async with client_to("http://sqs.example") as client:
                 if works:
-                    assert await ask(posts) == FINE
+                    assert await ask(client) == FINE
                 else:
                     with pytest.raises(NotSentError, match=r"cannot connect to http://sqs\."):
-                        await ask(posts)
+                        await ask(client)
 
 
 async def test_addresses_are_asked_for_every_ten_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -612,14 +756,14 @@ async def test_addresses_are_asked_for_every_ten_seconds(monkeypatch: pytest.Mon
     clock = Clock()
     async with ScriptedHttp() as old, ScriptedHttp() as new:
         asked = lookups(monkeypatch, [old.port], [new.port])
-        async with posts_to("http://sqs.example", monotonic=clock) as posts:
-            await asyncio.gather(ask(posts), ask(posts))
+        async with client_to("http://sqs.example", monotonic=clock) as client:
+            await asyncio.gather(ask(client), ask(client))
             for seconds in (3.5, 3.5, 2.9):
                 clock.now += seconds
-                await ask(posts)
+                await ask(client)
             assert (len(asked), new.connections) == (1, 0)
             clock.now += 3.5
-            assert await ask(posts) == FINE
+            assert await ask(client) == FINE
             assert (len(asked), new.connections) == (2, 1)
 
 
@@ -628,10 +772,10 @@ async def test_over_tls_connections_are_kept_too(certificate: Path) -> None:
     body = random.randbytes(1_100_000)
     async with (
         ScriptedHttp(tls=with_tls(certificate)) as server,
-        posts_to(server, **trusting(certificate)) as posts,
+        client_to(server, **trusting(certificate)) as client,
     ):
-        assert await ask(posts) == FINE
-        assert (await ask(posts, body)).body == body
+        assert await ask(client) == FINE
+        assert (await ask(client, body)).body == body
         assert connections_of(server) == [0, 0]
 
 
@@ -645,9 +789,9 @@ async def test_a_certificate_that_nobody_vouches_for_is_not_sent_to(certificate:
         nobody, trusted = ssl.create_default_context(), trusting(certificate)["tls"]
         for url, tls in ((server.url, nobody), (other, trusted)):
             for through in ("", proxy.url):
-                async with posts_to(url, proxy=through, tls=tls) as posts:
+                async with client_to(url, proxy=through, tls=tls) as client:
                     with pytest.raises(NotSentError, match="certificate verify failed"):
-                        await ask(posts)
+                        await ask(client)
         assert proxy.connections == 2
         assert server.asked == []
 
@@ -667,9 +811,9 @@ async def test_a_plain_proxy_is_asked_for_the_whole_url() -> None:
     """It is told who asks where its URL says so; the server's name is not looked up here."""
     async with ScriptedHttp() as proxy:
         for url, lines in ((proxy.url, []), (with_user(proxy), [AUTHORIZATION])):
-            async with posts_to("http://sqs.invalid/a%20b", proxy=url) as posts:
-                assert await ask(posts) == FINE
-                assert await ask(posts) == FINE
+            async with client_to("http://sqs.invalid/a%20b", proxy=url) as client:
+                assert await ask(client) == FINE
+                assert await ask(client) == FINE
             first, _, *fields = proxy.asked.pop().head.split("\r\n")
             assert first == "POST http://sqs.invalid/a%20b HTTP/1.1"
             assert fields == [*lines, "host: sqs.example", "content-length: 4", "", ""]
@@ -684,9 +828,9 @@ async def test_a_proxy_digs_a_tunnel_to_a_tls_server(certificate: Path, *, over_
         dig = tunnel(server.port)
         async with ScriptedHttp(dig, dig, tls=tls if over_tls else None) as proxy:
             for url, lines in ((proxy.url, []), (with_user(proxy), [AUTHORIZATION])):
-                async with posts_to(server, proxy=url, **trusting(certificate)) as posts:
-                    assert await ask(posts) == FINE
-                    assert await ask(posts) == FINE
+                async with client_to(server, proxy=url, **trusting(certificate)) as client:
+                    assert await ask(client) == FINE
+                    assert await ask(client) == FINE
                 host = f"127.0.0.1:{server.port}"
                 asked = proxy.asked[-1].head.split("\r\n")
                 assert asked == [f"CONNECT {host} HTTP/1.1", f"host: {host}", *lines, "", ""]
@@ -707,11 +851,11 @@ async def no_tls(line: Line) -> None:
 @pytest.mark.parametrize(
     ("script", "cause"),
     [
-        (says(reply(b"", status="407 Proxy Authentication Required")), "the proxy answers 407$"),
+        (says(reply(b"", status="407 Proxy Authentication Required")), "the proxy answered 407$"),
         (closes(), "the proxy closed the connection"),
         (closes(b"HTTP/1.1 200 O"), "the proxy closed the connection"),
-        (says(b"SSH-2.0-OpenSSH 200\r\n\r\n"), "no HTTP/1.1 reply$"),
-        (says(b"x" * 20_000), "no HTTP/1.1 reply$"),
+        (says(b"SSH-2.0-OpenSSH 200\r\n\r\n"), r"the proxy sent no HTTP/1\.1 reply \(.*\)$"),
+        (says(b"x" * 20_000), r"the proxy sent no HTTP/1\.1 reply \(.*\)$"),
         (no_tls, "(?i:ssl)"),
         (silence, r"not within 0\.1 s"),
         (says(b"HTTP/1.1 200 OK\r\n\r\n"), r"not within 0\.1 s"),
@@ -725,13 +869,13 @@ async def test_a_proxy_that_digs_no_tunnel_is_not_sent_to(
     seconds = 0.1 if cause.startswith("not within") else 2
     async with (
         ScriptedHttp(script) as proxy,
-        posts_to(
+        client_to(
             "https://sqs.invalid", proxy=with_user(proxy), timeout_seconds=seconds,
             **trusting(certificate),
-        ) as posts,
+        ) as client,
     ):  # fmt: skip
         with pytest.raises(NotSentError) as error:
-            await ask(posts)
+            await ask(client)
         await proxy.all_ended()
     error.match(
         rf"cannot connect to https://sqs\.invalid/? through the proxy {proxy.url}: .*{cause}"
@@ -745,31 +889,17 @@ async def test_a_dead_proxy_is_told_without_its_password() -> None:
     async with ScriptedHttp() as proxy:
         pass
     for url in ("http://sqs.invalid", "https://sqs.invalid"):
-        async with posts_to(url, proxy=with_user(proxy)) as posts:
+        async with client_to(url, proxy=with_user(proxy)) as client:
             with pytest.raises(NotSentError, match=rf"through the proxy {proxy.url}: ") as error:
-                await ask(posts)
+                await ask(client)
             assert "p%40ss" not in str(error.value)
 
 
 # Any reply, cut anywhere; and the other event loop.
 
 
-class Deaf(asyncio.Transport):
-    """A transport that takes what is written to it, and does nothing."""
-
-    def write(self, data: object) -> None:
-        """See asyncio.Transport."""
-
-    def abort(self) -> None:
-        """See asyncio.Transport."""
-
-    def is_closing(self) -> bool:
-        """See asyncio.Transport."""
-        return False
-
-
 @st.composite
-def replies(draw: st.DrawFn) -> tuple[bytes, Reply, bool]:
+def replies(draw: st.DrawFn) -> tuple[bytes, Said, bool]:
     """Draw a reply: as it is sent, as it is read, and whether closing is its end."""
     body = draw(st.binary(max_size=300) | st.sampled_from([GOOD, b"\r\n\r\n", b"0\r\n\r\n"]))
     status = draw(st.sampled_from([200, 302, 400, 403, 503]))
@@ -789,28 +919,30 @@ def replies(draw: st.DrawFn) -> tuple[bytes, Reply, bool]:
             whole += b"0\r\n\r\n"
         case _:
             whole = f"{head}\r\n".encode() + body
-    return whole, Reply(status, error, body), form == "open"
+    return whole, Said(status, error, body), form == "open"
 
 
 @given(drawn=replies(), data=st.data())
 async def test_a_reply_is_the_same_however_it_is_cut(
-    drawn: tuple[bytes, Reply, bool], data: st.DataObject
+    drawn: tuple[bytes, Said, bool], data: st.DataObject
 ) -> None:
     """For any reply and any places to cut it, twice on one connection."""
     whole, expected, ends = drawn
-    connection = http._Connection()
+    connection = http1._Connection()
     with socket.socket() as nowhere:
         connection.connection_made(Deaf({"socket": nowhere}))
     for _ in range(1 if ends else 2):
         cuts = sorted(data.draw(st.lists(st.integers(1, len(whole) - 1), max_size=9, unique=True)))
-        came = connection.ask(b"", b"")
+        call = http1._Call(2, body_bytes_max=300)
+        connection.ask(call, b"")
         for begin, end in zip([0, *cuts], [*cuts, len(whole)], strict=True):
-            assert not came.done()
+            assert not call.ended.done()
             connection.data_received(whole[begin:end])
-        assert came.done() is connection.may_be_asked is not ends
+        assert call.ended.done() is connection.may_be_asked is not ends
         if ends:
             connection.connection_lost(None)
-        assert await came == expected
+        await call.ended
+        assert [said(came) for came in call.replies] == [expected]
 
 
 _AGAIN = [

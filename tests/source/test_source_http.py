@@ -11,15 +11,13 @@ import pytest
 
 from penstock.embedded import nginx as embedded_nginx
 from penstock.errors import Again, Halt
+from penstock.http1 import Reply
 from penstock.model import Unread
-from penstock.source import http_plain as plain
 from penstock.source.http import HttpSite
-from penstock.source.http_plain import Reply
 from support import malicious_http
-from support.malicious_http import DATE, MaliciousHttp, reply
+from support.malicious_http import MaliciousHttp, reply
 from support.nginx import nginx_over, source_at
 from support.require import require, require_nginx
-from support.scripted_http import speaking_unasked
 
 
 @pytest.fixture
@@ -151,44 +149,6 @@ async def test_a_call_that_was_given_up_leaves_its_reply_to_nobody(
     assert await get(site, "x") == b"good"
 
 
-async def test_what_nobody_asked_for_closes_the_connection(
-    server: MaliciousHttp, site: HttpSite
-) -> None:
-    """A second reply sent after the first is never taken for the next one."""
-    first = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngood"
-    server.answers["/x"] = in_pieces(first, first.replace(b"good", b"evil"))
-    server.answers["/y"] = reply(body=b"fine")
-    assert await get(site, "x") == b"good"
-    await asyncio.sleep(0.1)
-    assert await get(site, "y") == b"fine"
-
-
-async def test_what_follows_the_last_reply_is_not_the_next_one(
-    server: MaliciousHttp, site: HttpSite
-) -> None:
-    """In one piece with it, too: such a connection is not used again."""
-    good = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngood"
-    server.answers["/x"], server.answers["/y"] = reply(body=b"x"), reply(body=b"fine")
-    server.answers["/z"] = malicious_http.raw(good + good.replace(b"good", b"evil"))
-    assert await get_all(site, "x", "z") == [b"x", b"good"]
-    assert await get_all(site, "y", "y") == [b"fine", b"fine"]
-
-
-async def test_what_came_while_the_loop_was_busy_is_not_the_next_file() -> None:
-    """Another file's bytes, or the end, that lie unread when the next file is asked for."""
-    plain_reply = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n"
-    for unasked in (plain_reply + b"evil", b""):
-        first, second = plain_reply + b"good", plain_reply + b"fine"
-        with speaking_unasked(first, unasked, second) as (url, speak):
-            site = HttpSite(url, timeout_seconds=1)
-            try:
-                assert await get(site, "x") == b"good"
-                speak()  # in one step with the next call: the loop sees nothing
-                assert await get_all(site, "y") == [b"fine"]
-            finally:
-                await site.close()
-
-
 async def test_a_drip_is_given_up_in_time(server: MaliciousHttp) -> None:
     """The time is for the whole reply, not for each of its bytes."""
     site = HttpSite(server.address, timeout_seconds=0.2)
@@ -220,63 +180,6 @@ async def test_a_token_that_is_no_line_is_not_sent(server: MaliciousHttp) -> Non
     await site.close()
 
 
-MEAN = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"  # a body that looks like a reply
-USUAL = (
-    f"HTTP/1.1 200 OK\r\nServer: nginx\r\nDate: {DATE}\r\nContent-Type: application/json\r\n"
-    f"Content-Length: {len(MEAN)}\r\nLast-Modified: {DATE}\r\nConnection: keep-alive\r\n\r\n"
-).encode()
-MISSING = b"HTTP/1.1 404 Not Found\r\nContent-Length: 3\r\nConnection: keep-alive\r\n\r\nno!"
-EMPTY = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
-
-
-class Deaf(asyncio.Transport):
-    """A transport that takes what is written to it, and does nothing."""
-
-    def write(self, data: object) -> None:
-        """See asyncio.Transport."""
-
-    def abort(self) -> None:
-        """See asyncio.Transport."""
-
-
-async def cut_apart(*pieces: bytes) -> Sequence[Reply]:
-    """Return the replies to four requests that came in these pieces."""
-    connection = plain._Connection()
-    connection.connection_made(Deaf())
-    coming = connection.ask(b"", 4, {200, 404}, 1000, lambda _, __: True)
-    for piece in pieces:
-        connection.data_received(piece)
-    assert connection.may_be_asked
-    return await coming
-
-
-async def test_replies_are_told_apart_wherever_they_are_cut() -> None:
-    """In any two pieces, and byte by byte: the same four replies, in the order of the requests."""
-    whole = USUAL + MEAN + MISSING + EMPTY + USUAL + MEAN
-    at_once = await cut_apart(whole)
-    assert [(one.status, one.body) for one in at_once] == [
-        (200, MEAN), (404, b"no!"), (200, b""), (200, MEAN),
-    ]  # fmt: skip
-    for at in range(1, len(whole)):
-        assert await cut_apart(whole[:at], whole[at:]) == at_once
-    assert await cut_apart(*[whole[at : at + 1] for at in range(len(whole))]) == at_once
-
-
-async def test_the_usual_head_says_what_it_says_field_by_field() -> None:
-    """The short way tells of a file what the long way tells, from nginx's own bytes."""
-    usual = plain._USUAL.match(USUAL)
-    head = plain._head(USUAL, 0)
-    assert usual
-    assert head
-    fields: Mapping[str, str] = dict(
-        zip(plain._USUAL_FIELDS, map(bytes.decode, usual.groups()), strict=True)
-    )
-    assert head[::2] == (200, len(USUAL))
-    assert fields.items() <= head[1].items()
-    assert not plain._USUAL.match(USUAL.replace(b"keep-alive", b"close"))
-    assert not plain._USUAL.match(USUAL.replace(b"Content-Length", b"X-A: b\r\nContent-Length"))
-
-
 async def test_many_are_asked_for_before_the_first_is_answered() -> None:
     """Down one connection: a round trip for all of them."""
     ended = asyncio.Event()
@@ -284,7 +187,7 @@ async def test_many_are_asked_for_before_the_first_is_answered() -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         for _ in range(3):
             await reader.readuntil(b"\r\n\r\n")
-        writer.write(EMPTY * 3)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n" * 3)
         await reader.read()  # until the client is done
         writer.transport.abort()
         ended.set()
