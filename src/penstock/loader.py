@@ -88,42 +88,11 @@ class Loader:
                 await self.send(packer.full(), claim, lease, outcome)
             files = await self.source.read(claim.names[at:], self.claim_bytes_max)
             seen(max(file.age_seconds for file in files))
-            if not at and (young := await self.young(claim, files)):
-                return await self.put_off(claim, lease, young, outcome)
             self.take(files, at, claim, packer, outcome)
             at += len(files)
             del files  # from here on their messages are all that is held in memory
         await self.send([*packer.full(), *packer.rest()], claim, lease, outcome)
         return await self.commit(claim, lease, outcome)
-
-    async def young(self, claim: Claim, files: Sequence[FileRead]) -> Mapping[str, float]:
-        """Return the claim's files that may still be being written, with their ages in seconds.
-
-        `files` are those that were read first. Which files a claim's messages are made of must be
-        known before the first of them is sent, or a successor would make others. Where an owner
-        before us has sent something, it has made them without what is young: that waits alone, see
-        `take`. What an operator has put back is not young: moving it is its last change.
-        """
-        if claim.journal:
-            return {}
-        young = {file.name: file.age_seconds for file in files if file.young}
-        if rest := claim.names[len(files) :]:
-            young |= await self.source.young(rest)
-        return {name: age for name, age in young.items() if name not in claim.put_back}
-
-    async def put_off(
-        self, claim: Claim, lease: Lease, young: Mapping[str, float], outcome: ClaimOutcome
-    ) -> Mapping[str, int]:
-        """Undo a claim: its young files are looked at again when they will have settled.
-
-        All others are taken up again at once, by whoever claims next.
-        """
-        for name in claim.names:
-            outcome.wait(name, self._until_settled(young[name]) if name in young else 0.0)
-        return await self.commit(claim, lease, outcome)
-
-    def _until_settled(self, age_seconds: float) -> float:
-        return min(self.settle_seconds - age_seconds, self.settle_seconds)
 
     def take(
         self,
@@ -135,14 +104,10 @@ class Loader:
     ) -> None:
         """Take the claim's files from position `at` on into messages, or to their other fates.
 
-        Files that look like one object each, which most are, go many at once. A young one waits: an
-        owner before us sent something, but could not read this one.
+        Files that look like one object each, which most are, go many at once.
         """
         ones: list[_One] = []
         for position, file in enumerate(files, at):
-            if file.young and file.name not in claim.put_back:
-                outcome.wait(file.name, self._until_settled(file.age_seconds))
-                continue
             json = self.strip(file, outcome)
             if json is None:
                 continue

@@ -29,13 +29,14 @@ class Source(Protocol):
     """
 
     async def list(self, cursor: str) -> Page:
-        """Return the next files that this source has not been told are dealt with.
+        """Return the next complete files that this source has not been told are dealt with.
 
-        Called by one task at a time, at most a few times a second. A page is dealt with when its
-        cursor is given back; the previous cursor given again lists the same files afresh. An empty
-        or unknown cursor starts over from everything in the spool. An empty page means that
-        nothing new is there now. A source that lists files which may still be being written tells
-        so when they are read, or by `young`. Raises Again if the directory cannot be listed.
+        A file that may still be being written waits in the source, and is on a later page. With
+        `source.settle_seconds = 0` every file passes for complete. Called by one task at a time, at
+        most a few times a second. A page is dealt with when its cursor is given back; the previous
+        cursor given again lists the same files afresh. An empty or unknown cursor starts over from
+        everything in the spool. An empty page means that nothing new is complete now. Raises Again
+        if the directory cannot be listed.
         """
         ...
 
@@ -43,14 +44,6 @@ class Source(Protocol):
         """Read files from the front of `names` until `bytes_max` is passed; at least one.
 
         Called per claim, not per file. Safe to repeat. A missing file is an entry, not an error.
-        """
-        ...
-
-    async def young(self, names: Sequence[str]) -> Mapping[str, float]:
-        """Return those files that may still be being written, with their ages in seconds.
-
-        For what a claim has beyond its first `read`, which tells the same of the files it read. A
-        source that lists complete files only has none.
         """
         ...
 

@@ -120,15 +120,6 @@ async def test_lists_each_file_once_and_oldest_first(site: Site) -> None:
     assert listed == written
 
 
-async def test_complete_files_are_not_young(site: Site) -> None:
-    """What is listed, and complete, is not held back when it is read; nor is what is not there."""
-    site.write(NAME)
-    names, _ = await names_of(site.source)
-    assert names == [NAME]
-    assert not (await read_one(site.source, NAME)).young
-    assert await site.source.young([NAME, OTHER]) == {}
-
-
 async def test_lists_what_came_after(site: Site) -> None:
     """A file written after the last page is on the next one, also if its name is older."""
     site.write(OTHER)

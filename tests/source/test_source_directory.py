@@ -100,57 +100,6 @@ async def test_a_file_that_changes_while_it_settles_waits_again(
     assert await listed(source, page.cursor) == []
 
 
-async def test_a_young_file_is_told_when_it_is_read(make: Make, tmp_path: Path) -> None:
-    """A worker that lists the directory itself may be given one, and is told; a server is not."""
-    (tmp_path / "spool" / NAME).write_text("{}")
-    (tmp_path / "spool" / "large.json").write_bytes(b"x" * 11)
-    files = [NAME, "large.json", "gone.json"]
-    source = make(settle_seconds=3600, max_file_bytes=10)
-    read = await source.read(files, 100)
-    assert [(file.data, file.young) for file in read] == [
-        (b"{}", True), (b"", True), (Unread.VANISHED, False),
-    ]  # fmt: skip
-    ages = await source.young(files)
-    assert [*ages] == files[:2]
-    assert all(0 <= age_seconds < 60 for age_seconds in ages.values())
-    settled = make(settle_seconds=0)
-    assert not any(file.young for file in await settled.read(files, 100))
-    assert await settled.young(files) == {}
-    served = make(settle_seconds=3600, served="poll")
-    assert not any(file.young for file in await served.read(files, 100))
-
-
-async def test_what_was_listed_as_complete_is_not_young(
-    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With a clock that cannot be compared, a listing has waited for it: reading does not again."""
-    (tmp_path / "spool" / NAME).write_text("{}")
-    source = make(settle_seconds=5)
-    pass_seconds = clock_an_hour_behind(monkeypatch)
-    page = await source.list("")
-    pass_seconds(6)
-    assert await listed(source, page.cursor) == [NAME]
-    (file,) = await source.read([NAME], 1)
-    assert not file.young
-    assert await source.young([NAME]) == {}
-    (file,) = await make(settle_seconds=5).read([NAME], 1)  # a worker that has not listed it
-    assert file.young
-
-
-async def test_a_wrong_clock_makes_a_file_young_for_the_settling_time_only(
-    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A worker that was given a name by another one waits for settle_seconds on its own clock."""
-    (tmp_path / "spool" / NAME).write_text("{}")
-    source = make(settle_seconds=5)
-    pass_seconds = clock_an_hour_behind(monkeypatch)
-    (file,) = await source.read([NAME], 1)
-    assert file.young
-    pass_seconds(6)
-    (file,) = await source.read([NAME], 1)
-    assert not file.young
-
-
 async def test_a_scan_takes_no_more_than_its_share(make: Make, tmp_path: Path) -> None:
     """A million files in the directory must not mean that a worker does nothing but list them."""
     source = make()

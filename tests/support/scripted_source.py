@@ -27,7 +27,7 @@ class ScriptedSource:
 
     `listing` may reorder or hide what one page shows. `reading` may fail a read: it is given the
     name and returns what is read instead of the file, or None. `is_young` tells whether a file is
-    still being written: then there is nothing in it yet. `pause_seconds` stands on its pages.
+    still being written: then it arrives later. `pause_seconds` stands on its pages.
     """
 
     def __init__(
@@ -54,20 +54,21 @@ class ScriptedSource:
         self.listed_from.append(cursor)
         at = int(cursor) if cursor.isdigit() else 0
         found: list[str] = []
-        while at < len(self._spool.arrived) and len(found) < self._page_files_max:
+        end = len(self._spool.arrived)
+        while at < end and len(found) < self._page_files_max:
             name = self._spool.arrived[at]
             at += 1
-            if name in self._spool.files and name not in found:
+            if name not in self._spool.files or name in found:
+                continue
+            if self._is_young(name):
+                self._spool.arrived.append(name)
+            else:
                 found.append(name)
         files = [
             ListedFile(name, len(self._spool.files.get(name, b"")), 0.0)
             for name in self._listing(found)
         ]
         return Page(files, str(at), self._monotonic(), pause_seconds=self.pause_seconds)
-
-    async def young(self, names: Sequence[str]) -> Mapping[str, float]:
-        """See `Source.young`."""
-        return {name: 0.0 for name in names if name in self._spool.files and self._is_young(name)}
 
     async def read(self, names: Sequence[str], bytes_max: int) -> Sequence[FileRead]:
         """See `Source.read`."""
@@ -85,8 +86,6 @@ class ScriptedSource:
         data = self._spool.files.get(name)
         if data is None:
             return FileRead(name, Unread.VANISHED, 0, 0.0)
-        if self._is_young(name):
-            return FileRead(name, b"[]", 2, 0.0, young=True)
         return FileRead(name, data, len(data), 60.0)
 
     async def archive(self, names: Sequence[str]) -> Sequence[Moved]:

@@ -375,7 +375,7 @@ def _stepped(source: ScriptedSource, process: Process) -> Any:
         return call
 
     return SimpleNamespace(
-        list=stepped("list", "list"), read=stepped("read", "read"), young=source.young,
+        list=stepped("list", "list"), read=stepped("read", "read"),
         archive=stepped("archive", "archive"), reject=stepped("reject", "archive"),
         delete_archived=source.delete_archived, close=source.close,
     )  # fmt: skip

@@ -1,6 +1,6 @@
 """The spool as a directory of this machine.
 
-What lies in it and is complete, its index tells: _index.py. Moving files out of it: _move.py.
+Its index tells which files are complete: index.py. Moving files out of it: moves.py.
 """
 
 import asyncio
@@ -18,7 +18,8 @@ from penstock.errors import Again, Halt
 from penstock.model import FileRead, Page, Unread
 from penstock.ports import Moved
 from penstock.source import moves as moving
-from penstock.source.index import AT_HAND_SECONDS, Index
+from penstock.source.index import Index
+from penstock.source.scan import AT_HAND_SECONDS
 
 # O_NOATIME: else the kernel writes into each inode when it was first read.
 _OPEN_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOATIME
@@ -28,10 +29,9 @@ class DirectorySource:
     """`Source` over a directory; one instance belongs to one process.
 
     `archive_directory` and `rejects_directory` are made when first needed. `page_files_max` bounds
-    one page. `served` is for the file server, which lists complete files only; `index.open` must be
-    called then. Else files are listed that may still be being written, and told to be `young` when
-    they are read: that takes a worker half the time. Raises Halt if the spool is not a directory
-    that can be opened.
+    one page. `served` is for the file server: it tells whether to watch the directory by events,
+    and callers see each file's own size; `index.open` must be called then. Raises Halt if the spool
+    is not a directory that can be opened.
     """
 
     def __init__(
@@ -74,15 +74,12 @@ class DirectorySource:
             settle_seconds=settle_seconds,
             watch=served == "inotify",
             rescan_seconds=rescan_seconds,
-            complete_only=served is not None,
+            look=settle_seconds > 0 or served is not None,
         )
 
     async def list(self, cursor: str) -> Page:
         """See `Source.list`. A restart starts over."""
-        files, cursor, seen_at_seconds, ignored = await self.index.page(
-            cursor, self._page_files_max
-        )
-        return Page(files, cursor, seen_at_seconds, ignored)
+        return await self.index.page(cursor, self._page_files_max)
 
     async def read(self, names: Sequence[str], bytes_max: int) -> Sequence[FileRead]:
         """See `Source.read`."""
@@ -128,13 +125,12 @@ class DirectorySource:
             if not stat.S_ISREG(status.st_mode):
                 return FileRead(name, Unread.VANISHED, 0, 0.0, "not a regular file")
             size, age_seconds = status.st_size, now - status.st_ctime
-            young = not self.index.is_complete(name, status.st_ctime_ns, age_seconds)
             if size > self._max_file_bytes:
-                return FileRead(name, b"", size, age_seconds, "", young)
+                return FileRead(name, b"", size, age_seconds)
             data = os.read(fd, size + 1)  # one more than its size shows whether it is growing
             if len(data) != size:
                 data = self._rest(fd, data)
-            return FileRead(name, data, len(data), age_seconds, "", young)
+            return FileRead(name, data, len(data), age_seconds)
         except OSError as error:
             return _unread(name, error)
         finally:
@@ -148,14 +144,6 @@ class DirectorySource:
                 break
             data += more
         return data
-
-    async def young(self, names: Sequence[str]) -> Mapping[str, float]:
-        """See `Source.young`."""
-        return {
-            name: age_seconds
-            for name, size_bytes, _, age_seconds, changed_ns in await self.index.look_at(names)
-            if size_bytes is not None and not self.index.is_complete(name, changed_ns, age_seconds)
-        }
 
     async def archive(self, names: Sequence[str]) -> Sequence[Moved]:
         """See `Source.archive`."""

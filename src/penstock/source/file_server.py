@@ -93,10 +93,6 @@ class ServerSource:
             return FileRead(file.name, Unread.DENIED, 0, 0.0, why)
         return file
 
-    async def young(self, names: Sequence[str]) -> Mapping[str, float]:  # noqa: ARG002
-        """See `Source.young`: its listings hold complete files only."""
-        return {}
-
     async def archive(self, names: Sequence[str]) -> Sequence[Moved]:
         """See `Source.archive`; where to, and whether files are deleted, the server's settings say.
 

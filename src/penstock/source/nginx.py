@@ -214,10 +214,6 @@ class NginxSource:
             return FileRead(name, Unread.VANISHED, 0, 0.0, "a directory")
         return FileRead(name, Unread.VANISHED, 0, 0.0, "nginx knows no such file")
 
-    async def young(self, names: Sequence[str]) -> Mapping[str, float]:  # noqa: ARG002
-        """See `Source.young`: its listings hold complete files only."""
-        return {}
-
     async def archive(self, names: Sequence[str]) -> Sequence[Moved]:
         """See `Source.archive`. Raises Again or Halt if nginx cannot be asked."""
         one = self._dav.delete if self._archive_action == "delete" else self._dav.archive
