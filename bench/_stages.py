@@ -18,6 +18,9 @@ STAGES = {
     "list": (
         "source/candidates.py",
         "source/index.py",
+        "source/order.py",
+        "source/scan.py",
+        "source/waiting.py",
         "source/settling.py",
         "source/nginx_backlog.py",
         "source/nginx_listing.py",

@@ -1,7 +1,9 @@
 """The whole path, function by function, on a real Redis and an SQS that answers as AWS does."""
 
 import asyncio
+import dataclasses
 import json
+import math
 import os
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
@@ -13,6 +15,7 @@ import redis.asyncio as redis
 
 from penstock import wiring
 from penstock.errors import Again, Halt
+from penstock.ledger.lease import Lease
 from penstock.ledger.ledger import Ledger
 from penstock.ledger.outcome import ClaimOutcome
 from penstock.model import Claim, FileRead, Settled
@@ -112,6 +115,19 @@ async def test_a_file_being_written_holds_up_none_but_itself(box: Box, claim_byt
     assert (await box.load()).files_processed == 1
     assert box.received_ids() == dict.fromkeys([*range(20), 99], 1)
     assert (await box.check()).laws_broken == 0
+
+
+async def test_a_file_that_waits_is_counted_once_after_a_loss(box: Box) -> None:
+    """It lay in the spool when Redis had forgotten it, whenever it is sent."""
+    box.set("source", settle_seconds=3600)
+    name = box.write(f"{SECOND}.000001.json", '{"id": 1, "te')
+    async with AsyncExitStack() as stack:
+        parts = await wiring.loader(box.settings, stack)
+        claim = (await parts.ledger.claim([name], 500)).claim
+        assert claim
+        claim = dataclasses.replace(claim, after_loss=True)
+        counters = await parts.carry(claim, Lease(math.inf), lambda _: None)
+    assert (counters["files_retried"], counters["files_after_loss"]) == (1, 1)
 
 
 async def test_a_file_put_to_retry_is_taken_up_when_it_is_due(box: Box) -> None:

@@ -38,8 +38,7 @@ CLAIM_ID_LIKE = "0" * 2 * CLAIM_ID_BYTES
 LISTING_SECONDS_MAX = 30.0
 """No worker claims names from a listing older than this: what is archived is soon forgotten.
 
-Of a directory of its own machine it looks for two names of each hundred again instead: one that is
-not there any more is found out when it is read.
+In a directory of its own machine it looks for each name again instead.
 """
 
 
@@ -50,8 +49,8 @@ class ListedFile(msgspec.Struct, frozen=True, gc=False):
     collector need not look at them.
 
     `modified_at_seconds` since 1970, by the clock of the machine that holds the directory. Where
-    the directory is this machine's, the size is the mean of some files nearby and the time that of
-    one: good enough to cut claims by.
+    the directory is this machine's and `source.settle_seconds` is 0, no file is looked at: the size
+    is the mean of some files nearby, good enough to cut claims by, and the time is 0.
     """
 
     name: str

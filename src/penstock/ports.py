@@ -29,13 +29,14 @@ class Source(Protocol):
     """
 
     async def list(self, cursor: str) -> Page:
-        """Return the next files that this source has not been told are dealt with.
+        """Return the next complete files that this source has not been told are dealt with.
 
-        Called by one task at a time, at most a few times a second. A page is dealt with when its
-        cursor is given back; the previous cursor given again lists the same files afresh. An empty
-        or unknown cursor starts over from everything in the spool. An empty page means that
-        nothing new is there now. Only complete files are listed: what a writer may still have open
-        is left out until it has settled. Raises Again if the directory cannot be listed.
+        A file that may still be being written waits in the source, and is on a later page. With
+        `source.settle_seconds = 0` every file passes for complete. Called by one task at a time, at
+        most a few times a second. A page is dealt with when its cursor is given back; the previous
+        cursor given again lists the same files afresh. An empty or unknown cursor starts over from
+        everything in the spool. An empty page means that nothing new is complete now. Raises Again
+        if the directory cannot be listed.
         """
         ...
 

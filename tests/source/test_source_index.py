@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from penstock.errors import Again
+from penstock.source import scan
 from penstock.source.index import Index
 
 A_LONG_TIME_SECONDS = 20.0  # on a busy machine; nothing waits so long when all is well
@@ -158,7 +159,7 @@ async def test_what_went_away_is_let_go(make: Make, spool: Path) -> None:
         await index.page("", 10)
         await asyncio.sleep(0.01)
     assert [file.name for file in (await index.page("", 10)).files] == ["2499.json", "new.json"]
-    assert len(index._chunks) == 1
+    assert len(index._order._chunks) == 1
 
 
 async def test_a_name_that_comes_back_is_told_again(make: Make, spool: Path) -> None:
@@ -214,7 +215,7 @@ async def test_without_events_what_is_gone_is_looked_for_again(
     monkeypatch.setattr(time, "monotonic", lambda: now + 11)
     page = await index.page("", 10)
     assert [file.name for file in page.files] == ["b.json"]
-    assert page.seen_at_seconds == now + 11
+    assert page.listed_at_seconds == now + 11
 
 
 async def test_what_a_scan_does_not_find_is_gone_without_a_look(
@@ -227,8 +228,8 @@ async def test_what_a_scan_does_not_find_is_gone_without_a_look(
     _, cursor = await told(index, "", 2_500)
     for i in range(2_000):
         (spool / f"{i:04}.json").unlink()
-    looked: list[str] = []
-    monkeypatch.setattr(index, "_look", lambda names, *_: looked.extend(names) or [])  # type: ignore[func-returns-value]
+    looked: list[Any] = []
+    monkeypatch.setattr(index._scanner, "look", looked.append)
     assert (await index.page(cursor, 1_000)).files == []
     assert index.files == 500
     assert looked == []
@@ -239,7 +240,7 @@ async def test_a_scan_lets_go_of_what_went_and_of_nothing_else(make: Make, spool
     written = [f"{i:04}.json" for i in range(3_500)]
     for name in written:
         (spool / name).write_text("{}")
-    index = await make(watch=False, settle_seconds=0.0, complete_only=False)
+    index = await make(watch=False, settle_seconds=0.0, look=False)
     await index.page("", 4_000)
     gone = [*written[:1_000], *written[1_100:1_900:7], written[3_499]]
     for name in gone:
@@ -268,7 +269,7 @@ async def test_names_go_in_any_order(make: Make, spool: Path, seed: int) -> None
         (spool / name).unlink()
     assert [file.name for file in (await index.page("", 3_000)).files] == [left]
     assert index.files == 1
-    assert sum(chunk is not None for chunk in index._chunks) <= 2
+    assert sum(chunk is not None for chunk in index._order._chunks) <= 2
 
 
 @pytest.mark.parametrize("left", [["a.json"], []])
@@ -321,64 +322,102 @@ async def test_a_full_page_is_full(make: Make, spool: Path) -> None:
     assert [len(first.files), len(second.files)] == [7_000, 5_000]
 
 
-async def test_a_reader_that_looks_itself_has_one_of_a_hundred_looked_at(
+async def test_where_files_need_not_settle_none_is_looked_at(
     make: Make, spool: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its pages have every name, in order, and sizes good enough to cut claims by."""
+    """But one in a hundred, for its size: pages have every name, and claims are cut by the mean."""
     written = [f"{i:04}.json" for i in range(250)]
     for i, name in enumerate(written):
         (spool / name).write_text("x" * (1 + i // 100))
-    index = await make(watch=False, settle_seconds=0.0, complete_only=False)
+    index = await make(watch=False, settle_seconds=0.0, look=False)
     looked_at: list[str] = []
-    look = index._look
+    look = index._scanner.look
 
-    def watched(wanted: Sequence[str], until_seconds: float = 0.0) -> list[Any]:
-        looked_at.extend(wanted)
-        return look(wanted, until_seconds)
+    def watched(names: Sequence[str], *given: Any) -> Any:
+        looked_at.extend(names)
+        return look(names, *given)
 
-    monkeypatch.setattr(index, "_look", watched)
+    monkeypatch.setattr(index._scanner, "look", watched)
     page = await index.page("", 1_000)
     assert [file.name for file in page.files] == written
-    assert looked_at == ["0099.json", "0199.json", "0249.json"]
+    assert looked_at == ["0000.json", "0100.json", "0200.json"]
     assert {file.size_bytes for file in page.files} == {2}  # the mean of 1, 2 and 3
-    assert all(file.modified_at_seconds > 0 for file in page.files)
-    assert page.seen_at_seconds == index._scanned_at_seconds
+    assert page.listed_at_seconds == index._scanner.began_at_seconds
 
 
-async def test_a_reader_that_looks_itself_has_two_of_a_hundred_looked_for_again(
+async def test_where_none_was_looked_at_each_is_looked_for_again(
     make: Make, spool: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where the first or the last of a hundred has gone, all of them are looked for."""
-    written = [f"{i:04}.json" for i in range(400)]
+    """An archiver took some since the scan, at the ends and in the middle: none is listed."""
+    written = [f"{i:04}.json" for i in range(2_400)]
     for name in written:
         (spool / name).write_text("{}")
-    index = await make(watch=False, settle_seconds=0.0, complete_only=False)
+    index = await make(watch=False, settle_seconds=0.0, look=False)
     await index.page("", 1)
-    gone = [written[i] for i in (0, 50, 150, 299, 298)]  # of the second hundred one in the middle
+    gone = [written[i] for i in (0, 50, 999, 1_000, 1_500, 2_398, 2_399)]
     for name in gone:
         (spool / name).unlink()
     now = time.monotonic()
     monkeypatch.setattr(time, "monotonic", lambda: now + 11)
-    page = await index.page("", 1_000)
-    passed_over = written[150]
-    left = [name for name in written if name not in gone or name == passed_over]
-    assert [file.name for file in page.files] == left
-    assert page.seen_at_seconds == now + 11
+    page = await index.page("", 3_000)
+    assert [file.name for file in page.files] == sorted({*written}.difference(gone))
+    assert page.listed_at_seconds == now + 11
 
 
-async def test_where_one_of_a_hundred_is_young_all_are_looked_at(make: Make, spool: Path) -> None:
+@pytest.mark.parametrize(("slow", "gone"), [(0, []), (99, [149]), (120, []), (148, [])])
+async def test_a_young_file_among_many_waits_alone(
+    make: Make, spool: Path, slow: int, gone: list[int]
+) -> None:
     """Those that have settled are told, the young one waits, and what is gone is let go."""
     for i in range(150):
         (spool / f"{i:04}.json").write_text("{}")
-    index = await make(watch=False, settle_seconds=1.0, complete_only=False)
+    index = await make(watch=False, settle_seconds=1.0)
     await asyncio.sleep(1.1)
-    (spool / "0099.json").write_text("{}{}")
+    (spool / f"{slow:04}.json").write_text("{}{}")
     await index._scan()
-    (spool / "0149.json").unlink()
+    for i in gone:
+        (spool / f"{i:04}.json").unlink()
     page = await index.page("", 1_000)
-    assert [file.name for file in page.files] == [f"{i:04}.json" for i in range(149) if i != 99]
-    assert (await told(index, page.cursor))[0] == ["0099.json"]
-    assert index.files == 149
+    settled = [f"{i:04}.json" for i in range(150) if i not in {slow, *gone}]
+    assert [file.name for file in page.files] == settled
+    assert (await told(index, page.cursor))[0] == [f"{slow:04}.json"]
+    assert index.files == 150 - len(gone)
+
+
+async def test_a_file_that_is_written_again_is_listed_again(make: Make, spool: Path) -> None:
+    """Against the promise; whoever reads it now gets all of it."""
+    index = await make()
+    (spool / "a.json").write_text("{}")
+    _, cursor = await told(index)
+    with (spool / "a.json").open("a") as writer:
+        writer.write("{}")
+    assert (await told(index, cursor))[0] == ["a.json"]
+    (file,) = (await index.page("", 10)).files
+    assert file.size_bytes == 4
+
+
+async def test_what_a_cancelled_listing_looked_at_is_listed_by_the_next(
+    make: Make, spool: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slow disk, a pass that is over: the next pass must not take the files for known."""
+    (spool / "a.json").write_text("{}")
+    index = await make(watch=False, settle_seconds=0.0)
+    monkeypatch.setattr(scan, "AT_HAND_SECONDS", 0.0)
+    looks, go_on = threading.Event(), threading.Event()
+    look = index._scanner.look
+
+    def slow(*given: Any) -> Any:
+        looks.set()
+        go_on.wait(A_LONG_TIME_SECONDS)
+        return look(*given)
+
+    monkeypatch.setattr(index._scanner, "look", slow)
+    listing = asyncio.create_task(index.page("", 10))
+    await asyncio.to_thread(looks.wait, A_LONG_TIME_SECONDS)
+    listing.cancel()
+    await asyncio.gather(listing, return_exceptions=True)
+    go_on.set()
+    assert [file.name for file in (await index.page("", 10)).files] == ["a.json"]
 
 
 @pytest.fixture

@@ -26,7 +26,8 @@ class ScriptedSource:
     """`Source` over a `Spool` that others share; its cursor is the place in the arrival order.
 
     `listing` may reorder or hide what one page shows. `reading` may fail a read: it is given the
-    name and returns what is read instead of the file, or None. `pause_seconds` stands on its pages.
+    name and returns what is read instead of the file, or None. `is_young` tells whether a file is
+    still being written: then it arrives later. `pause_seconds` stands on its pages.
     """
 
     def __init__(
@@ -37,12 +38,14 @@ class ScriptedSource:
         monotonic: Callable[[], float] = lambda: 0.0,
         listing: Callable[[list[str]], list[str]] = list,
         reading: Callable[[str], FileRead | None] = lambda _: None,
+        is_young: Callable[[str], bool] = lambda _: False,
     ) -> None:
         self._spool = spool
         self._page_files_max = page_files_max
         self._monotonic = monotonic
         self._listing = listing
         self._reading = reading
+        self._is_young = is_young
         self.pause_seconds = 0.0
         self.listed_from: list[str] = []
 
@@ -51,10 +54,15 @@ class ScriptedSource:
         self.listed_from.append(cursor)
         at = int(cursor) if cursor.isdigit() else 0
         found: list[str] = []
-        while at < len(self._spool.arrived) and len(found) < self._page_files_max:
+        end = len(self._spool.arrived)
+        while at < end and len(found) < self._page_files_max:
             name = self._spool.arrived[at]
             at += 1
-            if name in self._spool.files and name not in found:
+            if name not in self._spool.files or name in found:
+                continue
+            if self._is_young(name):
+                self._spool.arrived.append(name)
+            else:
                 found.append(name)
         files = [
             ListedFile(name, len(self._spool.files.get(name, b"")), 0.0)

@@ -66,6 +66,7 @@ RATES = {
     "listing out of order": 0.2,
     "listing lacks a file": 0.1,
     "file denied": 0.01,
+    "file still being written": 0.02,
     "file written to since it was listed": 0.01,
     "stop": 0.05,
     "deadline": 0.05,
@@ -106,6 +107,7 @@ class Fleet:
         self.canary = canary
         self.sqs.drops = 1 if canary == "the queue forgets a message" else 0
         self.processes: list[Process] = []
+        self.whole: set[str] = set()  # files that somebody has seen complete
         self.settings = Settings.model_validate(
             {
                 "source": {"url": "/"},
@@ -192,9 +194,15 @@ class Fleet:
                 return FileRead(name, b'[{"id', 5, 0.0)
             return None
 
+        def is_young(name: str) -> bool:
+            if name not in self.whole and chaos.strikes("file still being written"):
+                return True
+            self.whole.add(name)
+            return False
+
         source = ScriptedSource(
             self.spool, page_files_max=self.dice.choice([5, 20]),
-            monotonic=lambda: self.loop.now, listing=listing, reading=reading,
+            monotonic=lambda: self.loop.now, listing=listing, reading=reading, is_young=is_young,
         )  # fmt: skip
         return _stepped(source, process)
 

@@ -1,6 +1,6 @@
 """The spool as a directory of this machine.
 
-What lies in it and is complete, its index tells: _index.py. Moving files out of it: _move.py.
+Its index tells which files are complete: index.py. Moving files out of it: moves.py.
 """
 
 import asyncio
@@ -18,7 +18,8 @@ from penstock.errors import Again, Halt
 from penstock.model import FileRead, Page, Unread
 from penstock.ports import Moved
 from penstock.source import moves as moving
-from penstock.source.index import AT_HAND_SECONDS, Index
+from penstock.source.index import Index
+from penstock.source.scan import AT_HAND_SECONDS
 
 # O_NOATIME: else the kernel writes into each inode when it was first read.
 _OPEN_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOATIME
@@ -28,8 +29,9 @@ class DirectorySource:
     """`Source` over a directory; one instance belongs to one process.
 
     `archive_directory` and `rejects_directory` are made when first needed. `page_files_max` bounds
-    one page. `served` is for the file server; `index.open` must be called then. Raises Halt if the
-    spool is not a directory that can be opened.
+    one page. `served` is for the file server: it tells whether to watch the directory by events,
+    and callers see each file's own size; `index.open` must be called then. Raises Halt if the spool
+    is not a directory that can be opened.
     """
 
     def __init__(
@@ -72,14 +74,12 @@ class DirectorySource:
             settle_seconds=settle_seconds,
             watch=served == "inotify",
             rescan_seconds=rescan_seconds,
+            look=settle_seconds > 0 or served is not None,
         )
 
     async def list(self, cursor: str) -> Page:
         """See `Source.list`. A restart starts over."""
-        files, cursor, seen_at_seconds, ignored = await self.index.page(
-            cursor, self._page_files_max
-        )
-        return Page(files, cursor, seen_at_seconds, ignored)
+        return await self.index.page(cursor, self._page_files_max)
 
     async def read(self, names: Sequence[str], bytes_max: int) -> Sequence[FileRead]:
         """See `Source.read`."""

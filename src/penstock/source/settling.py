@@ -1,7 +1,7 @@
 """When a file that lies in the spool is complete, where nobody tells that its writer is done."""
 
 import time
-from collections.abc import Collection, Hashable
+from collections.abc import Collection, Hashable, Iterable
 
 
 class Settling:
@@ -30,9 +30,10 @@ class Settling:
         del self._waiting[name]
         return True
 
-    def forget(self, name: str) -> None:
-        """Forget a file that is gone, or known to be complete."""
-        self._waiting.pop(name, None)
+    def forget(self, names: Iterable[str]) -> None:
+        """Forget files that are gone, or known to be complete."""
+        for name in names if self._waiting else ():
+            self._waiting.pop(name, None)
 
     def keep(self, present: Collection[str]) -> None:
         """Forget the files that are gone."""

@@ -1,0 +1,200 @@
+"""The order of the complete files of one spool, and the cursors into it.
+
+    chunk 7           chunk 8           chunk 9
+    ├─ 1,000 names ─┤ ├─ 1,000 names ─┤ ├─ 412 names ─┤ ◀─ a file that is complete goes here
+                             ▲
+                             cursor "5f0c9a1e-8431": all files before place 8,431 are dealt with
+
+A file that comes late, however old its name, stands behind every cursor given before, so no reader
+passes it over. A name takes about 130 bytes, itself and a slot in a dictionary, and 16 more for
+size and time.
+"""
+
+import itertools
+import math
+import re
+import secrets
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from penstock.model import ListedFile
+
+CHUNK_FILES = 1_000
+_CURSOR = re.compile(r"([0-9a-f]{8})-(\d{1,18})")
+
+
+class Chunk:
+    """A thousand places: name (None: gone from the spool), size in bytes, time of modification."""
+
+    __slots__ = ("live", "modified", "names", "number", "seen_at_seconds", "sizes", "took_at")
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.names: list[str | None] = []
+        self.sizes = array("q")
+        self.modified = array("d")
+        self.live = 0
+        self.seen_at_seconds = math.inf  # the earliest look at any of them
+        self.took_at = 0  # behind the last name that went
+
+    def take(self, name: str) -> None:
+        """Take a name out. They go as they came, so the next is where the last one was."""
+        at = self.took_at
+        if self.names[at : at + 1] != [name]:
+            at = self.names.index(name)
+        self.names[at] = None
+        self.live -= 1
+        self.took_at = at + 1
+
+    def has(self, name: str, size_bytes: int, modified_at_seconds: float) -> bool:
+        """Tell whether a file was put in its place with this size and this time."""
+        at = self.names.index(name)
+        return (self.sizes[at], self.modified[at]) == (size_bytes, modified_at_seconds)
+
+    def copy(self, at: int, files: list[ListedFile], files_max: int) -> int:
+        """Copy files from `at` on until `files` has `files_max`; return the place behind them."""
+        while at < len(self.names) and len(files) < files_max:
+            some = slice(at, at + files_max - len(files))
+            columns = zip(self.names[some], self.sizes[some], self.modified[some], strict=True)
+            files += [ListedFile(name, size, time) for name, size, time in columns if name]
+            at = min(some.stop, len(self.names))
+        return at
+
+
+UNPLACED = Chunk(-1)
+"""The chunk of the files that are known and not complete yet."""
+
+
+class Mark(NamedTuple):
+    """What a chunk holds at one moment: so many files, in its first `length` places."""
+
+    chunk: Chunk
+    live: int
+    length: int
+
+
+class Cut(NamedTuple):
+    """A part of the order: files, the place behind them, and the earliest look at any of them."""
+
+    files: Sequence[ListedFile]
+    end: int
+    seen_at_seconds: float
+
+
+class Order:
+    """Every file that is known to lie in the spool: with its place once it is complete."""
+
+    def __init__(self) -> None:
+        self._epoch = secrets.token_hex(4)
+        self._chunk_of: dict[str, Chunk] = {}
+        self._chunks: list[Chunk | None] = []  # None: all its files are gone
+        self._chunks_gone = 0  # before the first of _chunks
+
+    @property
+    def known(self) -> Mapping[str, Chunk]:
+        """The chunk of each file, UNPLACED until it has its place."""
+        return self._chunk_of
+
+    @property
+    def end(self) -> int:
+        """The place behind the last file."""
+        end = (self._chunks_gone + len(self._chunks)) * CHUNK_FILES
+        last = self._chunks[-1] if self._chunks else None
+        return end if last is None else end - CHUNK_FILES + len(last.names)
+
+    def cursor(self, place: int) -> str:
+        """Return the cursor that stands for a place."""
+        return f"{self._epoch}-{place}"
+
+    def place(self, cursor: str) -> int:
+        """Return the place of a cursor: the first one if this order did not give the cursor."""
+        match = _CURSOR.fullmatch(cursor)
+        place = int(match[2]) if match and match[1] == self._epoch else 0
+        return place if place <= self.end else 0
+
+    def add(self, name: str) -> None:
+        """Add a file without a place, if it is not known."""
+        self._chunk_of.setdefault(name, UNPLACED)
+
+    def add_all(self, new: dict[str, Chunk]) -> None:
+        """Do so with each of `new`, and take `new` over.
+
+        The larger dictionary takes in the smaller: a million names are never in two of them.
+        """
+        if len(self._chunk_of) < len(new):
+            new.update(self._chunk_of)
+            self._chunk_of = new
+        else:
+            for name in new:
+                self.add(name)
+
+    def append(
+        self,
+        complete: Sequence[str],
+        sizes_bytes: Sequence[int],
+        modified_at_seconds: Sequence[float],
+        seen_at_seconds: float,
+    ) -> None:
+        """Put files in the next places, in this order."""
+        at = 0
+        while at < len(complete):
+            last = self._chunks[-1] if self._chunks else None
+            if last is None or len(last.names) == CHUNK_FILES:
+                last = Chunk(self._chunks_gone + len(self._chunks))
+                self._chunks.append(last)
+            some = slice(at, at + CHUNK_FILES - len(last.names))
+            new = complete[some]
+            self._chunk_of.update(dict.fromkeys(new, last))
+            last.names += new
+            last.sizes.extend(sizes_bytes[some])
+            last.modified.extend(modified_at_seconds[some])
+            last.live += len(new)
+            last.seen_at_seconds = min(last.seen_at_seconds, seen_at_seconds)
+            at += len(new)
+
+    def drop(self, gone: Iterable[str]) -> None:
+        """Forget files that left the spool; one that comes back is a new file."""
+        if not self._chunk_of:  # an archiver's: it never lists
+            return
+        for name in gone:
+            chunk = self._chunk_of.pop(name, UNPLACED)
+            if chunk is not UNPLACED:
+                chunk.take(name)
+                if not chunk.live and len(chunk.names) == CHUNK_FILES:
+                    self._chunks[chunk.number - self._chunks_gone] = None
+        while self._chunks and self._chunks[0] is None:
+            del self._chunks[0]
+            self._chunks_gone += 1
+
+    def marks(self) -> Sequence[Mark]:
+        """Return what each chunk holds by now."""
+        return [Mark(chunk, chunk.live, len(chunk.names)) for chunk in self._chunks if chunk]
+
+    def cut(self, place: int, files_max: int) -> Cut:
+        """Return the next files from a place on, up to `files_max`."""
+        files: list[ListedFile] = []
+        seen_at_seconds = math.inf
+        number, at = divmod(max(place, self._chunks_gone * CHUNK_FILES), CHUNK_FILES)
+        for chunk in itertools.islice(self._chunks, number - self._chunks_gone, None):
+            if chunk is not None:
+                if chunk.live:
+                    seen_at_seconds = min(seen_at_seconds, chunk.seen_at_seconds)
+                at = chunk.copy(at, files, files_max)
+                if len(files) == files_max or len(chunk.names) < CHUNK_FILES:
+                    return Cut(files, number * CHUNK_FILES + at, seen_at_seconds)
+            number, at = number + 1, 0
+        return Cut(files, number * CHUNK_FILES, seen_at_seconds)
+
+    def stale(self, place: int, files_max: int, before_seconds: float) -> Chunk | None:
+        """Return the first chunk of such a cut with a file last seen before, if there is one."""
+        first = max(place // CHUNK_FILES - self._chunks_gone, 0)
+        files = 0
+        for chunk in itertools.islice(self._chunks, first, None):
+            if chunk and chunk.live:
+                if chunk.seen_at_seconds < before_seconds:
+                    return chunk
+                files += chunk.live if chunk.number > place // CHUNK_FILES else 0
+                if files >= files_max:
+                    break
+        return None
