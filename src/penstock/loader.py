@@ -425,6 +425,7 @@ async def load(
     one is given to be filled in.
     """
     began = time.monotonic()
+    await loader.ledger.upkeep.correct()
     loader.candidates.resume(await loader.ledger.reads.frontier())
     this = _Pass(loader, stop, began + budget_seconds, seen, Tally() if tally is None else tally)
     lanes = asyncio.create_task(this.lanes())
