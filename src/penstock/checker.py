@@ -32,10 +32,13 @@ class CheckerTally:
 
     `claims_expired` had an owner whose lease was over, with `files_freed` files among them;
     `claims_isolated` were split: of their files `files_isolated` got a claim of their own and
-    `files_given_up` were rejected. `files_swept` lay in the spool overlooked. `claims_old` are held
-    for more than five leases, `claims_past_fifo_window` have waited so long for a successor that
-    SQS may not know their messages any more. `laws_broken` counts the conservation laws that do not
-    hold: it must be 0. `claims`, `workers` and the files in each state are what the ledger holds
+    `files_given_up` were rejected. `files_swept` lay in the spool overlooked, `files_orphaned` were
+    being processed by no claim; both are in line now.
+    `times_corrected` lay later than they can, because Redis's clock had been ahead. `claims_old`
+    are held for more than five leases, `claims_past_fifo_window` have waited so long for a
+    successor that SQS may not know their messages any more. `laws_broken` counts the conservation
+    laws that do not hold: it must be 0. `claims`, `workers` and the files in each state are what
+    the ledger holds
     after the pass; `oldest_claim_seconds` is the age of the oldest. `files_waiting` lay in the
     spool and were in none of these states; None if this pass has not listed the whole spool.
     """
@@ -48,6 +51,8 @@ class CheckerTally:
     claims_old: int = 0
     claims_past_fifo_window: int = 0
     files_swept: int = 0
+    files_orphaned: int = 0
+    times_corrected: int = 0
     workers_pruned: int = 0
     laws_broken: int = 0
     claims: int = 0
@@ -79,10 +84,17 @@ async def check(
     began = time.monotonic()
     until = began + budget_seconds
     tally = CheckerTally()
+    tally.times_corrected = await checker.ledger.upkeep.correct()
     await _free(checker, tally, stop)
     await _look_at_claims(checker, tally)
     listed = await _sweep(checker, tally, stop, min(until, time.monotonic() + _SWEEP_SECONDS_MAX))
     tally.workers_pruned = await checker.ledger.upkeep.prune()
+    tally.files_orphaned = await checker.ledger.upkeep.free_orphans()
+    if tally.files_orphaned:
+        telemetry.warn(
+            "files.orphaned", files=tally.files_orphaned,
+            cause="no claim holds them: something else removed keys of the ledger",
+        )  # fmt: skip
     for law in await checker.ledger.reads.verify():
         tally.laws_broken += 1
         telemetry.warn("conservation.broken", law=law)

@@ -41,6 +41,7 @@ async def load(
     `tally`, if one is given, even where it raises.
     """
     began = time.monotonic()
+    await loader.ledger.upkeep.correct()
     loader.candidates.resume(await loader.ledger.reads.frontier())
     tally = Tally() if tally is None else tally
     this = _Pass(loader, stop, began + budget_seconds, note_age, tally)

@@ -62,8 +62,8 @@ class Books:
 
     async def forget_all(self) -> None:
         """Wipe this spool, as a Redis does that lost its disk."""
-        for name in await self.everything():
-            await self.client.delete(self.prefix + name)
+        async for key in self.client.scan_iter(f"{self.prefix}*", count=10_000):
+            await self.client.delete(key)
 
     async def snapshot(self) -> Mapping[str, bytes]:
         """Return all keys of this spool in Redis's own serialisation."""

@@ -194,19 +194,19 @@ class Fleet:
                 return FileRead(name, b'[{"id', 5, 0.0)
             return None
 
-        def is_young(name: str) -> bool:
-            if name not in self.whole and chaos.strikes("file still being written"):
-                return True
-            self.whole.add(name)
-            return False
-
         source = ScriptedSource(
             self.spool, page_files_max=self.dice.choice([5, 20]),
-            monotonic=lambda: self.loop.now, listing=listing, reading=reading, is_young=is_young,
+            monotonic=lambda: self.loop.now, listing=listing, reading=reading, is_young=self._is_young,
         )  # fmt: skip
         return _stepped(source, process)
 
     # The processes.
+
+    def _is_young(self, name: str) -> bool:
+        if name not in self.whole and self.chaos.strikes("file still being written"):
+            return True
+        self.whole.add(name)
+        return False
 
     def ledger(self, process: Process) -> Ledger:
         """Return the ledger as this process sees it."""

@@ -12,7 +12,8 @@ from support.history import History
 from support.sim_process import KilledError, Process
 
 _VERB = re.compile(r"^-- (claim|renew|journal|commit|release|expire|isolate|archived|forget|sweep|"
-                   r"swept|prune|age|hold|put_back|now):", re.MULTILINE)  # fmt: skip
+                   r"swept|prune|age|hold|put_back|now|orphans|"
+                   r"correct):", re.MULTILINE)  # fmt: skip
 _NAMES = 12  # the argument of `claim` that holds the candidates
 
 

@@ -27,11 +27,10 @@ from penstock.ledger.loaders import LedgerLoaders
 from penstock.ledger.overview import LedgerOverview
 from penstock.ledger.reads import LedgerReads
 from penstock.ledger.repairs import LedgerRepairs, said
-from penstock.ledger.scripts import Scripts, translate_redis_errors
+from penstock.ledger.scripts import REMEMBER_MS, Scripts, translate_redis_errors
 from penstock.ledger.upkeep import LedgerUpkeep
 from penstock.model import CLAIM_ID_BYTES, Claim, Settled
 
-_REMEMBER_MS = 120_000  # the answer to a token: redis-py re-sends within 4 tries of 5 s each
 _ENTRIES_A_CALL_MAX = 1000  # of a journal: 1.3 ms of Redis; Lua unpacks no more than 8,000 values
 _ISOLATE_MAX = 10  # worn claims that one call to `claim` deals with
 
@@ -146,7 +145,7 @@ class Ledger:
         names: Sequence[str] = candidates
         seen = self._claims_made  # before the call: answers to other lanes may overtake this one
         args: list[str | int] = [
-            self._prefix, new, token, self._worker, fingerprint, self._lease_ms, _REMEMBER_MS,
+            self._prefix, new, token, self._worker, fingerprint, self._lease_ms, REMEMBER_MS,
             files_max, self._takeovers_max, frontier, self._epoch, seen, "/".join(candidates),
         ]  # fmt: skip
         answer = await self._run(
@@ -255,7 +254,7 @@ class Ledger:
         keys = ["claims", "json_files_processing", "json_files_processed", "json_files_rejected",
                 "retry", "counters", f"claim:{claim.id}", f"call:{claim.token}", "minutes",
                 "put_back"]  # fmt: skip
-        args: list[str | int] = [claim.id, claim.token, _REMEMBER_MS]
+        args: list[str | int] = [claim.id, claim.token, REMEMBER_MS]
         args += [len(settled.vanished), *settled.vanished]
         args += [len(settled.rejected), *rejected]
         args += [len(settled.retry_seconds), *retry, *counters]
@@ -265,7 +264,7 @@ class Ledger:
     async def release(self, claim: Claim) -> bool:
         """Give the claim back, journal kept; False if somebody else owns it."""
         keys = ["claims", f"claim:{claim.id}", f"call:{claim.token}", "counters"]
-        return bool(await self._run("release", keys, [claim.id, claim.token, _REMEMBER_MS]))
+        return bool(await self._run("release", keys, [claim.id, claim.token, REMEMBER_MS]))
 
     @translate_redis_errors
     async def expire(self) -> Sequence[Expired]:
@@ -274,7 +273,7 @@ class Ledger:
         Each stays, expired, until a worker's next `claim` takes it over.
         """
         keys = ["claims", "counters", f"call:{secrets.token_hex(16)}"]
-        rows = json.loads(await self._run("expire", keys, [self._prefix, 100, _REMEMBER_MS]))
+        rows = json.loads(await self._run("expire", keys, [self._prefix, 100, REMEMBER_MS]))
         return [
             Expired(claim, worker, attempt, overdue_ms / 1000, files)
             for claim, worker, attempt, overdue_ms, files in rows
@@ -286,7 +285,7 @@ class Ledger:
         at = datetime.now(UTC).isoformat(timespec="milliseconds")
         keys = ["claims", "json_files_processing", "json_files_processed", "json_files_rejected",
                 "counters", f"claim:{claim_id}", f"call:{claim_id}", "put_back"]  # fmt: skip
-        args = [claim_id, self._prefix, self._takeovers_max, at, _REMEMBER_MS]
+        args = [claim_id, self._prefix, self._takeovers_max, at, REMEMBER_MS]
         isolated = Isolated(*json.loads(await self._run("isolate", keys, args)))
         if any(isolated):
             telemetry.warn("claim.isolated", claim=claim_id, **isolated._asdict())

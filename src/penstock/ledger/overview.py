@@ -1,10 +1,11 @@
 """What is shown of a ledger: the whole at a glance, and all that it knows of one file."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, cast
 
-from penstock.ledger.reads import paired_sizes, size_commands
+from penstock.ledger.reads import number_or, paired_sizes, size_commands
 from penstock.ledger.repairs import said
 from penstock.ledger.scripts import Scripts, translate_redis_errors
 from penstock.model import PutBack
@@ -87,7 +88,7 @@ class LedgerOverview:
             counters,
             _by_minute(minutes, int(at // 60)),
             max(0.0, at - oldest[0][1] / 1000) if oldest else 0.0,
-            None if until_ms is None else at - float(until_ms) / 1000,
+            None if until_ms is None else at - number_or(until_ms, 0) / 1000,
         )
 
     @translate_redis_errors
@@ -136,21 +137,21 @@ class LedgerOverview:
             pipe.hgetall(self._scripts.key(f"claim:{claim}"))
             pipe.zscore(self._scripts.key("claims"), claim)
             fields, ends = await pipe.execute()
-        if not fields:  # committed between the two questions
+        if not fields.get("names"):  # committed between the two questions, or nobody can go on
             return {"claim": claim}
         names = fields["names"].split("/")
         return {
             "claim": claim,
-            "worker": fields["worker"] if fields["token"] else "",
-            "attempt": int(fields["attempt"]),
-            "claimed_at": int(fields["made_ms"]) / 1000,
+            "worker": fields.get("worker", "") if fields.get("token") else "",
+            "attempt": number_or(fields.get("attempt"), 1),
+            "claimed_at": number_or(fields.get("made_ms"), 0) / 1000,
             "lease_ends_at": float(ends or 0) / 1000,
             "claim_files": len(names),
             "position": names.index(name) if name in names else 0,
             "journal": {
                 int(field[1:]): entry.split(" ", 1)[0]
                 for field, entry in fields.items()
-                if field[0] in "#~"
+                if re.fullmatch("[#~][0-9]{1,14}", field)
             },
         }
 
@@ -164,6 +165,6 @@ def _by_minute(fields: Mapping[str, str], now: int) -> dict[int, dict[str, int]]
     minutes: dict[int, dict[str, int]] = {}
     for name, value in fields.items():
         minute, _, counter = name.partition(" ")
-        if now - 60 < int(minute) <= now:
-            minutes.setdefault(int(minute), {})[counter] = int(value)
+        if now - 60 < number_or(minute, 0) <= now:
+            minutes.setdefault(int(minute), {})[counter] = number_or(value, 0)
     return minutes

@@ -1,11 +1,15 @@
 """What can be seen of a ledger without changing anything in it."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 from penstock.ledger.scripts import Scripts, translate_redis_errors
 
 FILES_A_CALL_MAX = 500  # keeps every script near 1 ms, in which Redis serves nobody else
+# The settings allow no more, and AWS Lambda does not (its fifteen minutes).
+LEASE_SECONDS_MAX, RETRY_SECONDS_MAX, SWEEP_PAUSE_SECONDS_MAX = 240.0, 3_600.0, 86_400.0
+LOADER_SECONDS_MAX = 900.0
 _STATES: tuple[str, ...] = ("processing", "processed", "archived", "rejected", "retry")
 _KEYS = {
     "processing": "json_files_processing",
@@ -40,7 +44,7 @@ class LedgerReads:
     async def counters(self) -> dict[str, int]:
         """Return what has been counted since this ledger began, by name."""
         counted = await self._scripts.client.hgetall(self._scripts.key("counters"))  # type: ignore[misc]
-        return {name: int(value) for name, value in cast("dict[str, str]", counted).items()}
+        return _whole(cast("dict[str, str]", counted))
 
     @translate_redis_errors
     async def sizes(self) -> dict[str, int]:
@@ -125,9 +129,7 @@ class LedgerReads:
             pipe.zrange(self._scripts.key("workers"), 0, -1, withscores=True)
             pipe.hgetall(self._scripts.key("workers_since"))
             seen, since = await pipe.execute()
-        return {
-            worker: (float(since.get(worker, at)) / 1000, float(at) / 1000) for worker, at in seen
-        }
+        return {worker: (number_or(since.get(worker), at) / 1000, at / 1000) for worker, at in seen}
 
     @translate_redis_errors
     async def frontier(self) -> str:
@@ -143,6 +145,8 @@ class LedgerReads:
         records read = sent + filtered + rejected; messages submitted = confirmed + failed.
         """
         sizes, counted = await self._sizes_and_counters()
+        unheld = await orphans(self._scripts, free=False)
+        late = await late_times(self._scripts, correct=False)
 
         def count(name: str) -> int:
             return counted.get(name, 0)
@@ -175,11 +179,45 @@ class LedgerReads:
                 count("messages") - count("messages_skipped") + count("messages_failed"),
             ),
         )  # fmt: skip
-        return [
+        broken = [
             f"{law}: {left} is not {right}, {left - right:+d}"
             for law, left, right in laws
             if left != right
         ]
+        if unheld:
+            broken.append(f"a file being processed is held by a claim: {unheld} are held by none")
+        if late:
+            broken.append(f"no time is later than it can be: {late} are; Redis's clock was ahead")
+        return broken
+
+
+async def late_times(scripts: Scripts, *, correct: bool) -> int:
+    """Count the times that lie later than they could if written now; with `correct`, amend them.
+
+    At most 500 of each key.
+    """
+    keys = ["claims", "loaders", "retry", "out_of_spool", "overlooked", "workers", "sweeper",
+            "loader_started", "counters"]  # fmt: skip
+    longest = (LEASE_SECONDS_MAX, LOADER_SECONDS_MAX, RETRY_SECONDS_MAX, 0, 0, 0,
+               SWEEP_PAUSE_SECONDS_MAX)  # fmt: skip
+    args = [int(correct), FILES_A_CALL_MAX, *(int(seconds * 1000) for seconds in longest)]
+    return int(await scripts.run("correct", keys, args))
+
+
+async def orphans(scripts: Scripts, *, free: bool) -> int:
+    """Count the files being processed that no claim holds; with `free`, put them in line."""
+    keys = ["claims", "json_files_processing", "retry", "counters"]
+    cursor, found = 0, 0
+    while True:
+        cursor, page = await cast("Any", scripts.client).hscan(
+            scripts.key("json_files_processing"), cursor, count=FILES_A_CALL_MAX
+        )
+        names = list(page)
+        for at in range(0, len(names), FILES_A_CALL_MAX):
+            args = [scripts.key("claim:"), int(free), *names[at : at + FILES_A_CALL_MAX]]
+            found += int(await scripts.run("orphans", keys, args))
+        if cursor == 0:
+            return found
 
 
 def size_commands(pipe: Any, key: Callable[[str], str]) -> None:
@@ -197,4 +235,14 @@ def paired_sizes(answers: Sequence[Any]) -> tuple[dict[str, int], dict[str, int]
     """Return sizes and counters from the answers to `size_commands`."""
     *counts, counted = answers
     sizes: dict[str, int] = dict(zip((*_STATES, "claims"), counts, strict=True))
-    return sizes, {name: int(value) for name, value in counted.items()}
+    return sizes, _whole(counted)
+
+
+def _whole(counted: Mapping[str, str]) -> dict[str, int]:
+    """Return counters as numbers; one that holds no number counts as 0, and breaks a law."""
+    return {name: number_or(value, 0) for name, value in counted.items()}
+
+
+def number_or(text: str | None, instead: int) -> int:
+    """Return the whole number that a text is; `instead` where it is missing or anything else."""
+    return int(text) if text and re.fullmatch(r"-?[0-9]{1,19}", text) else instead

@@ -8,6 +8,9 @@ Held first, then moved: so no worker takes the file for a new one, without what 
 import json
 from collections.abc import Mapping, Sequence
 
+import msgspec
+
+from penstock import telemetry
 from penstock.ledger.scripts import Scripts, translate_redis_errors
 from penstock.model import LISTING_SECONDS_MAX, PutBack
 
@@ -65,12 +68,23 @@ def _said(name: str, put_back: PutBack) -> str:
 
 
 def said(texts: Sequence[str]) -> dict[str, PutBack]:
-    """Return what was said of files put back, by name, from the ledger's texts."""
+    """Return what was said of files put back, by name, from the ledger's texts.
+
+    A file of which something unreadable was said is sent like any other: whole.
+    """
     known: dict[str, PutBack] = {}
     for text in texts:
-        story = json.loads(text)
-        records = story["records"]
-        known[story["file"]] = PutBack(
-            story["by"], story["salt"], None if records is None else tuple(records)
-        )
+        try:
+            story = msgspec.json.decode(text, type=_Said)
+        except msgspec.DecodeError as error:
+            telemetry.warn("put_back.unreadable", cause=str(error), remedy="the file is sent whole")
+        else:
+            known[story.file] = PutBack(story.by, story.salt, story.records)
     return known
+
+
+class _Said(msgspec.Struct):
+    file: str
+    by: str
+    salt: str
+    records: tuple[int, ...] | None

@@ -4,6 +4,7 @@ Every key of a spool stands under one hash tag, so that all of them share a slot
 script may touch them together. docs/ledger.md says what each holds.
 """
 
+import contextlib
 import errno
 import functools
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -19,12 +20,23 @@ from penstock.errors import Again, Halt
 P = ParamSpec("P")
 T = TypeVar("T")
 
+REMEMBER_MS = 120_000
+"""How long the answer to a token is remembered: redis-py re-sends within 4 tries of 5 s each."""
+
 _VERSION_MIN = (6, 2)  # ZMSCORE
 _SOURCES: Mapping[str, str] = {
     file.name.removesuffix(".lua"): file.read_text()
     for file in resources.files("penstock.ledger").joinpath("lua").iterdir()
 }
 """Each script's text, by verb. Read at import, so that an upgrade in place cannot mix versions."""
+
+_TYPES: Mapping[str, str] = {
+    "json_files_processing": "hash", "json_files_processed": "zset", "json_files_rejected": "hash",
+    "out_of_spool": "zset", "retry": "zset", "claims": "zset", "counters": "hash",
+    "epoch": "string", "frontier": "string", "workers": "zset", "workers_since": "hash",
+    "suspects": "hash", "sweeper": "hash", "minutes": "hash", "put_back": "hash",
+    "overlooked": "zset", "loaders": "zset", "loader_started": "string",
+}  # fmt: skip
 
 _ALL_BUSY = "No connection available."  # all that tells it: redis-py has no class for it
 
@@ -47,35 +59,55 @@ def translate_redis_errors(operation: Callable[P, Awaitable[T]]) -> Callable[P, 
         except (failed.ReadOnlyError, failed.BusyLoadingError, failed.TryAgainError) as error:
             raise Again(f"{verb}: Redis is not ready: {error}") from None
         except (failed.ConnectionError, failed.TimeoutError, OSError) as error:
-            if local := _local_fault(error):
-                raise Again(f"{verb}: {local}") from None
-            if str(error) == _ALL_BUSY:
-                raise Again(
-                    f"{verb}: every connection to Redis was busy for as long as a call may take:"
-                    " it is slower than we ask; see its load, or lower worker.lanes"
-                ) from None
-            why = str(error).rstrip(".")
-            raise Again(f"{verb}: Redis cannot be reached: {why}; see ledger.url") from None
+            raise Again(f"{verb}: {_why_unreachable(error)}") from None
         except failed.RedisError as error:
             if _is_passing(str(error)):
                 raise Again(f"{verb}: Redis is not ready: {error}") from None
-            raise Halt(f"{verb}: Redis answers with an error: {error}") from None
+            odd = await _odd_keys(args) if "WRONGTYPE" in str(error) else ""
+            raise Halt(f"{verb}: {odd or f'Redis answers with an error: {error}'}") from None
 
     return wrapped
 
 
-def _local_fault(error: BaseException | None) -> str:
-    """Return what is wrong on this machine, if that is why a call failed; else nothing.
+def _why_unreachable(error: Exception) -> str:
+    """Return why a call never reached Redis, or its answer never us.
 
-    redis-py wraps the operating system's error in one of its own.
+    redis-py wraps the operating system's error in one of its own. One of this machine, such as too
+    many open files, says nothing about Redis.
     """
-    while error is not None:
-        if isinstance(error, OSError):
-            if error.errno in {errno.EMFILE, errno.ENFILE}:
-                return f"{error.strerror} in this process; raise its limit: ulimit -n"
-            if error.filename is not None:
-                return f"{error.filename}: {error.strerror}; start this process anew"
-        error = error.__cause__ or error.__context__
+    if str(error) == _ALL_BUSY:
+        return (
+            "every connection to Redis was busy for as long as a call may take: it is slower than"
+            " we ask; see its load, or lower worker.lanes"
+        )
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError):
+            if cause.errno in {errno.EMFILE, errno.ENFILE}:
+                return f"{cause.strerror} in this process; raise its limit: ulimit -n"
+            if cause.filename is not None:
+                return f"{cause.filename}: {cause.strerror}; restart this process"
+        cause = cause.__cause__ or cause.__context__
+    return f"Redis cannot be reached: {str(error).rstrip('.')}; see ledger.url"
+
+
+async def _odd_keys(args: Sequence[object]) -> str:
+    """Return which key of the ledger of `args[0]`, a part of it, is not of its type; else nothing.
+
+    Redis does not tell which it was.
+    """
+    scripts = getattr(args[0], "_scripts", None) if args else None
+    if not isinstance(scripts, Scripts):
+        return ""
+    with contextlib.suppress(failed.RedisError, OSError):
+        for name, wanted in _TYPES.items():
+            key = scripts.key(name)
+            found = await scripts.client.type(key)
+            if found not in {wanted, "none"}:
+                return (
+                    f"{key} in Redis is a {found}, not a {wanted}: something else has written it;"
+                    f" look at it, then let go of it: DEL {key}"
+                )
     return ""
 
 

@@ -1,14 +1,17 @@
 """What archiver and checker do to the ledger while workers go on: note, forget, sweep, prune."""
 
 from collections.abc import Sequence
+from typing import Any
 
-from penstock.ledger.reads import FILES_A_CALL_MAX
+from penstock import telemetry
+from penstock.ledger.reads import FILES_A_CALL_MAX, late_times, orphans
 from penstock.ledger.repairs import FORGET_AFTER_SECONDS
-from penstock.ledger.scripts import Scripts, translate_redis_errors
+from penstock.ledger.scripts import REMEMBER_MS, Scripts, translate_redis_errors
 
 _WORKER_SILENT_MS = 600_000  # a worker not heard of for two schedules of five minutes is gone
 _OVERLOOKED_MAX = 10_000  # names that a sweep remembers as waiting, 1 MB
 _OVERLOOKED_MS = 3_600_000
+_SCANS_MAX = 10_000  # of a Redis that others use as well: five million keys
 
 
 class LedgerUpkeep:
@@ -52,6 +55,45 @@ class LedgerUpkeep:
     async def swept(self, sweeper: str, pause_seconds: float) -> None:
         """End a sweep; nobody begins another one before the pause is over."""
         await self._scripts.run("swept", ["sweeper"], [sweeper, int(pause_seconds * 1000)])
+
+    @translate_redis_errors
+    async def free_orphans(self) -> int:
+        """Put files in line that are being processed by no claim; return how many.
+
+        Their claim is gone, or nobody can go on with it: something else wrote these keys.
+        """
+        return await orphans(self._scripts, free=True)
+
+    @translate_redis_errors
+    async def correct(self) -> int:
+        """Bring back times that lie later than they can, as when Redis's clock was ahead.
+
+        Returns how many. Nothing then waits longer than its own longest from now.
+        """
+        corrected = 0
+        while found := await late_times(self._scripts, correct=True):
+            corrected += found
+        if corrected:
+            await self._shorten_answers()
+            telemetry.warn(
+                "clock.corrected", times=corrected, cause="Redis's clock was ahead, or went back",
+                remedy="keep the clock of Redis's machine right: NTP",
+            )  # fmt: skip
+        return corrected
+
+    async def _shorten_answers(self) -> None:
+        """Have the answers to tokens forgotten in time, too; Redis keeps when as a time of day."""
+        client: Any = self._scripts.client
+        cursor = 0
+        for _ in range(_SCANS_MAX):
+            cursor, keys = await client.scan(
+                cursor, match=self._scripts.key("call:*"), count=FILES_A_CALL_MAX
+            )
+            for key in keys:
+                if await client.pttl(key) > REMEMBER_MS:
+                    await client.pexpire(key, REMEMBER_MS)
+            if cursor == 0:
+                return
 
     @translate_redis_errors
     async def prune(self) -> int:

@@ -16,7 +16,7 @@ end
 local processed = redis.call('ZREM', KEYS[1], unpack(names))
 local rejected = redis.call('HDEL', KEYS[2], unpack(names))
 redis.call('ZADD', KEYS[3], unpack(noted))
-redis.call('HINCRBY', KEYS[4], 'files_archived', processed)
+count(KEYS[4], 'files_archived', processed)
 tick(KEYS[5], at, 'files_archived', processed)
-redis.call('HINCRBY', KEYS[4], 'files_rejected_moved', rejected)
+count(KEYS[4], 'files_rejected_moved', rejected)
 return processed + rejected

@@ -30,7 +30,7 @@ if not epoch then
   epoch = new
   redis.call('SET', KEYS[8], epoch)
 end
-local made = tonumber(redis.call('HGET', KEYS[7], 'claims') or 0)
+local made = number_or(redis.call('HGET', KEYS[7], 'claims'), 0)
 -- A caller whose files this Redis has forgotten, wholly or back to a snapshot, may not move it.
 if ARGV[10] ~= '' and ARGV[11] == epoch and tonumber(ARGV[12]) <= made then
   redis.call('SET', KEYS[12], ARGV[10])
@@ -38,16 +38,16 @@ end
 if redis.call('ZADD', KEYS[9], now, worker) == 1 then redis.call('HSET', KEYS[10], worker, now) end
 
 local function whole(kind, id, made_under)
-  local answer = {kind, epoch, made, id}
+  local answer = {kind, epoch, made, id, 1, made_under or '', ''}
   local fields = redis.call('HGETALL', prefix .. id)
   local n, names = 7, ''
   for i = 1, #fields, 2 do
-    local field, value = fields[i], fields[i + 1]
-    if field == 'attempt' then answer[5] = value
-    elseif field == 'fingerprint' then answer[6] = made_under or value
-    elseif field == 'names' then answer[7], names = value, value
-    elseif string.find(field, '^[#~]') then
-      answer[n + 1], answer[n + 2] = string.sub(field, 2), value
+    local name, value = fields[i], fields[i + 1]
+    if name == 'attempt' then answer[5] = number_or(value, 1)
+    elseif name == 'fingerprint' then answer[6] = made_under or value
+    elseif name == 'names' then answer[7], names = value, value
+    elseif string.find(name, '^[#~]%d+$') and #name < 16 then
+      answer[n + 1], answer[n + 2] = string.sub(name, 2), value
       n = n + 2
     end
   end
@@ -75,9 +75,9 @@ local function set_aside(key)
   end
 end
 
-local before = redis.call('GET', KEYS[13])
+local before = answered(KEYS[13])
 if before then
-  if redis.call('HGET', prefix .. before, 'token') == token then return whole('repeat', before) end
+  if field(prefix .. before, 'token') == token then return whole('repeat', before) end
   return {'late', epoch, made}
 end
 
@@ -85,29 +85,30 @@ end
 -- workers would have its neighbours in other lanes blamed along with it, time after time.
 local function has_suspect()
   local id = redis.call('HGET', KEYS[11], worker)
-  if not id or redis.call('HGET', prefix .. id, 'worker') ~= worker then return false end
+  if not id or field(prefix .. id, 'worker') ~= worker then return false end
   return tonumber(redis.call('ZSCORE', KEYS[1], id) or 0) > now
 end
 
 for _, expired in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, LOOK)) do
   local key = prefix .. expired
-  local claim = redis.call('HMGET', key, 'released', 'attempt', 'fingerprint')
-  if not claim[1] and tonumber(claim[2]) > tonumber(ARGV[9]) then
+  local claim = claim_fields(key, 'released', 'attempt', 'fingerprint')
+  if not claim then
+    drop(KEYS[1], KEYS[7], key, expired)
+  elseif not claim[2] and number_or(claim[3], 1) > tonumber(ARGV[9]) then
     return {'worn', epoch, made, expired}
-  end
-  if claim[1] or not has_suspect() then
-    if claim[1] then
+  elseif claim[2] or not has_suspect() then
+    if claim[2] then
       redis.call('HDEL', key, 'released')
     else
       redis.call('HSET', KEYS[11], worker, expired)
-      redis.call('HINCRBY', key, 'attempt', 1)
-      redis.call('HINCRBY', KEYS[7], 'claims_taken_over', 1)
+      count(key, 'attempt', 1)
+      count(KEYS[7], 'claims_taken_over', 1)
     end
     set_aside(key)
     redis.call('HSET', key, 'token', token, 'worker', worker, 'fingerprint', fingerprint)
     redis.call('ZADD', KEYS[1], now + lease, expired)
     redis.call('SET', KEYS[13], expired, 'PX', remember)
-    return whole('taken_over', expired, claim[3])
+    return whole('taken_over', expired, claim[4])
   end
 end
 
@@ -122,7 +123,7 @@ local function make(names, joined)
     'worker', worker, 'attempt', 1, 'fingerprint', fingerprint, 'made_ms', now)
   redis.call('ZADD', KEYS[1], now + lease, new)
   redis.call('SET', KEYS[13], new, 'PX', remember)
-  redis.call('HINCRBY', KEYS[7], 'claims', 1)
+  count(KEYS[7], 'claims', 1)
 end
 
 local due = redis.call('ZRANGEBYSCORE', KEYS[6], '-inf', now, 'LIMIT', 0, most)
@@ -136,7 +137,7 @@ if ARGV[13] == '' then return {'none', epoch, made} end
 local candidates = split(ARGV[13])
 local indexes, all = waiting({KEYS[2], KEYS[5]}, {KEYS[3], KEYS[4], KEYS[6]}, candidates)
 if #indexes == 0 then return {'none', epoch, made} end
-redis.call('HINCRBY', KEYS[7], 'files_seen', #indexes)
+count(KEYS[7], 'files_seen', #indexes)
 if all then
   make(candidates, ARGV[13])
   return {'all', epoch, made}

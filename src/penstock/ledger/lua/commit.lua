@@ -11,13 +11,14 @@
 -- All other files of the claim become processed. Answers 1, also when it is repeated; or 0 when
 -- somebody else owns the claim or it is no more.
 local token = ARGV[2]
-if redis.call('HGET', KEYS[7], 'token') ~= token then
-  if redis.call('GET', KEYS[8]) == 'committed' then return 1 end
-  redis.call('HINCRBY', KEYS[6], 'commits_refused', 1)
+local claim = claim_fields(KEYS[7], 'token')
+if not claim or claim[2] ~= token then
+  if answered(KEYS[8]) == 'committed' then return 1 end
+  count(KEYS[6], 'commits_refused', 1)
   return 0
 end
 local now = now_ms()
-local names = split(redis.call('HGET', KEYS[7], 'names'))
+local names = split(claim[1])
 local other, again, at = {}, {}, 4
 for _ = 1, tonumber(ARGV[at]) do
   at = at + 1
@@ -38,7 +39,7 @@ for _ = 1, tonumber(ARGV[at]) do
 end
 local shown = {files_processed = true, files_rejected = true, records_sent = true, bytes_sent = true}
 for i = at + 1, #ARGV, 2 do
-  redis.call('HINCRBY', KEYS[6], ARGV[i], ARGV[i + 1])
+  count(KEYS[6], ARGV[i], ARGV[i + 1])
   if shown[ARGV[i]] then tick(KEYS[9], now, ARGV[i], ARGV[i + 1]) end
 end
 

@@ -15,15 +15,57 @@ local function split(joined)
   return names
 end
 
+-- The whole number that a text is; `instead` where it is missing or anything else.
+local function number_or(text, instead)
+  if text and #text < 16 and string.find(text, '^%d+$') then return tonumber(text) end
+  return instead
+end
+
+-- Add to a counter, and return its sum. One that holds no number begins anew: the laws tell of it.
+local function count(key, name, by)
+  local sum = redis.pcall('HINCRBY', key, name, by)
+  if type(sum) == 'number' then return sum end
+  redis.call('HSET', key, name, by)
+  return tonumber(by)
+end
+
+-- What was answered to a token before, if it was.
+local function answered(key)
+  local value = redis.pcall('GET', key)
+  return type(value) == 'string' and value or nil
+end
+
+-- A field of a claim; nil where there is none, or where its key is no claim at all.
+local function field(key, name)
+  local value = redis.pcall('HGET', key, name)
+  return type(value) == 'string' and value or nil
+end
+
+-- The names of a claim and these fields, in order; nil where nobody can go on with it: its key is
+-- gone, or of another type, or has no names.
+local function claim_fields(key, ...)
+  local values = redis.pcall('HMGET', key, 'names', ...)
+  if values.err or not values[1] or values[1] == '' then return nil end
+  return values
+end
+
+-- Let go of a claim that nobody can go on with. `orphans` puts its files in line.
+local function drop(claims, counters, key, id)
+  redis.call('DEL', key)
+  redis.call('ZREM', claims, id)
+  count(counters, 'claims_dropped', 1)
+end
+
 -- Count in the minute that runs. The minutes of the last hour are kept, for whoever shows the rate;
 -- the first count of a minute lets go of those before: once a minute, at most a few hundred fields.
 local function tick(key, now, name, by)
   by = tonumber(by)
   if by == 0 then return end
   local minute = math.floor(now / 60000)
-  if redis.call('HINCRBY', key, string.format('%.0f %s', minute, name), by) > by then return end
-  for _, field in ipairs(redis.call('HKEYS', key)) do
-    if tonumber(string.match(field, '^%d+')) < minute - 60 then redis.call('HDEL', key, field) end
+  if count(key, string.format('%.0f %s', minute, name), by) > by then return end
+  for _, name in ipairs(redis.call('HKEYS', key)) do
+    local counted = number_or(string.match(name, '^%d+'), 0)
+    if counted < minute - 60 or counted > minute then redis.call('HDEL', key, name) end
   end
 end
 

@@ -6,19 +6,25 @@
 -- Answers a JSON array with, per claim that lost its owner: id, worker, attempt, ms since the lease
 -- ended, number of files; the same when it is repeated. The claim itself stays, expired, for the
 -- next worker that asks.
-local before = redis.call('GET', KEYS[3])
+local before = answered(KEYS[3])
 if before then return before end
 local now = now_ms()
 local found = {}
 local ids = redis.call('ZRANGEBYSCORE', KEYS[1], 1, now, 'WITHSCORES', 'LIMIT', 0, ARGV[2])
 for i = 1, #ids, 2 do
   local key = ARGV[1] .. ids[i]
-  local claim = redis.call('HMGET', key, 'worker', 'attempt', 'names')
-  redis.call('HSET', key, 'token', '', 'ended_ms', ids[i + 1])
-  redis.call('ZADD', KEYS[1], 0, ids[i])
-  redis.call('HINCRBY', KEYS[2], 'claims_expired', 1)
-  local _, slashes = string.gsub(claim[3], '/', '')
-  found[#found + 1] = {ids[i], claim[1], tonumber(claim[2]), now - ids[i + 1], slashes + 1}
+  local claim = claim_fields(key, 'worker', 'attempt')
+  if claim then
+    redis.call('HSET', key, 'token', '', 'ended_ms', ids[i + 1])
+    redis.call('ZADD', KEYS[1], 0, ids[i])
+    count(KEYS[2], 'claims_expired', 1)
+    local _, slashes = string.gsub(claim[1], '/', '')
+    found[#found + 1] = {
+      ids[i], claim[2] or '', number_or(claim[3], 1), now - ids[i + 1], slashes + 1,
+    }
+  else
+    drop(KEYS[1], KEYS[2], key, ids[i])
+  end
 end
 local answer = #found > 0 and cjson.encode(found) or '[]'
 redis.call('SET', KEYS[3], answer, 'PX', ARGV[3])

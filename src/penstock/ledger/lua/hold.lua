@@ -28,8 +28,8 @@ for i = 3, #ARGV, 2 do
     redis.call('ZREM', KEYS[3], name)
     redis.call('ZADD', KEYS[5], now + tonumber(ARGV[1]), name)
     redis.call('HSET', KEYS[6], name, said)
-    redis.call('HINCRBY', KEYS[7], 'files_seen', 1)
-    redis.call('HINCRBY', KEYS[7], 'files_put_back', 1)
+    count(KEYS[7], 'files_seen', 1)
+    count(KEYS[7], 'files_put_back', 1)
   end
   answer[#answer + 1] = word
 end

@@ -14,13 +14,18 @@
 -- A journal entry is `MESSAGE_ID FILES`: the positions of the files, from 0, that are complete once
 -- this message and all before it are confirmed, as ranges: `0-41,43-43`. Only those of the last
 -- owner count ('#INDEX'): an earlier one may have made other messages.
-local before = redis.call('GET', KEYS[7])
+local before = answered(KEYS[7])
 if before then return before end
 local now = now_ms()
 local score = redis.call('ZSCORE', KEYS[1], ARGV[1])
 if not score or tonumber(score) > now then return '[0,0,0]' end
-local claim = redis.call('HMGET', KEYS[6], 'names', 'attempt', 'released', 'fingerprint')
-local attempt = tonumber(claim[2])
+local claim = claim_fields(KEYS[6], 'attempt', 'released', 'fingerprint')
+if not claim then
+  drop(KEYS[1], KEYS[5], KEYS[6], ARGV[1])
+  return '[0,0,0]'
+end
+local names = split(claim[1])
+local attempt = number_or(claim[2], 1)
 if claim[3] or attempt <= tonumber(ARGV[3]) then return '[0,0,0]' end
 
 local complete, confirmed = {}, 0
@@ -28,12 +33,11 @@ while true do
   local entry = redis.call('HGET', KEYS[6], '#' .. confirmed)
   if not entry then break end
   confirmed = confirmed + 1
-  for from, to in string.gmatch(string.match(entry, '^%S+ ?(.*)$'), '(%d+)-(%d+)') do
-    for position = tonumber(from), tonumber(to) do complete[position + 1] = true end
+  for from, to in string.gmatch(string.match(entry, '^%S+ ?(.*)$') or '', '(%d+)-(%d+)') do
+    for position = tonumber(from), math.min(tonumber(to), #names - 1) do complete[position + 1] = true end
   end
 end
 
-local names = split(claim[1])
 local processed, rejected, alone, over = 0, 0, 0, {}
 for i = 1, #names do
   local name = names[i]
@@ -52,7 +56,7 @@ for i = 1, #names do
   else
     local id = ARGV[1] .. '.' .. i
     redis.call('HSET', ARGV[2] .. id, 'names', name, 'token', '', 'worker', '', 'attempt', 1,
-      'released', 1, 'fingerprint', claim[4], 'made_ms', now,
+      'released', 1, 'fingerprint', claim[4] or '', 'made_ms', now,
       'ended_ms', now)
     redis.call('ZADD', KEYS[1], 0, id)
     redis.call('HSET', KEYS[2], name, id)
@@ -68,10 +72,10 @@ for _, field in ipairs(redis.call('HKEYS', KEYS[6])) do
   if string.find(field, '^[#~]') then noted = noted + 1 end
 end
 redis.call('DEL', KEYS[6])
-redis.call('HINCRBY', KEYS[5], 'claims_isolated', 1)
-redis.call('HINCRBY', KEYS[5], 'files_processed', processed)
-redis.call('HINCRBY', KEYS[5], 'files_rejected', rejected)
-if alone + rejected > 0 then redis.call('HINCRBY', KEYS[5], 'messages_split', noted) end
+count(KEYS[5], 'claims_isolated', 1)
+count(KEYS[5], 'files_processed', processed)
+count(KEYS[5], 'files_rejected', rejected)
+if alone + rejected > 0 then count(KEYS[5], 'messages_split', noted) end
 local answer = '[' .. processed .. ',' .. rejected .. ',' .. alone .. ']'
 redis.call('SET', KEYS[7], answer, 'PX', ARGV[5])
 return answer

@@ -4,8 +4,8 @@
 -- ARGV  1 token  2 message index and journal entry of each, in turn, joined by '/'; at most 1,000
 --
 -- Answers 1, or 0 when somebody else owns the claim or it is no more.
-if redis.call('HGET', KEYS[1], 'token') ~= ARGV[1] then
-  redis.call('HINCRBY', KEYS[2], 'journals_refused', 1)
+if field(KEYS[1], 'token') ~= ARGV[1] then
+  count(KEYS[2], 'journals_refused', 1)
   return 0
 end
 local fields, n = {}, 0

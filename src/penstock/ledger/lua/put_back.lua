@@ -15,7 +15,7 @@ end
 for i = inside + 2, #ARGV, 2 do
   if redis.call('HGET', KEYS[2], ARGV[i]) == ARGV[i + 1] and redis.call('ZREM', KEYS[1], ARGV[i]) == 1 then
     redis.call('HDEL', KEYS[2], ARGV[i])
-    redis.call('HINCRBY', KEYS[3], 'files_vanished', 1)
+    count(KEYS[3], 'files_vanished', 1)
   end
 end
 return known

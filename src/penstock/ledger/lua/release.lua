@@ -5,9 +5,9 @@
 -- ARGV  1 ID  2 token  3 how long the answer to this token is remembered, ms
 --
 -- Answers 1, also when it is repeated; or 0 when somebody else owns the claim or it is no more.
-if redis.call('HGET', KEYS[2], 'token') ~= ARGV[2] then
-  if redis.call('GET', KEYS[3]) == 'released' then return 1 end
-  redis.call('HINCRBY', KEYS[4], 'releases_refused', 1)
+if field(KEYS[2], 'token') ~= ARGV[2] then
+  if answered(KEYS[3]) == 'released' then return 1 end
+  count(KEYS[4], 'releases_refused', 1)
   return 0
 end
 redis.call('HSET', KEYS[2], 'token', '', 'released', 1, 'ended_ms', now_ms())

@@ -4,8 +4,8 @@
 -- ARGV  1 ID  2 token  3 lease, ms
 --
 -- Answers 1, or 0 when somebody else owns the claim or it is no more.
-if redis.call('HGET', KEYS[2], 'token') ~= ARGV[2] then
-  redis.call('HINCRBY', KEYS[3], 'renewals_refused', 1)
+if field(KEYS[2], 'token') ~= ARGV[2] then
+  count(KEYS[3], 'renewals_refused', 1)
   return 0
 end
 redis.call('ZADD', KEYS[1], now_ms() + tonumber(ARGV[3]), ARGV[1])

@@ -10,8 +10,8 @@ local now = now_ms()
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
 if redis.call('ZSCORE', KEYS[1], ARGV[1]) then return 1 end
 if redis.call('ZCARD', KEYS[1]) >= tonumber(ARGV[3]) then return 0 end
-if now - tonumber(redis.call('GET', KEYS[2]) or 0) < tonumber(ARGV[4]) then return 0 end
+if now - number_or(redis.call('GET', KEYS[2]), 0) < tonumber(ARGV[4]) then return 0 end
 redis.call('SET', KEYS[2], string.format('%.0f', now))
 redis.call('ZADD', KEYS[1], now + tonumber(ARGV[2]), ARGV[1])
-redis.call('HINCRBY', KEYS[3], 'loaders_started', 1)
+count(KEYS[3], 'loaders_started', 1)
 return 1

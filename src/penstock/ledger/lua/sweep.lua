@@ -11,7 +11,7 @@
 -- just arrived is left to the workers.
 local now = now_ms()
 local sweeper = redis.call('HMGET', KEYS[1], 'token', 'until_ms')
-if sweeper[1] and sweeper[1] ~= ARGV[1] and tonumber(sweeper[2]) > now then return -1 end
+if sweeper[1] and sweeper[1] ~= ARGV[1] and number_or(sweeper[2], 0) > now then return -1 end
 redis.call('HSET', KEYS[1], 'token', ARGV[1], 'until_ms', now + tonumber(ARGV[2]))
 if ARGV[5] == '' then return 0 end
 local names, is_waiting = split(ARGV[5]), {}
@@ -34,7 +34,7 @@ for i, name in ipairs(names) do
   end
 end
 if swept > 0 then
-  redis.call('HINCRBY', KEYS[4], 'files_swept', swept)
-  redis.call('HINCRBY', KEYS[4], 'files_seen', swept)
+  count(KEYS[4], 'files_swept', swept)
+  count(KEYS[4], 'files_seen', swept)
 end
 return swept

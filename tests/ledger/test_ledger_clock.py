@@ -1,0 +1,105 @@
+"""Redis's clock was ahead and is put right: nothing waits for the time that it told."""
+
+from collections.abc import Callable
+
+import pytest
+
+from penstock.ledger import reads
+from penstock.model import PutBack
+from penstock.settings import Settings
+from support.books import LEASE_SECONDS, Books, claimed, files, settled
+
+A, B, C = files(3)
+YEAR = 366 * 86_400.0
+
+
+async def test_a_lease_of_another_year_ends(books: Books, caplog: pytest.LogCaptureFixture) -> None:
+    """Its worker died while the clock was ahead: verify says so, and its files are sent."""
+    await books.pass_seconds(YEAR)
+    lost = await claimed(books.worker("dead"), [A, B])
+    await books.pass_seconds(-YEAR)
+    checker = books.worker("checker")
+    assert "2 are; Redis's clock was ahead" in (await checker.reads.verify())[0]
+    assert await checker.upkeep.correct() == 2  # its lease, and when its worker was last heard of
+    assert "clock.corrected" in caplog.text
+    assert await checker.reads.verify() == []
+    assert await checker.expire() == []
+    await books.pass_seconds(reads.LEASE_SECONDS_MAX)
+    assert [expired.claim for expired in await checker.expire()] == [lost.id]
+    assert (await claimed(books.worker(), ())).names == (A, B)
+    assert (await checker.reads.counters())["times_corrected"] == 2
+
+
+async def test_whoever_lives_keeps_its_claim(books: Books) -> None:
+    """A worker that renews is not taken for dead when the clock is put right."""
+    await books.pass_seconds(YEAR)
+    live = books.worker("live")
+    claim = await claimed(live, [A])
+    await books.pass_seconds(-YEAR)
+    await books.worker("checker").upkeep.correct()
+    assert (await books.worker("other").claim((), 500)).claim is None
+    assert await live.renew(claim)
+    await books.pass_seconds(LEASE_SECONDS)
+    assert (await claimed(books.worker("other"), ())).names == (A,)
+
+
+async def test_all_else_is_due_now(books: Books) -> None:
+    """Retries, files out of the spool, names seen waiting, sweeps, workers, loaders in Lambda."""
+    worker = books.worker()
+    await worker.commit(await claimed(worker, [A]), settled([A]))
+    await books.pass_seconds(YEAR)
+    await worker.upkeep.archived([A])
+    await worker.commit(await claimed(worker, [B]), settled([B], retry_seconds={B: 5}))
+    await worker.upkeep.sweep("s", [C])
+    assert await worker.loaders.reserve("l", 5)
+    assert await worker.loaders.enlist("m", 60) == 2
+    await books.pass_seconds(-YEAR)
+    assert await worker.upkeep.correct() == 8
+    assert await worker.upkeep.correct() == 0
+    again = await claimed(worker, [])
+    assert again.names == (B,)
+    await worker.upkeep.sweep("t", [C])
+    await books.pass_seconds(61)
+    assert await worker.upkeep.forget() == 1
+    assert await worker.upkeep.sweep("t", [C]) == 1
+    assert await worker.loaders.reserve("n", 5)
+    await books.pass_seconds(reads.LOADER_SECONDS_MAX)
+    assert await worker.upkeep.prune() == 1
+    assert await worker.loaders.enlist("o", 1) == 1
+
+
+async def test_what_is_in_order_stays_as_it_is(books: Books) -> None:
+    """Leases, holds and sweeps of now are no business of a correction."""
+    worker = books.worker()
+    await claimed(worker, [A])
+    await worker.commit(await claimed(worker, [B]), settled([B], retry_seconds={B: 3_600}))
+    await worker.repairs.hold({C: PutBack("op")}, left_for_seconds=0)
+    await worker.upkeep.swept("s", 86_400)
+    await worker.loaders.enlist("l", 900)
+    before = await books.everything()
+    assert await worker.upkeep.correct() == 0
+    assert await books.everything() == before
+
+
+async def test_answers_are_forgotten_in_time(books: Books) -> None:
+    """Redis keeps as a time of day when a key ends: that is shortened as well."""
+    worker = books.worker()
+    claim = await claimed(worker, [A])
+    await books.client.pexpire(f"{books.prefix}call:{claim.token}", int(YEAR * 1000))
+    await books.client.zadd(f"{books.prefix}workers", {"ahead": books.now_ms + 1})
+    await worker.upkeep.correct()
+    assert await books.client.pttl(f"{books.prefix}call:{claim.token}") <= 120_000
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "most"),
+    [
+        ("ledger", "lease_seconds", reads.LEASE_SECONDS_MAX),
+        ("source", "settle_seconds", reads.RETRY_SECONDS_MAX),
+        ("ledger", "sweep_seconds", reads.SWEEP_PAUSE_SECONDS_MAX),
+    ],
+)
+def test_the_settings_allow_no_more(section: str, key: str, most: float) -> None:
+    """What is longest is what the settings bound."""
+    bounds: Callable[[str], dict[str, float]] = Settings.model_json_schema()["$defs"]
+    assert bounds[section.capitalize()]["properties"][key]["maximum"] == most  # type: ignore[index]
