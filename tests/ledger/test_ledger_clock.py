@@ -6,7 +6,7 @@ import pytest
 
 from penstock.ledger import reads
 from penstock.model import PutBack
-from penstock.settings import Settings
+from penstock.settings.schema import Settings
 from support.books import LEASE_SECONDS, Books, claimed, files, settled
 
 A, B, C = files(3)

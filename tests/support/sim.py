@@ -196,7 +196,8 @@ class Fleet:
 
         source = ScriptedSource(
             self.spool, page_files_max=self.dice.choice([5, 20]),
-            monotonic=lambda: self.loop.now, listing=listing, reading=reading, is_young=self._is_young,
+            monotonic=lambda: self.loop.now, listing=listing, reading=reading,
+            is_young=self._is_young,
         )  # fmt: skip
         return _stepped(source, process)
 
