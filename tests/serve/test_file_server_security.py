@@ -257,6 +257,9 @@ async def test_bodies_are_bounded_and_plain(site: Site) -> None:
     large = {**JSON, "Content-Length": str(1 << 30)}
     assert (await site.ask(READ, "POST", headers=large, body=b"x")).status in {0, 413, 400, 408}
     assert (await site.post(READ, b" " * (17 << 20))).status == 413
+    for target in (READ, ARCHIVE):  # a thousand names need no more
+        assert (await site.post(target, b" " * 256_001)).status == 413
+    assert (await site.post(REJECT, b'{"reasons":{' + b" " * 256_001)).status == 400
     body = json.dumps({"names": [NAME]}).encode()
     for encoding in ("gzip", "deflate", "br", "zstd", "gzip, identity", "x"):
         headers = JSON | {"Content-Encoding": encoding}
