@@ -101,7 +101,7 @@ class Observer:
             at=time.time(),
             spool_name=_or_empty(lambda: wiring.spool_name(known)),
             source=without_password(known.source.url),
-            queue_url=known.queue.url,
+            queue_url=without_password(known.queue.url),
             fifo=known.queue.url.endswith(".fifo"),
             lease_seconds=known.ledger.lease_seconds,
             unreachable=unreachable,
