@@ -38,6 +38,23 @@ def test_a_terminal_has_a_line_per_claim_only_if_asked(capsys: pytest.CaptureFix
     assert lines == ["process.started name=loader-1", "claim.committed files=500"]
 
 
+@pytest.mark.parametrize("as_json", [False, True])
+def test_no_field_forges_a_line_or_steers_a_terminal(
+    capsys: pytest.CaptureFixture[str], *, as_json: bool
+) -> None:
+    """What a caller or a file's name brings along is shown as what it is, in one line."""
+    telemetry.configure(verbose=False, as_json=as_json)
+    path = "/a\n12:00:00 process.ended\x1b[31m\x9b2J\r\u2028\u202e\x07\udcff\U000e0001"
+    telemetry.event("http.request", path=path, status=404)
+    said = capsys.readouterr().err
+    assert said.endswith("\n")
+    assert said[:-1].isprintable()
+    if as_json:
+        assert json.loads(said)["path"] == path
+    else:
+        assert "path=/a\\n12:00:00 process.ended\\u001b[31m" in said
+
+
 async def test_progress_is_told_while_there_is_some(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

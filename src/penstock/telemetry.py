@@ -108,6 +108,16 @@ def _fields(record: logging.LogRecord) -> dict[str, Any]:
     return getattr(record, "fields", {})
 
 
+def _one_line(text: str) -> str:
+    """Return a text without what breaks a line or steers a terminal, escaped as in JSON.
+
+    Paths of requests and names of files are in fields, and anybody may choose these.
+    """
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else json.dumps(one)[1:-1] for one in text)
+
+
 class _JsonLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         at = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
@@ -117,7 +127,7 @@ class _JsonLines(logging.Formatter):
             "step": record.getMessage(),
             **_fields(record),
         }
-        return json.dumps(line, default=str, ensure_ascii=False)
+        return _one_line(json.dumps(line, default=str, ensure_ascii=False))
 
 
 class _Plain(logging.Formatter):
@@ -125,4 +135,4 @@ class _Plain(logging.Formatter):
         at = time.strftime("%H:%M:%S", time.localtime(record.created))
         words = " ".join(f"{name}={value}" for name, value in _fields(record).items())
         mark = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
-        return f"{at} {mark}{record.getMessage()} {words}".rstrip()
+        return _one_line(f"{at} {mark}{record.getMessage()} {words}".rstrip())

@@ -17,7 +17,7 @@ from penstock.archiver import ArchiverTally
 from penstock.checker import CheckerTally
 from penstock.cli import app
 from penstock.embedded.redis import EmbeddedRedis
-from penstock.errors import Halt
+from penstock.errors import Halt, PenstockError
 from penstock.model import Tally
 from penstock.wording import plural
 
@@ -248,3 +248,33 @@ async def test_a_state_directory_that_cannot_be_used_halts(tmp_path: Path) -> No
     (tmp_path / "mine" / "redis" / "owner.lock").mkdir(parents=True)
     with pytest.raises(Halt, match=r"run\.state_directory: .*owner.lock: Is a directory; "):
         await EmbeddedRedis(tmp_path / "mine").start()
+
+
+@pytest.mark.parametrize("setting", ["SOURCE__URL", "QUEUE__URL", "QUEUE__ENDPOINT_URL"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://user:sesame@host:bad",
+        "https://user:sesame@[bad/1/q",
+        "https://user:sesame@host/1/q",
+        "https://us\u2100er:sesame@host/1/q",
+        "nginx+https://user:sesame@host:bad/spool/",
+        "file://user:sesame@host/spool",
+        "http+unix://user:sesame@host/1/q",
+    ],
+)
+def test_no_command_says_a_password_of_an_address(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, setting: str, url: str
+) -> None:
+    """Wherever an address stands that cannot be used, its error leaves the password out."""
+    (tmp_path / "spool").mkdir()
+    given = {"SOURCE__URL": str(tmp_path / "spool"), "LEDGER__URL": "redis://127.0.0.1:1",
+             "LEDGER__SPOOL": "s", "QUEUE__URL": "http://127.0.0.1:1/1/q"}  # fmt: skip
+    for name, value in (given | {setting: url}).items():
+        monkeypatch.setenv(f"PENSTOCK_{name}", value)
+    commands = [["config", "check"], ["config", "show"], ["status", "--json"], ["load"]]
+    commands += [["run"], ["serve"], ["explain", "a"]] if setting == "SOURCE__URL" else []
+    for command in commands:
+        result = penstock(*command)
+        assert "sesame" not in result.output + result.stderr + repr(result.exception), command
+        assert isinstance(result.exception, (PenstockError, SystemExit, type(None))), command

@@ -395,6 +395,33 @@ async def test_a_verdict_is_spoken_once(box: Box, browser: Browser) -> None:
         await expect(said).to_have_text("Healthy")
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+        {"Origin": "https://evil.example"},
+        {"Origin": "null"},
+    ],
+)
+async def test_another_site_takes_no_place_of_an_operator(
+    box: Box, headers: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its page may ask for streams in an operator's browser: it gets none, the operator does."""
+    monkeypatch.setattr(console, "_STREAMS_MAX", 2)
+    async with served(box) as address, aiohttp.ClientSession() as session:
+        url = f"{address}/v1/status/stream"
+        foreign = [await session.get(url, headers=headers) for _ in range(2)]
+        own = await session.get(url, headers={"Sec-Fetch-Site": "same-origin", "Origin": address})
+        assert [reply.status for reply in (*foreign, own)] == [403, 403, 200]
+        for call in ("status", "rejects"):
+            assert (await session.get(f"{address}/v1/{call}", headers=headers)).status == 403
+        page = await session.get(address, headers=headers | {"Sec-Fetch-Mode": "navigate"})
+        assert page.status == 200  # a link to the console, from wherever
+        for reply in (*foreign, own):
+            reply.close()
+
+
 async def test_a_page_that_nobody_reads_keeps_no_place(
     box: Box, monkeypatch: pytest.MonkeyPatch
 ) -> None:

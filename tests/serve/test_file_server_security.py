@@ -17,6 +17,7 @@ from urllib.parse import unquote
 import pytest
 from aiohttp import web as aio
 
+from penstock import telemetry
 from penstock.serve import file_server, web
 from penstock.settings.schema import ServeSettings
 from penstock.source.directory import DirectorySource
@@ -257,6 +258,9 @@ async def test_bodies_are_bounded_and_plain(site: Site) -> None:
     large = {**JSON, "Content-Length": str(1 << 30)}
     assert (await site.ask(READ, "POST", headers=large, body=b"x")).status in {0, 413, 400, 408}
     assert (await site.post(READ, b" " * (17 << 20))).status == 413
+    for target in (READ, ARCHIVE):  # a thousand names need no more
+        assert (await site.post(target, b" " * 256_001)).status == 413
+    assert (await site.post(REJECT, b'{"reasons":{' + b" " * 256_001)).status == 400
     body = json.dumps({"names": [NAME]}).encode()
     for encoding in ("gzip", "deflate", "br", "zstd", "gzip, identity", "x"):
         headers = JSON | {"Content-Encoding": encoding}
@@ -359,6 +363,24 @@ async def test_a_broken_request_with_a_token_leaves_none_in_the_log(
             raw = await site.lines(f"GET {FILE} HTTP/1.1", *lines)
             assert TOKEN.encode() not in raw
     assert TOKEN not in caplog.text
+
+
+async def test_the_access_log_is_a_line_a_request(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a terminal, too: no path forges a line of the log, or has it in red."""
+    log = telemetry.LOG
+    for name in ("handlers", "level", "propagate"):
+        monkeypatch.setattr(log, name, getattr(log, name))
+    monkeypatch.setattr(log, "handlers", [])
+    telemetry.configure(verbose=False, as_json=False)
+    app = web.application([], frozenset())
+    async with web.serving(app, Serve(listen="127.0.0.1:0", access_log=True)) as address:
+        await raw_http.ask(address, "/a%0a12:00:00%20claim.committed%1b[31m%0d%c2%9b31m")
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "http.request" in said
+    assert said[:-1].isprintable()
 
 
 async def test_pipelined_requests_are_answered_in_order(site: Site) -> None:

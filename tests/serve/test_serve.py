@@ -1,5 +1,6 @@
 """`penstock serve` as a process, from its command line."""
 
+import asyncio
 import contextlib
 import json
 import os
@@ -191,3 +192,40 @@ def test_what_cannot_work_halts(
     assert isinstance(result.exception, Halt)
     assert re.match(line, str(result.exception))
     assert "\n" not in str(result.exception)
+
+
+async def _hostile(address: str, kind: str, body: bytes) -> None:
+    """Begin a body of 15 MiB, and go on until it is answered, or for 15 s."""
+    chunked = kind == "archive"
+    length = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {15 << 20}"
+    head = f"POST /v1/files:{kind} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    frame = b"%x\r\n%s\r\n" % (len(body), body) if chunked else body
+    host, _, port = address.removeprefix("http://").partition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    with contextlib.suppress(TimeoutError, ConnectionError):
+        writer.write(f"{head}{length}\r\n\r\n".encode())
+        async with asyncio.timeout(15):
+            answered = asyncio.create_task(reader.readline())
+            for _ in range(15):
+                writer.write(frame)
+                await writer.drain()
+                if answered.done():
+                    break
+            await answered
+    writer.close()
+
+
+async def test_two_hundred_hostile_bodies_leave_memory_alone(spool: Path) -> None:
+    """15 MiB each, at once, to the calls that take a body: the server stays below 200 MB."""
+    names = b'{"names":["' + b"a" * 240 + b'"' + b',"b"' * (1 << 18)
+    reasons = b'{"reasons":{"a":""' + b"".join(b',"%06x":""' % n for n in range(90_000))
+    bodies = {"read": names, "archive": names, "reject": reasons}
+    with running(spool.parent, str(spool), "--listen", "127.0.0.1:0") as (process, address):
+        kinds = [("read", "archive", "reject")[n % 3] for n in range(200)]
+        each = [_hostile(address, kind, bodies[kind][: 1 << 20]) for kind in kinds]
+        await asyncio.gather(*each)
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        peak = re.search(r"VmHWM:\s+(\d+) kB", status)
+        assert peak
+        assert int(peak[1]) < 200_000
+        assert requests.get(f"{address}/healthz", timeout=20).status_code == 200

@@ -7,6 +7,7 @@ import botocore.exceptions
 import botocore.session
 
 from penstock.errors import Again, Halt, PenstockError
+from penstock.settings import without_password
 
 
 def call(service: str, operation: str, what: str, *, tries: int = 3, **arguments: Any) -> Any:
@@ -23,7 +24,7 @@ def call(service: str, operation: str, what: str, *, tries: int = 3, **arguments
     except botocore.exceptions.ClientError as error:
         raise _kind(what, error) from None
     except botocore.exceptions.BotoCoreError as error:
-        raise Again(f"{what}: {error}") from None
+        raise Again(f"{what}: {without_password(str(error))}") from None  # it names the address
 
 
 def _kind(what: str, error: Any) -> PenstockError:

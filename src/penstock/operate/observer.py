@@ -101,7 +101,7 @@ class Observer:
             at=time.time(),
             spool_name=_or_empty(lambda: spool_name(settings)),
             source=without_password(settings.source.url),
-            queue_url=settings.queue.url,
+            queue_url=without_password(settings.queue.url),
             fifo=settings.queue.url.endswith(".fifo"),
             lease_seconds=settings.ledger.lease_seconds,
             unreachable=unreachable,

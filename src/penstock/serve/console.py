@@ -94,11 +94,17 @@ class Console:
         await self._observer.close()
 
     def _guarded(self, handler: Handler) -> Handler:
-        """Refuse a host that is not this machine, where no token tells who calls."""
+        """Refuse a host that is not this machine, where no token tells who calls.
+
+        And refuse another site's page in an operator's browser everything but a link to ours: it
+        could read nothing, but it would take the streams from the operators.
+        """
 
         async def guarded(request: web.Request) -> web.StreamResponse:
             if not self._has_tokens and not _is_local(request):
                 raise Refused(403, "Host: without a token, only a name of this machine's own")
+            if request.path not in PAGES and _is_of_another_site(request):
+                raise Refused(403, "Origin: another site's")
             return await handler(request)
 
         return guarded
@@ -186,8 +192,6 @@ class Console:
         """POST /v1/rejects:retry {"names": […]}."""
         if request.content_type != "application/json":
             raise Refused(415, "Content-Type: must be application/json")
-        if request.headers.get(hdrs.ORIGIN, f"//{request.host}").partition("//")[2] != request.host:
-            raise Refused(403, "Origin: another site's")
         try:
             names = msgspec.json.decode(await request.read(), type=_Retry).names
         except msgspec.MsgspecError as error:
@@ -240,6 +244,13 @@ def _reason(file: RejectedFile) -> str:
     text = f"{file.reason}: {first}" if first else file.reason
     # Some reasons quote a line of the file, to be read where the file may be: not here.
     return re.sub(r'".*"', '"…"', text, flags=re.DOTALL)
+
+
+def _is_of_another_site(request: web.Request) -> bool:
+    """Tell whether a browser says so; other callers say neither (Fetch Metadata, W3C)."""
+    origin = request.headers.get(hdrs.ORIGIN, f"//{request.host}").partition("//")[2]
+    fetched_by = request.headers.get("Sec-Fetch-Site", "none")
+    return origin != request.host or fetched_by not in {"none", "same-origin"}
 
 
 def _is_local(request: web.Request) -> bool:

@@ -15,7 +15,7 @@ import contextlib
 import gzip
 import importlib.resources
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import TypeVar
 
@@ -38,6 +38,9 @@ _FRAME_BYTES_MAX = 64 << 20  # however much a caller would take
 _FRAME_AT_HAND_BYTES = 4 << 20  # put together on the event loop, in about a millisecond
 _READS_MAX = 8  # frames put together at the same time: half a gigabyte at the very most
 _FRAMES_BYTES_MAX = 512 << 20  # of all frames that callers are still taking
+_NAMES_BYTES_MAX = 256 * wire.CALL_NAMES_MAX  # of 240 bytes each, with what JSON has around them
+_SMALL_BYTES = 65_536
+_LARGE_MAX = 2  # larger bodies in memory at the same time; the others wait on the wire
 _BODY_SECONDS = 30.0  # for a caller to send its question
 _SEND_SECONDS = 60.0  # for a caller to take a frame
 _COMPRESS_BYTES_MIN = 1_024
@@ -57,6 +60,7 @@ class FileServer:
     def __init__(self, source: DirectorySource) -> None:
         self._source = source
         self._reads = asyncio.Semaphore(_READS_MAX)
+        self._large = asyncio.Semaphore(_LARGE_MAX)
         self._frames_bytes = 0  # put together, and not taken yet
 
     def add_to(self, app: web.Application) -> None:
@@ -106,12 +110,12 @@ class FileServer:
 
     async def read(self, request: web.Request) -> web.StreamResponse:
         """POST /v1/files:read."""
-        question = await _question(request, wire.ReadRequest)
-        _check_count(question.names)
-        if question.bytes_max < 1:
-            raise Refused(400, "bytes_max: must be 1 or more")
-        if question.max_file_bytes < 0:
-            raise Refused(400, "max_file_bytes: must be 0 or more")
+        async with self._question(request, wire.ReadRequest) as question:
+            _check_count(question.names)
+            if question.bytes_max < 1:
+                raise Refused(400, "bytes_max: must be 1 or more")
+            if question.max_file_bytes < 0:
+                raise Refused(400, "max_file_bytes: must be 0 or more")
         if self._frames_bytes > _FRAMES_BYTES_MAX:
             raise Refused(503, "callers take too long for the frames they asked for; try again")
         async with self._reads:
@@ -125,24 +129,59 @@ class FileServer:
         finally:
             self._frames_bytes -= len(frame)
 
+    @contextlib.asynccontextmanager
+    async def _question(
+        self, request: web.Request, kind: type[T], bytes_max: int = _NAMES_BYTES_MAX
+    ) -> AsyncGenerator[T]:
+        """Yield the body of a call; large ones are in memory few at a time. Raises Refused."""
+        if request.content_type != "application/json":
+            raise Refused(415, "Content-Type: must be application/json")
+        if request.headers.get(hdrs.CONTENT_ENCODING, "identity") != "identity":
+            raise Refused(415, "Content-Encoding: the question must not be compressed")
+        too_large = f"the question is larger than {bytes_max:,} bytes"
+        if (request.content_length or 0) > bytes_max:
+            raise Refused(413, too_large)
+        async with contextlib.AsyncExitStack() as held:
+            body = bytearray()
+            held.callback(body.clear)  # an error of a lost connection would keep it for a while
+            try:
+                async with asyncio.timeout(_BODY_SECONDS):
+                    async for chunk in request.content.iter_any():
+                        if len(body) <= _SMALL_BYTES < len(body) + len(chunk):
+                            await held.enter_async_context(self._large)
+                        body += chunk
+                        if len(body) > bytes_max:
+                            raise Refused(413, too_large)
+                if len(body) > _SMALL_BYTES and _has_many_strings(body):
+                    raise Refused(400, f"allowed: 1 to {wire.CALL_NAMES_MAX:,} names")
+                question = msgspec.json.decode(body, type=kind)
+            except TimeoutError:
+                raise Refused(
+                    408, f"the question did not come within {_BODY_SECONDS:g} s"
+                ) from None
+            except (msgspec.DecodeError, RecursionError) as error:
+                raise Refused(400, str(error)) from None
+            body.clear()
+            yield question
+
     async def archive(self, request: web.Request) -> web.StreamResponse:
         """POST /v1/files:archive."""
-        question = await _question(request, wire.ArchiveRequest)
-        _check_count(question.names)
-        return _moved_reply(await self._source.archive(question.names))
+        async with self._question(request, wire.ArchiveRequest) as question:
+            _check_count(question.names)
+            return _moved_reply(await self._source.archive(question.names))
 
     async def reject(self, request: web.Request) -> web.StreamResponse:
         """POST /v1/files:reject."""
-        question = await _question(request, wire.RejectRequest)
-        _check_count(question.reasons)
-        for name, reason in question.reasons.items():
-            try:
-                msgspec.json.decode(reason, type=dict[str, msgspec.Raw])
-            except (msgspec.DecodeError, RecursionError):
-                raise Refused(
-                    400, f"reasons: the one of {name[:240]!r} is no JSON object"
-                ) from None
-        return _moved_reply(await self._source.reject(question.reasons))
+        async with self._question(request, wire.RejectRequest, BODY_BYTES_MAX) as question:
+            _check_count(question.reasons)
+            for name, reason in question.reasons.items():
+                try:
+                    msgspec.json.decode(reason, type=dict[str, msgspec.Raw])
+                except (msgspec.DecodeError, RecursionError):
+                    raise Refused(
+                        400, f"reasons: the one of {name[:240]!r} is no JSON object"
+                    ) from None
+            return _moved_reply(await self._source.reject(question.reasons))
 
     async def delete_archived(self, request: web.Request) -> web.StreamResponse:
         """DELETE /v1/archive."""
@@ -200,22 +239,13 @@ def _plain(text: str, kind: type) -> bool:
     return digits.isdigit() and len(text) < 20  # noqa: PLR2004  no number here is longer
 
 
-async def _question(request: web.Request, kind: type[T]) -> T:
-    """Return the body of a call. Raises Refused."""
-    if request.content_type != "application/json":
-        raise Refused(415, "Content-Type: must be application/json")
-    if request.headers.get(hdrs.CONTENT_ENCODING, "identity") != "identity":
-        raise Refused(415, "Content-Encoding: the question must not be compressed")
-    if (request.content_length or 0) > BODY_BYTES_MAX:
-        raise Refused(413, f"the question is larger than {BODY_BYTES_MAX:,} bytes")
-    try:
-        async with asyncio.timeout(_BODY_SECONDS):
-            body = await request.read()
-        return msgspec.json.decode(body, type=kind)
-    except TimeoutError:
-        raise Refused(408, f"the question did not come within {_BODY_SECONDS:g} s") from None
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise Refused(400, str(error)) from None
+def _has_many_strings(body: bytearray) -> bool:
+    """Tell whether a large body has more strings than a thousand names with their reasons.
+
+    Decoded, a million empty ones would take ten times the memory of their JSON. Quotes are counted
+    that no backslash stands before: at most two of each string, at least the one that opens it.
+    """
+    return body.count(b'"') - body.count(b'\\"') > 2 * (2 * wire.CALL_NAMES_MAX + 1)
 
 
 def _check_count(names: Sequence[str] | Mapping[str, str]) -> None:

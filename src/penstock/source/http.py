@@ -256,8 +256,9 @@ def _address(url: str) -> tuple[URL, str]:
     if parts.scheme == _UNIX and not parts.netloc and parts.path.strip("/"):
         return URL("http://localhost/"), unquote(parts.path)
     if parts.scheme not in {"http", "https"} or not parts.hostname or port == 0:
+        shown = "…" if "@" in url else repr(url)  # it may hold a password
         raise Halt(
-            f"source.url: {url!r} is no address; allowed: a directory, http://host:port,"
+            f"source.url: {shown} is no address; allowed: a directory, http://host:port,"
             " https://host:port, http+unix:///socket, or nginx+http://host/path/"
         )
     return URL(url), ""
