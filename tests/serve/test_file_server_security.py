@@ -375,7 +375,7 @@ async def test_the_access_log_is_a_line_a_request(
     monkeypatch.setattr(log, "handlers", [])
     telemetry.configure(verbose=False, as_json=False)
     app = web.application([], frozenset())
-    async with web.serving(app, Serve(listen="127.0.0.1:0", access_log=True)) as address:
+    async with web.serving(app, ServeSettings(listen="127.0.0.1:0", access_log=True)) as address:
         await raw_http.ask(address, "/a%0a12:00:00%20claim.committed%1b[31m%0d%c2%9b31m")
     said = capsys.readouterr().err
     assert said.count("\n") == 1

@@ -7,7 +7,7 @@ import botocore.exceptions
 import botocore.session
 
 from penstock.errors import Again, Halt, PenstockError
-from penstock.settings import without_password
+from penstock.settings.secrets import without_password
 
 
 def call(service: str, operation: str, what: str, *, tries: int = 3, **arguments: Any) -> Any:
