@@ -1,18 +1,29 @@
 """The other end: messages taken apart and checked, repeats skipped, Lambda answered."""
 
+import json
 import logging
+import math
 import re
 import uuid
 from collections.abc import Sequence
+from decimal import Decimal
 from pathlib import Path
+from random import Random
 from typing import Any, Literal
 
+import msgspec
 import pytest
 import redis
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from penstock.consumer import Deduplicator, Received, handle_event, read
 from penstock.errors import Again, Reject
 from penstock.model import Message
+from penstock.records.decode import Decoder
+from penstock.records.preamble import Preamble
+from penstock.records.selection import Selection
+from support.json_samples import expression_text, record_text
 from support.messages import CLAIM, numbered, packed
 from support.sqs_stub import SqsStub
 from support.threaded import threaded
@@ -89,6 +100,74 @@ def test_what_is_not_whole_is_rejected(change: dict[str, Any], reason: str) -> N
         read(message | change)
 
 
+@pytest.mark.parametrize("number", ["1e400", "-1e999", "9" * 5_000, "-" + "9" * 5_000])
+def test_a_number_beyond_int_and_float_is_a_decimal(number: str) -> None:
+    """Penstock sends it as it is spelled; it does not take its neighbours to the dead letters."""
+    body = f'{{"n":{number}}}'.encode()
+    message = packed([b'{"n":1.5}', body, b'{"n":1}'], records_per_message="many")[0]
+    first, second, third = read(as_boto3(message)).records
+    assert (first, second, third) == ({"n": 1.5}, {"n": Decimal(number)}, {"n": 1})
+    assert [type(record["n"]) for record in (first, second, third)] == [float, Decimal, int]
+
+
+def test_a_number_beyond_decimal_is_infinite() -> None:
+    """Its neighbours keep their types, large integers too."""
+    large = int("7" * 400)
+    message = packed([b"-1e%d" % 10**20, b"%d" % large], records_per_message="many")[0]
+    assert read(as_boto3(message)).records == [-math.inf, large]
+
+
+def same(found: Any, spelled: Any) -> bool:
+    """Tell whether a value is that of JSON whose numbers were read as Decimals, exactly."""
+    if isinstance(spelled, Decimal):
+        near = float(spelled) if isinstance(found, float) else spelled
+        return type(found) in (int, float, Decimal) and found == near
+    if isinstance(spelled, dict):
+        members: dict[str, Any] = spelled  # type: ignore[assignment]
+        return list(found) == list(members) and all(same(found[key], members[key]) for key in found)
+    if isinstance(spelled, list):
+        items: list[Any] = spelled  # type: ignore[assignment]
+        return len(found) == len(items) and all(map(same, found, items))
+    return type(found) is type(spelled) and found == spelled
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.integers(0, 2**32))
+def test_whatever_is_sent_is_read_record_by_record(seed: int) -> None:
+    """A law: the consumer has each record that the loader selected, by value."""
+    random = Random(seed)
+    fields = random.choice(["@", "a", "{x: a, y: b.c}", "[@, a]", expression_text(random)])
+    texts = [record_text(random) for _ in range(random.randrange(1, 8))]
+    if random.random() < 0.3:
+        digits = "7" * random.choice([300, 4_000, 5_000])
+        texts.append(f'{{"a":[{digits},1e400]}}')
+    selection = Selection(fields)
+    data = Preamble().strip(f"[{','.join(texts)}]".encode())
+    selected = selection.select(Decoder(selection.record_type).decode(data))
+    for many in (1, "many"):
+        messages = packed(selected.records, records_per_message=many)  # type: ignore[arg-type]
+        found = [record for message in messages for record in read(as_boto3(message)).records]
+        assert len(found) == len(selected.records)
+        for record, body in zip(found, selected.records, strict=True):
+            assert same(record, json.loads(body, parse_float=Decimal, parse_int=Decimal))
+
+
+def test_a_record_as_deep_as_the_loader_takes_is_read() -> None:
+    """Also by a consumer that is itself deep in calls."""
+    depth = 900
+    text = b'{"a":' * depth + b"1" + b"}" * depth
+    assert Decoder(msgspec.Raw).decode(text).records
+    message = as_boto3(packed([text, b"2"], records_per_message="many")[0])
+
+    def deep(calls: int) -> Received:
+        return deep(calls - 1) if calls else read(message)
+
+    record, other = deep(100).records
+    for _ in range(depth):
+        record = record["a"]
+    assert (record, other) == (1, 2)
+
+
 def test_an_unknown_content_type_is_rejected() -> None:
     """A later version's form is not guessed at."""
     message = as_boto3(packed([b"1"])[0])
@@ -158,6 +237,28 @@ def test_an_overlap_is_logged(client: redis.Redis, caplog: pytest.LogCaptureFixt
     with done.handling("m"):
         client.delete(f"{done._prefix}m")
     assert [record.message for record in caplog.records] == ["consumer.overlap"]
+
+
+class Resending(redis.Redis):
+    """Sends each command twice, as redis-py does when the reply to the first is lost."""
+
+    def execute_command(self, *args: Any, **options: Any) -> Any:
+        """Return the second reply."""
+        replies: list[Any] = [redis.Redis.execute_command(self, *args, **options) for _ in range(2)]
+        return replies[1]
+
+
+def test_lost_replies_change_nothing(redis_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    """What reaches Redis twice takes a message once, frees it, and is no overlap."""
+    done = deduplicator(Resending.from_url(redis_url))
+    with pytest.raises(ZeroDivisionError), done.handling("m"):
+        raise ZeroDivisionError
+    seen: list[bool] = []
+    for _ in range(2):
+        with done.handling("m") as is_new:
+            seen.append(is_new)
+    assert seen == [True, False]
+    assert not caplog.records
 
 
 def test_marks_and_memories_expire(client: redis.Redis) -> None:

@@ -7,9 +7,13 @@ For whoever consumes what Penstock sends; Penstock itself uses nothing of this m
 settings, and Redis only for the Deduplicator. Examples: docs/consumer.md.
 """
 
+import json
+import math
 import secrets
 from collections.abc import Callable, Generator, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from decimal import Decimal, InvalidOperation
 from importlib import resources
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -43,6 +47,8 @@ class Received(NamedTuple):
     files; `file` is the name of the file that the first of them came from. `sqs_id` is SQS's own
     id of this copy, `receipt_handle` what deletes it. `claim` is the id of the claim it was made
     in, which Penstock's log lines name; empty if an earlier version of Penstock sent it.
+
+    A number too large for Python's float (`1e400`) or int (5,000 digits) is a `decimal.Decimal`.
     """
 
     id: str
@@ -96,14 +102,42 @@ def _records(body: str, content_type: str) -> list[Any]:
     if content_type not in (CONTENT_TYPE_ONE, CONTENT_TYPE_MANY):
         raise Reject(f"content type {content_type!r} is not known to this version of Penstock")
     try:
-        value: Any = msgspec.json.decode(body)
-    except msgspec.DecodeError as error:
+        value = _decoded(body)
+    except RecursionError:
+        # The loader had room for it. A new thread has a stack that nothing else is on.
+        with ThreadPoolExecutor(1) as thread:
+            value = thread.submit(_decoded, body).result()
+    except ValueError as error:
         raise Reject(f"the body is not JSON: {error}") from None
     if content_type == CONTENT_TYPE_ONE:
         return [value]
     if not isinstance(value, list):
         raise Reject("the body is not an array, as its content type says")
     return value  # pyright: ignore[reportUnknownVariableType]
+
+
+def _decoded(body: str) -> Any:
+    try:
+        return msgspec.json.decode(body)
+    except msgspec.ValidationError:  # a number is out of range
+        return json.loads(body, parse_int=_integer, parse_float=_real)
+
+
+def _integer(text: str) -> int | Decimal:
+    try:
+        return int(text)
+    except ValueError:  # Python reads at most 4,300 digits
+        return Decimal(text)
+
+
+def _real(text: str) -> float | Decimal:
+    number = float(text)
+    if math.isfinite(number):
+        return number
+    try:
+        return Decimal(text)
+    except InvalidOperation:  # its exponent has 19 digits or more
+        return number
 
 
 class Deduplicator:
@@ -140,19 +174,24 @@ class Deduplicator:
         """
         key = self._prefix + message_id
         mark = secrets.token_bytes(16).hex().encode()
+        # Each command may reach Redis twice: redis-py sends it again when the reply is lost.
         taken = self._client.set(key, mark, nx=True, ex=self._in_progress_seconds)
-        if not taken:
-            if _bytes(self._client.get(key)) != _DONE:
-                raise Again(f"message {message_id} is being handled, or was until just now")
+        holder = mark if taken else _bytes(self._client.get(key))
+        if holder == _DONE:
             yield False
             return
+        if holder != mark:
+            raise Again(f"message {message_id} is being handled, or was until just now")
         try:
             yield True
         except BaseException:
             self._release(keys=[key], args=[mark])
             raise
-        before = _bytes(self._client.set(key, _DONE, ex=self._done_seconds, get=True))
-        if before != mark:
+        # Two calls, because a SET that tells what was there before tells another thing when it is
+        # sent again. If someone takes the message between them, that handler logs the overlap.
+        holder = _bytes(self._client.get(key))
+        self._client.set(key, _DONE, ex=self._done_seconds)
+        if holder != mark:
             telemetry.warn(
                 "consumer.overlap",
                 message=message_id,
