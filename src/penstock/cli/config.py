@@ -11,7 +11,7 @@ import typer
 from penstock import settings, wiring
 from penstock.cli.options import Config, Json
 from penstock.errors import Halt
-from penstock.setup import survey
+from penstock.records.headers import toml
 
 app = typer.Typer(
     name="config", help="Show or check the settings.", no_args_is_help=True, add_completion=False
@@ -36,7 +36,7 @@ def show(config: Config = None, as_json: Json = False) -> None:
     for section, values in known.items():
         typer.echo(f"[{section}]")
         for name, value in cast("Mapping[str, Any]", values).items():
-            typer.echo(f"{name} = {survey.toml(value)}")
+            typer.echo(f"{name} = {toml(value)}")
         typer.echo()
 
 

@@ -4,12 +4,13 @@ import json
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+
+import msgspec
 
 from penstock.model import Message, MessageReject, RecordReject, Selected, Sent, Settled
 
 RECORDS_LISTED_MAX = 1_000
-"""So many rejected records of a file are listed one by one; all of them are counted."""
+"""So many rejects of a file are listed, a row of alike records as one; all are counted."""
 
 
 _FIRST = (0,)  # the index of an only record
@@ -48,9 +49,9 @@ class ClaimOutcome:
         self._reasons[name] = reason
 
     def reject_record(self, name: str, reject: RecordReject) -> None:
-        """Keep one record of the file out of the queue for ever."""
+        """Keep records of the file out of the queue for ever."""
         self._records.setdefault(name, []).append(reject)
-        self._counted["records_rejected"] += 1
+        self._counted["records_rejected"] += reject.count
 
     def pack(self, position: int, selected: Selected, packed: Sequence[int]) -> None:
         """Note that records of the file at `position` in the claim went into messages.
@@ -59,7 +60,7 @@ class ClaimOutcome:
         """
         name = self._names[position]
         self._counted["records_read"] += (
-            len(selected.records) + selected.filtered + len(selected.rejects)
+            len(selected.records) + selected.filtered + RecordReject.total(selected.rejects)
         )
         self._counted["records_filtered"] += selected.filtered
         for reject in selected.rejects:
@@ -154,12 +155,13 @@ class ClaimOutcome:
         rejected: dict[str, str] = {}
         for name in self._reasons.keys() | self._records.keys():
             records = self._records.get(name, [])
+            count = RecordReject.total(records)
             story = {
                 "file": name,
                 "reason": self._reasons.get(name)
-                or f"{len(records)} of its records cannot be sent; the others were",
-                "records": [asdict(reject) for reject in records[:RECORDS_LISTED_MAX]],
-                "records_rejected": len(records),
+                or f"{count} of its records cannot be sent; the others were",
+                "records": msgspec.to_builtins(records[:RECORDS_LISTED_MAX]),
+                "records_rejected": count,
                 "attempt": attempt,
                 "rejected_at": now,
             }
