@@ -7,7 +7,7 @@ waiting ──claim──▶ processing ──commit──▶ processed ──ar
 A file is its name; every noun here names files, never contents or inodes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Annotated, NamedTuple
@@ -99,12 +99,36 @@ class FileRead(msgspec.Struct, frozen=True, gc=False):
     detail: str = ""
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class RecordReject:
-    """One record that cannot be sent: its index in the file, from 0, and the reason."""
+class RecordReject(msgspec.Struct, frozen=True, order=True, gc=False, omit_defaults=True):
+    """Records that cannot be sent: the first one's index in the file, from 0, why, how many."""
 
     index: int
-    reason: str
+    reason: str = ""
+    count: int = 1
+
+    @property
+    def indexes(self) -> range:
+        """The indexes of all of them."""
+        return range(self.index, self.index + self.count)
+
+    def __str__(self) -> str:
+        """Say which records, and why."""
+        which = f"s {self.index}-{self.indexes[-1]}" if self.count > 1 else f" {self.index}"
+        return f"record{which}: {self.reason}"
+
+    @staticmethod
+    def note(rejects: list["RecordReject"], index: int, reason: str) -> None:
+        """Add a record to the rejects of a file, in order: a million alike are one entry."""
+        last = rejects[-1] if rejects else None
+        if last and last.indexes.stop == index and last.reason == reason:
+            rejects[-1] = RecordReject(last.index, reason, last.count + 1)
+        else:
+            rejects.append(RecordReject(index, reason))
+
+    @staticmethod
+    def total(rejects: Iterable["RecordReject"]) -> int:
+        """Return how many records some rejects are."""
+        return sum(reject.count for reject in rejects)
 
 
 class Document(NamedTuple):
@@ -137,10 +161,14 @@ class Selected(NamedTuple):
             return self
         wanted = set(put_back.records)
         kept = [at for at, index in enumerate(self.indexes) if index in wanted]
-        rejects = [reject for reject in self.rejects if reject.index in wanted]
+        rejects: list[RecordReject] = []
+        for reject in self.rejects:
+            for index in reject.indexes:
+                if index in wanted:
+                    RecordReject.note(rejects, index, reject.reason)
         # An operator names none but rejected records: what is neither kept nor rejected now is
         # filtered out, by another `select.where`.
-        filtered = max(0, min(self.filtered, len(wanted) - len(kept) - len(rejects)))
+        filtered = max(0, min(self.filtered, len(wanted) - len(kept) - RecordReject.total(rejects)))
         records, indexes = [self.records[at] for at in kept], [self.indexes[at] for at in kept]
         return Selected(records, indexes, filtered, rejects)
 

@@ -55,7 +55,12 @@ def decode_side(settings: Settings) -> tuple[Preamble, Decoder, Selection]:
         literals=[(literal.prefix, literal.suffix) for literal in decode.preamble_literals],
     )
     selection = Selection(settings.select.fields, settings.select.where or None)
-    decoder = Decoder(selection.record_type, records=decode.records or None)
+    decoder = Decoder(
+        selection.record_type,
+        records=decode.records or None,
+        skip=decode.skip_lines or None,
+        advise=preamble.advice,
+    )
     return preamble, decoder, selection
 
 

@@ -77,3 +77,17 @@ def test_a_file_with_a_million_bad_records_has_a_short_story() -> None:
     story = json.loads(outcome.settled(attempt=1, now="").rejected["a"])
     assert len(story["records"]) == RECORDS_LISTED_MAX
     assert story["records_rejected"] == RECORDS_LISTED_MAX + 5
+
+
+def test_a_row_of_bad_records_is_told_as_one() -> None:
+    """All of them are counted; of a single one no count is told, as before there were rows."""
+    outcome = ClaimOutcome(["a"])
+    outcome.pack(left(0, [0], 0, RecordReject(1, "no object", 5), RecordReject(7, "odd")), [])
+    settled = outcome.settled(attempt=1, now="")
+    story = json.loads(settled.rejected["a"])
+    assert story["records"] == [
+        {"index": 1, "reason": "no object", "count": 5},
+        {"index": 7, "reason": "odd"},
+    ]
+    assert story["records_rejected"] == 6
+    assert (settled.counters["records_read"], settled.counters["records_rejected"]) == (7, 6)

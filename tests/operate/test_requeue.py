@@ -136,6 +136,17 @@ def test_a_file_whose_reason_does_not_list_all_records_wants_whole() -> None:
     assert requeue.retry_of(file, "token", whole=True) == PutBack("token", salt="token")
 
 
+def test_rows_of_rejected_records_are_retried_record_by_record() -> None:
+    """Unless they are more than Redis is to be told of."""
+    records = [{"index": 2, "reason": "x", "count": 3}, {"index": 9, "reason": "y"}]
+    story: dict[str, object] = {"reason": "4 of its records", "records": records}
+    file = rejected_file("a.json", json.dumps(story | {"records_rejected": 4}), moved=True)
+    assert requeue.retry_of(file, "token", whole=False) == PutBack("token", records=(2, 3, 4, 9))
+    records[1]["count"] = 2_000_000
+    file = rejected_file("a.json", json.dumps(story | {"records_rejected": 2_000_003}), moved=True)
+    assert "--whole" in str(requeue.retry_of(file, "token", whole=False))
+
+
 @pytest.mark.parametrize("text", ["", "[1]", '{"reason": 3}', '{"records": [{"index": "one"}]}'])
 async def test_without_a_readable_reason_nothing_is_guessed(box: Box, text: str) -> None:
     """Some of its records may have been sent: all of them go again only if that is said."""

@@ -1,5 +1,6 @@
 """Bytes become records, or a reason with its place."""
 
+import tracemalloc
 from collections.abc import Sequence
 
 import msgspec
@@ -8,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.errors import Halt, Reject
-from penstock.model import Document
+from penstock.model import Document, RecordReject
 from penstock.records.decode import Decoder
 
 
@@ -112,6 +113,19 @@ def test_a_record_that_does_not_fit_its_type_is_kept_as_its_bytes() -> None:
         (b'\x1e{"a":1}\n\x1e{"a":}\n', "invalid character, line 2, column 7 of the JSON (byte 15)"),
         (b'{"a":\x1e1}', "ends too early, line 1, column 6 of the JSON (byte 5)"),
         (b"[" * 100_000, "nested deeper than the parser goes"),
+        (b'{"a":1}\n{"a":2}\n}\n', "invalid character, line 3, column 1 of the JSON (byte 16)"),
+        (b'{"a":1},\n{"a":2}\n{"a":3}', "invalid character"),
+        (b'{"a":1}\n{"a":\n{"b":2}\n}x\n', "invalid character"),
+        (b'{"a":1}\n{"t":"b\n{}\nc"}\n', "invalid character"),
+        (b'{"a":1}\n{"t":"b\n{"x":2}\nc"}\n', "invalid character"),
+        (b'{"a":1}\n{}\n// note\n', "invalid character"),
+        (b'{"a":1}\n{"b":2}\nb":3}\n', "invalid character"),
+        (b'{\n"a":1,\n"b":tru\n}\n{"c":1}\n', 'of the JSON (byte 14): "tru"'),
+        (b'{"a":1}\n[{"b":2},\n{"c":3}]x\n', "invalid character"),
+        (b'{"a":NaN}', 'invalid character, line 1, column 6 of the JSON (byte 5): "NaN"'),
+        (b'{"a":1}\0\0', "(byte 7): NUL bytes; was it being written when its machine stopped?"),
+        (b'[{"a":1}]\n#close 1\n', '(byte 10): "#close 1"'),
+        (b"{'Ann':1}", 'line 1, column 2 of the JSON (byte 1): "\'"'),
         (b'{"a":1}\x1e' + b"[" * 100_000, "nested deeper than the parser goes"),
         (b'{"a":' * 100_000, "nested deeper than the parser goes"),
     ],
@@ -189,6 +203,87 @@ def test_a_file_without_records_where_they_should_be_is_rejected(
     with pytest.raises(Reject) as caught:
         Decoder(Record, records=records).decode(json)
     assert reason in caught.value.reason
+
+
+@pytest.mark.parametrize("record_type", [Record, msgspec.Raw])
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        (
+            b'{"a":2,"t":"a\tb"}',
+            "invalid character, line 2, column 14 of the JSON (byte 21): U+0009",
+        ),
+        (b'{"a":2,"t{"a":2}', "expected ':', line 2, column 12 of the JSON"),
+        (b'{"a":2}}', "line 2, column 8 of the JSON (byte 15)"),
+        (b'{"a":2,"t":"\xff"}', "not UTF-8: invalid start byte, line 2, column 13 of the JSON"),
+        (b'{"a":' * 5_000 + b"}", "nested deeper than the parser goes"),
+        (b"// note", '(byte 8): "// note"; if it is a comment, set decode.skip_lines = "//.*"'),
+        (b"npm WARN deprecated", '"npm WARN deprecated"'),
+        (b"7", "a record is an object, not a number"),
+    ],
+)
+def test_of_records_one_a_line_a_bad_one_is_rejected_alone(
+    bad: bytes, reason: str, record_type: type
+) -> None:
+    """Its neighbours are sent, under the indexes that they would have had."""
+    document = Decoder(record_type).decode(b'{"a":1}\n' + bad + b'\r\n\n{"a":3}\n')
+    assert [text.count(b"a") + 1 for text in texts(document)] in ([1, 1], [2, 2])
+    assert list(indexes(document)) == [0, 2]
+    assert [(reject.index, reject.count) for reject in document.rejects] == [(1, 1)]
+    assert reason in document.rejects[0].reason
+
+
+def test_a_last_line_that_is_cut_off_may_still_be_being_written() -> None:
+    """Also behind a bad line: the file waits while it is young."""
+    for cut in (b'{"a":3', b'{"a":"', b"{", b'{"a":"caf\xc3'):
+        for bad in (b"", b"// note\n", b'{"t":"\t"}\n' * 200):
+            with pytest.raises(Reject, match=r"ends too early|unexpected end") as caught:
+                Decoder(Record).decode(b'{"a":1}\n' + bad + cut)
+            assert caught.value.truncated
+
+
+def test_lines_that_are_declared_are_skipped_and_no_record_is() -> None:
+    """Where comments stand between records; what is left out keeps its index."""
+    json = b'{"a":1}\n// {"a":0}\n{"a":2}\n# end "x\n{"a":"\t"}\n{"a":4}'
+    for record_type in (Record, msgspec.Raw):
+        document = Decoder(record_type, skip=".*").decode(json)
+        assert list(indexes(document)) == [0, 2, 5]
+        assert [reject.index for reject in document.rejects] == [4]
+    whole = Decoder(msgspec.Raw, skip="//.*").decode(b'{"a":1}\n// x\n{"a":2}')
+    assert (list(indexes(whole)), list(whole.rejects)) == ([0, 2], [])
+    told = Decoder(Record, skip="--.*").decode(b'{"a":1}\n// x\n{"a":2}').rejects[0].reason
+    assert told.endswith('set decode.skip_lines = "--.*|//.*"')
+    with pytest.raises(Halt, match=r"decode\.skip_lines: "):
+        Decoder(Record, skip=r"\u00dc")
+
+
+def test_a_byte_order_mark_may_begin_every_line() -> None:
+    """As where files with one were put together; elsewhere it is no JSON."""
+    document = Decoder(Record).decode(b'{"a":1}\r\n\xef\xbb\xbf{"a":2}\r\n')
+    assert (texts(document), list(document.rejects)) == ([b"1", b"2"], [])
+
+
+def test_a_million_values_that_are_no_records_are_one_reject() -> None:
+    """What is kept of them does not grow with their number."""
+    tracemalloc.start()
+    try:
+        document = Decoder(Record).decode(b"[" + b"1," * 300_000 + b'{"a":1},null,2]')
+        assert tracemalloc.get_traced_memory()[0] < 1_000_000
+        assert tracemalloc.get_traced_memory()[1] < 100 * 600_000
+    finally:
+        tracemalloc.stop()
+    assert [str(reject) for reject in document.rejects] == [
+        "records 0-299999: a record is an object, not a number",
+        "record 300001: a record is an object, not null",
+        "record 300002: a record is an object, not a number",
+    ]
+
+
+def test_a_million_bad_lines_are_told_in_short() -> None:
+    """The first hundred with their places; the others are one reject."""
+    document = Decoder(Record).decode(b'{"a":1}\n' + b"oh no\n" * 20_000)
+    assert len(document.rejects) == 101
+    assert document.rejects[-1] == RecordReject(101, "the line is not JSON", 19_900)
 
 
 def test_the_reason_does_not_quote_the_file() -> None:

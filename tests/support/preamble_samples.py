@@ -55,7 +55,7 @@ _KINDS = (
     *("//", "#", ";", "--", "%", "block comment", "HTML comment"),
     *(" ", "\t", "\n", "\r\n", "\x1e", "\ufeff"),
     *(")]}'", ")]}',\n", "while(1);", "while (1);", "for(;;);", "for (;;);", "{}&&"),
-    "throw 1; <don't be evil>",
+    *("throw 1; <don't be evil>", "])}while(1);</x>", ")]}\n", "while(true);", "%%%BREAK%%%"),
 )
 JUNK = st.builds(
     _junk,
@@ -73,6 +73,7 @@ OPENERS = st.one_of(
     ),
     st.builds(_call, _NAME, st.sampled_from(("", " ")), st.sampled_from((")", ");", " ) ;\n"))),
     st.just(Around("START", "&&&START&&&", "&&&END&&&")),
+    st.just(Around("secure", "/*-secure-\n", "*/")),
 )
 
 

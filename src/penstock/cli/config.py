@@ -11,9 +11,10 @@ import typer
 from penstock import wiring
 from penstock.cli.options import Config, Json
 from penstock.errors import Halt
+from penstock.records.headers import toml
 from penstock.settings.reading import load
 from penstock.settings.secrets import without_password
-from penstock.setup import config_check, survey
+from penstock.setup import config_check
 
 app = typer.Typer(
     name="config", help="Show or check the settings.", no_args_is_help=True, add_completion=False
@@ -38,7 +39,7 @@ def show(config: Config = None, as_json: Json = False) -> None:
     for section, values in sections.items():
         typer.echo(f"[{section}]")
         for name, value in cast("Mapping[str, Any]", values).items():
-            typer.echo(f"{name} = {survey.toml(value)}")
+            typer.echo(f"{name} = {toml(value)}")
         typer.echo()
 
 

@@ -13,6 +13,7 @@ from penstock import wiring
 from penstock.cli.options import Config
 from penstock.errors import Halt
 from penstock.records import expression
+from penstock.records.headers import toml
 from penstock.settings.reading import CONFIG_DEFAULT, load
 from penstock.settings.schema import EMBEDDED
 from penstock.setup import survey
@@ -128,10 +129,10 @@ def _toml(directory: Path, found: Survey, answer: Callable[[str, str], str]) -> 
         "# Written by `penstock init`. Every setting, its default and its range: docs/settings.md.",
         "",
         "[source]",
-        f"url = {survey.toml(str(directory.resolve()))}",
+        f"url = {toml(str(directory.resolve()))}",
         "# What a file's whole name must match to be a file; the others stay in the spool.",
-        f"# All names seen match {survey.toml(found.pattern)}.",
-        f"pattern = {survey.toml('.*' + re.escape(found.suffix))}",
+        f"# All names seen match {toml(found.pattern)}.",
+        f"pattern = {toml('.*' + re.escape(found.suffix))}",
         "# A file that ends too early is left waiting while it is younger than this.",
         "settle_seconds = 2.0",
         "",
@@ -140,18 +141,18 @@ def _toml(directory: Path, found: Survey, answer: Callable[[str, str], str]) -> 
         "",
         "[select]",
         "# JMESPath: what is sent of each record; @ is the whole record.",
-        *([f"# fields = {survey.toml('{' + names + '}')}"] if names else []),
-        f"fields = {survey.toml(fields)}",
+        *([f"# fields = {toml('{' + names + '}')}"] if names else []),
+        f"fields = {toml(fields)}",
         "# JMESPath: a record for which it is false is filtered out.",
         "# where = \"lang == 'en'\"",
         "",
         "[queue]",
         "# The queue's URL; 'embedded' is a local SQS of Penstock's own.",
-        f"url = {survey.toml(queue)}",
+        f"url = {toml(queue)}",
         "",
         "[ledger]",
         "# redis://, rediss:// or unix://; 'embedded' is a redis-server of Penstock's own.",
-        f"url = {survey.toml(EMBEDDED)}",
+        f"url = {toml(EMBEDDED)}",
         "",
     ]
     return "\n".join(parts)
@@ -165,7 +166,7 @@ def _decode(found: Survey, answer: Callable[[str, str], str]) -> list[str]:
     lines = ["# Comments, guards, assignments and calls before the JSON come off by themselves."]
     proposed = found.decode | found.doubtful
     for key, value in proposed.items():
-        text = f"{key} = {survey.toml(value)}"
+        text = f"{key} = {toml(value)}"
         doubt = (_ENVELOPE if key == "records" else _CUT) if key in found.doubtful else ""
         question = f"decode.{text}{doubt and f' ({doubt})'}: take it? (yes/no)"
         if answer(question, "no" if doubt else "yes").lower().startswith("y"):

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from penstock.cli.options import Config
+from penstock.model import RecordReject
 from penstock.settings.reading import load
 from penstock.settings.schema import Settings
 from penstock.setup import survey
@@ -97,15 +98,16 @@ def _print(shown: Preview) -> None:
         if shown.note:
             typer.echo(f"            {shown.note}")
         return
-    count = len(shown.records) + shown.filtered + len(shown.rejected)
+    rejected = RecordReject.total(shown.rejected)
+    count = len(shown.records) + shown.filtered + rejected
     size = sum(map(len, shown.records))
     typer.echo(
         f"  records   {count:,} in the file: {len(shown.records):,} selected,"
-        f" {shown.filtered:,} filtered out, {len(shown.rejected):,} rejected"
+        f" {shown.filtered:,} filtered out, {rejected:,} rejected"
     )
     typer.echo(f"  bytes     {shown.json_bytes:,} of JSON, {size:,} selected")
     for reject in shown.rejected[:_SHOWN_IN_FULL]:
-        _say(f"  rejected  record {reject.index}: {reject.reason}")
+        _say(f"  rejected  {reject}")
     if shown.rejected:
         typer.echo("            the file is kept as a reject; its other records are sent")
     for record in shown.records[:1]:

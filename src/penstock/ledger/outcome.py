@@ -3,12 +3,13 @@
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+
+import msgspec
 
 from penstock.model import Message, MessageReject, RecordReject, Sent, Settled, Transformed
 
 RECORDS_LISTED_MAX = 1_000
-"""So many rejected records of a file are listed one by one; all of them are counted."""
+"""So many rejects of a file are listed, a row of alike records as one; all are counted."""
 
 
 class ClaimOutcome:
@@ -41,16 +42,20 @@ class ClaimOutcome:
         self._reasons[name] = reason
 
     def reject_record(self, name: str, reject: RecordReject) -> None:
-        """Keep one record of the file out of the queue for ever."""
+        """Keep records of the file out of the queue for ever."""
         self._records.setdefault(name, []).append(reject)
-        self._counted["records_rejected"] += 1
+        self._counted["records_rejected"] += reject.count
 
     def pack(self, done: Transformed, too_large: Sequence[RecordReject]) -> None:
         """Note the records that went into messages, and those that did not.
 
         `too_large` are those that fit no message, by their position in `done.records`.
         """
-        self._counted["records_read"] += len(done.records) + done.filtered + len(done.rejects)
+        self._counted["records_read"] += (
+            len(done.records)
+            + done.filtered
+            + RecordReject.total([reject for _, reject in done.rejects])
+        )
         self._counted["records_filtered"] += done.filtered
         files, indexes = done.files, done.indexes
         for one in too_large:
@@ -126,12 +131,13 @@ class ClaimOutcome:
         rejected: dict[str, str] = {}
         for name in self._reasons.keys() | self._records.keys():
             records = self._records.get(name, [])
+            count = RecordReject.total(records)
             story = {
                 "file": name,
                 "reason": self._reasons.get(name)
-                or f"{len(records)} of its records cannot be sent; the others were",
-                "records": [asdict(reject) for reject in records[:RECORDS_LISTED_MAX]],
-                "records_rejected": len(records),
+                or f"{count} of its records cannot be sent; the others were",
+                "records": msgspec.to_builtins(records[:RECORDS_LISTED_MAX]),
+                "records_rejected": count,
                 "attempt": attempt,
                 "rejected_at": now,
             }

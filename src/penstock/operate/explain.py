@@ -4,7 +4,10 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import msgspec
+
 from penstock.ledger.overview import FileStory
+from penstock.model import RecordReject
 from penstock.operate.health import duration
 from penstock.operate.spool_files import (
     DISCARDED,
@@ -124,7 +127,7 @@ def _why(reject: RejectedFile, dirs: SpoolFiles | None) -> Iterator[str]:
     when = f" at {reject.rejected_at}" if reject.rejected_at else ""
     yield f"rejected{when}: {reject.reason}"
     for record in list(reject.story.get("records", ()))[:5]:
-        yield f"  record {record['index']}: {record['reason']}"
+        yield f"  {msgspec.convert(record, RecordReject)}"
     if (reject.records_rejected or 0) > 5:  # noqa: PLR2004  as many as above
         yield f"  {reject.records_rejected:,} records in all"
     if reject.moved and dirs:

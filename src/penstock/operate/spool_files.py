@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +17,21 @@ import msgspec
 
 from penstock import file_names
 from penstock.errors import Halt
+from penstock.model import RecordReject
 from penstock.settings.schema import Settings
 from penstock.settings.spool_place import Directory, spool_directory, spool_place
 
 DISCARDED = "discarded"
 """The subdirectory of the rejects directory with the copies of what was discarded."""
 
-
-class _Record(msgspec.Struct):
-    index: int
-    reason: str = ""
+_RECORDS_MAX = 10_000  # Redis is told the index of each that is to be sent
 
 
 class _Reason(msgspec.Struct):
     """What a reason has to be for people to be shown it."""
 
     reason: str = ""
-    records: tuple[_Record, ...] = ()
+    records: tuple[RecordReject, ...] = ()
     records_rejected: int = 0
     rejected_at: str = ""
 
@@ -150,7 +149,8 @@ def rejected_file(name: str, text: str, *, moved: bool) -> RejectedFile:
         story = {"reason": "its reason is missing or cannot be read"}
     if known is None:
         return RejectedFile(name, story["reason"], (), None, "", moved, story)
-    records = tuple(sorted(record.index for record in known.records))
+    listed = chain.from_iterable(reject.indexes for reject in known.records)
+    records = tuple(sorted(islice(listed, _RECORDS_MAX)))
     return RejectedFile(
         name, known.reason, records, known.records_rejected, known.rejected_at, moved, story
     )

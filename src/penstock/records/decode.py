@@ -5,12 +5,18 @@
     {…} {…} {…}         each a record: objects one after another, one a line or not
     {"statuses": […]}   with records = "statuses", each element of that array a record
 
+Where objects stand one a line, a line that is not JSON is rejected alone, or skipped if it is
+declared as a comment. Its neighbours are sent: no line among them can be a part of a record that
+goes over several, because what comes before or behind it would not look like a record or prose.
+
 The parser, msgspec, is strict to the last byte: NaN, trailing commas, lone surrogates, control
 characters in strings are errors. It takes numbers it does not have to understand as they are. Of a
 key given twice the last one counts.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from typing import Annotated, Any, Final, cast
 
 import msgspec
@@ -20,16 +26,27 @@ from penstock.errors import Reject
 from penstock.model import Document, RecordReject
 from penstock.records import expression
 from penstock.records.expression import EVALUATION_ERRORS, Expression, failure
-from penstock.records.json_errors import place, reject, type_name
+from penstock.records.headers import toml
+from penstock.records.json_errors import OBJECT_BEGINS, UNREADABLE, is_prose, reject, type_name
+from penstock.records.preamble import bytes_pattern
 
 # Python's own check makes the text, up to four bytes a character. pydantic's does not and is two to
 # ten times faster, but has to raise an error to say so: it pays on more than this.
 _UTF8_BYTES_SMALL: Final = 16_384
 _one_character: TypeAdapter[str] = TypeAdapter(Annotated[str, Field(max_length=1)])
 
+_BOM: Final = b"\xef\xbb\xbf"
+_BLANKS: Final = b" \t\r"
+_LINE: Final = re.compile(rb"[^\n]++")
+_COMMENT: Final = re.compile(rb"//|#|;|--|%")
+_LINES_TOLD_MAX: Final = 100  # each of them where and why; of more it would fill the memory
+
 _raw = msgspec.json.Decoder(msgspec.Raw)
 _raw_array = msgspec.json.Decoder(list[msgspec.Raw])
 _raw_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+_Element = msgspec.Raw | str | None
+"""What should be a record; why it is none; nothing: a line that is skipped keeps its index."""
 
 
 class Decoder:
@@ -37,17 +54,28 @@ class Decoder:
 
     `record_type` is a msgspec struct of the fields that are wanted, or `msgspec.Raw`. `records` is
     a JMESPath expression that says where the records are in a document that is an envelope; of
-    several documents in a file, each is one.
+    several documents in a file, each is one. Lines between records that `skip`, a regular
+    expression, matches as a whole are none. `advise` says which setting would have JSON read that
+    is not, behind a header that begins with a bracket, say.
 
-    Raises Halt if `records` is no expression.
+    Raises Halt if `records` is no expression, or `skip` none over bytes.
     """
 
-    def __init__(self, record_type: type, *, records: str | None = None) -> None:
+    def __init__(
+        self,
+        record_type: type,
+        *,
+        records: str | None = None,
+        skip: str | None = None,
+        advise: Callable[[bytes], str] = lambda _: "",
+    ) -> None:
         self._raw_wanted = record_type is msgspec.Raw
         self._record: msgspec.json.Decoder[object] = msgspec.json.Decoder(record_type)
         self._records = Expression(records) if records else None
         self._path = _path(self._records.tree) if self._records else None
         self._all = self._decoder(record_type)
+        self._skip = bytes_pattern(skip, "decode.skip_lines") if skip else None
+        self._advise = advise
 
     def decode(self, json: bytes) -> Document:
         """Return the records of a file's JSON bytes.
@@ -55,13 +83,17 @@ class Decoder:
         Raises Reject if they are not UTF-8, not JSON to the last byte, or hold no records, with
         `truncated` where they merely end too early.
         """
-        _check_utf8(json)
         try:
+            _check_utf8(json)
             return self._decoded(json)
-        except RecursionError:
-            raise Reject("the JSON is nested deeper than the parser goes") from None
-        except msgspec.DecodeError as error:
-            raise reject(json, error) from None
+        except UNREADABLE as error:
+            wrong = reject(json, error)
+        if not wrong.truncated:
+            elements = self._lines(json)
+            if elements:
+                return self._one_by_one(elements)
+            wrong = Reject(wrong.reason + self._advise(json))
+        raise wrong
 
     def decode_ones(self, texts: Sequence[bytes]) -> Sequence[object] | None:
         """Return the records of files that hold one each, all decoded at once; None if unsure.
@@ -78,7 +110,7 @@ class Decoder:
         try:
             _check_utf8(lines)
             records = (_raw if self._raw_wanted else self._record).decode_lines(lines)
-        except (Reject, RecursionError, msgspec.DecodeError):
+        except UNREADABLE:
             return None
         return records if len(records) == len(texts) else None
 
@@ -133,15 +165,68 @@ class Decoder:
             return [msgspec.Raw(found)]
         raise Reject(f"decode.records = {records.text!r} finds no records but {type_name(found)}")
 
-    def _one_by_one(self, elements: Sequence[msgspec.Raw]) -> Document:
+    def _lines(self, json: bytes) -> Sequence[_Element]:
+        """Return the elements of lines of which some are not JSON; none if that is not sure.
+
+        Raises Reject if the last line ends too early.
+        """
+        elements: list[_Element] = []
+        if json[:1] != b"{" or b"\x1e" in json:
+            return elements
+        bad = 0
+        for start, end in _line_places(json):
+            line = json[start:end]
+            try:
+                _check_utf8(line)
+                documents = _raw.decode_lines(line)
+            except UNREADABLE as error:
+                element = self._bad_line(json, start, end, error, told=bad < _LINES_TOLD_MAX)
+                if element == "" or not (elements or OBJECT_BEGINS.match(line)):
+                    return []
+                bad += element is not None
+                elements.append(element)
+                continue
+            if b'"' not in line:
+                return []  # `{}`, `7`: nothing tells that no string of several lines is around it
+            elements += self._elements(documents) if self._records else documents
+        return elements if any(isinstance(element, msgspec.Raw) for element in elements) else []
+
+    def _bad_line(
+        self, json: bytes, start: int, end: int, error: Exception, *, told: bool
+    ) -> str | None:
+        """Return why a line that is not JSON is rejected alone: "" if it is not, None if skipped.
+
+        Raises Reject if it is the last one and ends too early.
+        """
+        line = json[start:end]
+        if self._skip and self._skip.fullmatch(line) and not OBJECT_BEGINS.match(line):
+            return None
+        reason = "the line is not JSON"
+        if told or end == len(json):
+            wrong = reject(json, error, start, end)
+            if wrong.truncated:
+                raise wrong
+            reason = wrong.reason
+        if OBJECT_BEGINS.match(line) and line.endswith(b"}"):
+            return reason
+        comment = _COMMENT.match(line)
+        if comment:
+            skip = f"{self._skip.pattern.decode()}|" if self._skip else ""
+            skip = toml(f"{skip}{comment[0].decode()}.*")
+            reason += f"; if it is a comment, set decode.skip_lines = {skip}"
+        return reason if is_prose(line) else ""
+
+    def _one_by_one(self, elements: Iterable[_Element]) -> Document:
         """Decode each record alone, because not all of them are what the selection expects."""
         records: list[object] = []
         indexes: list[int] = []
         rejects: list[RecordReject] = []
         for index, element in enumerate(elements):
-            text = bytes(element)
+            if element is None:
+                continue
+            text = bytes(element) if isinstance(element, msgspec.Raw) else b""
             if text[:1] != b"{":
-                rejects.append(RecordReject(index, f"a record is an object, not {type_name(text)}"))
+                RecordReject.note(rejects, index, _no_object(text[:1]) if text else str(element))
                 continue
             try:
                 record = element if self._raw_wanted else self._record.decode(element)
@@ -149,8 +234,14 @@ class Decoder:
                 record = element
             records.append(record)
             indexes.append(index)
-        all_fit = self._raw_wanted and not rejects
+        in_place = not indexes or indexes[-1] == len(indexes) - 1  # no skipped line before one
+        all_fit = self._raw_wanted and not rejects and in_place
         return Document(records, None if all_fit else indexes, rejects)
+
+
+@cache  # of a million such records the reason is one
+def _no_object(begin: bytes) -> str:
+    return f"a record is an object, not {type_name(begin)}"
 
 
 def _objects(json: bytes) -> Sequence[object]:
@@ -221,17 +312,19 @@ def _envelope(path: Sequence[str], record_type: type) -> Callable[[bytes], Seque
     return decode
 
 
+def _line_places(json: bytes) -> Iterator[tuple[int, int]]:
+    """Yield where the lines begin and end that are not blank, without the blanks around them."""
+    for found in _LINE.finditer(json):
+        line = found[0].rstrip(_BLANKS)
+        text = line.lstrip(_BLANKS).removeprefix(_BOM)
+        if text:
+            yield found.start() + len(line) - len(text), found.start() + len(line)
+
+
 def _check_utf8(json: bytes) -> None:
-    """Raise Reject unless all of `json` is UTF-8: the parser does not look at what it skips."""
-    if json.isascii() or (len(json) > _UTF8_BYTES_SMALL and _is_long_text(json)):
-        return
-    try:
+    """Raise an error unless all of `json` is UTF-8: the parser does not look at what it skips."""
+    if not json.isascii() and (len(json) <= _UTF8_BYTES_SMALL or not _is_long_text(json)):
         json.decode()
-    except UnicodeDecodeError as error:
-        raise Reject(
-            f"the JSON is not UTF-8: {error.reason}, {place(json, error.start)}",
-            truncated=error.reason == "unexpected end of data",
-        ) from None
 
 
 def _is_long_text(json: bytes) -> bool:

@@ -7,6 +7,12 @@ import msgspec
 
 from penstock.errors import Reject
 
+UNREADABLE: Final = (UnicodeDecodeError, RecursionError, msgspec.DecodeError)
+"""What the check of UTF-8 and the parser raise."""
+
+OBJECT_BEGINS: Final = re.compile(rb"\{\s*+[\"}]")
+"""Every object begins so: where this is not found, none begins, not even one that is cut off."""
+
 _TYPES: Final = {
     b"{": "object",
     b"[": "array",
@@ -22,14 +28,26 @@ _LONE_SURROGATE = re.compile(
     rb"(?!\\u[dD][c-fC-F]\w\w)(?!(?:\\(?:u(?:[dD](?:[c-fC-F]\w?)?)?)?)?\Z)"
 )
 _BYTE = re.compile(r"(?:JSON is malformed: )?(.*) \(byte (\d+)\)")
+_WORD = re.compile(r"[^\W\d]{1,12}|.", re.DOTALL)
+_STRING = re.compile(rb'"[^"]*+"')
+_PAIR = re.compile(rb"\[[^\[\]{}]*+\]|\{[^\[\]{}]*+\}")
+_LETTER = re.compile(rb"[A-Za-z\x80-\xff]")
+_RECORDS_END = re.compile(rb"(?m)[},][ \t\r]*+$")
+_PROSE_BYTES_MAX: Final = 4_096
+_QUOTED_CHARACTERS_MAX: Final = 60
+_raw = msgspec.json.Decoder(msgspec.Raw)
 
 
-def reject(
-    json: bytes, error: msgspec.DecodeError, start: int = 0, end: int | None = None
-) -> Reject:
-    """Say what is wrong with `json[start:end]`, and where."""
+def reject(json: bytes, error: Exception, start: int = 0, end: int | None = None) -> Reject:
+    """Say what is wrong with `json[start:end]`, and where; `error` is one of UNREADABLE."""
     text = str(error)
     end = len(json) if end is None else end
+    if isinstance(error, RecursionError):
+        return Reject("the JSON is nested deeper than the parser goes")
+    if isinstance(error, UnicodeDecodeError):
+        cut = error.reason == "unexpected end of data" and end == len(json)
+        at = place(json, start + error.start)
+        return Reject(f"the JSON is not UTF-8: {error.reason}, {at}", truncated=cut)
     found = _BYTE.fullmatch(text)
     if text == _TRUNCATED or (found and int(found[2]) + start >= end and "trailing" not in text):
         # Which is also said of half a surrogate pair in the last dozen bytes.
@@ -43,8 +61,48 @@ def reject(
     if found:
         # Of trailing characters msgspec counts the first as read.
         byte = int(found[2]) + start - (found[1] == "trailing characters")
-        return Reject(f"the JSON is malformed: {found[1]}, {place(json, byte)}")
+        there = _there(json, start, byte)
+        return Reject(f"the JSON is malformed: {found[1]}, {place(json, byte)}{there}")
     return Reject(f"the JSON is malformed: {text}")
+
+
+def _there(json: bytes, start: int, byte: int) -> str:
+    """Quote what stands at a byte: a word; between records the line, which is none of them."""
+    if json[byte : byte + 1] == b"\0":
+        return ": NUL bytes; was it being written when its machine stopped?"
+    while byte > start and json[byte - 1 : byte + 1].isalpha():
+        byte -= 1  # of a word like `null` msgspec counts to the first wrong letter
+    line = json[byte : byte + _PROSE_BYTES_MAX].split(b"\n", 1)[0]
+    word = _WORD.match(line.decode("utf-8", "replace"))
+    if is_prose(line) and is_json(json[start:byte]):
+        return f": {quoted(line)}"
+    if not word:
+        return ""
+    return f': "{word[0]}"' if word[0].isprintable() else f": U+{ord(word[0]):04X}"
+
+
+def is_json(json: bytes) -> bool:
+    """Tell whether bytes are an array, or values one after another, to the last byte."""
+    try:
+        json.decode()
+        (_raw.decode if json[:1] == b"[" else _raw.decode_lines)(json)
+    except UNREADABLE:
+        return False
+    return True
+
+
+def is_prose(text: bytes) -> bool:
+    """Tell whether a text cannot be a part of a record: the rest of one that was cut off, say.
+
+    That would have half a string in it, or close what it does not open.
+    """
+    if len(text) > _PROSE_BYTES_MAX or OBJECT_BEGINS.search(text) or _RECORDS_END.search(text):
+        return False
+    words, pairs = _STRING.sub(b"", text), 1
+    rest = words
+    while pairs:
+        rest, pairs = _PAIR.subn(b"", rest)
+    return bool(_LETTER.search(words)) and not re.search(rb'["\[\]{}]', rest)
 
 
 def place(json: bytes, byte: int) -> str:
@@ -57,6 +115,14 @@ def place(json: bytes, byte: int) -> str:
 def json_type(json: bytes) -> str:
     """Return the JSON type of a value."""
     return _TYPES.get(json[:1], "number")
+
+
+def quoted(text: bytes) -> str:
+    """Return the beginning of a text as a reason can show it."""
+    shown = text.strip().decode("utf-8", "replace")
+    shown = "".join(character if character.isprintable() else "\ufffd" for character in shown)
+    cut = shown[:_QUOTED_CHARACTERS_MAX]
+    return f'"{cut}…"' if cut != shown else f'"{cut}"'
 
 
 def type_name(json: bytes) -> str:

@@ -1,10 +1,11 @@
 """What stands before the JSON in a file and is not JSON: found by a declared grammar, taken off.
 
-    preamble = lines? pattern? (junk* opener)* junk*      then the JSON, then the openers' closers
+    preamble = lines? pattern? (junk* opener)* junk*      then the JSON, then the openers' closers,
+                                                          then the declared suffixes
 
     junk     byte order mark, white space, RS, comments, guards against cross-site inclusion
     opener   `window.x =` with an optional `;`, `callback(` with its `)`, `&&&START&&&` with its
-             `&&&END&&&`, and the declared literals with their suffixes
+             `&&&END&&&`, `/*-secure-` with its `*/`, and the declared literals with their suffixes
 
 The JSON is whatever follows, to the last byte. Its beginning is never searched for: on
 `{}&&{"a":1}` the first brace is not the document's, and behind a head that was cut off the first
@@ -13,25 +14,31 @@ brace may be that of any record.
 
 import re
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final, cast
 
 from penstock.errors import Halt, Reject
+from penstock.records import headers
+from penstock.records.json_errors import OBJECT_BEGINS, is_json, quoted
 
 PREAMBLE_BYTES_MAX: Final = 65_536
 """More than this is no comment but a file of another kind; it also bounds the work per file."""
 
 # Possessive throughout: what an alternative has taken it keeps, so the time is linear in the bytes.
 _SPACE = rb"[ \t\r\n\f\v\x1e]++"
-_BLOCK = rb"/\*[^*]*+(?:\*(?!/)[^*]*+)*+\*/|<!--[^-]*+(?:-(?!->)[^-]*+)*+-->"
-_COMMENT = rb"(?://|\#|;|--|%)[^\r\n]*+"
+_BLOCK = rb"/\*(?!-secure-)[^*]*+(?:\*(?!/)[^*]*+)*+\*/|<!--[^-]*+(?:-(?!->)[^-]*+)*+-->"
+_COMMENT = rb"(?://|\#|;|--|%(?!%%BREAK%%%))[^\r\n]*+"
+_MEDIUM = b"])}while(1);</x>"
 _GUARD = (
-    rb"\)\]\}',?+|while\s*+\(1\)\s*+;|for\s*+\(;;\)\s*+;|throw\s++1\s*+;(?:\s*+<[^>\r\n]*+>)?+"
+    rb"\)\]\}'?+,?+|while\s*+\((?:1|true)\)\s*+;|for\s*+\(;;\)\s*+;|%%%BREAK%%%"
+    rb"|throw\s++1\s*+;(?:\s*+<[^>\r\n]*+>)?+"
     rb"|\{\}\s*+&&(?!&(?!&&START&&&))"
+    b"|" + re.escape(_MEDIUM)
 )
 _JUNK = b"%b|\xef\xbb\xbf|%b|%b|%b" % (_SPACE, _BLOCK, _COMMENT, _GUARD)
 _NAME = rb"[A-Za-z_$][\w$]*+(?:\.[A-Za-z_$][\w$]*+|\[(?:\d++|\"[^\"\r\n]*+\"|'[^'\r\n]*+')\])*+"
 _OPENERS = (
     rb"(?P<start>&&&START&&&)",
+    rb"(?P<secure>/\*-secure-)",
     rb"(?P<assignment>(?:(?:var|let|const)\s++)?+%b\s*+=(?!=))" % _NAME,
     rb"(?P<call>(?!(?:while|for|if|switch|catch|function)\b)%b\s*+\()" % _NAME,
 )
@@ -39,6 +46,7 @@ _OPENERS = (
 _BLANKS: Final = b" \t\r\n"
 _CLOSERS: Final = {
     "start": (b"&&&END&&&", _BLANKS),
+    "secure": (b"*/", _BLANKS),
     "assignment": (b"", _BLANKS + b";"),
     "call": (b")", _BLANKS + b";"),
 }
@@ -47,31 +55,36 @@ _CLOSERS: Final = {
 _PART = _NAME + rb"(?:\.|\[(?:\"[^\"\r\n]*+\"?|'[^'\r\n]*+'?|\d*+))?+"
 _UNFINISHED = re.compile(
     rb"""(?: /(?:\*.*+)? | <(?:!--.*+|[^>\r\n]*+) | - | \xef\xbb? | \)(?:\]\}?)?
-    | &{1,3} | &&&S(?:T(?:A(?:R(?:T&{0,2})?)?)?)?
-    | (?:while|for)\s*+(?:\([1;]{0,2}+\)?\s*+)? | throw\s++1?\s*+
+    | (?:while|for)\s*+(?:\((?:[1;]{0,2}+|t|tr|tru|true)\)?\s*+)? | throw\s++1?\s*+
     | (?:var|let|const)\s++(?:%b)?+\s*+ | %b\s*+ )\Z"""
     % (_PART, _PART),
     re.DOTALL | re.VERBOSE,
 )
 _SCALAR = re.compile(rb"(?:-?\d[\d.eE+-]*+|\"(?:[^\"\\]|\\.)*+\"|true|false|null)\s*+\Z", re.DOTALL)
 _OTHER_FILES = (
-    (b"\xff\xfe", "UTF-16; Penstock reads UTF-8"),
-    (b"\xfe\xff", "UTF-16; Penstock reads UTF-8"),
-    (b"\x1f\x8b", "compressed with gzip"),
-    (b"\x00", "NUL bytes: was it being written when its machine stopped?"),
-)
+    (rb"\0(?s:.{4})[\[{]", "Kafka's in Confluent's form: a zero and a schema's number before it"),
+    (rb"\xff\xfe|\xfe\xff|\0{1,3}[\[{]\0", "UTF-16; Penstock reads UTF-8"),
+    (rb"\0", "NUL bytes: was it being written when its machine stopped?"),
+    (rb"\x1f\x8b", "compressed with gzip"),
+    (rb"\x28\xb5\x2f\xfd", "compressed with zstd"),
+    (rb"\xfd7zXZ\0", "compressed with xz"),
+    (rb"PK(?:\x03\x04|\x05\x06)", "a zip archive"),
+    (rb"(?i:<(?:!doctype\s+)?html\b)", "HTML: was an error page saved in its place?"),
+    (rb"<\?xml\b", "XML"),
+)  # fmt: skip
+_OTHER_FILE = re.compile(b"|".join(b"(%b)" % signature for signature, _ in _OTHER_FILES))
 _BEGINS: Final = frozenset((b"[", b"{"))
 _LINE_END = re.compile(rb"\r\n|\r|\n")
-_JSON_LINE = re.compile(rb"(?:^|(?<=\r))[ \t]*+[\[{]", re.MULTILINE)
-_QUOTED_CHARACTERS_MAX: Final = 60
+_CUT: Final = (b"&&&START&&&", _MEDIUM)
 
 
 class Preamble:
     """The grammar of `docs/preamble.md`, with what the settings add to it.
 
-    `lines` first lines of every file are preamble, whatever they hold. `pattern`, a regular
-    expression, may match once, at the start or behind comments. `literals` are pairs of a prefix
-    and the suffix that then must end the file ("" for none).
+    `lines` first lines of every file are preamble, and what `pattern`, a regular expression,
+    matches once, at the start or behind comments; but no object may begin in them. `literals` are
+    pairs of a prefix and the suffix that then must end the file ("" for none); a suffix without a
+    prefix may end any file.
 
     Raises Halt if `pattern` is no regular expression over bytes.
     """
@@ -83,22 +96,24 @@ class Preamble:
         pattern: str | None = None,
         literals: Sequence[tuple[str, str]] = (),
     ) -> None:
+        self._declared: dict[str, Any] = {"lines": lines, "pattern": pattern, "literals": literals}
         self._lines = lines
-        self._pattern = _compiled(pattern) if pattern else None
+        self._pattern = bytes_pattern(pattern, "decode.preamble_pattern") if pattern else None
         self._closers = _CLOSERS | {
             f"literal_{number}": (suffix.encode().rstrip(), _BLANKS)
             for number, (_, suffix) in enumerate(literals)
         }
-        self._prefixes = [prefix.encode() for prefix, _ in literals]
-        prefixes = [re.escape(prefix) for prefix in self._prefixes]
-        openers = b"|".join(
-            [b"(?P<literal_%d>%b)" % pair for pair in enumerate(prefixes)] + [*_OPENERS]
-        )
+        self._footers = [suffix.encode().strip() for prefix, suffix in literals if not prefix]
+        self._prefixes = [prefix.encode() for prefix, _ in literals if prefix]
+        numbered = enumerate(prefix.encode() for prefix, _ in literals)
+        prefixes = [b"(?P<literal_%d>%b)" % (n, re.escape(text)) for n, text in numbered if text]
+        openers = b"|".join([*prefixes, *_OPENERS])
         # What is declared goes before what is known: a declared text may begin like a comment.
-        declared = b"(?!%b)" % b"|".join(prefixes) if prefixes else b""
+        declared = b"(?!%b)" % b"|".join(map(re.escape, self._prefixes)) if prefixes else b""
         junk = b"(?:%b(?:%b))*+" % (declared, _JUNK)
         self._head = re.compile(b"%b(?:%b)?+%b" % (junk, openers, junk))
         self._plain = not (lines or pattern or literals)
+        self._tried = False  # only to see whether it reads a file
         self._last: bytes | None = None  # the last preamble, and the brace or bracket behind it
 
     def strip(self, data: bytes) -> bytes:
@@ -133,9 +148,44 @@ class Preamble:
             # before another document like this is the same preamble again.
             self._last = data[: start + 1]
         end = len(data)
+        for footer in self._footers:
+            while data[end - 1] in _BLANKS:
+                end -= 1
+            end -= len(footer) if data.endswith(footer, start, end) else 0
         for opener in openers:
             end = self._closed(data, opener, start, end)
         return start, end
+
+    def advice(self, data: bytes, start: int = 0) -> str:
+        """Quote what may be a header or footer of `data`, with the setting that has it read.
+
+        The line at `start` is not JSON. Returns "" if no setting is known that helps.
+        """
+        if self._lines and not start:
+            return ""  # they are taken off already
+        for found in headers.proposals(data, start):
+            if setting := self._setting(data, found.key, found.value):
+                first = _LINE_END.split(found.text.encode(), maxsplit=1)[0]
+                return f": {quoted(first)}; if this is your files' {found.what}, {setting}"
+        return ""
+
+    def _setting(self, data: bytes, key: str, value: str | headers.Literals) -> str:
+        """Return how to set what is proposed, beside what is set; "" if `data` is not read so."""
+        if self._tried:
+            return ""
+        before, setting = self._declared[key], cast("Any", value)
+        if before:
+            setting = f"{before}|{value}" if key == "pattern" else [*before, *value]
+        made = Preamble(**cast("dict[str, Any]", self._declared | {key: setting}))
+        made._tried = True
+        return f"set decode.preamble_{key} = {headers.toml(setting)}" if made.reads(data) else ""
+
+    def reads(self, data: bytes) -> bool:
+        """Tell whether a file is JSON, to the last byte, with this preamble off."""
+        try:
+            return is_json(self.strip(data))
+        except Reject:
+            return False
 
     def _openers(self, data: bytes) -> tuple[int, list[re.Match[bytes]]]:
         """Return where the grammar ends, and the openers it went through, outermost first."""
@@ -146,6 +196,7 @@ class Preamble:
             before = position
             found = pattern.match(data, position, PREAMBLE_BYTES_MAX) if pattern else None
             if found and found.end() > position:
+                _check_taken(data, position, found.end(), "decode.preamble_pattern")
                 position, pattern = found.end(), None
             head = self._head.match(data, position, PREAMBLE_BYTES_MAX)
             if head:
@@ -166,6 +217,7 @@ class Preamble:
                 raise _too_much()
             reason = f"the file ends in its first {self._lines} lines, decode.preamble_lines"
             raise Reject(reason, truncated=True)
+        _check_taken(data, 0, position, "decode.preamble_lines")
         return position
 
     def _closed(self, data: bytes, opener: re.Match[bytes], start: int, end: int) -> int:
@@ -178,42 +230,51 @@ class Preamble:
         while data[end - 1] in trailing:  # the JSON begins with none of these
             end -= 1
         if not data.endswith(closer, start, end):
-            reason = f"the file does not end with the {_quoted(closer)} that belongs to"
-            raise Reject(f"{reason} {_quoted(opener[name])}", truncated=True)
+            reason = f"the file does not end with the {quoted(closer)} that belongs to"
+            alone = [(opener[name].decode("utf-8", "replace"), "")]
+            setting = self._setting(data, "literals", alone) if name in _CLOSERS else ""
+            without = setting and f"; if your files have none, {setting}"
+            raise Reject(f"{reason} {quoted(opener[name])}{without}", truncated=True)
         return end - len(closer)
 
     def _unknown(self, data: bytes, start: int) -> Reject:
         """Say what stands where JSON should, and which setting would accept it."""
-        for signature, kind in _OTHER_FILES:
-            if data.startswith(signature, start):
-                return Reject(f"the file is not JSON but {kind}")
+        other = _OTHER_FILE.match(data, start) or _OTHER_FILE.match(data)
+        if other:
+            setting = self._setting(data, "pattern", r"\x00(?s:.{4})")
+            kind = _OTHER_FILES[cast(int, other.lastindex) - 1][1]
+            return Reject(f"the file is not JSON but {kind}{setting and '; '}{setting}")
         number = _line_ends(data, start) + 1
-        cut = any(prefix.startswith(data[start:]) for prefix in self._prefixes)
+        rest = data[start : start + PREAMBLE_BYTES_MAX]
+        cut = any(text.startswith(rest) for text in (*self._prefixes, *_CUT))
+        if _SCALAR.match(data, start) and not cut:
+            return Reject("the document is a single value, not an object or an array of objects")
         if cut or _UNFINISHED.match(data, start):
             if len(data) >= PREAMBLE_BYTES_MAX:
                 return _too_much()
             return Reject(f"the file ends inside its preamble, on line {number}", truncated=True)
-        if _SCALAR.match(data, start):
-            return Reject("the document is a single value, not an object or an array of objects")
-        line = _LINE_END.split(data[start:PREAMBLE_BYTES_MAX], maxsplit=1)[0]
-        found = _JSON_LINE.search(data, start, PREAMBLE_BYTES_MAX)
-        if not found and re.search(rb"[\[{]", line):
-            setting = "declare it in decode.preamble_literals or decode.preamble_pattern"
-        else:
-            lines = _line_ends(data, found.start()) if found else number
-            setting = f"set decode.preamble_lines = {lines}"
-        return Reject(
-            f"line {number} is neither JSON nor a comment Penstock knows: {_quoted(line)};"
-            f" if this is your files' header, {setting}"
+        line = _LINE_END.split(rest, maxsplit=1)[0]
+        what = self.advice(data, start) or f": {quoted(line)}"
+        return Reject(f"line {number} is neither JSON nor a comment Penstock knows{what}")
+
+
+def _check_taken(data: bytes, start: int, end: int, setting: str) -> None:
+    """Raise Reject if an object begins in what a setting takes off: it may be a record."""
+    found = OBJECT_BEGINS.search(data, start, end)
+    if found:
+        raise Reject(
+            f"line {_line_ends(data, found.start()) + 1} holds JSON, which {setting} would take off"
+            " as preamble; if it is no record, declare it in decode.preamble_literals"
         )
 
 
-def _compiled(pattern: str) -> re.Pattern[bytes]:
+def bytes_pattern(pattern: str, setting: str) -> re.Pattern[bytes]:
+    """Return a setting's regular expression over bytes. Raises Halt if it is none."""
     try:
         return re.compile(pattern.encode())
     except re.error as error:  # what is right for text, such as \u00e9, may not be for bytes
         raise Halt(
-            f"decode.preamble_pattern: {pattern!r} is not allowed ({error});"
+            f"{setting}: {pattern!r} is not allowed ({error});"
             " allowed: a regular expression over bytes"
         ) from None
 
@@ -225,11 +286,3 @@ def _line_ends(data: bytes, end: int) -> int:
 
 def _too_much() -> Reject:
     return Reject("more than 64 KiB of preamble: is this a file of another kind?")
-
-
-def _quoted(text: bytes) -> str:
-    """Return the beginning of a text as a reason can show it."""
-    shown = text.strip().decode("utf-8", "replace")
-    shown = "".join(character if character.isprintable() else "\ufffd" for character in shown)
-    cut = shown[:_QUOTED_CHARACTERS_MAX]
-    return f'"{cut}…"' if cut != shown else f'"{cut}"'

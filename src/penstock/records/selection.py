@@ -67,20 +67,18 @@ class Selection:
     ) -> Selected:
         bodies: list[bytes] = []
         kept: list[int] = []
-        rejects = list(document.rejects)
+        fails: list[RecordReject] = []
         for index, record in zip(indexes, records, strict=True):
             try:
                 body = self._one(record)
             except EVALUATION_ERRORS as error:
-                rejects.append(RecordReject(index, f"the selection fails: {failure(error)}"))
+                RecordReject.note(fails, index, f"the selection fails: {failure(error)}")
                 continue
             if body is not None:
                 bodies.append(body)
                 kept.append(index)
-        filtered = len(records) - len(bodies) - (len(rejects) - len(document.rejects))
-        return Selected(
-            _sendable(bodies), kept, filtered, sorted(rejects, key=lambda reject: reject.index)
-        )
+        filtered = len(records) - len(bodies) - RecordReject.total(fails)
+        return Selected(_sendable(bodies), kept, filtered, sorted([*document.rejects, *fails]))
 
     def _one(self, record: object) -> bytes | None:
         """Return the selection of one record; None if it is filtered out."""

@@ -30,10 +30,11 @@ EMBEDDED = "embedded"
 EMBEDDED_QUEUE = "penstock"
 """The queue in an embedded SQS."""
 
-MESSAGE_FORMAT = "penstock/2"
+MESSAGE_FORMAT = "penstock/3"
 """Changes when the same files and settings would give other messages than before.
 
 2: the claim's id is an attribute, which leaves less room in a message.
+3: of a file of records one a line, a bad line is rejected alone; more guards are known.
 """
 
 _LIMIT_SQS_BYTES = 1_048_576  # one message, since August 2025; docs/sqs.md
@@ -103,7 +104,7 @@ class SourceSettings(Section):
 class PreambleLiteral(Section):
     """A fixed text around the JSON."""
 
-    prefix: str = Field(min_length=1, description="stands before the JSON")
+    prefix: str = Field(default="", description="stands before the JSON")
     suffix: str = Field(default="", description="stands after it")
 
 
@@ -127,6 +128,10 @@ class DecodeSettings(Section):
     )
     preamble_literals: tuple[PreambleLiteral, ...] = Field(
         default=(), description="fixed texts before (and after) the JSON"
+    )
+    skip_lines: Pattern = Field(
+        default="",
+        description="a regular expression: lines between records, one a line, that are no records",
     )
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from penstock import wiring
 from penstock.errors import Reject
 from penstock.model import CLAIM_ID_LIKE, Message, QueueLimits, RecordReject
@@ -42,7 +44,7 @@ class Preview:
         spaces; inside strings JSON has none.
         """
         start = {"file": self.file, "preamble_bytes": len(self.preamble)}
-        rejected = [{"index": r.index, "reason": r.reason} for r in self.rejected]
+        rejected = msgspec.to_builtins(self.rejected)
         end = {"filtered": self.filtered, "rejected": rejected, "error": self.error}
         values = b",".join(self.records).translate(bytes.maketrans(b"\r\n", b"  "))
         head, tail = json.dumps(start)[:-1].encode(), json.dumps(end)[1:].encode()
@@ -71,7 +73,7 @@ class Totals:
         self.records += len(preview.records)
         self.record_bytes += sum(map(len, preview.records))
         self.filtered += preview.filtered
-        self.rejected += len(preview.rejected)
+        self.rejected += RecordReject.total(preview.rejected)
 
     def send(self, messages: Sequence[Message]) -> None:
         """Count what would be sent in one go."""

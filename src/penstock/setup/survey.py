@@ -15,20 +15,20 @@ from penstock.errors import Halt, Reject
 from penstock.file_names import is_draft, is_safe
 from penstock.model import Document
 from penstock.records.decode import Decoder
-from penstock.records.json_errors import json_type
+from penstock.records.headers import generalised, proposals
+from penstock.records.json_errors import is_prose, json_type
 from penstock.records.preamble import Preamble
 
 _SAMPLES_MAX: Final = 200
 _SAMPLE_BYTES_MAX: Final = 16_777_216
 _RECORDS_MAX: Final = 2_000
 _HEADER_LINES_MAX: Final = 50
-_HEADER_BYTES_MAX: Final = 1_000
+_UNKNOWN_TRIED: Final = 5
+_ALIKE_BYTES: Final = 4
+_BOM: Final = b"\xef\xbb\xbf"
 # An object with more members than this is a record rather than an envelope of records.
 _ENVELOPE_MEMBERS_MAX: Final = 8
-_PREFIX_CHARACTERS_MIN: Final = 4
 _NO_MATCH: Final = "of a name that does not match source.pattern"
-_LETTER: Final = re.compile(rb"[A-Za-z\x80-\xff]")
-_JSON_SIGN: Final = re.compile(rb'["{}\[\]]')
 
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _elements = msgspec.json.Decoder(list[msgspec.Raw])
@@ -74,12 +74,9 @@ def look(directory: Path) -> Survey:
     chosen = [names[int(n * step)] for n in range(min(len(names), _SAMPLES_MAX))]
     samples = list(_read(directory, chosen))
     found.samples = len(samples)
-    header = _header(samples)
-    preamble = preamble_of(header)
-    (found.decode if _is_prose(preamble, samples) else found.doubtful).update(header)
-    _see_preambles(found, samples, preamble)
-    documents = [_stripped(preamble, data) for data in samples]
-    whole = [data for data in documents if data is not None]
+    preamble, header, sure = _header(samples)
+    (found.decode if sure else found.doubtful).update(header)
+    whole = _see_preambles(found, samples, preamble)
     records, count = _envelope(whole, elements_min=2)
     if count * 2 > len(whole):
         found.decode["records"] = records
@@ -129,25 +126,6 @@ def printable(text: str) -> str:
     return "".join(character if character.isprintable() else "\ufffd" for character in text)
 
 
-def preamble_of(decode: Mapping[str, object]) -> Preamble:
-    """Return the preamble of a proposal."""
-    literals = cast("Sequence[Mapping[str, str]]", decode.get("preamble_literals", ()))
-    return Preamble(
-        lines=cast(int, decode.get("preamble_lines", 0)),
-        pattern=cast("str | None", decode.get("preamble_pattern")),
-        literals=[(literal["prefix"], literal["suffix"]) for literal in literals],
-    )
-
-
-def toml(value: object) -> str:
-    """Return a setting as TOML spells it: JSON's spelling, but for tables in a list."""
-    if isinstance(value, list):
-        tables = cast("list[Mapping[str, object]]", value)
-        inner = [", ".join(f"{k} = {toml(v)}" for k, v in table.items()) for table in tables]
-        return "[" + ", ".join(f"{{ {table} }}" for table in inner) + "]"
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-
-
 def _read(directory: Path, names: Sequence[str]) -> Iterator[bytes]:
     for name in names:
         try:
@@ -171,96 +149,50 @@ def _pattern(names: Sequence[str], suffix: str) -> str:
 
     If the names have no form in common, it is that of the suffix.
     """
-    exact = {_generalised(name, exact=True) for name in names}
-    loose = {_generalised(name, exact=False) for name in names}
+    exact = {generalised(name, exact=True) for name in names}
+    loose = {generalised(name) for name in names}
     for forms in (exact, loose):
         if len(forms) == 1:
             return forms.pop()
     return f".*{re.escape(suffix)}"
 
 
-def _generalised(name: str, *, exact: bool) -> str:
-    pieces = re.split(r"(\d+)", name)
-    return "".join(
-        (rf"\d{{{len(piece)}}}" if exact else r"\d+") if piece.isdigit() else re.escape(piece)
-        for piece in pieces
-    )
+def _header(samples: Sequence[bytes]) -> tuple[Preamble, Mapping[str, object], bool]:
+    """Return what takes off what the grammar does not know, if something does, and its setting.
 
-
-def _stripped(preamble: Preamble, data: bytes) -> bytes | None:
-    try:
-        return preamble.strip(data)
-    except Reject:
-        return None
-
-
-def _decoded(preamble: Preamble, data: bytes) -> bool:
-    """Tell whether a file is read with this preamble."""
-    try:
-        Decoder(msgspec.Raw).decode(preamble.strip(data))
-    except Reject:
-        return False
-    return True
-
-
-def _header(samples: Sequence[bytes]) -> dict[str, object]:
-    """Return the setting that takes off what the grammar does not know; none if nothing does."""
-    plain = Preamble()
-    unknown = [data for data in samples if _stripped(plain, data) is None]
-    if not unknown:
-        return {}
-    others = len(samples) - len(unknown)
-    for proposal in _proposals(unknown, lines=not others):
-        if sum(_decoded(preamble_of(proposal), data) for data in unknown) * 2 > len(unknown):
-            return proposal
-    return {}
-
-
-def _is_prose(preamble: Preamble, samples: Sequence[bytes]) -> bool:
-    """Tell whether what comes off of most files is a header: the same words, no signs of JSON.
-
-    Otherwise it may be the rest of records whose beginning was cut off.
+    With it, whether what it takes off of most files is a header: it begins with the same word, and
+    is no part of JSON. Otherwise it may be the rest of records whose beginning was cut off.
     """
-    firsts: Counter[bytes] = Counter()
     plain = Preamble()
-    unknown = [data for data in samples if _stripped(plain, data) is None]
-    for data in unknown:
-        try:
-            head = data[: preamble.span(data)[0]].strip()
-        except Reject:
-            continue
-        first = b"".join(head.splitlines()[:1])
-        if _LETTER.search(first) and not _JSON_SIGN.search(head):
-            firsts[re.sub(rb"\d+", b"#", first)] += 1
-    return any(count * 2 > len(unknown) for count in firsts.values())
+    unknown = [data.removeprefix(_BOM) for data in samples if not plain.reads(data)]
+    for data in unknown[:_UNKNOWN_TRIED]:
+        for key, value in _proposals(data, unknown, lines=len(unknown) == len(samples)):
+            preamble = Preamble(**cast("dict[str, Any]", {key: value}))
+            read = [other for other in unknown if preamble.reads(other)]
+            if len(read) * 2 > len(unknown):
+                heads = [other[: preamble.span(other)[0]].strip() for other in read]
+                words = [head.split()[0] for head in heads if head and is_prose(head)]
+                alike = Counter(re.sub(rb"\d+", b"#", word) for word in words)
+                same = max(alike.values(), default=0) * 2 > len(unknown)
+                return preamble, {f"preamble_{key}": value}, same or not any(heads)
+    return plain, {}, True
 
 
-def _proposals(unknown: Sequence[bytes], *, lines: bool) -> Iterator[dict[str, object]]:
-    """Yield what might take the header off: a number of lines, a pattern, a fixed text.
+def _proposals(
+    data: bytes, unknown: Sequence[bytes], *, lines: bool
+) -> Iterator[tuple[str, object]]:
+    """Yield what might take a file's header off: a number of lines, a pattern, a fixed text.
 
     Lines would be taken off every file, so they are proposed (`lines`) only if all have a header.
     """
-    first = unknown[0][:_HEADER_BYTES_MAX]
-    if lines:
-        for count in range(1, _HEADER_LINES_MAX + 1):
-            if _decoded(Preamble(lines=count), unknown[0]):
-                yield {"preamble_lines": count}
-                break
-    common = _common([data[:_HEADER_BYTES_MAX] for data in unknown])
-    line = common.split(b"\n")[0].decode("utf-8", "ignore")
-    line = re.split(r"[\d\[{]", line)[0]  # what varies from file to file
-    if len(line) >= _PREFIX_CHARACTERS_MIN:
-        yield {"preamble_pattern": re.escape(line).replace(r"\ ", " ") + r"[^\n]*\n"}
-    for bracket in re.finditer(rb"[\[{]", first):
-        prefix = first[: bracket.start()]
-        closing = b"}" if bracket[0] == b"{" else b"]"
-        suffix = unknown[0][unknown[0].rfind(closing) + 1 :].strip()
-        if prefix and common.startswith(prefix):
-            literal = {
-                "prefix": prefix.decode("utf-8", "ignore"),
-                "suffix": suffix.decode("utf-8", "ignore"),
-            }
-            yield {"preamble_literals": [literal]}
+    for count in range(1, _HEADER_LINES_MAX + 1 if lines else 0):
+        if Preamble(lines=count).reads(data):
+            yield "lines", count
+            break
+    alike = [other for other in unknown if other[:_ALIKE_BYTES] == data[:_ALIKE_BYTES]]
+    common = _common(alike).decode("utf-8", "ignore")
+    for proposal in proposals(data, common=common, damaged=True):
+        yield proposal.key, proposal.value
 
 
 def _common(texts: Sequence[bytes]) -> bytes:
@@ -270,16 +202,20 @@ def _common(texts: Sequence[bytes]) -> bytes:
     return least[: next((n for n, (one, other) in pairs if one != other), len(least))]
 
 
-def _see_preambles(found: Survey, samples: Sequence[bytes], preamble: Preamble) -> None:
+def _see_preambles(found: Survey, samples: Sequence[bytes], preamble: Preamble) -> list[bytes]:
+    """Note what stands before the JSON of files; return the JSON of those that have some."""
+    documents: list[bytes] = []
     for data in samples:
         try:
-            start, _ = preamble.span(data)
+            start, end = preamble.span(data)
         except Reject as reject:
             found.reasons[reject.reason] += 1
             continue
         text = " ".join(data[:start].decode("utf-8", "replace").split())
         text = re.sub(r"\d+", "#", text)[:60]
         found.preambles[json.dumps(text, ensure_ascii=False) if text else "none"] += 1
+        documents.append(data[start:end])
+    return documents
 
 
 def _envelope(documents: Sequence[bytes], *, elements_min: int) -> tuple[str | None, int]:
