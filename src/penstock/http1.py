@@ -5,8 +5,8 @@
        └──────── kept 3 s, if it said nothing unasked ◀───────┘
 
     POST   made once. Nothing of it was sent: NotSentError; it may have arrived: NoReplyError
-    GET    returns the replies up to the first that is missing, or not plain: HTTP/1.1, each field
-           once, a Content-Length, no chunks, no compression
+    GET    returns the replies up to the first that is missing or not plain. Plain is: HTTP/1.1, a
+           Content-Length, no field twice that we read, no chunks, no compression
 
 A call carries ten records, or one file. What a general client does for any request (cookies,
 redirects, forms, tracing) costs more than all other work on those. The hard parts are other
@@ -48,6 +48,11 @@ _INFORMATIONAL: Final = 200  # below: 100 Continue and its like, which no reques
 # How long a server whose replies were not plain is not asked for more, and how long one that did
 # not answer several requests on one connection is asked one by one.
 _OTHERWISE_SECONDS: Final = 60.0
+# The header fields that we read. To keep the others too costs each GET about 3 µs.
+_KEPT: Final = frozenset({
+    "Content-Encoding", "Content-Length", "Date", "Last-Modified", "Location", "Transfer-Encoding",
+    "X-Amzn-Query-Error",
+})  # fmt: skip
 _PATH: Final = re.compile(r"/[!-~]*")
 _USER_AGENT: Final = f"user-agent: penstock/{__version__} Python/{platform.python_version()}\r\n"
 
@@ -55,7 +60,7 @@ _Address = tuple[int, int, int, str, tuple[Any, ...]]  # as of getaddrinfo
 
 
 class Reply(NamedTuple):
-    """What came back: status, header fields (names In-Title-Case), and the whole body.
+    """What came back: status, the header fields of `_KEPT`, and the whole body.
 
     `is_whole` is false where the body was not read because it was not admitted.
     """
@@ -130,9 +135,8 @@ class Http1Client:
     ) -> Sequence[Reply]:
         """Ask for paths in one write; return the plain replies to the first of them, or to none.
 
-        Each has a status of `takes`, and a body of at most `body_bytes_max` that `admit` admitted;
-        one that it did not admit is the last. `fields` as of `post`. Why a reply is missing is not
-        told. Raises TimeoutError if there was none in time.
+        Each has a status of `takes` and at most `body_bytes_max`; one whose body `admit` refused is
+        the last. `fields` as of `post`. Raises TimeoutError if no reply came in time.
         """
         now = self._monotonic()
         if now < self._not_plain_until_seconds or not all(map(_PATH.fullmatch, paths)):
@@ -270,9 +274,7 @@ class _Call:
     plain: bool = False  # whether a reply must be
     replies: list[Reply] = field(default_factory=list[Reply])
     cause: str = ""  # why there are not more: "the server …"
-    ended: asyncio.Future[None] = field(
-        default_factory=lambda: asyncio.get_running_loop().create_future()
-    )
+    ended: asyncio.Future[None] = field(init=False)
     until_seconds: float = 0.0  # by the loop's clock, for the next reply
     watching: asyncio.TimerHandle | None = None
     timed_out: bool = False
@@ -305,8 +307,8 @@ class _Connection(asyncio.Protocol):
 
     def ask(self, call: _Call, head: bytes, body: bytes = b"") -> None:
         """Send the requests of a call."""
-        self._call = call
-        self._calls += 1
+        self._call, self._calls = call, self._calls + 1
+        call.ended = asyncio.get_running_loop().create_future()
         transport = cast(asyncio.Transport, self.transport)
         if len(body) > _JOINED_BYTES_MAX:
             transport.writelines((head, body))
@@ -374,10 +376,11 @@ class _Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take one header field."""
-        headers, title = self._headers, _title(name)
-        if title in headers:
-            self._is_doubled = True
-        headers[title] = str(value, "latin-1")
+        if title := _kept(name):
+            headers = self._headers
+            if title in headers:
+                self._is_doubled = True
+            headers[title] = str(value, "latin-1")
 
     def on_headers_complete(self) -> None:
         """Judge the head: whether the call takes this reply, and its body."""
@@ -458,5 +461,7 @@ def _lines(fields: Mapping[str, str]) -> str:
 
 
 @lru_cache(maxsize=256)
-def _title(name: bytes) -> str:
-    return name.decode("latin-1").title()
+def _kept(name: bytes) -> str:
+    """Return the name of a field as `_KEPT` has it; of another, nothing."""
+    title = name.decode("latin-1").title()
+    return title if title in _KEPT else ""

@@ -108,7 +108,7 @@ async def test_a_reply_in_pieces_is_one(server: MaliciousHttp, site: HttpSite) -
     [
         b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
-        b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nX: 1\r\nx: 2\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nDate: 1\r\ndate: 2\r\n\r\n",
     ],
 )
 async def test_another_form_is_asked_for_in_the_general_way_from_then_on(
@@ -277,7 +277,7 @@ async def test_another_form_among_plain_ones_is_judged_alone(
     server.answers["/b"] = malicious_http.raw({
         "HTTP/1.0": b"HTTP/1.0 200 OK\r\nContent-Length: 1\r\n\r\nb",
         "chunked": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nb\r\n0\r\n\r\n",
-        "doubled": b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nX: 1\r\nx: 1\r\n\r\nb",
+        "doubled": b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nDate: 1\r\ndate: 1\r\n\r\nb",
     }[form])  # fmt: skip
     server.answers["/a"], server.answers["/c"] = reply(body=b"a"), reply(body=b"c")
     assert await get_all(site, "a", "b", "c", "a") == [b"a", b"b", b"c", b"a"]
