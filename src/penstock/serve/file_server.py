@@ -206,12 +206,6 @@ class FileServer:
         return web.Response(body=b'{"status":"ok"}', content_type="application/json")
 
 
-def openapi() -> bytes:
-    """Return the OpenAPI description of the calls, in JSON."""
-    files = importlib.resources.files("penstock.serve")
-    return files.joinpath("file_server_openapi.json").read_bytes()
-
-
 def _query(request: web.Request, known: Collection[str]) -> Mapping[str, str]:
     """Return the query, each name at most once. Raises Refused."""
     for name in request.query:
