@@ -68,7 +68,8 @@ def compare(select: str, where: str | None, texts: Sequence[str]) -> tuple[int, 
     wanted = reference(texts, select, where)
     errors = {index for index, value in wanted.items() if isinstance(value, Exception)}
     case = (select, where, texts)
-    assert {reject.index for reject in got.rejects} == errors, case
+    rejected = {index for reject in got.rejects for index in reject.indexes}
+    assert rejected == errors, case
     assert list(got.indexes) == [index for index in wanted if index not in errors], case
     assert got.filtered == len(texts) - len(wanted), case
     for index, body in zip(got.indexes, got.records, strict=True):

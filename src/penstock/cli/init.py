@@ -1,6 +1,5 @@
 """`penstock init`: looks at sample files and writes a penstock.toml that fits them."""
 
-import json
 import re
 import sys
 from collections.abc import Callable
@@ -122,7 +121,9 @@ def _taking(_: str, default: str) -> str:
 
 def _toml(directory: Path, found: Survey, answer: Callable[[str, str], str]) -> str:
     """Return the text of the settings, with what was seen as comments."""
-    names = ", ".join(f"{_key(name)}: {_key(name)}" for name in list(found.fields)[:5])
+    names = ", ".join(
+        f"{survey.identifier(name)}: {survey.identifier(name)}" for name in list(found.fields)[:5]
+    )
     fields = _expression("select.fields: what is sent of each record (@ is all)", "@", answer)
     queue = answer("queue.url: the SQS queue ('embedded' is a local one, to try)", EMBEDDED)
     parts = [
@@ -188,9 +189,3 @@ def _expression(question: str, default: str, answer: Callable[[str, str], str]) 
         if error is None:
             return given
         typer.echo(f"not an expression: {error}", err=True)
-
-
-def _key(name: str) -> str:
-    """Return a field's name as JMESPath writes it."""
-    plain = name.isascii() and name.isidentifier()
-    return name if plain else json.dumps(name)

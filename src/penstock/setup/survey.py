@@ -121,6 +121,11 @@ def left_out_line(left_out: Mapping[str, int]) -> str:
     return f"entries left out, as a loader would: {reasons}"
 
 
+def identifier(name: str) -> str:
+    """Return a field's name as JMESPath writes it."""
+    return name if name.isascii() and name.isidentifier() else json.dumps(name)
+
+
 def printable(text: str) -> str:
     """Return a text that a terminal can show: what is in files and names may steer it."""
     return "".join(character if character.isprintable() else "\ufffd" for character in text)
@@ -190,16 +195,12 @@ def _proposals(
             yield "lines", count
             break
     alike = [other for other in unknown if other[:_ALIKE_BYTES] == data[:_ALIKE_BYTES]]
-    common = _common(alike).decode("utf-8", "ignore")
+    least, greatest = min(alike), max(alike)  # whatever these share, those between them do
+    pairs = enumerate(zip(least, greatest, strict=False))
+    shared = next((at for at, (one, other) in pairs if one != other), len(least))
+    common = least[:shared].decode("utf-8", "ignore")
     for proposal in proposals(data, common=common, damaged=True):
         yield proposal.key, proposal.value
-
-
-def _common(texts: Sequence[bytes]) -> bytes:
-    """Return what all texts begin with."""
-    least, greatest = min(texts), max(texts)  # whatever these share, those between them do
-    pairs = enumerate(zip(least, greatest, strict=False))
-    return least[: next((n for n, (one, other) in pairs if one != other), len(least))]
 
 
 def _see_preambles(found: Survey, samples: Sequence[bytes], preamble: Preamble) -> list[bytes]:
@@ -235,7 +236,7 @@ def _envelope(documents: Sequence[bytes], *, elements_min: int) -> tuple[str | N
                     key for key, raw in members.items() if _are_records(bytes(raw), elements_min)
                 )
     for key, count in keys.most_common(1):
-        return key if key.isascii() and key.isidentifier() else json.dumps(key), count
+        return identifier(key), count
     return None, 0
 
 
