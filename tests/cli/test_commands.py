@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from penstock import archiver, checker, loader, passes, supervisor, telemetry, wiring
+from penstock import archiver, checker, passes, supervisor, telemetry, wiring, worker
 from penstock.archiver import ArchiverTally
 from penstock.checker import CheckerTally
 from penstock.cli import app
@@ -21,7 +21,7 @@ from penstock.errors import Halt, PenstockError
 from penstock.model import Tally
 from penstock.wording import plural
 
-FUNCTIONS = {"load": loader, "archive": archiver, "check": checker}
+FUNCTIONS = {"load": worker, "archive": archiver, "check": checker}
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +45,8 @@ def replace_pass(
         return None
 
     function = FUNCTIONS[command]
-    monkeypatch.setattr(wiring, function.__name__.rpartition(".")[2], no_parts)
+    part = function.__name__.rpartition(".")[2].replace("worker", "loader")
+    monkeypatch.setattr(wiring, part, no_parts)
     monkeypatch.setattr(function, command, one_pass)
 
 

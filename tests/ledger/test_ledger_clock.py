@@ -102,4 +102,4 @@ async def test_answers_are_forgotten_in_time(books: Books) -> None:
 def test_the_settings_allow_no_more(section: str, key: str, most: float) -> None:
     """What is longest is what the settings bound."""
     bounds: Callable[[str], dict[str, float]] = Settings.model_json_schema()["$defs"]
-    assert bounds[section.capitalize()]["properties"][key]["maximum"] == most  # type: ignore[index]
+    assert bounds[f"{section.capitalize()}Settings"]["properties"][key]["maximum"] == most  # type: ignore[index]

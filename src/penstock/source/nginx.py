@@ -124,14 +124,18 @@ class NginxSource:
         """
         read: dict[int, FileRead] = {}
         room = _Room(bytes_max, self._max_file_bytes)
-        next_ = 0
+        next_ = asking = 0
 
         async def lane() -> None:
-            nonlocal next_
+            nonlocal next_, asking
             while next_ < len(names) and not room.is_full:
+                if asking and next_ * self._file_bytes >= bytes_max:
+                    return  # what is asked for fills the room: a later file would be read in vain
                 some = range(next_, min(next_ + self._together(bytes_max), len(names)))
                 next_ = some.stop
+                asking += 1
                 read.update(await self._read_some(names, some, room))
+                asking -= 1
 
         await in_lanes(min(CONNECTIONS, len(names)), lane)
         return _front(read, len(names), bytes_max)
