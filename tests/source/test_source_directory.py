@@ -458,3 +458,25 @@ async def test_a_fifo_is_not_waited_for_on_another_file_system(
     (moved,) = await archiving
     assert done
     assert "not a regular file" in moved.error
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+async def test_what_the_process_lacks_is_not_blamed_on_a_file(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """Out of descriptors or memory, the claim is given back; no file passes for denied."""
+    source = make()
+    (tmp_path / "spool" / NAME).write_text("{}")
+    real = os.open
+
+    def exhausted(path: Any, *given: Any, **more: Any) -> int:
+        if path == NAME:
+            raise OSError(number, os.strerror(number))
+        return real(path, *given, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", exhausted)
+        with pytest.raises(Again, match="ulimit -n"):
+            await source.read([NAME], 1000)
+    (file,) = await source.read([NAME], 1000)
+    assert file.data == b"{}"

@@ -252,6 +252,12 @@ class DirectorySource:
 
 
 def _unread(name: str, error: OSError) -> FileRead:
+    """Return why a file has no bytes. Raises Again where this process lacks something, not it."""
+    if error.errno in {errno.EMFILE, errno.ENFILE, errno.ENOMEM}:
+        raise Again(
+            f"read {name}: {error.strerror}: this process can take no more; raise its limit"
+            " (`ulimit -n`, LimitNOFILE=) or lower queue.connections and worker.lanes"
+        ) from None
     if error.errno in {errno.ENOENT, errno.ELOOP, errno.ENXIO}:  # gone, a symlink, a socket
         return FileRead(name, Unread.VANISHED, 0, 0.0, os.strerror(error.errno))
     return FileRead(name, Unread.DENIED, 0, 0.0, error.strerror or "cannot be read")
