@@ -1,6 +1,6 @@
 """Files below a directory that other users may write to: by descriptor, never through a link.
 
-Whoever may write to a directory may put a link, a FIFO or a device where we expect a file or a
+A user who may write to a directory may put a link, a FIFO or a device where we expect a file or a
 folder of our own. So every step below a root is opened by itself and without following links, only
 regular files are read, nothing is opened that could block, and a new file gets a name that nobody
 can guess before it gets its own.

@@ -213,7 +213,7 @@ class Index:
         now_ns = time.time_ns()
         try:
             seen = await self._scanner.look_at(names)
-        except BaseException:  # whoever asked was cancelled: these wait for the next who asks
+        except BaseException:  # the caller was cancelled: these wait for the next call
             self._waiting.give_back(names)
             raise
         kept = self._waiting.complete(names, seen, now_ns, self._order)
@@ -243,7 +243,7 @@ class Index:
         """Scan, now and then, and at once where events were lost; at a bounded share of time."""
         while True:
             self._scan_now.clear()
-            with contextlib.suppress(Again):  # told to whoever asks for a page
+            with contextlib.suppress(Again):  # the next caller of page() gets it
                 await self._scan()
             self._scanned.set()
             self._news.set()

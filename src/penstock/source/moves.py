@@ -166,8 +166,9 @@ def _rename_no_replace(from_fd: int, name: str, to_fd: int, to_name: str) -> Non
 def _rename_over_reservation(from_fd: int, name: str, to_fd: int, to_name: str) -> None:
     """Create the new name, which fails if there is one, then rename over it.
 
-    Whoever dies in between leaves an empty file, which the next one takes for its own reservation:
-    no file that was moved there is empty, unless its source was.
+    A move that fails in between leaves an empty file, and the next pass takes it for its own
+    reservation: no file that was moved there is empty, unless its source was. It is never deleted
+    here, because another archiver may just have moved the file over it.
     """
     source = os.stat(name, dir_fd=from_fd, follow_symlinks=False)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -178,11 +179,7 @@ def _rename_over_reservation(from_fd: int, name: str, to_fd: int, to_name: str) 
         is_ours = beneath.is_regular(to_fd, to_name) and not there.st_size and source.st_size
         if not is_ours:
             raise
-    try:
-        os.rename(name, to_name, src_dir_fd=from_fd, dst_dir_fd=to_fd)
-    except OSError:
-        os.unlink(to_name, dir_fd=to_fd)
-        raise
+    os.rename(name, to_name, src_dir_fd=from_fd, dst_dir_fd=to_fd)
 
 
 def _copy_all(from_fd: int, wanted: Sequence[str], to_fd: int, to_path: str) -> list[Moved]:
