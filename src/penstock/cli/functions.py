@@ -50,7 +50,9 @@ def load(
 
     async def open_parts(stack: AsyncExitStack) -> passes.OnePass[Tally]:
         parts = await wiring.loader(reading.load(config), stack)
-        return lambda stop: worker.load(parts, stop=stop, budget_seconds=budget_seconds)
+        return lambda stop: worker.load(
+            parts, stop=stop, budget_seconds=budget_seconds, is_only_pass=every is None
+        )
 
     _go("loader", open_parts, every, as_json=as_json, verbose=verbose)
 
