@@ -29,12 +29,11 @@ class Settling:
         """Tell whether a file is complete; `stamp` is what every change of it changes."""
         now = time.monotonic()
         known, since = self._waiting.get(name, (None, now))
-        is_old = self._settle_seconds == 0 or age_seconds >= self._settle_seconds
-        if is_old or (known == stamp and now - since >= self._settle_seconds):
+        if known != stamp:
+            self._waiting[name] = (stamp, since := now)
+        if max(age_seconds, now - since) >= self._settle_seconds:  # also if that is 0
             self.forget([name])
             return True
-        if known != stamp:
-            self._waiting[name] = (stamp, now)
         if age_seconds < -_AHEAD_SECONDS:
             self._ahead[name] = -age_seconds
         return False
