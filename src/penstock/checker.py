@@ -128,7 +128,7 @@ async def _free(checker: Checker, tally: CheckerTally, stop: asyncio.Event) -> N
             tally.files_freed += claim.files
             isolated = await checker.ledger.isolate(claim.claim)
             tally.claims_isolated += any(isolated)
-            tally.files_isolated += isolated.alone
+            tally.files_isolated += isolated.apart
             tally.files_given_up += isolated.rejected
 
 

@@ -126,7 +126,7 @@ class _Pass:
     async def _next_claim(self) -> tuple[Claim | None, float]:
         """Ask until there is a claim or nothing to claim; return it and when it was asked for."""
         while True:
-            asked = await self._loader.next_claim()
+            asked = await self._loader.next_claim(self._stop)
             if asked.ledger_lost:
                 self._tally.ledger_losses += 1
                 telemetry.warn("redis.forgot", remedy="files not yet archived are sent again")
@@ -144,6 +144,9 @@ class _Pass:
                 await self._release(claim, lease, error)
                 raise
         self._tally.add(counters)
+        if not counters:
+            telemetry.event("claim.trimmed", claim=claim.id, files=len(claim.names))
+            return
         if counters.get("journal_mismatches"):
             telemetry.warn(
                 "claim.mismatched",

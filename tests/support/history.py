@@ -64,6 +64,7 @@ class _Check:
         self.losses = 0
         self.tokens: set[str] = set()
         self.names: dict[str, list[str]] = {}  # claim: its files
+        self.sent_of: set[str] = set()  # claims of which something was sent
         self.owner: dict[str, tuple[str, float]] = {}  # claim: token, end of its lease
         self.rejected_names: Counter[str] = Counter()
         self.given_up: set[str] = set()  # files rejected because their workers died
@@ -121,6 +122,20 @@ class _Check:
             self.fail(
                 "I5", f"the live owner of claim {event['claim']} was refused a {event['what']}"
             )
+
+    def on_trim(self, event: Event) -> None:
+        """Files that nobody has sent anything of are free again."""
+        claim = event["claim"]
+        if not event["ok"]:
+            self._refused(event)
+        elif self._owned(event):
+            if claim in self.sent_of:
+                self.fail("I5", f"claim {claim} was trimmed after a message of it was sent")
+            self.names[claim] = self.names[claim][: event["kept"]]
+            if not event["kept"]:
+                self.owner.pop(claim)
+        elif claim in self.owner:
+            self.fail("I5", f"a stale token trimmed claim {claim}")
 
     def on_release(self, event: Event) -> None:
         if not event["ok"]:
@@ -187,6 +202,7 @@ class _Check:
 
     def on_pack(self, event: Event) -> None:
         messages = event["messages"]
+        self.sent_of.add(event["claim"])
         for (index, size, _), (next_index, _, first) in itertools.pairwise(messages):
             # A comma, the record, and a digit more in the attribute that counts the records.
             if next_index == index + 1 and first and size + 1 + first + 1 <= event["limit"]:

@@ -30,6 +30,7 @@ from penstock.model import Claim, FileRead, Unread
 from penstock.records.transform import Transform
 from penstock.settings.schema import Settings
 from penstock.source.candidates import Candidates
+from penstock.sqs.filling import Filling
 from penstock.sqs.packer import Packer
 from support.history import End, History, violations
 from support.scripted_source import ScriptedSource, Spool
@@ -234,12 +235,15 @@ class Fleet:
         return loader.Loader(
             source=source,
             candidates=Candidates(
-                source, files_max=files_max, bytes_max=10_000, monotonic=lambda: self.loop.now,
+                source, linger_seconds=self.dice.choice([0, 1]), monotonic=lambda: self.loop.now,
                 shuffle=self.dice.shuffle,
             ),
             ledger=self.ledger(process), queue=ScriptedQueue(self.sqs, process),
             transform=Transform(*self.middle, max_file_bytes=1_000_000), new_packer=new_packer,
-            fingerprint=fingerprint, lanes=self.dice.choice([1, 2, 3]), claim_files_max=files_max,
+            fingerprint=fingerprint, lanes=self.dice.choice([1, 2, 3]), filling=Filling(
+                self.sqs.limits, self.sqs.limits.message_bytes_max,
+                self.settings.queue.records_per_message, files_max,
+            ),
             claim_bytes_max=self.dice.choice([500, 100_000]), settle_seconds=1,
         )  # fmt: skip
 

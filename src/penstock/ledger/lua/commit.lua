@@ -37,7 +37,10 @@ for _ = 1, tonumber(ARGV[at]) do
   redis.call('ZADD', KEYS[5], now + tonumber(ARGV[at + 2]), ARGV[at + 1])
   at = at + 2
 end
-local shown = {files_processed = true, files_rejected = true, records_sent = true, bytes_sent = true}
+local shown = {
+  files_processed = true, files_rejected = true, records_sent = true, messages = true,
+  bytes_sent = true, bytes_room = true, requests_billed = true,
+}
 for i = at + 1, #ARGV, 2 do
   count(KEYS[6], ARGV[i], ARGV[i + 1])
   if shown[ARGV[i]] then tick(KEYS[9], now, ARGV[i], ARGV[i + 1]) end
@@ -51,7 +54,7 @@ for i = 1, #names do
     n = n + 2
   end
 end
-if n > 0 then redis.call('ZADD', KEYS[3], unpack(processed)) end
+in_pieces(processed, function(piece) redis.call('ZADD', KEYS[3], unpack(piece)) end)
 if is_any_put_back(KEYS[10]) then
   local over = {}
   for i = 1, #names do
@@ -59,8 +62,7 @@ if is_any_put_back(KEYS[10]) then
   end
   settle_put_back(KEYS[10], over)
 end
-redis.call('HDEL', KEYS[2], unpack(names))
-redis.call('DEL', KEYS[7])
-redis.call('ZREM', KEYS[1], ARGV[1])
+in_pieces(names, function(piece) redis.call('HDEL', KEYS[2], unpack(piece)) end)
+end_claim(KEYS[1], KEYS[7], ARGV[1])
 redis.call('SET', KEYS[8], 'committed', 'PX', ARGV[3])
 return 1

@@ -1,6 +1,6 @@
 -- journal: note which messages of a claim SQS has confirmed, for its owner only.
 --
--- KEYS  1 claim:ID  2 counters
+-- KEYS  1 claim:ID  2 counters  3 claim:ID:journal
 -- ARGV  1 token  2 message index and journal entry of each, in turn, joined by '/'; at most 1,000
 --
 -- Answers 1, or 0 when somebody else owns the claim or it is no more.
@@ -10,8 +10,9 @@ if field(KEYS[1], 'token') ~= ARGV[1] then
 end
 local fields, n = {}, 0
 for index, entry in string.gmatch(ARGV[2], '([^/]+)/([^/]+)') do
-  fields[n + 1], fields[n + 2] = '#' .. index, entry
+  fields[n + 1], fields[n + 2] = index, entry
   n = n + 2
 end
-redis.call('HSET', KEYS[1], unpack(fields))
+is_hash(KEYS[3])
+redis.call('HSET', KEYS[3], unpack(fields))
 return 1
