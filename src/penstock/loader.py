@@ -14,6 +14,8 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from penstock import telemetry
+from penstock.errors import Again
+from penstock.ledger.begun import Begun, ranges
 from penstock.ledger.lease import Lease
 from penstock.ledger.ledger import Ledger
 from penstock.ledger.outcome import ClaimOutcome
@@ -25,6 +27,18 @@ from penstock.source.candidates import Candidates
 from penstock.sqs.packer import Packer
 
 _DENIED_RETRY_SECONDS = 30.0  # a file that cannot be read: someone may be fixing its mode
+
+
+class UnreadableError(Again):
+    """A file of a claim cannot be read, and messages of the claim may have been sent.
+
+    Made without it they would be others, and repeats. `processed` are the positions of the files
+    of which SQS has all, as ranges.
+    """
+
+    def __init__(self, cause: str, processed: str = "") -> None:
+        super().__init__(cause)
+        self.processed = processed
 
 
 class Asked(NamedTuple):
@@ -92,17 +106,52 @@ class Loader:
         the claim's counters, by the names of Tally's fields. Raises Again if the claim cannot be
         finished now or has another owner, Halt if no claim can be.
         """
-        outcome = ClaimOutcome(claim.names, after_loss=claim.after_loss)
+        noted: Mapping[int, str] = {}  # other settings make other messages
+        if claim.fingerprint == self.fingerprint:
+            noted = claim.noted
+        begun = Begun.of(noted, claim.done, len(claim.names))
+        goes_on = dataclasses.replace(claim, goes_on=begun.messages > 0)
+        try:
+            if claim.done:
+                return await self._carry(goes_on, begun, lease, note_age)
+            try:
+                return await self._carry(claim, Begun(), lease, note_age)
+            except UnreadableError:
+                if not begun.messages:
+                    raise
+            # Perhaps it need not be read: go on behind what SQS has.
+            if not await self.ledger.journal(claim, noted):
+                raise lease.lost(claim)
+            return await self._carry(goes_on, begun, lease, note_age)
+        except UnreadableError as error:
+            error.processed = ranges(sorted(begun.complete))
+            raise
+
+    async def _carry(
+        self, claim: Claim, begun: Begun, lease: Lease, note_age: Callable[[float], None]
+    ) -> Mapping[str, int]:
+        """Carry a claim from where it was begun. The last two lines are the promise."""
+        outcome = ClaimOutcome(claim.names, begun.done, after_loss=claim.after_loss)
+        for position in begun.passed_over(len(claim.names)):
+            outcome.retry(claim.names[position], 0)  # an earlier owner could not read it
         packer = self.new_packer(claim)
-        position = 0
-        while position < len(claim.names):
-            if position:  # the claim is larger than a lane may hold in memory
-                await self.send(packer.full(), claim, lease, outcome)
-            files = await self.source.read(claim.names[position:], self.claim_bytes_max)
-            note_age(max(file.age_seconds for file in files))
-            self.pack(files, position, claim, packer, outcome)
-            position += len(files)
-            del files  # from here on their messages are all that is held in memory
+        packer.go_on(begun.messages, begun.file, begun.records)
+        for run in begun.left(len(claim.names)):
+            position = run[0]
+            while position <= run[-1]:
+                if position:  # the claim is larger than a lane may hold in memory
+                    await self.send(packer.full(), claim, lease, outcome)
+                names = claim.names[position : run[-1] + 1]
+                files = await self.source.read(names, self.claim_bytes_max)
+                note_age(max(file.age_seconds for file in files))
+                readable = _readable(files) if claim.tried else len(files)
+                self.pack(files[:readable], position, claim, packer, outcome)
+                if readable < len(files):
+                    await self.send(packer.full(), claim, lease, outcome)
+                    raise UnreadableError(f"{names[readable]}: {files[readable].detail}")
+                position += len(files)
+                del files  # from here on their messages are all that is held in memory
+        outcome.sent_before(packer.sent_before)
         await self.send([*packer.full(), *packer.rest()], claim, lease, outcome)
         return await self.commit(claim, lease, outcome)
 
@@ -152,15 +201,19 @@ class Loader:
 
         async def confirmed(batch: Sequence[Message]) -> None:
             outcome.confirm(batch)
+            if claim.tried:
+                claim.journal.update((message.index, message.id) for message in batch)
             await note(batch)
 
         earlier, unsent = outcome.divide(messages, claim.journal)
         if earlier:
             await note(earlier)
         if unsent:
+            lease.has_sent = True
             sent = await self.queue.send(
-                unsent, group=claim.id, deadline=lease.send_before, confirmed=confirmed
-            )
+                unsent, group=claim.id, deadline=lease.send_before, confirmed=confirmed,
+                tried=claim.attempt > 1,
+            )  # fmt: skip
             outcome.sent(sent)
 
     async def commit(self, claim: Claim, lease: Lease, outcome: ClaimOutcome) -> Mapping[str, int]:
@@ -170,3 +223,9 @@ class Loader:
         if not await self.ledger.commit(claim, settled):
             raise lease.lost(claim)
         return settled.counters
+
+
+def _readable(files: Sequence[FileRead]) -> int:
+    """Return how many files come before the first that cannot be read."""
+    denied = (at for at, file in enumerate(files) if file.data is Unread.DENIED)
+    return next(denied, len(files))

@@ -3,7 +3,7 @@
 A claim's life, one script (lua/*.lua) a verb; every verb but `claim` compares the token:
 
     claim ──▶ renew … renew ──▶ commit          its files become processed or rejected
-      ▲         journal …  └──▶ release         expires at once, keeps its journal
+      ▲         journal …  └──▶ release         expires at once, or later; keeps its journal
       │                    └──▶ (expires)       its worker is gone
       ├───────── taken over whole by any worker's next claim ◀──────┤
       └── isolate: a claim a file, where that has happened too often ◀┘
@@ -32,6 +32,7 @@ from penstock.ledger.upkeep import LedgerUpkeep
 from penstock.model import CLAIM_ID_BYTES, Claim, Settled
 
 _ENTRIES_A_CALL_MAX = 1000  # of a journal: 1.3 ms of Redis; Lua unpacks no more than 8,000 values
+_WAIT_MS_MAX = 30_000  # of a claim whose files cannot be read: someone may be fixing that
 _ISOLATE_MAX = 10  # worn claims that one call to `claim` deals with
 
 
@@ -166,23 +167,23 @@ class Ledger:
             if kind == "some":
                 names = [candidates[int(index) - 1] for index in answer[3].split(",")]
             return kind, epoch, Claim(new, token, tuple(names), 1, {}, fingerprint)
-        claim_id, attempt, made_under, joined = answer[3:7]
-        rest = iter(answer[7:])
+        claim_id, attempt, noted_under, joined, tried, waits, done = answer[3:10]
+        rest = iter(answer[10:])
         journal: dict[int, str] = {}
+        noted: dict[int, str] = {}
         put_back: list[str] = []
         for index, entry in zip(rest, rest, strict=True):
             if index == "=":
                 put_back.append(entry)
-            else:
-                journal[int(index)] = entry.split(" ", 1)[0]
-        names = tuple(joined.split("/"))
-        return (
-            kind,
-            epoch,
-            Claim(
-                claim_id, token, names, int(attempt), journal, made_under, put_back=said(put_back)
-            ),
-        )
+                continue
+            journal[int(index[1:])] = entry.split(" ", 1)[0]
+            if index[0] == "#":
+                noted[int(index[1:])] = entry
+        claim = Claim(
+            claim_id, token, tuple(joined.split("/")), int(attempt), journal, noted_under,
+            noted=noted, tried=bool(tried), waits=int(waits), done=done, put_back=said(put_back),
+        )  # fmt: skip
+        return kind, epoch, claim
 
     def _in_epoch(self, epoch: str, claims_made: int, seen: int) -> str:
         """Return what stands for this Redis having forgotten nothing, as far as we can know."""
@@ -231,13 +232,14 @@ class Ledger:
         """Note confirmed messages, index to entry; False if somebody else owns the claim.
 
         An entry is the message's id, a space, and the positions of the claim's files that are
-        complete once this message and all before it are confirmed: `ID 0-41,43-43`.
+        complete once this message and all before it are confirmed: `ID 0-41,43-43`; for more, see
+        `ClaimOutcome.journal_entry`.
         """
         keys = [f"claim:{claim.id}", "counters"]
         parts = [f"{index}/{entry}" for index, entry in confirmed.items()]
         for at in range(0, len(parts), _ENTRIES_A_CALL_MAX):
             joined = "/".join(parts[at : at + _ENTRIES_A_CALL_MAX])
-            if not await self._run("journal", keys, [claim.token, joined]):
+            if not await self._run("journal", keys, [claim.token, joined, int(claim.goes_on)]):
                 return False
         return True
 
@@ -261,10 +263,20 @@ class Ledger:
         return bool(await self._run("commit", keys, args))
 
     @translate_redis_errors
-    async def release(self, claim: Claim) -> bool:
-        """Give the claim back, journal kept; False if somebody else owns it."""
-        keys = ["claims", f"claim:{claim.id}", f"call:{claim.token}", "counters"]
-        return bool(await self._run("release", keys, [claim.id, claim.token, REMEMBER_MS]))
+    async def release(
+        self, claim: Claim, *, tried: bool = True, waits_for: str = "", processed: str = ""
+    ) -> bool:
+        """Give the claim back, journal kept; False if somebody else owns it.
+
+        `tried`: something may have been sent. `waits_for` is why files of it cannot be read: then
+        it is given to nobody for a while, longer each time, and its files at the positions
+        `processed`, as ranges, become so without the others.
+        """
+        keys = ["claims", f"claim:{claim.id}", f"call:{claim.token}", "counters",
+                "json_files_processing", "json_files_processed", "minutes", "put_back"]  # fmt: skip
+        pause_ms = min(1000 << min(claim.waits, 10), _WAIT_MS_MAX)
+        args = [claim.id, claim.token, REMEMBER_MS, int(tried), waits_for, pause_ms, processed]
+        return bool(await self._run("release", keys, args))
 
     @translate_redis_errors
     async def expire(self) -> Sequence[Expired]:

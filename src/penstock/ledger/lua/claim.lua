@@ -16,9 +16,11 @@
 --   some       indexes of the candidates claimed, from 1, joined by commas
 --   worn       id of an expired claim that has been taken over too often: to be isolated first
 --   late       nothing: the claim this token once got has moved on; ask with a new token
---   retry, taken_over, repeat    id, attempt, fingerprint under which it was made, names joined by
---              '/', then index and journal entry of each confirmed message, and '=' and what was said
---              of each file that an operator put back
+--   retry, taken_over, repeat    id, attempt, fingerprint under which it was noted, names joined by
+--              '/', 1 where an earlier owner may have sent something, how often it had to wait, the
+--              positions of files that are processed; then '#INDEX' (the last owner's that noted any)
+--              or '~INDEX' and journal entry of each confirmed message, and '=' and what was said of
+--              each file that an operator put back
 -- Safe to run twice: the same token gets the claim that it got before.
 local LOOK = 16  -- expired claims looked at: the first may be no business of this worker
 local now = now_ms()
@@ -37,17 +39,20 @@ if ARGV[10] ~= '' and ARGV[11] == epoch and tonumber(ARGV[12]) <= made then
 end
 if redis.call('ZADD', KEYS[9], now, worker) == 1 then redis.call('HSET', KEYS[10], worker, now) end
 
-local function whole(kind, id, made_under)
-  local answer = {kind, epoch, made, id, 1, made_under or '', ''}
+local function whole(kind, id)
+  local answer = {kind, epoch, made, id, 1, '', '', 0, 0, ''}
   local fields = redis.call('HGETALL', prefix .. id)
-  local n, names = 7, ''
+  local n, names = 10, ''
   for i = 1, #fields, 2 do
     local name, value = fields[i], fields[i + 1]
     if name == 'attempt' then answer[5] = number_or(value, 1)
-    elseif name == 'fingerprint' then answer[6] = made_under or value
+    elseif name == 'noted_under' then answer[6] = value
     elseif name == 'names' then answer[7], names = value, value
+    elseif name == 'tried' then answer[8] = 1
+    elseif name == 'waits' then answer[9] = number_or(value, 0)
+    elseif name == 'done' then answer[10] = value
     elseif string.find(name, '^[#~]%d+$') and #name < 16 then
-      answer[n + 1], answer[n + 2] = string.sub(name, 2), value
+      answer[n + 1], answer[n + 2] = name, value
       n = n + 2
     end
   end
@@ -60,19 +65,6 @@ local function whole(kind, id, made_under)
     end
   end
   return answer
-end
-
--- What an earlier owner confirmed is set aside, from '#INDEX' to '~INDEX', until the new owner has
--- made the same message under the same index and journals it again: only entries of one owner say
--- together which files are complete.
-local function set_aside(key)
-  local fields = redis.call('HGETALL', key)
-  for i = 1, #fields, 2 do
-    if string.sub(fields[i], 1, 1) == '#' then
-      redis.call('HSET', key, '~' .. string.sub(fields[i], 2), fields[i + 1])
-      redis.call('HDEL', key, fields[i])
-    end
-  end
 end
 
 local before = answered(KEYS[13])
@@ -91,7 +83,7 @@ end
 
 for _, expired in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, LOOK)) do
   local key = prefix .. expired
-  local claim = claim_fields(key, 'released', 'attempt', 'fingerprint')
+  local claim = claim_fields(key, 'released', 'attempt')
   if not claim then
     drop(KEYS[1], KEYS[7], key, expired)
   elseif not claim[2] and number_or(claim[3], 1) > tonumber(ARGV[9]) then
@@ -101,14 +93,14 @@ for _, expired in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMI
       redis.call('HDEL', key, 'released')
     else
       redis.call('HSET', KEYS[11], worker, expired)
+      redis.call('HSET', key, 'tried', 1)
       count(key, 'attempt', 1)
       count(KEYS[7], 'claims_taken_over', 1)
     end
-    set_aside(key)
     redis.call('HSET', key, 'token', token, 'worker', worker, 'fingerprint', fingerprint)
     redis.call('ZADD', KEYS[1], now + lease, expired)
     redis.call('SET', KEYS[13], expired, 'PX', remember)
-    return whole('taken_over', expired, claim[4])
+    return whole('taken_over', expired)
   end
 end
 
@@ -120,7 +112,8 @@ local function make(names, joined)
   end
   redis.call('HSET', KEYS[2], unpack(processing))
   redis.call('HSET', KEYS[14], 'names', joined, 'token', token,
-    'worker', worker, 'attempt', 1, 'fingerprint', fingerprint, 'made_ms', now)
+    'worker', worker, 'attempt', 1, 'fingerprint', fingerprint, 'made_ms', now,
+    'noted_by', token, 'noted_under', fingerprint)
   redis.call('ZADD', KEYS[1], now + lease, new)
   redis.call('SET', KEYS[13], new, 'PX', remember)
   count(KEYS[7], 'claims', 1)

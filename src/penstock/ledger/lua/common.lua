@@ -49,6 +49,14 @@ local function claim_fields(key, ...)
   return values
 end
 
+-- Add the positions, from 1, that ranges of them from 0 name: `0-41,43-43`. No more than `count`.
+local function add_positions(to, ranges, count)
+  for from, last in string.gmatch(ranges or '', '(%d+)-(%d+)') do
+    for position = tonumber(from), math.min(tonumber(last), count - 1) do to[position + 1] = true end
+  end
+  return to
+end
+
 -- Let go of a claim that nobody can go on with. `orphans` puts its files in line.
 local function drop(claims, counters, key, id)
   redis.call('DEL', key)

@@ -2,11 +2,26 @@
 --
 -- KEYS  1 claim:ID  2 counters
 -- ARGV  1 token  2 message index and journal entry of each, in turn, joined by '/'; at most 1,000
+--       3 1 where the owner goes on behind the last message that an earlier one noted without a gap
 --
 -- Answers 1, or 0 when somebody else owns the claim or it is no more.
+--
+-- What an earlier owner noted is set aside, from '#INDEX' to '~INDEX', until this one has made the
+-- same message under the same index and notes it again: only entries of one owner say together
+-- which files are complete. An owner that notes nothing leaves them as they are.
 if field(KEYS[1], 'token') ~= ARGV[1] then
   count(KEYS[2], 'journals_refused', 1)
   return 0
+end
+if field(KEYS[1], 'noted_by') ~= ARGV[1] then
+  local noted = ARGV[3] == '1' and {} or redis.call('HGETALL', KEYS[1])
+  for i = 1, #noted, 2 do
+    if string.sub(noted[i], 1, 1) == '#' then
+      redis.call('HSET', KEYS[1], '~' .. string.sub(noted[i], 2), noted[i + 1])
+      redis.call('HDEL', KEYS[1], noted[i])
+    end
+  end
+  redis.call('HSET', KEYS[1], 'noted_by', ARGV[1], 'noted_under', field(KEYS[1], 'fingerprint') or '')
 end
 local fields, n = {}, 0
 for index, entry in string.gmatch(ARGV[2], '([^/]+)/([^/]+)') do
