@@ -16,11 +16,13 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from penstock import telemetry
+from penstock.errors import Again
+from penstock.ledger.begun import Begun, ranges
 from penstock.ledger.lease import Lease
 from penstock.ledger.ledger import Ledger
 from penstock.ledger.outcome import ClaimOutcome
 from penstock.ledger.receipts import Receipts
-from penstock.model import Claim, Fate, Message, RecordReject, Transformed, Unread
+from penstock.model import Claim, Fate, FileRead, Message, RecordReject, Transformed, Unread
 from penstock.ports import Queue, Source
 from penstock.records.transform import Transform
 from penstock.source.candidates import Candidates
@@ -29,6 +31,18 @@ from penstock.sqs.packer import Packer
 
 _ENOUGH = 0.97  # of the files that a claim wants: with fewer it waits for more
 _DENIED_RETRY_SECONDS = 30.0  # a file that cannot be read: someone may be fixing its mode
+
+
+class UnreadableError(Again):
+    """A file of a claim cannot be read, and messages of the claim may have been sent.
+
+    Made without it they would be others, and repeats. `processed` are the positions of the files
+    of which SQS has all, as ranges.
+    """
+
+    def __init__(self, cause: str, processed: str = "") -> None:
+        super().__init__(cause)
+        self.processed = processed
 
 
 class Asked(NamedTuple):
@@ -46,10 +60,14 @@ class Asked(NamedTuple):
 
 
 class Read(NamedTuple):
-    """Files that were read and packed: how many, what was left of each, what fits no message."""
+    """Files that were read and packed: how many, what was left of each, what fits no message.
+
+    `unreadable` is the next one, and why it cannot be read; empty where that may wait.
+    """
 
     files: int
     done: Sequence[tuple[Transformed | Fate, Sequence[RecordReject]]]
+    unreadable: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +132,31 @@ class Loader:
         Raises Again if the claim cannot be finished now or has another owner, Halt if no claim can
         be.
         """
+        noted: Mapping[int, str] = {}  # other settings make other messages
+        if claim.fingerprint == self.fingerprint:
+            noted = claim.noted
+        begun = Begun.of(noted, claim.done, len(claim.names))
+        goes_on = dataclasses.replace(claim, goes_on=begun.messages > 0)
+        try:
+            if claim.done:
+                return await self._carry(goes_on, begun, lease, note_age)
+            try:
+                return await self._carry(claim, Begun(), lease, note_age)
+            except UnreadableError:
+                if not begun.messages:
+                    raise
+            # Perhaps it need not be read: go on behind what SQS has.
+            if not await self.ledger.journal(claim, noted):
+                raise lease.lost(claim)
+            return await self._carry(goes_on, begun, lease, note_age)
+        except UnreadableError as error:
+            error.processed = ranges(sorted(begun.complete))
+            raise
+
+    async def _carry(
+        self, claim: Claim, begun: Begun, lease: Lease, note_age: Callable[[float], None]
+    ) -> Mapping[str, int]:
+        """Carry a claim from where it was begun. The last two lines are the promise."""
         packer = self.new_packer(claim)
         read: list[Read] = []
         if claim.is_open:
@@ -122,17 +165,26 @@ class Loader:
                 return {}
         outcome = ClaimOutcome(
             claim.names,
+            begun.done,
             message_bytes=self.filling.message_bytes,
             after_loss=claim.after_loss,
         )
         self.note(read, outcome)
-        position = sum(one.files for one in read)
-        while position < len(claim.names):
-            if position:  # the claim is larger than a lane may hold in memory
-                await self.send(packer.full(), claim, lease, outcome)
-            some = await self.read(claim, position, packer, note_age)
-            self.note([some], outcome)
-            position += some.files
+        for position in begun.passed_over(len(claim.names)):
+            outcome.retry(claim.names[position], 0)  # an earlier owner could not read it
+        packer.go_on(begun.messages, begun.file, begun.records)
+        for run in [] if read else begun.left(len(claim.names)):
+            position, end = run[0], run[-1] + 1
+            while position < end:
+                if position:  # the claim is larger than a lane may hold in memory
+                    await self.send(packer.full(), claim, lease, outcome)
+                some = await self.read(claim, position, end, packer, note_age)
+                self.note([some], outcome)
+                position += some.files
+                if some.unreadable:
+                    await self.send(packer.full(), claim, lease, outcome)
+                    raise UnreadableError(some.unreadable)
+        outcome.sent_before(packer.sent_before)
         await self.send([*packer.full(), *packer.rest()], claim, lease, outcome)
         return await self.commit(claim, lease, outcome)
 
@@ -147,7 +199,7 @@ class Loader:
         """Pack a claim of which nothing was sent, and give back what would not fill a message."""
         position, most_bytes = 0, 2 * self.filling.call_bytes
         while position < len(claim.names) and packer.waiting_bytes < most_bytes:
-            read.append(await self.read(claim, position, packer, note_age))
+            read.append(await self.read(claim, position, len(claim.names), packer, note_age))
             position += read[-1].files
         kept = packer.fullest(position)
         if not kept and self.filling.files_wanted() <= len(claim.names):
@@ -159,15 +211,25 @@ class Loader:
         return claim.of_first(kept)
 
     async def read(
-        self, claim: Claim, position: int, packer: Packer, note_age: Callable[[float], None]
+        self,
+        claim: Claim,
+        position: int,
+        end: int,
+        packer: Packer,
+        note_age: Callable[[float], None],
     ) -> Read:
         """Read files of a claim from a position on, and pack what is selected of them.
 
         Always the same messages for the same files: a worker that takes the claim over rebuilds
-        those that have been sent.
+        those that have been sent. There it stops before a file that it cannot read.
         """
-        files = await self.source.read(claim.names[position:], self.claim_bytes_max)
+        files = await self.source.read(claim.names[position:end], self.claim_bytes_max)
         note_age(max(file.age_seconds for file in files))
+        readable = _readable(files) if claim.tried else len(files)
+        unreadable = ""
+        if readable < len(files):
+            unreadable = f"{files[readable].name}: {files[readable].detail}"
+            files = files[:readable]
         done: list[tuple[Transformed | Fate, Sequence[RecordReject]]] = []
         records = size_bytes = 0
         for one in self.transform.run(files, position, claim.put_back):
@@ -178,7 +240,7 @@ class Loader:
             records += len(one.records)
             size_bytes += sum(map(len, one.records)) + len(one.records)
         self.filling.learn(len(files), records, size_bytes)
-        return Read(len(files), done)
+        return Read(len(files), done, unreadable)
 
     def note(self, read: Sequence[Read], outcome: ClaimOutcome) -> None:
         """Note what became of files that were read, but for those that were given back."""
@@ -219,15 +281,19 @@ class Loader:
 
         async def confirmed(batch: Sequence[Message]) -> None:
             outcome.confirm(batch)
+            if claim.tried:
+                claim.journal.update((message.index, message.id) for message in batch)
             await note(batch)
 
         earlier, unsent = outcome.divide(messages, claim.journal)
         if earlier:
             await note(earlier)
         if unsent:
+            lease.has_sent = True
             sent = await self.queue.send(
-                unsent, group=claim.id, deadline=lease.send_before, confirmed=confirmed
-            )
+                unsent, group=claim.id, deadline=lease.send_before, confirmed=confirmed,
+                tried=claim.attempt > 1,
+            )  # fmt: skip
             outcome.sent(sent)
 
     async def commit(self, claim: Claim, lease: Lease, outcome: ClaimOutcome) -> Mapping[str, int]:
@@ -237,3 +303,9 @@ class Loader:
         if not await self.ledger.commit(claim, settled):
             raise lease.lost(claim)
         return settled.counters
+
+
+def _readable(files: Sequence[FileRead]) -> int:
+    """Return how many files come before the first that cannot be read."""
+    denied = (at for at, file in enumerate(files) if file.data is Unread.DENIED)
+    return next(denied, len(files))

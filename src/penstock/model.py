@@ -236,21 +236,29 @@ class Claim:
     """An ordered, frozen list of files held by one worker under a lease.
 
     `attempt` is 1 for a new claim and grows with each takeover after an expiry. `journal` maps the
-    index of each confirmed message to its id, as written by this worker's predecessors.
-    `fingerprint` stands for the settings under which the claim was last held; the messages of
-    another fingerprint have other ids. `after_loss`: its files lay in the spool when Redis had
-    forgotten something, so some of them may have been sent before. `put_back` holds what an
-    operator said of some of its files. `is_open`: nothing of it was sent, and
-    more files are waiting, so that what fills no message is given back.
+    index of each confirmed message to its id, as written by this worker's predecessors; what this
+    one confirms is added where one of them may have sent something (`tried`). `noted` holds the
+    whole entries of the last one that wrote any; `fingerprint` stands for its settings: the
+    messages of another fingerprint have other ids. `done` are the positions of files that are
+    processed already, as ranges; `waits` is how often the claim was given back because others
+    could not be read. `goes_on`: what is confirmed now continues `noted`. `after_loss`: its files
+    lay in the spool when Redis had forgotten something, so some of them may have been sent before.
+    `put_back` holds what an operator said of some of its files. `is_open`: nothing of it was sent,
+    and more files are waiting, so that what fills no message is given back.
     """
 
     id: str
     token: str
     names: tuple[str, ...]
     attempt: int
-    journal: Mapping[int, str]
+    journal: dict[int, str]
     fingerprint: str = ""
     after_loss: bool = False
+    noted: Mapping[int, str] = field(default_factory=dict[int, str])
+    tried: bool = False
+    waits: int = 0
+    done: str = ""
+    goes_on: bool = False
     put_back: Mapping[str, PutBack] = field(default_factory=dict[str, PutBack])
     is_open: bool = False
 

@@ -65,6 +65,7 @@ class _Check:
         self.tokens: set[str] = set()
         self.names: dict[str, list[str]] = {}  # claim: its files
         self.sent_of: set[str] = set()  # claims of which something was sent
+        self.resumed: set[str] = set()  # claims that go on where another owner stopped
         self.owner: dict[str, tuple[str, float]] = {}  # claim: token, end of its lease
         self.rejected_names: Counter[str] = Counter()
         self.given_up: set[str] = set()  # files rejected because their workers died
@@ -102,6 +103,8 @@ class _Check:
                 self.fail("I5", f"{sorted(live & set(names))} have two live owners at {at}")
         if claim in self.names and (holder is None or holder[0] != event["token"]):
             self.disturbed.update(names)  # it had an owner who did not finish
+            if any(record in self.accepted for name in names for record in self.expected[name]):
+                self.resumed.add(claim)
         self.names[claim] = names
         self.owner[claim] = (event["token"], event["until"])
 
@@ -142,6 +145,7 @@ class _Check:
             self._refused(event)
         elif self._owned(event):
             self.owner[event["claim"]] = ("", 0.0)
+            self._processed(event.get("processed", ()), event["at"])
 
     def on_expire(self, event: Event) -> None:
         """Judge by the token that each claim has afterwards, not by the answer.
@@ -226,6 +230,12 @@ class _Check:
         claims = [names for names in self.names.values() if event["name"] in names]
         for names in claims:
             self.reshaped.update(names)
+
+    def on_denied(self, event: Event) -> None:
+        """Note that a file could not be read: only a first owner leaves it out of its messages."""
+        for claim, names in self.names.items():
+            if event["name"] in names and claim not in self.resumed:
+                self.reshaped.update(names)
 
     def on_redis_lost(self, event: Event) -> None:
         self.losses += 1

@@ -67,6 +67,7 @@ RATES = {
     "listing out of order": 0.2,
     "listing lacks a file": 0.1,
     "file denied": 0.01,
+    "files unreadable after a death": 0.3,
     "file still being written": 0.02,
     "file written to since it was listed": 0.01,
     "stop": 0.05,
@@ -117,6 +118,7 @@ class Fleet:
         )
         self.middle = _middle()
         self.stop = asyncio.Event()
+        self.unreadable_until = 0.0
         self.laws: Sequence[str] = ()
         self.said: list[str] = []
 
@@ -187,8 +189,9 @@ class Fleet:
             if name not in self.spool.files:
                 self.history.add(self.loop.now, "reread", name=name)
                 return None
-            if chaos.strikes("file denied"):
-                self.history.add(self.loop.now, "reread", name=name)
+            is_hidden = self.loop.now < self.unreadable_until and not chaos.calm
+            if is_hidden or chaos.strikes("file denied"):
+                self.history.add(self.loop.now, "denied", name=name)
                 return FileRead(name, Unread.DENIED, 0, 0.0, "scripted")
             if chaos.strikes("file written to since it was listed"):
                 self.history.add(self.loop.now, "reread", name=name)
@@ -261,6 +264,8 @@ class Fleet:
             except BaseException:
                 if not process.is_dead:
                     raise
+                if self.chaos.strikes("files unreadable after a death"):
+                    self.unreadable_until = self.loop.now + self.dice.uniform(5, 40)
             await asyncio.sleep(self.dice.uniform(0.5, 3))
 
     async def _passes(self, kind: str, process: Process) -> None:
@@ -422,6 +427,8 @@ def simulate(seed: int, client: Any, *, quiet: bool = False, canary: str = "") -
             with contextlib.suppress(KilledError):
                 run(fleet.loop, fleet.live())
             broken = violations(fleet.history, fleet.end())
+            waits = sum(line.startswith("claim.waits ") for line in fleet.said)
+            fleet.chaos.fired.update({"claim taken over unreadable": waits} if waits else {})
         finally:
             fleet.store.clear()
     return Result(seed, broken, fleet.chaos.fired, fleet.history, Counter(fleet.sqs.records))

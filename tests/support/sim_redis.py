@@ -118,8 +118,13 @@ class Store:
         )
 
     def _note_release(self, keys: list[str], args: list[str], answer: Any) -> None:
-        assert keys
-        self.history.add(self.now(), "release", claim=args[0], token=args[1], ok=bool(answer))
+        names = self.names.get(args[0], [])
+        spans = [part.split("-") for part in args[6].split(",") if part]
+        ready = [n for first, last in spans for n in names[int(first) : int(last) + 1]]
+        self.history.add(
+            self.now(), "release", claim=args[0], token=args[1], ok=bool(answer),
+            processed=[n for n in ready if self.client.zscore(keys[5], n) is not None],
+        )  # fmt: skip
 
     def _note_commit(self, keys: list[str], args: list[str], answer: Any) -> None:
         assert keys

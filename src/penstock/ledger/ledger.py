@@ -3,7 +3,7 @@
 A claim's life, one script (lua/*.lua) a verb; every verb but `claim` compares the token:
 
     claim ──▶ trim ─ renew … ──▶ commit         its files become processed or rejected
-      ▲         journal …  └──▶ release         expires at once, keeps its journal
+      ▲         journal …  └──▶ release         expires at once, or later; keeps its journal
       │                    └──▶ (expires)       its worker is gone
       ├───────── taken over whole by any worker's next claim ◀──────┤
       └── isolate: smaller claims, where that has happened too often ◀┘
@@ -33,7 +33,9 @@ from penstock.ledger.upkeep import LedgerUpkeep
 from penstock.model import CLAIM_ID_BYTES, Claim, Settled
 
 _ENTRIES_A_CALL_MAX = 1000  # of a journal: 1.3 ms of Redis; Lua unpacks no more than 8,000 values
+_WAIT_MS_MAX = 30_000  # of a claim whose files cannot be read: someone may be fixing that
 _ISOLATE_MAX = 10  # worn claims that one call to `claim` deals with
+_INDEX = re.compile("[0-9]{1,15}")  # of a message; another field is nobody's
 _FEW_FILES = 100  # of a worn claim: it is split into single files; a larger one into parts of these
 
 
@@ -187,30 +189,29 @@ class Ledger:
                 names += [candidates[at] for at in _positions(taken)]
             claim = Claim(new, token, tuple(names), 1, {}, fingerprint, put_back=said(put_back))
             return "", Answer(claim, tried=True, epoch=epoch, waiting=_positions(left))
-        claim_id, attempt, made_under, joined, *put_back = rest
-        names, journal = tuple(joined.split("/")), await self._earlier(claim_id)
+        claim_id, attempt, noted_under, joined, tried, waits, done, *put_back = rest
+        noted = await self._noted(claim_id, "journal")
+        journal = {**await self._noted(claim_id, "earlier"), **noted}
         claim = Claim(
-            claim_id, token, names, int(attempt), journal, made_under, put_back=said(put_back)
-        )
+            claim_id, token, tuple(joined.split("/")), int(attempt),
+            {index: entry.split(" ", 1)[0] for index, entry in journal.items()}, noted_under,
+            noted=noted, tried=bool(tried), waits=int(waits), done=done, put_back=said(put_back),
+        )  # fmt: skip
         return "", Answer(claim, tried=False, epoch=epoch)
 
-    async def _earlier(self, claim_id: str) -> dict[int, str]:
-        """Return what earlier owners of a claim had confirmed: message index to id.
+    async def _noted(self, claim_id: str, which: str) -> dict[int, str]:
+        """Return what owners of a claim had confirmed: message index to entry.
 
         In pages, because there may be a message a record: nobody else changes it meanwhile.
         """
-        key = self._scripts.key(f"claim:{claim_id}:earlier")
+        key = self._scripts.key(f"claim:{claim_id}:{which}")
         client = cast("Any", self._scripts.client)
-        journal: dict[int, str] = {}
+        noted: dict[int, str] = {}
         cursor = -1
         while cursor:
             cursor, page = await client.hscan(key, max(cursor, 0), count=_ENTRIES_A_CALL_MAX)
-            journal |= {
-                int(index): entry.split(" ", 1)[0]
-                for index, entry in page.items()
-                if re.fullmatch("[0-9]{1,15}", index)
-            }
-        return journal
+            noted |= {int(index): entry for index, entry in page.items() if _INDEX.fullmatch(index)}
+        return noted
 
     def _in_epoch(self, epoch: str, claims_made: int, seen: int) -> str:
         """Return what stands for this Redis having forgotten nothing, as far as we can know."""
@@ -270,13 +271,14 @@ class Ledger:
         """Note confirmed messages, index to entry; False if somebody else owns the claim.
 
         An entry is the message's id, a space, and the positions of the claim's files that are
-        complete once this message and all before it are confirmed: `ID 0-41,43-43`.
+        complete once this message and all before it are confirmed: `ID 0-41,43-43`; for more, see
+        `ClaimOutcome.journal_entry`.
         """
-        keys = [f"claim:{claim.id}", "counters", f"claim:{claim.id}:journal"]
+        keys = [f"claim:{claim.id}", "counters"]
         parts = [f"{index}/{entry}" for index, entry in confirmed.items()]
         for at in range(0, len(parts), _ENTRIES_A_CALL_MAX):
             joined = "/".join(parts[at : at + _ENTRIES_A_CALL_MAX])
-            if not await self._run("journal", keys, [claim.token, joined]):
+            if not await self._run("journal", keys, [claim.token, joined, int(claim.goes_on)]):
                 return False
         return True
 
@@ -300,10 +302,20 @@ class Ledger:
         return bool(await self._run("commit", keys, args))
 
     @translate_redis_errors
-    async def release(self, claim: Claim) -> bool:
-        """Give the claim back, journal kept; False if somebody else owns it."""
-        keys = ["claims", f"claim:{claim.id}", f"call:{claim.token}", "counters"]
-        return bool(await self._run("release", keys, [claim.id, claim.token, REMEMBER_MS]))
+    async def release(
+        self, claim: Claim, *, tried: bool = True, waits_for: str = "", processed: str = ""
+    ) -> bool:
+        """Give the claim back, journal kept; False if somebody else owns it.
+
+        `tried`: something may have been sent. `waits_for` is why files of it cannot be read: then
+        it is given to nobody for a while, longer each time, and its files at the positions
+        `processed`, as ranges, become so without the others.
+        """
+        keys = ["claims", f"claim:{claim.id}", f"call:{claim.token}", "counters",
+                "json_files_processing", "json_files_processed", "minutes", "put_back"]  # fmt: skip
+        pause_ms = min(1000 << min(claim.waits, 10), _WAIT_MS_MAX)
+        args = [claim.id, claim.token, REMEMBER_MS, int(tried), waits_for, pause_ms, processed]
+        return bool(await self._run("release", keys, args))
 
     @translate_redis_errors
     async def expire(self) -> Sequence[Expired]:

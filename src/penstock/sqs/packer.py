@@ -97,11 +97,22 @@ class Packer:
         self._claim = claim
         self._index = 0
         self._first_record = 0
+        self._begins = (-1, 0)  # a file's position, and how many of its records were sent
+        self._passed = 0
+        self.sent_before = 0
+        """How many of the records added an earlier owner of the claim has sent."""
         self._done: list[_Packed] = []
         self._records: list[bytes] = []  # of the open message
         self._files: list[int] = []  # parallel: the file of each
         self._body_bytes = 1  # its body so far: "[", then each record and what follows it
         self._overhead_bytes = 0  # its attributes, without the digits of the record count
+
+    def go_on(self, index: int, file: int, records: int) -> None:
+        """Begin with message `index`, behind the first `records` of the file at position `file`.
+
+        Those were sent, and all that is added of files before it.
+        """
+        self._index, self._begins = index, (file, records)
 
     def add(self, file: int, record: bytes) -> None:
         """Take the next record of the claim, from the file `names[file]`.
@@ -109,6 +120,8 @@ class Packer:
         Raises Reject, with the sizes, if the record fits no message; it is then left out and does
         not count for `Message.first_record`.
         """
+        if self._was_sent(file, record):
+            return
         if not self._many:
             size = len(record) + self._attributes_bytes(file) + 1
             self._refuse_too_large(record, size)
@@ -134,7 +147,9 @@ class Packer:
 
         Returns those that fit no message, by their position in `records`.
         """
-        if not records or (self._many and self._take_whole(files, records)):
+        if not records:
+            return []
+        if self._many and files[0] > self._begins[0] and self._take_whole(files, records):
             return []
         if self._many and len(records) > _FEW:
             half = len(records) // 2
@@ -202,6 +217,18 @@ class Packer:
         kept = bisect_left(of, files)
         self._names, self._done, self._records, self._files = self._names[:files], [], [], []
         self.add_all(of[:kept], records[:kept])
+
+    def _was_sent(self, file: int, record: bytes) -> bool:
+        """Pass over a record that was sent; raise Reject if it fits no message: then it was not."""
+        begin_file, begin_records = self._begins
+        if file > begin_file or (file == begin_file and self._passed == begin_records):
+            return False
+        around = 3 if self._many else 1
+        self._refuse_too_large(record, len(record) + around + self._attributes_bytes(file))
+        self._passed += file == begin_file
+        self._first_record += 1
+        self.sent_before += 1
+        return True
 
     def full(self) -> list[Message]:
         """Return the messages that are complete, each once, in order."""

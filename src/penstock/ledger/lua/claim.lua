@@ -20,8 +20,9 @@
 --              of each file that an operator put back
 --   worn       id of an expired claim that has been taken over too often: to be isolated first
 --   late       nothing: the claim this token once got has moved on; ask with a new token
---   taken_over, repeat    id, attempt, fingerprint under which it was made, names joined by '/'; then
---              what was said of each file that an operator put back
+--   taken_over, repeat    id, attempt, fingerprint under which it was noted, names joined by '/', 1
+--              where an earlier owner may have sent something, how often it had to wait, the positions of
+--              files that are processed; then what was said of each file that an operator put back
 -- Safe to run twice: the same token gets the claim that it got before.
 local LOOK = 16  -- expired claims looked at: the first may be no business of this worker
 local now = now_ms()
@@ -52,29 +53,13 @@ local function add_said(answer, names)
   return answer
 end
 
-local function whole(kind, id, made_under)
-  local claim = claim_fields(prefix .. id, 'attempt', 'fingerprint')
+local function whole(kind, id)
+  local claim = claim_fields(prefix .. id, 'attempt', 'noted_under', 'tried', 'waits', 'done')
   local answer = {
-    kind, epoch, made, id, number_or(claim[2], 1), made_under or claim[3] or '', claim[1],
+    kind, epoch, made, id, number_or(claim[2], 1), claim[3] or '', claim[1], claim[4] and 1 or 0,
+    number_or(claim[5], 0), claim[6] or '',
   }
   return add_said(answer, split(claim[1]))
-end
-
--- What an earlier owner confirmed is set aside until the new owner has made the same message under
--- the same index and journals it again: only entries of one owner say together which files are
--- complete.
-local function set_aside(key)
-  local journal, earlier = journals(key)
-  local has_earlier = is_hash(earlier)
-  if not is_hash(journal) then return end
-  if has_earlier then
-    in_pieces(redis.call('HGETALL', journal), function(piece)
-      redis.call('HSET', earlier, unpack(piece))
-    end)
-    redis.call('DEL', journal)
-  else
-    redis.call('RENAME', journal, earlier)
-  end
 end
 
 local before = answered(KEYS[13])
@@ -93,7 +78,7 @@ end
 
 for _, expired in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, LOOK)) do
   local key = prefix .. expired
-  local claim = claim_fields(key, 'released', 'attempt', 'fingerprint')
+  local claim = claim_fields(key, 'released', 'attempt')
   if not claim then
     drop(KEYS[1], KEYS[7], key, expired)
   elseif not claim[2] and number_or(claim[3], 1) > tonumber(ARGV[9]) then
@@ -103,14 +88,14 @@ for _, expired in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMI
       redis.call('HDEL', key, 'released')
     else
       redis.call('HSET', KEYS[11], worker, expired)
+      redis.call('HSET', key, 'tried', 1)
       count(key, 'attempt', 1)
       count(KEYS[7], 'claims_taken_over', 1)
     end
-    set_aside(key)
     redis.call('HSET', key, 'token', token, 'worker', worker, 'fingerprint', fingerprint)
     redis.call('ZADD', KEYS[1], now + lease, expired)
     redis.call('SET', KEYS[13], expired, 'PX', remember)
-    return whole('taken_over', expired, claim[4])
+    return whole('taken_over', expired)
   end
 end
 

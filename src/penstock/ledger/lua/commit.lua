@@ -11,7 +11,7 @@
 -- All other files of the claim become processed. Answers 1, also when it is repeated; or 0 when
 -- somebody else owns the claim or it is no more.
 local token = ARGV[2]
-local claim = claim_fields(KEYS[7], 'token')
+local claim = claim_fields(KEYS[7], 'token', 'done')
 if not claim or claim[2] ~= token then
   if answered(KEYS[8]) == 'committed' then return 1 end
   count(KEYS[6], 'commits_refused', 1)
@@ -20,6 +20,13 @@ end
 local now = now_ms()
 local names = split(claim[1])
 local other, again, at = {}, {}, 4
+if claim[3] then  -- some are processed, and may have left the spool: they are this claim's no more
+  local done, left = add_positions({}, claim[3], #names), {}
+  for i = 1, #names do
+    if not done[i] then left[#left + 1] = names[i] end
+  end
+  names = left
+end
 for _ = 1, tonumber(ARGV[at]) do
   at = at + 1
   other[ARGV[at]] = true

@@ -60,8 +60,8 @@ local function claim_fields(key, ...)
   return values
 end
 
--- The two journals of a claim, each message index to entry: its owner's, and what earlier owners
--- confirmed and it has not journalled again yet.
+-- The two journals of a claim, each message index to entry: that of its last owner who noted any, and
+-- what earlier ones confirmed and that one has not noted again.
 local function journals(key) return key .. ':journal', key .. ':earlier' end
 
 -- Whether a key is a hash. What is something else is let go of: nobody can go on with it.
@@ -69,6 +69,14 @@ local function is_hash(key)
   local kind = redis.call('TYPE', key).ok
   if kind ~= 'hash' and kind ~= 'none' then redis.call('DEL', key) end
   return kind == 'hash'
+end
+
+-- Add the positions, from 1, that ranges of them from 0 name: `0-41,43-43`. No more than `count`.
+local function add_positions(to, ranges, count)
+  for from, last in string.gmatch(ranges or '', '(%d+)-(%d+)') do
+    for position = tonumber(from), math.min(tonumber(last), count - 1) do to[position + 1] = true end
+  end
+  return to
 end
 
 -- Let go of a claim and its journals.

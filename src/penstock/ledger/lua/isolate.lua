@@ -14,13 +14,13 @@
 --
 -- A journal entry is `MESSAGE_ID FILES`: the positions of the files, from 0, that are complete once
 -- this message and all before it are confirmed, as ranges: `0-41,43-43`. Only those of the last
--- owner count: an earlier one may have made other messages.
+-- owner that noted any count: an earlier one may have made other messages.
 local before = answered(KEYS[7])
 if before then return before end
 local now = now_ms()
 local score = redis.call('ZSCORE', KEYS[1], ARGV[1])
 if not score or tonumber(score) > now then return '[0,0,0]' end
-local claim = claim_fields(KEYS[6], 'attempt', 'released', 'fingerprint')
+local claim = claim_fields(KEYS[6], 'attempt', 'released', 'fingerprint', 'done')
 if not claim then
   drop(KEYS[1], KEYS[5], KEYS[6], ARGV[1])
   return '[0,0,0]'
@@ -30,14 +30,12 @@ local attempt = number_or(claim[2], 1)
 if claim[3] or attempt <= tonumber(ARGV[3]) then return '[0,0,0]' end
 
 local journal, earlier = journals(KEYS[6])
-local complete, confirmed = {}, 0
+local done, complete, confirmed = add_positions({}, claim[5], #names), {}, 0
 while is_hash(journal) do
   local entry = redis.call('HGET', journal, confirmed)
   if not entry then break end
   confirmed = confirmed + 1
-  for from, to in string.gmatch(string.match(entry, '^%S+ ?(.*)$') or '', '(%d+)-(%d+)') do
-    for position = tonumber(from), math.min(tonumber(to), #names - 1) do complete[position + 1] = true end
-  end
+  add_positions(complete, string.match(entry, '^%S+ (%S*)'), #names)
 end
 
 local processed, rejected, apart, over = 0, 0, 0, {}
@@ -53,7 +51,8 @@ end
 local open = {}
 for i = 1, #names do
   local name = names[i]
-  if complete[i] then
+  if done[i] then  -- processed before
+  elseif complete[i] then
     redis.call('ZADD', KEYS[3], now, name)
     redis.call('HDEL', KEYS[2], name)
     over[#over + 1] = name
