@@ -99,7 +99,7 @@ class LedgerMachine(RuleBasedStateMachine):
         )
         names = [name for _, name in due[:3]]
         names += [name for name in candidates if name not in self.state][: 3 - len(names)]
-        return (tuple(names), 1) if len(names) >= least else None
+        return (tuple(names), 1) if len(names) >= (1 if due else least) else None
 
     @rule(candidates=st.permutations(NAMES), count=st.integers(0, 6), least=st.integers(1, 3))
     def claim(self, candidates: list[str], count: int, least: int) -> None:
