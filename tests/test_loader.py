@@ -18,7 +18,7 @@ from penstock.errors import Again, Halt
 from penstock.ledger.lease import Lease
 from penstock.ledger.ledger import Ledger
 from penstock.ledger.outcome import ClaimOutcome
-from penstock.model import Claim, FileRead, Settled
+from penstock.model import Claim, Fate, FileRead, Settled
 from support.box import SECOND, Box
 from support.sqs_stub import Fault
 
@@ -79,12 +79,13 @@ async def test_a_cut_young_file_waits_for_its_writer(box: Box, age_seconds: floa
     """A truncated file younger than settle_seconds is looked at again; an older one is rejected."""
     box.set("source", settle_seconds=10)
     name = f"{SECOND}.000001.json"
-    claim = Claim("c", "t", (name,), 1, {})
     outcome = ClaimOutcome([name])
     async with AsyncExitStack() as stack:
         parts = await wiring.loader(box.settings, stack)
         file = FileRead(name, b'{"id": 1, "te', 13, age_seconds)
-        parts.pack([file], 0, claim, parts.new_packer(claim), outcome)
+        for fate in parts.transform.run([file], 0, {}):
+            assert isinstance(fate, Fate)
+            parts.note_fate(fate, outcome)
     settled = outcome.settled(attempt=1, now="")
     if age_seconds < 10:
         assert settled.rejected == {}

@@ -128,7 +128,7 @@ async def _free(checker: Checker, tally: CheckerTally, stop: asyncio.Event) -> N
             tally.files_freed += claim.files
             isolated = await checker.ledger.isolate(claim.claim)
             tally.claims_isolated += any(isolated)
-            tally.files_isolated += isolated.alone
+            tally.files_isolated += isolated.apart
             tally.files_given_up += isolated.rejected
 
 
@@ -136,13 +136,18 @@ async def _look_at_claims(checker: Checker, tally: CheckerTally) -> None:
     """Tell of claims that are held for long, or that have waited for too long."""
     for claim in await checker.ledger.reads.claims():
         tally.oldest_claim_seconds = max(tally.oldest_claim_seconds, claim.age_seconds)
-        if checker.fifo and claim.overdue_seconds + checker.lease_seconds > FIFO_WINDOW_SECONDS:
+        begun_seconds = claim.overdue_seconds + checker.lease_seconds
+        if claim.waits_for:
+            begun_seconds = claim.age_seconds
+        if checker.fifo and begun_seconds > FIFO_WINDOW_SECONDS:
             tally.claims_past_fifo_window += 1
             telemetry.warn(
                 "claim.past_fifo_window",
                 claim=claim.claim,
                 overdue_seconds=claim.overdue_seconds,
-                remedy="run workers more often: SQS drops repeats for five minutes only",
+                remedy=f"make its files readable: {claim.waits_for}"
+                if claim.waits_for
+                else "run workers more often: SQS drops repeats for five minutes only",
             )
         elif claim.worker and claim.age_seconds > _OLD_LEASES * checker.lease_seconds:
             tally.claims_old += 1

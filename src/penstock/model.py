@@ -7,6 +7,8 @@ waiting ──claim──▶ processing ──commit──▶ processed ──ar
 A file is its name; every noun here names files, never contents or inodes.
 """
 
+import dataclasses
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -28,6 +30,9 @@ ATTRIBUTE_DATA_TYPE = "String"
 # selection may itself be an array.
 CONTENT_TYPE_ONE = "application/vnd.penstock.record+json"
 CONTENT_TYPE_MANY = "application/vnd.penstock.records+json"
+
+BILLED_BYTES = 65_536
+"""SQS bills every started 64 KiB of a payload as one request."""
 
 CLAIM_ID_BYTES = 12
 """Random bytes of a claim's id, in hexadecimal; a claim split off another has `.N` after it."""
@@ -234,7 +239,8 @@ class Transformed(NamedTuple):
 
     Parallel to `records`, in the claim's order: `files` holds the position in the claim of each
     record's file, `indexes` the index that it had in that file, from 0. `filtered` counts records
-    that are not wanted, `rejects` holds those that cannot be sent, with their file's position.
+    that are not wanted, `rejects` holds those that cannot be sent, with their file's position. `of`
+    holds the positions of all the files that it is of; where they are several, each is one record.
     """
 
     files: Sequence[int]
@@ -242,13 +248,30 @@ class Transformed(NamedTuple):
     indexes: Sequence[int]
     filtered: int
     rejects: Sequence[tuple[int, RecordReject]] = ()
+    of: Sequence[int] = ()
+
+    def before(self, files: int) -> "Transformed":
+        """Return what is of the first `files` files of the claim, in part or whole."""
+        if self.of[-1] < files:
+            return self
+        kept, of = bisect_left(self.files, files), self.of[: bisect_left(self.of, files)]
+        # Where one of several files is filtered out, it was one record; a file alone is not cut.
+        filtered = len(of) - kept if len(self.of) > 1 else 0
+        return Transformed(
+            self.files[:kept], self.records[:kept], self.indexes[:kept], filtered, (), of
+        )
 
 
 class Fate(NamedTuple):
     """Why a file has nothing to send: it has no bytes, or no records can be made of them."""
 
+    position: int
     file: FileRead
     cause: Unread | Reject
+
+    def without_data(self) -> "Fate":
+        """Return it without the bytes of its file: rejected files may be large, and many."""
+        return self._replace(file=msgspec.structs.replace(self.file, data=b""))
 
 
 class PutBack(NamedTuple):
@@ -269,21 +292,35 @@ class Claim:
     """An ordered, frozen list of files held by one worker under a lease.
 
     `attempt` is 1 for a new claim and grows with each takeover after an expiry. `journal` maps the
-    index of each confirmed message to its id, as written by this worker's predecessors.
-    `fingerprint` stands for the settings under which the claim was last held; the messages of
-    another fingerprint have other ids. `after_loss`: its files lay in the spool when Redis had
-    forgotten something, so some of them may have been sent before. `put_back` holds what an
-    operator said of some of its files.
+    index of each confirmed message to its id, as written by this worker's predecessors; what this
+    one confirms is added where one of them may have sent something (`tried`). `noted` holds the
+    whole entries of the last one that wrote any; `fingerprint` stands for its settings: the
+    messages of another fingerprint have other ids. `done` are the positions of files that are
+    processed already, as ranges; `waits` is how often the claim was given back because others
+    could not be read. `goes_on`: what is confirmed now continues `noted`. `after_loss`: its files
+    lay in the spool when Redis had forgotten something, so some of them may have been sent before.
+    `put_back` holds what an operator said of some of its files. `is_open`: nothing of it was sent,
+    and more files are waiting, so that what fills no message is given back.
     """
 
     id: str
     token: str
     names: tuple[str, ...]
     attempt: int
-    journal: Mapping[int, str]
+    journal: dict[int, str]
     fingerprint: str = ""
     after_loss: bool = False
+    noted: Mapping[int, str] = field(default_factory=dict[int, str])
+    tried: bool = False
+    waits: int = 0
+    done: str = ""
+    goes_on: bool = False
     put_back: Mapping[str, PutBack] = field(default_factory=dict[str, PutBack])
+    is_open: bool = False
+
+    def of_first(self, files: int) -> "Claim":
+        """Return the claim with its first files only, all of them to be sent."""
+        return dataclasses.replace(self, names=self.names[:files], is_open=False)
 
     @property
     def salt(self) -> str:
@@ -396,10 +433,11 @@ class Tally:
     commit, `claims_released` were given back unfinished. `messages_skipped` were confirmed under an
     earlier owner, `journal_mismatches` were confirmed then with another content and sent again.
     `possible_repeats` were sent again because their outcome stayed unknown. Of the messages
-    submitted to the queue, `messages_failed` never will be taken. `ledger_losses` counts how often
-    Redis had forgotten something; `files_after_loss` were claimed from the spool as it lay then, so
-    some of them may have been sent before. `oldest_waiting_seconds` is the age of the oldest file
-    when it was read. `files_young` were not complete yet at the end.
+    submitted to the queue, `messages_failed` never will be taken. The messages sent had room for
+    `bytes_room`, and SQS bills `requests_billed` of 64 KiB for them. `ledger_losses` counts how
+    often Redis had forgotten something; `files_after_loss` were claimed from the spool as it lay
+    then, so some of them may have been sent before. `oldest_waiting_seconds` is the age of the
+    oldest file when it was read. `files_young` were not complete yet at the end.
     """
 
     claims: int = 0
@@ -421,6 +459,8 @@ class Tally:
     journal_mismatches: int = 0
     batches: int = 0
     bytes_sent: int = 0
+    bytes_room: int = 0
+    requests_billed: int = 0
     possible_repeats: int = 0
     throttled: int = 0
     ledger_losses: int = 0

@@ -100,6 +100,7 @@ class Queue(Protocol):
         group: str,
         deadline: Callable[[], float],
         confirmed: Callable[[Sequence[Message]], Awaitable[None]],
+        tried: bool = False,
     ) -> Sent:
         """Bring every message to an end: confirmed by SQS, or rejected by it for ever.
 
@@ -109,7 +110,8 @@ class Queue(Protocol):
         lease would not cover it. `confirmed` is awaited after each receipt, before the next resend.
         Raises Again when `deadline` has passed with messages left, Halt when SQS says that no
         resend can help (queue gone, access denied); in both cases `confirmed` has had all that SQS
-        has confirmed. An error of `confirmed` itself is raised unchanged.
+        has confirmed. An error of `confirmed` itself is raised unchanged. `tried`: a worker that
+        died may have sent any of them.
         """
         ...
 

@@ -34,6 +34,7 @@ from penstock.settings.spool_place import Directory, FileServer, Nginx, spool_na
 from penstock.source.candidates import Candidates
 from penstock.source.confirmed import ConfirmedSource, IdentifiedSource
 from penstock.source.directory import DirectorySource
+from penstock.sqs.filling import Filling
 from penstock.sqs.packer import Packer
 
 if TYPE_CHECKING:
@@ -65,9 +66,12 @@ def decode_side(settings: Settings) -> tuple[Preamble, Decoder, Selection]:
     return preamble, decoder, selection
 
 
-async def loader(settings: Settings, stack: AsyncExitStack) -> Loader:
+async def loader(
+    settings: Settings, stack: AsyncExitStack, *, linger_seconds: float = 0.0
+) -> Loader:
     """Return a worker's parts, the queue and the ledger asked whether they can serve.
 
+    Files wait up to `linger_seconds` until there are enough of them to fill a message.
     Raises Again if one of them is away, Halt if one cannot work as configured.
     """
     import_parts(settings)
@@ -76,6 +80,7 @@ async def loader(settings: Settings, stack: AsyncExitStack) -> Loader:
         Transform(*decode_side(settings), max_file_bytes=settings.decode.max_file_bytes),
         *await _source_and_ledger(settings, stack),
         await _queue(settings, stack),
+        linger_seconds,
     )
 
 
@@ -85,6 +90,7 @@ async def _loader(
     source: Source,
     ledger: Ledger,
     queue: Queue,
+    linger_seconds: float,
 ) -> Loader:
     limits = await queue.open()
     message_bytes = settings.queue.message_bytes or limits.message_bytes_max
@@ -104,16 +110,16 @@ async def _loader(
     new_packer(Claim("", "", (), 1, {}))  # a message_bytes that the queue refuses halts now
     return Loader(
         source=source,
-        candidates=Candidates(
-            source, files_max=worker.claim_files_max, bytes_max=worker.claim_bytes_max
-        ),
+        candidates=Candidates(source, linger_seconds=linger_seconds),
         ledger=ledger,
         queue=queue,
         transform=transform,
         new_packer=new_packer,
         fingerprint=fingerprint,
         lanes=worker.lanes,
-        claim_files_max=worker.claim_files_max,
+        filling=Filling(
+            limits, message_bytes, settings.queue.records_per_message, worker.claim_files_max
+        ),
         claim_bytes_max=worker.claim_bytes_max,
         settle_seconds=settings.source.settle_seconds,
     )

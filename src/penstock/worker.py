@@ -16,7 +16,7 @@ from penstock import telemetry
 from penstock.aio import sleep_unless
 from penstock.errors import Again, Halt, PenstockError
 from penstock.ledger.lease import Lease
-from penstock.loader import Loader
+from penstock.loader import Loader, UnreadableError
 from penstock.model import Claim, Tally
 
 _IDLE_SECONDS = 0.1  # how often a lane without work looks again while others still have some
@@ -138,7 +138,7 @@ class _Pass:
     async def _next_claim(self) -> tuple[Claim | None, float]:
         """Ask until there is a claim or nothing to claim; return it and when it was asked for."""
         while True:
-            asked = await self._loader.next_claim()
+            asked = await self._loader.next_claim(self._stop)
             if asked.ledger_lost:
                 self._tally.ledger_losses += 1
                 telemetry.warn("redis.forgot", remedy="files not yet archived are sent again")
@@ -154,8 +154,13 @@ class _Pass:
                 counters = await self._loader.carry(claim, lease, self._note_oldest)
             except BaseException as error:
                 await self._release(claim, lease, error)
+                if isinstance(error, UnreadableError):
+                    return  # no reason for this lane to pause
                 raise
         self._tally.add(counters)
+        if not counters:
+            telemetry.event("claim.trimmed", claim=claim.id, files=len(claim.names))
+            return
         if counters.get("journal_mismatches"):
             telemetry.warn(
                 "claim.mismatched",
@@ -186,13 +191,18 @@ class _Pass:
         """Leave a claim to the next worker, at once if Redis can be told."""
         if isinstance(error, Halt):
             self.error = error  # before the claim is free: no other lane shall take it up
+        step, waits_for, processed = "claim.released", "", ""
+        if isinstance(error, UnreadableError):
+            step, waits_for, processed = "claim.waits", str(error), error.processed
         if lease.is_lost:
+            step = "claim.lost"
             self._tally.claims_lost += 1
         else:
             self._tally.claims_released += 1
             with contextlib.suppress(PenstockError):  # then the lease runs out by itself
-                await self._loader.ledger.release(claim)
-        step = "claim.lost" if lease.is_lost else "claim.released"
+                await self._loader.ledger.release(
+                    claim, tried=lease.has_sent, waits_for=waits_for, processed=processed
+                )
         telemetry.warn(step, claim=claim.id, attempt=claim.attempt, cause=str(error) or "stopped")
 
 

@@ -1,5 +1,6 @@
 """A claim whose workers die is split, and a file that goes on killing them is rejected."""
 
+import dataclasses
 import json
 
 import pytest
@@ -202,3 +203,78 @@ async def test_released_claims_are_no_suspects(books: Books) -> None:
     await books.pass_seconds(LEASE_SECONDS)
     attempts = [(await claimed(worker, ())).attempt for _ in range(2)]
     assert sorted(attempts) == [1, 2]
+
+
+async def test_a_claim_whose_files_cannot_be_read_waits_longer_each_time(books: Books) -> None:
+    """Nobody has it meanwhile; it is whole, with its journal, when its time has come; no death."""
+    worker, checker = books.worker(), books.worker("checker")
+    await start(books, worker)
+    pauses: list[int] = []
+    for _ in range(8):
+        claim = await claimed(worker, ())
+        assert (claim.names, claim.journal, claim.tried) == ((A, B, C), {}, True)
+        assert await worker.release(claim, waits_for="b: denied")
+        assert [held.waits_for for held in await worker.reads.claims()] == ["b: denied"]
+        pauses.append(0)
+        while (await worker.claim((), 500)).claim is None:
+            pauses[-1] += 1
+            await books.pass_seconds(1)
+            if pauses[-1] > 60:
+                break
+            assert await checker.expire() == []
+        # As if it had never been asked for: it is released as it was.
+        (held,) = await worker.reads.claims()
+        await books.client.zadd(f"{books.prefix}claims", {held.claim: 0})
+        await books.client.hset(f"{books.prefix}claim:{held.claim}", "released", 1)
+    assert pauses == [1, 2, 4, 8, 16, 30, 30, 30]
+    assert (await claimed(worker, ())).attempt == 2
+
+
+@pytest.mark.parametrize("end", ["commit", "isolate"])
+async def test_files_processed_without_the_others_are_their_claims_no_more(
+    books: Books, end: str
+) -> None:
+    """Neither its commit nor its end touches them, though their names may have come again."""
+    worker = books.worker(client=Repeating(books.client))
+    first = await claimed(worker, [A, B, C])
+    await worker.journal(first, {0: "id0 0-1 2:0 "})
+    await books.pass_seconds(LEASE_SECONDS)
+    claim = await claimed(worker, ())
+    assert await worker.release(claim, waits_for="c: denied", processed="0-1")
+    assert await worker.reads.states([A, B, C]) == ["processed", "processed", "processing"]
+    assert await worker.reads.verify() == []
+    await worker.upkeep.archived([A, B])
+    await books.pass_seconds(61)
+    await worker.upkeep.forget()
+    other = await claimed(books.worker("other"), [A, B], frontier="")
+    while other.names == (A, B, C):  # the one that waited, first
+        claim, other = other, await claimed(books.worker("other"), [A, B])
+    assert (claim.done, claim.noted, other.names) == (",0-0,1-1", {0: "id0 0-1 2:0 "}, (A, B))
+    if end == "commit":
+        assert await worker.commit(claim, settled([C]))
+        assert await worker.reads.states([A, B, C]) == ["processing", "processing", "processed"]
+    else:
+        assert await worker.commit(other, settled([A, B]))
+        for _ in range(DEATHS):
+            await books.pass_seconds(LEASE_SECONDS)
+            claim = await claimed(worker, ())
+        assert claim.names == (C,)
+        assert await worker.reads.states([A, B, C]) == ["processed", "processed", "processing"]
+    assert await worker.reads.verify() == []
+
+
+async def test_who_goes_on_keeps_what_was_noted(books: Books) -> None:
+    """Its own entries continue those of the dead owner; who makes all anew sets them aside."""
+    worker = books.worker()
+    first = await claimed(worker, [A, B, C])
+    await worker.journal(first, {0: "id0 0-0 1:0 "})
+    for goes_on, noted in (
+        (True, {0: "id0 0-0 1:0 ", 1: "id1 1-1 2:0 "}),
+        (False, {1: "id1 1-1 2:0 "}),
+    ):
+        await worker.release(first)
+        first = await claimed(worker, ())
+        await worker.journal(dataclasses.replace(first, goes_on=goes_on), {1: "id1 1-1 2:0 "})
+        await worker.release(first)
+        first = claim = await claimed(worker, ())
+        assert (claim.noted, claim.journal) == (noted, {0: "id0", 1: "id1"})

@@ -69,15 +69,15 @@ async def test_claims_are_told_by_age(books: Books) -> None:
     young = await claimed(two, [C])
     await books.pass_seconds(10)
     assert await one.reads.claims() == [
-        (old.id, "one", 1, 40.0, -20.0, 2),
-        (young.id, "two", 1, 10.0, -50.0, 1),
+        (old.id, "one", 1, 40.0, -20.0, 2, ""),
+        (young.id, "two", 1, 10.0, -50.0, 1, ""),
     ]
     await two.release(young)
     await books.pass_seconds(25)
     await one.expire()
     assert await one.reads.claims() == [
-        (old.id, "", 1, 65.0, 5.0, 2),
-        (young.id, "", 1, 35.0, 25.0, 1),
+        (old.id, "", 1, 65.0, 5.0, 2, ""),
+        (young.id, "", 1, 35.0, 25.0, 1, ""),
     ]
     assert len(await one.reads.claims(1)) == 1
 

@@ -43,9 +43,9 @@ def outcome_and_messages(
     ]  # fmt: skip
 
 
-def positions(entry: str) -> set[int]:
-    """Return the files that a journal entry names."""
-    ranges = entry.split(" ", 1)[1]
+def positions(entry: str, at: int = 1) -> set[int]:
+    """Return the files that a journal entry names: complete, or sent but for rejects (at 3)."""
+    ranges = entry.split(" ")[at]
     pairs = [part.split("-") for part in ranges.split(",") if part]
     return {n for first, last in pairs for n in range(int(first), int(last) + 1)}
 
@@ -67,16 +67,19 @@ def test_a_file_is_complete_with_the_message_of_its_last_record(
     seen: list[int] = []
     for message, held in zip(messages, owners, strict=True):
         seen += held
-        ended = {f for f in held if seen.count(f) == len(sizes[f]) and f not in bad}
+        ended = {f for f in held if seen.count(f) == len(sizes[f])}
         entry = outcome.journal_entry(message)
         assert entry.startswith(f"{message.id} ")
-        assert positions(entry) == ended
+        assert positions(entry) == ended - bad
+        assert positions(entry, 3) == ended & bad
+        follows = f"{held[-1] + 1}:0" if held[-1] in ended else f"{held[-1]}:{seen.count(held[-1])}"
+        assert entry.split(" ")[2] == follows
 
 
 def test_whole_claims_make_short_entries() -> None:
     """Five hundred files in one message are one range, whatever their number."""
     outcome, messages, _ = outcome_and_messages([[1]] * 12, set())
-    assert outcome.journal_entry(messages[0]) == f"{messages[0].id} 0-11"
+    assert outcome.journal_entry(messages[0]) == f"{messages[0].id} 0-11 12:0 "
 
 
 def test_what_was_confirmed_earlier_is_not_sent_again() -> None:

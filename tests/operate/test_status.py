@@ -239,6 +239,25 @@ async def test_claims_without_owner(box: Box) -> None:
     assert box.received_ids() == {0: 1, 1: 1}
 
 
+async def test_a_claim_that_cannot_be_read(box: Box) -> None:
+    """Its worker died, its successor could not read a file: both are named until it can."""
+    await healthy(box)
+    box.write_many(2)
+    held = Observer(box.settings)
+    book = await held.ledger()
+    names = sorted(path.name for path in box.spool.iterdir())
+    claim = (await book.claim(names, 500)).claim
+    assert claim
+    assert await book.release(claim, waits_for=f"{names[0]}: Permission denied", processed="1-1")
+    seen = await held.snapshot()
+    assert [v.code for v in seen.verdicts] == ["claim-waits"]
+    assert f"{names[0]}: Permission denied" in seen.verdicts[0].text
+    await held.close()
+    await asyncio.sleep(1.1)
+    assert (await box.load()).files_processed == 1
+    await healthy(box)
+
+
 async def test_a_claim_held_for_long(box: Box) -> None:
     """A worker lives and does not get on: its claim is named; once it stops, another finishes."""
     await healthy(box)
@@ -445,7 +464,7 @@ async def test_a_crowded_spool(box: Box, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_every_verdict_is_told_and_broken_here() -> None:
     """docs/monitoring.md has each code and no other, and a test here expects each."""
     codes = set(re.findall(r'"([a-z]+-[a-z]+)"[,}:]', inspect.getsource(health)))
-    assert len(codes) == 17
+    assert len(codes) == 18
     page = (Path(__file__).parents[2] / "docs/monitoring.md").read_text()
     table = page.split("## Verdicts\n", 1)[1].split("\n## ", 1)[0]
     assert set(re.findall(r"^\| `([a-z-]+)`", table, re.MULTILINE)) == codes

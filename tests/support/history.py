@@ -64,6 +64,8 @@ class _Check:
         self.losses = 0
         self.tokens: set[str] = set()
         self.names: dict[str, list[str]] = {}  # claim: its files
+        self.sent_of: set[str] = set()  # claims of which something was sent
+        self.resumed: set[str] = set()  # claims that go on where another owner stopped
         self.owner: dict[str, tuple[str, float]] = {}  # claim: token, end of its lease
         self.rejected_names: Counter[str] = Counter()
         self.given_up: set[str] = set()  # files rejected because their workers died
@@ -101,6 +103,8 @@ class _Check:
                 self.fail("I5", f"{sorted(live & set(names))} have two live owners at {at}")
         if claim in self.names and (holder is None or holder[0] != event["token"]):
             self.disturbed.update(names)  # it had an owner who did not finish
+            if any(record in self.accepted for name in names for record in self.expected[name]):
+                self.resumed.add(claim)
         self.names[claim] = names
         self.owner[claim] = (event["token"], event["until"])
 
@@ -122,11 +126,26 @@ class _Check:
                 "I5", f"the live owner of claim {event['claim']} was refused a {event['what']}"
             )
 
+    def on_trim(self, event: Event) -> None:
+        """Files that nobody has sent anything of are free again."""
+        claim = event["claim"]
+        if not event["ok"]:
+            self._refused(event)
+        elif self._owned(event):
+            if claim in self.sent_of:
+                self.fail("I5", f"claim {claim} was trimmed after a message of it was sent")
+            self.names[claim] = self.names[claim][: event["kept"]]
+            if not event["kept"]:
+                self.owner.pop(claim)
+        elif claim in self.owner:
+            self.fail("I5", f"a stale token trimmed claim {claim}")
+
     def on_release(self, event: Event) -> None:
         if not event["ok"]:
             self._refused(event)
         elif self._owned(event):
             self.owner[event["claim"]] = ("", 0.0)
+            self._processed(event.get("processed", ()), event["at"])
 
     def on_expire(self, event: Event) -> None:
         """Judge by the token that each claim has afterwards, not by the answer.
@@ -187,6 +206,7 @@ class _Check:
 
     def on_pack(self, event: Event) -> None:
         messages = event["messages"]
+        self.sent_of.add(event["claim"])
         for (index, size, _), (next_index, _, first) in itertools.pairwise(messages):
             # A comma, the record, and a digit more in the attribute that counts the records.
             if next_index == index + 1 and first and size + 1 + first + 1 <= event["limit"]:
@@ -217,6 +237,12 @@ class _Check:
         if wrong:
             what = "gone, and lie there" if event["gone"] else "archived, and lie nowhere"
             self.fail("I13", f"{sorted(wrong)} are noted as {what}")
+
+    def on_denied(self, event: Event) -> None:
+        """Note that a file could not be read: only a first owner leaves it out of its messages."""
+        for claim, names in self.names.items():
+            if event["name"] in names and claim not in self.resumed:
+                self.reshaped.update(names)
 
     def on_redis_lost(self, event: Event) -> None:
         self.losses += 1

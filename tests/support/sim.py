@@ -32,6 +32,7 @@ from penstock.settings.schema import Settings
 from penstock.source import confirmed
 from penstock.source.candidates import Candidates
 from penstock.source.confirmed import ConfirmedSource
+from penstock.sqs.filling import Filling
 from penstock.sqs.packer import Packer
 from support.history import End, History, violations
 from support.scripted_source import Folder, ScriptedSource, Spool
@@ -68,6 +69,7 @@ RATES = {
     "listing out of order": 0.2,
     "listing lacks a file": 0.1,
     "file denied": 0.01,
+    "files unreadable after a death": 0.3,
     "file still being written": 0.02,
     "file written to since it was listed": 0.01,
     "stop": 0.05,
@@ -121,6 +123,7 @@ class Fleet:
         )
         self.middle = _middle()
         self.stop = asyncio.Event()
+        self.unreadable_until = 0.0
         self.laws: Sequence[str] = ()
         self.said: list[str] = []
 
@@ -193,8 +196,9 @@ class Fleet:
                 return None
             if self.spool.shown is not self.spool.home and not self.pinned:
                 return None
-            if chaos.strikes("file denied"):
-                self.history.add(self.loop.now, "reread", name=name)
+            is_hidden = self.loop.now < self.unreadable_until and not chaos.calm
+            if is_hidden or chaos.strikes("file denied"):
+                self.history.add(self.loop.now, "denied", name=name)
                 return FileRead(name, Unread.DENIED, 0, 0.0, "scripted")
             if chaos.strikes("file written to since it was listed"):
                 self.history.add(self.loop.now, "reread", name=name)
@@ -242,12 +246,15 @@ class Fleet:
         return loader.Loader(
             source=source,
             candidates=Candidates(
-                source, files_max=files_max, bytes_max=10_000, monotonic=lambda: self.loop.now,
+                source, linger_seconds=self.dice.choice([0, 1]), monotonic=lambda: self.loop.now,
                 shuffle=self.dice.shuffle,
             ),
             ledger=ledger, queue=ScriptedQueue(self.sqs, process),
             transform=Transform(*self.middle, max_file_bytes=1_000_000), new_packer=new_packer,
-            fingerprint=fingerprint, lanes=self.dice.choice([1, 2, 3]), claim_files_max=files_max,
+            fingerprint=fingerprint, lanes=self.dice.choice([1, 2, 3]), filling=Filling(
+                self.sqs.limits, self.sqs.limits.message_bytes_max,
+                self.settings.queue.records_per_message, files_max,
+            ),
             claim_bytes_max=self.dice.choice([500, 100_000]), settle_seconds=1,
         )  # fmt: skip
 
@@ -265,6 +272,8 @@ class Fleet:
             except BaseException:
                 if not process.is_dead:
                     raise
+                if self.chaos.strikes("files unreadable after a death"):
+                    self.unreadable_until = self.loop.now + self.dice.uniform(5, 40)
             await asyncio.sleep(self.dice.uniform(0.5, 3))
 
     async def _passes(self, kind: str, process: Process) -> None:
@@ -444,6 +453,8 @@ def simulate(seed: int, client: Any, *, quiet: bool = False, canary: str = "") -
             with contextlib.suppress(KilledError):
                 run(fleet.loop, fleet.live())
             broken = violations(fleet.history, fleet.end())
+            waits = sum(line.startswith("claim.waits ") for line in fleet.said)
+            fleet.chaos.fired.update({"claim taken over unreadable": waits} if waits else {})
         finally:
             fleet.store.clear()
     return Result(seed, broken, fleet.chaos.fired, fleet.history, Counter(fleet.sqs.records))

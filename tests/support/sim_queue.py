@@ -92,13 +92,16 @@ class ScriptedQueue:
         group: str,
         deadline: Callable[[], float],
         confirmed: Callable[[Sequence[Message]], Awaitable[None]],
+        tried: bool = False,
     ) -> Sent:
         """See `Queue.send`."""
         self._process.history.add(
-            self._process.loop.now, "pack", limit=self._sqs.limits.message_bytes_max,
+            self._process.loop.now, "pack", claim=messages[0].claim,
+            limit=self._sqs.limits.message_bytes_max,
             messages=[_shape(message) for message in messages],
         )  # fmt: skip
         run = _Run(confirmed)
+        run.unheard([*messages] if tried else [])
         todo = [list(messages[i : i + 3]) for i in range(0, len(messages), 3)]
         while todo:
             batch = todo.pop(0)

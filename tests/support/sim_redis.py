@@ -12,8 +12,8 @@ from support.history import History
 from support.scripted_source import Spool
 from support.sim_process import KilledError, Process
 
-_VERB = re.compile(r"^-- (claim|renew|journal|commit|release|expire|isolate|archived|forget|sweep|"
-                   r"swept|prune|age|hold|put_back|now|orphans|"
+_VERB = re.compile(r"^-- (claim|trim|renew|journal|commit|release|expire|isolate|archived|forget|"
+                   r"sweep|swept|prune|age|hold|put_back|now|orphans|"
                    r"correct|spool):", re.MULTILINE)  # fmt: skip
 _NAMES = 12  # the argument of `claim` that holds the candidates
 
@@ -90,10 +90,15 @@ class Store:
         kind = answer[0]
         if kind in {"none", "late", "worn"}:
             return
-        claim, names = args[1], args[_NAMES].split("/")
-        if kind == "some":
-            names = [names[int(i) - 1] for i in answer[3].split(",")]
-        elif kind != "all":
+        if kind == "made":
+            claim, candidates = args[1], args[_NAMES].split("/")
+            _, taken, due = answer[3:6]
+            names = due.split("/") if due else []
+            if isinstance(taken, int):
+                names += candidates[:taken]
+            else:
+                names += [candidates[int(i) - 1] for i in taken.split(",") if i]
+        else:
             claim, names = answer[3], answer[6].split("/")
         self.names[claim] = names
         until = self.client.zscore(keys[0], claim) / 1000
@@ -107,9 +112,23 @@ class Store:
             self.now(), "renew", claim=args[0], token=args[1], ok=bool(answer), until=until
         )
 
-    def _note_release(self, keys: list[str], args: list[str], answer: Any) -> None:
+    def _note_trim(self, keys: list[str], args: list[str], answer: Any) -> None:
         assert keys
-        self.history.add(self.now(), "release", claim=args[0], token=args[1], ok=bool(answer))
+        kept = int(args[2])
+        if answer and args[0] in self.names:
+            self.names[args[0]] = self.names[args[0]][:kept]
+        self.history.add(
+            self.now(), "trim", claim=args[0], token=args[1], ok=bool(answer), kept=kept
+        )
+
+    def _note_release(self, keys: list[str], args: list[str], answer: Any) -> None:
+        names = self.names.get(args[0], [])
+        spans = [part.split("-") for part in args[6].split(",") if part]
+        ready = [n for first, last in spans for n in names[int(first) : int(last) + 1]]
+        self.history.add(
+            self.now(), "release", claim=args[0], token=args[1], ok=bool(answer),
+            processed=[n for n in ready if self.client.zscore(keys[5], n) is not None],
+        )  # fmt: skip
 
     def _note_commit(self, keys: list[str], args: list[str], answer: Any) -> None:
         assert keys

@@ -23,6 +23,7 @@ _TOLD = 10  # red seeds whose story is told in full
 FAULTS = {
     *RATES,
     "kill by a file",
+    "claim taken over unreadable",
     *(f"kill {point}" for points in POINTS.values() for point in points),
 } - {"snapshot"}
 

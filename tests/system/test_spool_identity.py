@@ -163,7 +163,7 @@ async def test_a_long_pass_sees_that_its_spool_was_replaced(box: Box) -> None:
     box.write_many(FILES)
     async with AsyncExitStack() as stack:
         parts = await wiring.loader(box.settings, stack)
-        asked = await parts.next_claim()
+        asked = await parts.next_claim(asyncio.Event())
         assert asked.claim is not None
         box.spool.rename(box.root / "away")
         box.spool.mkdir()

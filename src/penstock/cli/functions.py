@@ -49,7 +49,9 @@ def load(
     """
 
     async def open_parts(stack: AsyncExitStack) -> passes.OnePass[Tally]:
-        parts = await wiring.loader(reading.load(config), stack)
+        settings = reading.load(config)
+        linger_seconds = settings.queue.linger_seconds if every is not None else 0
+        parts = await wiring.loader(settings, stack, linger_seconds=linger_seconds)
         return lambda stop: worker.load(
             parts, stop=stop, budget_seconds=budget_seconds, is_only_pass=every is None
         )

@@ -195,7 +195,7 @@ def _claims(snapshot: Snapshot) -> Table:
                   pad_edge=False)  # fmt: skip
     table.columns[3].justify = table.columns[4].justify = "right"
     for claim in snapshot.claims[:_CLAIMS_SHOWN]:
-        owner = claim.worker or "nobody"
+        owner = claim.worker or (claim.waits_for and "waits") or "nobody"
         age = duration(claim.age_seconds)
         table.add_row(claim.claim, age, owner, f"{claim.files:,}", str(claim.attempt))
     return table

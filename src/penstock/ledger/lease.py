@@ -12,6 +12,7 @@ class Lease:
     def __init__(self, send_before_seconds: float) -> None:
         self.send_before_seconds = send_before_seconds
         self.is_lost = False
+        self.has_sent = False  # or may have: a successor must make the same messages
 
     def send_before(self) -> float:
         """Return the monotonic time in seconds after which nothing may be sent any more."""

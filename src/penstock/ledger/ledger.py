@@ -2,11 +2,11 @@
 
 A claim's life, one script (lua/*.lua) a verb; every verb but `claim` compares the token:
 
-    claim ──▶ renew … renew ──▶ commit          its files become processed or rejected
-      ▲         journal …  └──▶ release         expires at once, keeps its journal
+    claim ──▶ trim ─ renew … ──▶ commit         its files become processed or rejected
+      ▲         journal …  └──▶ release         expires at once, or later; keeps its journal
       │                    └──▶ (expires)       its worker is gone
       ├───────── taken over whole by any worker's next claim ◀──────┤
-      └── isolate: a claim a file, where that has happened too often ◀┘
+      └── isolate: smaller claims, where that has happened too often ◀┘
 
 Every script is safe to run twice: redis-py sends a command again when its reply was lost.
 """
@@ -14,11 +14,12 @@ Every script is safe to run twice: redis-py sends a command again when its reply
 import asyncio
 import contextlib
 import json
+import re
 import secrets
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from penstock import telemetry
 from penstock.errors import PenstockError
@@ -33,20 +34,25 @@ from penstock.ledger.upkeep import LedgerUpkeep
 from penstock.model import CLAIM_ID_BYTES, Claim, Settled
 
 _ENTRIES_A_CALL_MAX = 1000  # of a journal: 1.3 ms of Redis; Lua unpacks no more than 8,000 values
+_WAIT_MS_MAX = 30_000  # of a claim whose files cannot be read: someone may be fixing that
 _ISOLATE_MAX = 10  # worn claims that one call to `claim` deals with
+_INDEX = re.compile("[0-9]{1,15}")  # of a message; another field is nobody's
+_FEW_FILES = 100  # of a worn claim: it is split into single files; a larger one into parts of these
 
 
 class Answer(NamedTuple):
     """What `claim` gave: a claim or none, and the epoch of this Redis.
 
     `tried` is false if the candidates were not looked at, because something else came first.
-    Another epoch than before means that Redis has forgotten something since: it was wiped, or
-    restored from an older snapshot.
+    `waiting` are the positions of those that are waiting and not claimed; who the others belong to
+    is known. Another epoch than before means that Redis has forgotten something since: it was
+    wiped, or restored from an older snapshot.
     """
 
     claim: Claim | None
     tried: bool
     epoch: str
+    waiting: Sequence[int] = ()
 
 
 class Expired(NamedTuple):
@@ -64,7 +70,7 @@ class Isolated(NamedTuple):
 
     processed: int
     rejected: int
-    alone: int
+    apart: int
 
 
 class Ledger:
@@ -120,72 +126,95 @@ class Ledger:
         candidates: Sequence[str],
         files_max: int,
         *,
+        least: int = 1,
+        due_for_seconds: float = 0.0,
         fingerprint: str = "",
         frontier: str = "",
     ) -> Answer:
-        """Claim an expired claim, else files due for a retry, else the waiting `candidates`.
+        """Claim an expired claim, else files due for a retry, and with them waiting `candidates`.
 
-        At most 500 candidates. The claim is frozen: whoever holds it later gets the same names in
-        the same order. `fingerprint` stands for the settings that shape messages. `frontier` is the
-        listing cursor up to which every file has been claimed; any worker's will do: a slower one
-        moves it back, which costs a listing, not a file. `Answer.claim` is None if there was
-        nothing to claim. Claims that wore out their workers are split on the way.
+        A new claim has `files_max` files or fewer, but none is made of fewer than `least`, unless
+        one has been due for `due_for_seconds`. Whoever holds it later gets the same names in the
+        same order, if `trim` has not cut them.
+        `fingerprint` stands for the settings that shape messages. `frontier` is the listing cursor
+        up to which every file has been claimed; any worker's will do: a slower one moves it back,
+        which costs a listing, not a file. `Answer.claim` is None if there was nothing to claim.
+        Claims that wore out their workers are split on the way.
         """
-        epoch = ""
+        answer = Answer(None, tried=False, epoch="")
         for _ in range(_ISOLATE_MAX):
-            kind, epoch, rest = await self._claim(candidates, files_max, fingerprint, frontier)
-            if kind != "worn":
-                return Answer(rest, tried=kind in {"all", "some", "none"}, epoch=epoch)
-            await self.isolate(rest)
-        return Answer(None, tried=False, epoch=epoch)
+            worn, answer = await self._claim(
+                candidates, [files_max, least, int(due_for_seconds * 1000)], fingerprint, frontier
+            )
+            if not worn:
+                break
+            await self.isolate(worn)
+        return answer
 
     @translate_redis_errors
     async def _claim(
-        self, candidates: Sequence[str], files_max: int, fingerprint: str, frontier: str
-    ) -> tuple[str, str, Any]:
-        """Return the kind of the answer, the epoch, and the claim (the id, if it is worn)."""
+        self,
+        candidates: Sequence[str],
+        bounds: Sequence[int],
+        fingerprint: str,
+        frontier: str,
+    ) -> tuple[str, Answer]:
+        """Return the id of a worn claim that came first, if one did, and the answer."""
         new, token = secrets.token_hex(CLAIM_ID_BYTES), secrets.token_hex(16)
-        names: Sequence[str] = candidates
         seen = self._claims_made  # before the call: answers to other lanes may overtake this one
         args: list[str | int] = [
             self._prefix, new, token, self._worker, fingerprint, self._lease_ms, REMEMBER_MS,
-            files_max, self._takeovers_max, frontier, self._epoch, seen, "/".join(candidates),
+            bounds[0], self._takeovers_max, frontier, self._epoch, seen, "/".join(candidates),
+            *bounds[1:],
         ]  # fmt: skip
-        answer = await self._run(
+        kind, epoch, made, *rest = await self._run(
             "claim",
             ["claims", "json_files_processing", "json_files_processed", "out_of_spool",
              "json_files_rejected", "retry", "counters", "epoch", "workers", "workers_since",
              "suspects", "frontier", f"call:{token}", f"claim:{new}", "put_back"],
             args,
         )  # fmt: skip
-        kind, epoch = answer[0], self._in_epoch(answer[1], int(answer[2]), seen)
-        made = int(answer[2]) + (kind in {"all", "some", "retry"})
-        self._claims_made = max(self._claims_made, made)  # a later answer may have come first
-        if kind in {"none", "late"}:
-            return kind, epoch, None
+        epoch = self._in_epoch(epoch, int(made), seen)
+        # A later answer may have come first.
+        self._claims_made = max(self._claims_made, int(made) + (kind == "made"))
         if kind == "worn":
-            return kind, epoch, answer[3]
-        if kind in {"all", "some"}:
-            if kind == "some":
-                names = [candidates[int(index) - 1] for index in answer[3].split(",")]
-            return kind, epoch, Claim(new, token, tuple(names), 1, {}, fingerprint)
-        claim_id, attempt, made_under, joined = answer[3:7]
-        rest = iter(answer[7:])
-        journal: dict[int, str] = {}
-        put_back: list[str] = []
-        for index, entry in zip(rest, rest, strict=True):
-            if index == "=":
-                put_back.append(entry)
+            return rest[0], Answer(None, tried=False, epoch=epoch)
+        if kind == "late":
+            return "", Answer(None, tried=False, epoch=epoch)
+        if kind == "none":
+            return "", Answer(None, tried=True, epoch=epoch, waiting=_positions(rest[0]))
+        if kind == "made":
+            left, taken, due, *put_back = rest
+            names = [*due.split("/")] if due else []
+            if isinstance(taken, int):  # all of them
+                names += candidates[:taken]
             else:
-                journal[int(index)] = entry.split(" ", 1)[0]
-        names = tuple(joined.split("/"))
-        return (
-            kind,
-            epoch,
-            Claim(
-                claim_id, token, names, int(attempt), journal, made_under, put_back=said(put_back)
-            ),
-        )
+                names += [candidates[at] for at in _positions(taken)]
+            claim = Claim(new, token, tuple(names), 1, {}, fingerprint, put_back=said(put_back))
+            return "", Answer(claim, tried=True, epoch=epoch, waiting=_positions(left))
+        claim_id, attempt, noted_under, joined, tried, waits, done, *put_back = rest
+        noted = await self._noted(claim_id, "journal")
+        journal = {**await self._noted(claim_id, "earlier"), **noted}
+        claim = Claim(
+            claim_id, token, tuple(joined.split("/")), int(attempt),
+            {index: entry.split(" ", 1)[0] for index, entry in journal.items()}, noted_under,
+            noted=noted, tried=bool(tried), waits=int(waits), done=done, put_back=said(put_back),
+        )  # fmt: skip
+        return "", Answer(claim, tried=False, epoch=epoch)
+
+    async def _noted(self, claim_id: str, which: str) -> dict[int, str]:
+        """Return what owners of a claim had confirmed: message index to entry.
+
+        In pages, because there may be a message a record: nobody else changes it meanwhile.
+        """
+        key = self._scripts.key(f"claim:{claim_id}:{which}")
+        client = cast("Any", self._scripts.client)
+        noted: dict[int, str] = {}
+        cursor = -1
+        while cursor:
+            cursor, page = await client.hscan(key, max(cursor, 0), count=_ENTRIES_A_CALL_MAX)
+            noted |= {int(index): entry for index, entry in page.items() if _INDEX.fullmatch(index)}
+        return noted
 
     def _in_epoch(self, epoch: str, claims_made: int, seen: int) -> str:
         """Return what stands for this Redis having forgotten nothing, as far as we can know."""
@@ -230,17 +259,29 @@ class Ledger:
         return bool(await self._run("renew", keys, [claim.id, claim.token, self._lease_ms]))
 
     @translate_redis_errors
+    async def trim(self, claim: Claim, files: int) -> bool:
+        """Give back all but the first `files` of a claim; False if somebody else owns it.
+
+        They are due at once, for anybody. Only before the first message is sent: messages bear the
+        names of all files of their claim in their ids. With 0 files left the claim is over.
+        """
+        keys = ["claims", "json_files_processing", "retry", "counters", f"claim:{claim.id}",
+                f"call:{claim.token}"]  # fmt: skip
+        return bool(await self._run("trim", keys, [claim.id, claim.token, files, REMEMBER_MS]))
+
+    @translate_redis_errors
     async def journal(self, claim: Claim, confirmed: Mapping[int, str]) -> bool:
         """Note confirmed messages, index to entry; False if somebody else owns the claim.
 
         An entry is the message's id, a space, and the positions of the claim's files that are
-        complete once this message and all before it are confirmed: `ID 0-41,43-43`.
+        complete once this message and all before it are confirmed: `ID 0-41,43-43`; for more, see
+        `ClaimOutcome.journal_entry`.
         """
         keys = [f"claim:{claim.id}", "counters"]
         parts = [f"{index}/{entry}" for index, entry in confirmed.items()]
         for at in range(0, len(parts), _ENTRIES_A_CALL_MAX):
             joined = "/".join(parts[at : at + _ENTRIES_A_CALL_MAX])
-            if not await self._run("journal", keys, [claim.token, joined]):
+            if not await self._run("journal", keys, [claim.token, joined, int(claim.goes_on)]):
                 return False
         return True
 
@@ -264,10 +305,20 @@ class Ledger:
         return bool(await self._run("commit", keys, args))
 
     @translate_redis_errors
-    async def release(self, claim: Claim) -> bool:
-        """Give the claim back, journal kept; False if somebody else owns it."""
-        keys = ["claims", f"claim:{claim.id}", f"call:{claim.token}", "counters"]
-        return bool(await self._run("release", keys, [claim.id, claim.token, REMEMBER_MS]))
+    async def release(
+        self, claim: Claim, *, tried: bool = True, waits_for: str = "", processed: str = ""
+    ) -> bool:
+        """Give the claim back, journal kept; False if somebody else owns it.
+
+        `tried`: something may have been sent. `waits_for` is why files of it cannot be read: then
+        it is given to nobody for a while, longer each time, and its files at the positions
+        `processed`, as ranges, become so without the others.
+        """
+        keys = ["claims", f"claim:{claim.id}", f"call:{claim.token}", "counters",
+                "json_files_processing", "json_files_processed", "minutes", "put_back"]  # fmt: skip
+        pause_ms = min(1000 << min(claim.waits, 10), _WAIT_MS_MAX)
+        args = [claim.id, claim.token, REMEMBER_MS, int(tried), waits_for, pause_ms, processed]
+        return bool(await self._run("release", keys, args))
 
     @translate_redis_errors
     async def expire(self) -> Sequence[Expired]:
@@ -288,7 +339,7 @@ class Ledger:
         at = datetime.now(UTC).isoformat(timespec="milliseconds")
         keys = ["claims", "json_files_processing", "json_files_processed", "json_files_rejected",
                 "counters", f"claim:{claim_id}", f"call:{claim_id}", "put_back"]  # fmt: skip
-        args = [claim_id, self._prefix, self._takeovers_max, at, REMEMBER_MS]
+        args = [claim_id, self._prefix, self._takeovers_max, at, REMEMBER_MS, _FEW_FILES]
         isolated = Isolated(*json.loads(await self._run("isolate", keys, args)))
         if any(isolated):
             telemetry.warn("claim.isolated", claim=claim_id, **isolated._asdict())
@@ -297,3 +348,8 @@ class Ledger:
     async def close(self) -> None:
         """Close the connections; nothing is called afterwards."""
         await self._scripts.client.aclose()
+
+
+def _positions(indexes: str) -> list[int]:
+    """Return the positions, from 0, that a script told as indexes from 1, joined by commas."""
+    return [int(index) - 1 for index in indexes.split(",")] if indexes else []

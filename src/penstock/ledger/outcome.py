@@ -1,12 +1,23 @@
 """What becomes of each file of a claim: collected while it is carried, said once at its commit."""
 
 import json
+import math
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from penstock.model import Message, MessageReject, RecordReject, Sent, Settled, Transformed
+from penstock.ledger.begun import ranges
+from penstock.model import (
+    BILLED_BYTES,
+    Message,
+    MessageReject,
+    RecordReject,
+    Sent,
+    Settled,
+    Transformed,
+)
 
 RECORDS_LISTED_MAX = 1_000
 """So many rejects of a file are listed, a row of alike records as one; all are counted."""
@@ -16,11 +27,23 @@ class ClaimOutcome:
     """The fate of one claim's files, told file by file in the claim's order.
 
     A file with no other fate is processed. A file of which some records were rejected is rejected
-    as a file, so that it is kept with the reasons; its other records are sent all the same.
+    as a file, so that it is kept with the reasons; its other records are sent all the same. Of
+    `done` files something became before. `message_bytes` is the largest message: what each of them
+    had room for.
     """
 
-    def __init__(self, names: Sequence[str], *, after_loss: bool = False) -> None:
+    def __init__(
+        self,
+        names: Sequence[str],
+        done: int = 0,
+        *,
+        message_bytes: int = 0,
+        after_loss: bool = False,
+    ) -> None:
         self._names = names
+        self._done = done
+        self._message_bytes = message_bytes
+        self.files = len(names)
         self._vanished: list[str] = []
         self._retry_seconds: dict[str, float] = {}
         self._reasons: dict[str, str] = {}
@@ -71,27 +94,39 @@ class ClaimOutcome:
         self._indexes += indexes
 
     def journal_entry(self, message: Message) -> str:
-        """Return what the journal is to keep of a confirmed message: `ID 0-41,43-43`.
+        """Return what the journal is to keep of a confirmed message: `ID 0-41,43-43 44:7 42-42`.
 
         The ranges are the positions of the files whose last record it holds: all of such a file is
-        confirmed once this message and all before it are. Files with rejected records are left out,
-        because they have another fate than being processed.
+        confirmed once this message and all before it are. Files with rejected records come last,
+        because they have another fate than being processed. Between them stands where the next
+        message begins: the position of its file, and how many records of that were sent before.
         """
-        end = message.first_record + message.records
-        positions = [message.last_file]
-        if message.first_file != message.last_file:
+        end, last = message.first_record + message.records, message.last_file
+        positions = [last]
+        if message.first_file != last:
             positions = [*dict.fromkeys(self._files[message.first_record : end])]
-        if end < len(self._files) and self._files[end] == message.last_file:
+        follows = f"{last + 1}:0"
+        if end < len(self._files) and self._files[end] == last:
             positions.pop()  # its next record is in the next message
-        if self._records:
-            positions = [at for at in positions if self._names[at] not in self._records]
-        return f"{message.id} {_ranges(positions)}"
+            follows = f"{last}:{end - bisect_left(self._files, last)}"
+        if not self._records:
+            return f"{message.id} {ranges(positions)} {follows} "
+        rejected = [at for at in positions if self._names[at] in self._records]
+        positions = [at for at in positions if self._names[at] not in self._records]
+        return f"{message.id} {ranges(positions)} {follows} {ranges(rejected)}"
+
+    def sent_before(self, records: int) -> None:
+        """Note packed records that an earlier owner sent: no message is made of them."""
+        self._counted["records_sent"] += records
 
     def confirm(self, messages: Sequence[Message]) -> None:
-        """Note messages that SQS has."""
+        """Note messages of one call that SQS has."""
         self._counted["messages"] += len(messages)
         self._counted["records_sent"] += sum(message.records for message in messages)
-        self._counted["bytes_sent"] += sum(message.size_bytes for message in messages)
+        size_bytes = sum(message.size_bytes for message in messages)
+        self._counted["bytes_sent"] += size_bytes
+        self._counted["bytes_room"] += len(messages) * self._message_bytes
+        self._counted["requests_billed"] += math.ceil(size_bytes / BILLED_BYTES)
 
     def divide(
         self, messages: Sequence[Message], journal: Mapping[int, str]
@@ -146,18 +181,5 @@ class ClaimOutcome:
         self._counted["files_vanished"] += len(self._vanished)
         self._counted["files_rejected"] += len(rejected)
         self._counted["files_retried"] += len(self._retry_seconds)
-        self._counted["files_processed"] += len(self._names) - other
+        self._counted["files_processed"] += len(self._names) - self._done - other
         return Settled(self._vanished, rejected, self._retry_seconds, dict(self._counted))
-
-
-def _ranges(positions: Sequence[int]) -> str:
-    """Return ascending positions as ranges: [0, 1, 3] is `0-1,3-3`."""
-    if positions and positions[-1] - positions[0] == len(positions) - 1:
-        return f"{positions[0]}-{positions[-1]}"
-    ranges: list[list[int]] = []
-    for position in positions:
-        if ranges and ranges[-1][1] == position - 1:
-            ranges[-1][1] = position
-        else:
-            ranges.append([position, position])
-    return ",".join(f"{first}-{last}" for first, last in ranges)

@@ -141,9 +141,12 @@ class LedgerOverview:
 
     async def _claim_of(self, claim: str, name: str) -> dict[str, Any]:
         async with self._scripts.client.pipeline(transaction=True) as pipe:
-            pipe.hgetall(self._scripts.key(f"claim:{claim}"))
+            key = self._scripts.key(f"claim:{claim}")
+            pipe.hgetall(key)
             pipe.zscore(self._scripts.key("claims"), claim)
-            fields, ends = await pipe.execute()
+            pipe.hgetall(f"{key}:earlier")
+            pipe.hgetall(f"{key}:journal")
+            fields, ends, earlier, journal = await pipe.execute()
         if not fields.get("names"):  # committed between the two questions, or nobody can go on
             return {"claim": claim}
         names = fields["names"].split("/")
@@ -156,9 +159,9 @@ class LedgerOverview:
             "claim_files": len(names),
             "position": names.index(name) if name in names else 0,
             "journal": {
-                int(field[1:]): entry.split(" ", 1)[0]
-                for field, entry in fields.items()
-                if re.fullmatch("[#~][0-9]{1,14}", field)
+                int(index): entry.split(" ", 1)[0]
+                for index, entry in (earlier | journal).items()
+                if re.fullmatch("[0-9]{1,15}", index)
             },
         }
 

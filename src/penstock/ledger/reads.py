@@ -23,7 +23,8 @@ _KEYS = {
 class HeldClaim(NamedTuple):
     """One claim as it stands; `worker` is empty when nobody holds it.
 
-    `overdue_seconds` is the time since its lease ended or it was released; negative while it runs.
+    `overdue_seconds` is the time since its lease ended or it was released; negative while it runs,
+    or while it waits. `waits_for` is why files of it could not be read, or empty.
     """
 
     claim: str
@@ -32,6 +33,7 @@ class HeldClaim(NamedTuple):
     age_seconds: float
     overdue_seconds: float
     files: int
+    waits_for: str = ""
 
 
 class LedgerReads:
@@ -116,10 +118,12 @@ class LedgerReads:
     async def claims(self, most: int = 100) -> Sequence[HeldClaim]:
         """Return the oldest claims, the oldest first."""
         flat = await self._scripts.run("age", ["claims"], [self._scripts.key("claim:"), most])
-        rows = [flat[i : i + 6] for i in range(0, len(flat), 6)]
+        rows = [flat[i : i + 7] for i in range(0, len(flat), 7)]
         return [
-            HeldClaim(c, worker, int(attempt), int(age) / 1000, int(overdue) / 1000, int(files))
-            for c, worker, attempt, age, overdue, files in rows
+            HeldClaim(
+                c, worker, int(attempt), int(age) / 1000, int(overdue) / 1000, int(files), why
+            )
+            for c, worker, attempt, age, overdue, files, why in rows
         ]
 
     @translate_redis_errors

@@ -109,6 +109,16 @@ def _workers(snapshot: Snapshot, limits: StatusSettings) -> Iterator[Verdict]:
             advice="run `penstock load`: the next worker takes them over",
         )  # fmt: skip
     longest = _OLD_LEASES * snapshot.lease_seconds
+    waits = [claim for claim in snapshot.claims if claim.waits_for]
+    if waits:
+        yield Verdict(
+            "claim-waits", wrong=True,
+            text=f"{plural(len(waits), 'claim waits', 'claims wait')}, one for"
+            f" {duration(waits[0].age_seconds)}: its worker died, and the next one cannot read"
+            f" {waits[0].waits_for}",
+            advice="make it readable, then a worker goes on by itself; until then nothing that may"
+            " have been sent is sent in another message",
+        )  # fmt: skip
     old = [c for c in snapshot.claims if c.worker and c.age_seconds > longest]
     if old:
         yield Verdict(

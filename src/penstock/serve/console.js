@@ -138,7 +138,7 @@ function showFigures(seen) {
 
 function showTables(seen) {
   $("claims-count").textContent = seen.ledger ? count(seen.ledger.sizes.claims) : "";
-  rows("claims", seen.claims.slice(0, 50).map((c) => [c.claim, time(c.age_seconds), c.worker || "nobody", count(c.files), count(c.attempt)]),
+  rows("claims", seen.claims.slice(0, 50).map((c) => [c.claim, time(c.age_seconds), c.worker || (c.waits_for ? "waits" : "nobody"), count(c.files), count(c.attempt)]),
     ["", "", "", "n", "n"], seen.ledger ? "no claim is open" : "not known while Redis is away");
   $("workers-count").textContent = seen.ledger ? count(seen.workers.length) : "";
   rows("workers", seen.workers.map((w) => [w.name, `${time(w.silent_for_seconds)} ago`, count(w.claims), count(w.files)]),

@@ -165,6 +165,13 @@ class QueueSettings(Section):
         le=_LIMIT_SQS_BYTES,
         description="the largest message to make; empty: the largest the queue takes",
     )
+    linger_seconds: float = Field(
+        default=1.0,
+        ge=0,
+        le=10,
+        description="how long a file may wait for others to fill a message with; one pass alone"
+        " (penstock load, AWS Lambda) never waits",
+    )
     connections: int = Field(
         default=128,
         ge=1,
@@ -238,7 +245,12 @@ class WorkerSettings(Section):
     """One run of sqs_loader."""
 
     lanes: int = Field(default=4, ge=1, le=64, description="claims carried at the same time")
-    claim_files_max: int = Field(default=500, ge=1, le=500, description="files in one claim")
+    claim_files_max: int = Field(
+        default=6_000,
+        ge=1,
+        le=10_000,
+        description="most files in one claim: as many as fill its messages are claimed",
+    )
     claim_bytes_max: int = Field(
         default=16_777_216, ge=1, description="bytes of files held in memory at once, a lane"
     )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
 
 from penstock.errors import Halt
-from penstock.model import CLAIM_ID_LIKE, Message, QueueLimits
+from penstock.model import BILLED_BYTES, CLAIM_ID_LIKE, Message, QueueLimits
 from penstock.settings.schema import Settings
 from penstock.setup.plan_prices import (
     CACHE_NODE_BYTES,
@@ -19,7 +19,7 @@ from penstock.setup.plan_prices import (
     PRICES,
 )
 from penstock.sqs.batch import batches
-from penstock.sqs.packer import BILLED_BYTES, Packer
+from penstock.sqs.packer import Packer
 
 
 class Cpu(NamedTuple):

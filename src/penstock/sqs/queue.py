@@ -139,6 +139,7 @@ class SqsQueue:
         group: str,
         deadline: Callable[[], float],
         confirmed: Callable[[Sequence[Message]], Awaitable[None]],
+        tried: bool = False,
     ) -> Sent:
         """Bring every message to an end; see `ports.Queue.send`."""
         if self._limits is None:
@@ -146,6 +147,8 @@ class SqsQueue:
         if not _GROUP.fullmatch(group):
             raise ValueError(f"{group!r} is no message group: 1-128 letters, digits, punctuation")
         run = _Run(group if self._limits.fifo else None, deadline, confirmed)
+        if tried:
+            run.unknown.update(message.index for message in messages)
         deliveries = [self._deliver(run, batch) for batch in batches(messages, self._limits)]
         await asyncio.gather(*deliveries)
         if run.failure is not None:

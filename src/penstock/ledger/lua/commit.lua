@@ -11,7 +11,7 @@
 -- All other files of the claim become processed. Answers 1, also when it is repeated; or 0 when
 -- somebody else owns the claim or it is no more.
 local token = ARGV[2]
-local claim = claim_fields(KEYS[7], 'token')
+local claim = claim_fields(KEYS[7], 'token', 'done')
 if not claim or claim[2] ~= token then
   if answered(KEYS[8]) == 'committed' then return 1 end
   count(KEYS[6], 'commits_refused', 1)
@@ -20,6 +20,13 @@ end
 local now = now_ms()
 local names = split(claim[1])
 local other, again, at = {}, {}, 4
+if claim[3] then  -- some are processed, and may have left the spool: they are this claim's no more
+  local done, left = add_positions({}, claim[3], #names), {}
+  for i = 1, #names do
+    if not done[i] then left[#left + 1] = names[i] end
+  end
+  names = left
+end
 for _ = 1, tonumber(ARGV[at]) do
   at = at + 1
   other[ARGV[at]] = true
@@ -37,7 +44,10 @@ for _ = 1, tonumber(ARGV[at]) do
   redis.call('ZADD', KEYS[5], now + tonumber(ARGV[at + 2]), ARGV[at + 1])
   at = at + 2
 end
-local shown = {files_processed = true, files_rejected = true, records_sent = true, bytes_sent = true}
+local shown = {
+  files_processed = true, files_rejected = true, records_sent = true, messages = true,
+  bytes_sent = true, bytes_room = true, requests_billed = true,
+}
 for i = at + 1, #ARGV, 2 do
   count(KEYS[6], ARGV[i], ARGV[i + 1])
   if shown[ARGV[i]] then tick(KEYS[9], now, ARGV[i], ARGV[i + 1]) end
@@ -51,7 +61,7 @@ for i = 1, #names do
     n = n + 2
   end
 end
-if n > 0 then redis.call('ZADD', KEYS[3], unpack(processed)) end
+in_pieces(processed, function(piece) redis.call('ZADD', KEYS[3], unpack(piece)) end)
 if is_any_put_back(KEYS[10]) then
   local over = {}
   for i = 1, #names do
@@ -59,8 +69,7 @@ if is_any_put_back(KEYS[10]) then
   end
   settle_put_back(KEYS[10], over)
 end
-redis.call('HDEL', KEYS[2], unpack(names))
-redis.call('DEL', KEYS[7])
-redis.call('ZREM', KEYS[1], ARGV[1])
+in_pieces(names, function(piece) redis.call('HDEL', KEYS[2], unpack(piece)) end)
+end_claim(KEYS[1], KEYS[7], ARGV[1])
 redis.call('SET', KEYS[8], 'committed', 'PX', ARGV[3])
 return 1

@@ -13,14 +13,15 @@ local found = {}
 local ids = redis.call('ZRANGEBYSCORE', KEYS[1], 1, now, 'WITHSCORES', 'LIMIT', 0, ARGV[2])
 for i = 1, #ids, 2 do
   local key = ARGV[1] .. ids[i]
-  local claim = claim_fields(key, 'worker', 'attempt')
-  if claim then
+  local claim = claim_fields(key, 'worker', 'attempt', 'files', 'token')
+  if claim and claim[5] == '' then  -- it waited, and nobody lost it
+    redis.call('ZADD', KEYS[1], 0, ids[i])
+  elseif claim then
     redis.call('HSET', key, 'token', '', 'ended_ms', ids[i + 1])
     redis.call('ZADD', KEYS[1], 0, ids[i])
     count(KEYS[2], 'claims_expired', 1)
-    local _, slashes = string.gsub(claim[1], '/', '')
     found[#found + 1] = {
-      ids[i], claim[2] or '', number_or(claim[3], 1), now - ids[i + 1], slashes + 1,
+      ids[i], claim[2] or '', number_or(claim[3], 1), now - ids[i + 1], number_or(claim[4], 1),
     }
   else
     drop(KEYS[1], KEYS[2], key, ids[i])
