@@ -33,7 +33,7 @@ async def test_carries_every_record_once(box: Box) -> None:
     assert box.received_ids() == dict.fromkeys(range(1, 6), 1)
     archived = await box.archive()
     assert archived.files_archived == 3
-    assert not list(box.spool.iterdir())
+    assert not list(box.spool.glob("[!.]*"))
     assert len(list((box.root / "archive/2026/11/23/06").iterdir())) == 3
 
 
@@ -153,7 +153,7 @@ async def test_what_is_no_file_is_left_alone(box: Box, caplog: pytest.LogCapture
     tally = await box.load()
     assert tally.files_processed == 2
     await box.archive()
-    assert sorted(path.name for path in box.spool.iterdir()) == ["a.json", "b.json", "c.json"]
+    assert sorted(path.name for path in box.spool.glob("[!.]*")) == ["a.json", "b.json", "c.json"]
     warnings = [record.message for record in caplog.records if record.levelname == "WARNING"]
     assert warnings == ["entries.ignored"]
 
@@ -164,7 +164,7 @@ async def test_a_claims_line_in_the_log_says_which_files(
     """`penstock explain` sends people there: a file's name lies between the first and the last."""
     caplog.set_level("INFO", "penstock")
     box.write_many(3)
-    names = sorted(path.name for path in box.spool.iterdir())
+    names = sorted(path.name for path in box.spool.glob("[!.]*"))
     await box.load()
     (line,) = [record for record in caplog.records if record.message == "claim.committed"]
     fields: dict[str, object] = vars(line)["fields"]

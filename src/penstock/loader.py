@@ -262,7 +262,8 @@ class Loader:
         elif isinstance(cause, Unread):
             telemetry.warn("file.denied", file=file.name, cause=file.detail, remedy="mend its mode")
             outcome.retry(file.name, _DENIED_RETRY_SECONDS)
-        elif cause.truncated and file.age_seconds < self.settle_seconds:
+        elif cause.truncated and abs(file.age_seconds) < self.settle_seconds:
+            # One far ahead of the clock is not young: it was listed because it did not change.
             wait_seconds = self.settle_seconds - file.age_seconds
             outcome.retry(file.name, min(wait_seconds, self.settle_seconds))
         else:

@@ -63,6 +63,61 @@ class ListedFile(msgspec.Struct, frozen=True, gc=False):
     modified_at_seconds: float
 
 
+class SpoolIdentity(NamedTuple):
+    """Which directory a spool is, as far as that is known; "" and 0 stand for what is not.
+
+    `marker` is the id in its marker file, which has this `inode` and was last changed at
+    `changed_ns`. `place` stands for the directory's file system and inode.
+    """
+
+    marker: str = ""
+    inode: int = 0
+    changed_ns: int = 0
+    place: str = ""
+
+    def matches(self, known: "SpoolIdentity") -> bool | None:
+        """Tell whether this is the spool that is `known`; None if that cannot be told.
+
+        A copy of the spool, such as a restored backup, holds the same id. But its marker has
+        another inode and another time of change; `chown` changes the time only, and some network
+        file systems number inodes anew at each mount.
+        """
+        if known.marker:
+            is_copy = self.inode != known.inode and self.changed_ns != known.changed_ns
+            return self.marker == known.marker and not (self.inode and known.inode and is_copy)
+        return self.place == known.place if self.place and known.place else None
+
+    def as_text(self) -> str:
+        """Return it as Redis and the file server's header hold it; "" if nothing is known."""
+        return msgspec.json.encode(self).decode() if any(self) else ""
+
+    @staticmethod
+    def from_text(text: str) -> "SpoolIdentity | None":
+        """Return an identity from its text; None if that holds none."""
+        try:
+            return msgspec.json.decode(text, type=SpoolIdentity)
+        except (msgspec.DecodeError, RecursionError):
+            return None
+
+    def __str__(self) -> str:
+        """Return it as an operator is shown it."""
+        if not self.marker:
+            return f"the directory {self.place} without a marker" if self.place else "not known"
+        return f"marker {self.marker[:8]}" + (f", inode {self.inode}" if self.inode else "")
+
+
+class Young(NamedTuple):
+    """The files that lie in the spool and are not complete yet.
+
+    `ahead` of the `files` were changed later than it is now, by up to `ahead_seconds`: a clock
+    was set back, or two clocks differ.
+    """
+
+    files: int = 0
+    ahead: int = 0
+    ahead_seconds: float = 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class Page:
     """One answer to `Source.list`.
@@ -72,7 +127,7 @@ class Page:
     the listing began: names are not claimed from a listing that is too old. `ignored` counts the
     directory entries that are not files by the pattern or by their type; drafts are not counted.
     `pause_seconds` is how long the source would have the next listing wait: an empty page answers
-    until then.
+    until then. `young` are the files that are not complete yet.
     """
 
     files: Sequence[ListedFile]
@@ -80,6 +135,7 @@ class Page:
     listed_at_seconds: float
     ignored: int = 0
     pause_seconds: float = 0.0
+    young: Young = field(default_factory=Young)
 
 
 class Unread(Enum):
@@ -381,7 +437,7 @@ class Tally:
     `bytes_room`, and SQS bills `requests_billed` of 64 KiB for them. `ledger_losses` counts how
     often Redis had forgotten something; `files_after_loss` were claimed from the spool as it lay
     then, so some of them may have been sent before. `oldest_waiting_seconds` is the age of the
-    oldest file when it was read.
+    oldest file when it was read. `files_young` were not complete yet at the end.
     """
 
     claims: int = 0
@@ -409,6 +465,7 @@ class Tally:
     throttled: int = 0
     ledger_losses: int = 0
     files_after_loss: int = 0
+    files_young: int = 0
     oldest_waiting_seconds: float = 0.0
     seconds: float = 0.0
 

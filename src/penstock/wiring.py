@@ -18,7 +18,7 @@ from penstock.archiver import Archiver
 from penstock.checker import Checker
 from penstock.embedded import owner_mark
 from penstock.embedded.redis import EmbeddedRedis
-from penstock.errors import Halt
+from penstock.errors import Again, Halt
 from penstock.ledger.ledger import Ledger
 from penstock.ledger.scripts import Scripts
 from penstock.loader import Loader
@@ -32,6 +32,7 @@ from penstock.settings.schema import EMBEDDED, EMBEDDED_QUEUE, QueueSettings, Se
 from penstock.settings.secrets import tokens
 from penstock.settings.spool_place import Directory, FileServer, Nginx, spool_name, spool_place
 from penstock.source.candidates import Candidates
+from penstock.source.confirmed import ConfirmedSource, IdentifiedSource
 from penstock.source.directory import DirectorySource
 from penstock.sqs.filling import Filling
 from penstock.sqs.packer import Packer
@@ -77,8 +78,7 @@ async def loader(
     return await _loader(
         settings,
         Transform(*decode_side(settings), max_file_bytes=settings.decode.max_file_bytes),
-        await source(settings, stack),
-        await ledger(settings, stack),
+        *await _source_and_ledger(settings, stack),
         await _queue(settings, stack),
         linger_seconds,
     )
@@ -137,33 +137,46 @@ def import_parts(settings: Settings) -> None:
 
 async def archiver(settings: Settings, stack: AsyncExitStack) -> Archiver:
     """Return the archiver's parts. Raises Again or Halt as `loader` does."""
-    return Archiver(
-        await source(settings, stack),
-        await ledger(settings, stack),
-        settings.archive.retention_days,
-    )
+    parts = await _source_and_ledger(settings, stack)
+    return Archiver(*parts, settings.archive.retention_days)
 
 
 async def checker(settings: Settings, stack: AsyncExitStack) -> Checker:
     """Return the checker's parts. Raises Again or Halt as `loader` does."""
     return Checker(
-        await source(settings, stack),
-        await ledger(settings, stack),
+        *await _source_and_ledger(settings, stack),
         lease_seconds=settings.ledger.lease_seconds,
         sweep_seconds=settings.ledger.sweep_seconds,
         fifo=settings.queue.url.endswith(".fifo"),
     )
 
 
+async def _source_and_ledger(settings: Settings, stack: AsyncExitStack) -> tuple[Source, Ledger]:
+    """Return the ledger, and the way into the spool that it knows.
+
+    A directory that is missing was never there, or is away: then it may come back.
+    """
+    known = await ledger(settings, stack)
+    try:
+        found = await source(settings, stack)
+    except Halt as error:
+        place = spool_place(settings.source.url)
+        is_missing = isinstance(place, Directory) and not place.path.exists()
+        if is_missing and (was := await known.spool.known()):
+            raise Again(f"{error}; the ledger holds files of it ({was}): mount it again") from None
+        raise
+    return ConfirmedSource(found, known.spool.confirm), known
+
+
 async def source(
     settings: Settings, stack: AsyncExitStack, *, wait_seconds: float | None = None
-) -> Source:
+) -> IdentifiedSource:
     """Return the way into the spool. Raises Halt if `source.url` names none.
 
     A listing of the file server with nothing new is answered after `wait_seconds`.
     """
     place = spool_place(settings.source.url)
-    made: Source
+    made: IdentifiedSource
     if isinstance(place, Directory):
         made = directory_source(settings, place)
     else:
@@ -199,7 +212,7 @@ def served_directory(settings: Settings) -> DirectorySource:
 
 def _http_source(
     settings: Settings, place: FileServer | Nginx, wait_seconds: float | None
-) -> Source:
+) -> IdentifiedSource:
     # Here, because a worker with a directory does without aiohttp: 0.14 s of imports, and 10 MB.
     from penstock.source.file_server import WAIT_SECONDS, ServerSource  # noqa: PLC0415
     from penstock.source.http import CONNECTIONS, HttpSite  # noqa: PLC0415

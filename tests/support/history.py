@@ -41,7 +41,7 @@ class End:
 
 
 def violations(history: History, end: End) -> list[str]:
-    """Return every breach of I1 to I12 and of the conservation laws; none is as it must be."""
+    """Return every breach of I1 to I13 and of the conservation laws; none is as it must be."""
     check = _Check(history)
     for event in history.events:
         getattr(check, f"on_{event['what']}", check.ignore)(event)
@@ -237,6 +237,13 @@ class _Check:
             if event["name"] in names and claim not in self.resumed:
                 self.reshaped.update(names)
 
+    def on_noted(self, event: Event) -> None:
+        """Judge what is noted as out of the spool: archived lies somewhere, gone does not."""
+        wrong = set(event["lying"]) if event["gone"] else {*event["names"]} - set(event["lying"])
+        if wrong:
+            what = "gone, and lie there" if event["gone"] else "archived, and lie nowhere"
+            self.fail("I13", f"{sorted(wrong)} are noted as {what}")
+
     def on_redis_lost(self, event: Event) -> None:
         self.losses += 1
         self.names = {claim: names for claim, (_, _, names) in event["claims"].items()}
@@ -313,6 +320,8 @@ class _Check:
             "suspects",
             "overlooked",
             "minutes",
+            "spool",
+            "gone",
         }  # bounded, and pruned
         if left := {k for k in end.redis_keys if not k.startswith("call:")} - kept:
             self.fail("I11", f"Redis still holds {sorted(left)}")

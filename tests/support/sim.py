@@ -29,11 +29,13 @@ from penstock.ledger.scripts import Scripts
 from penstock.model import Claim, FileRead, Unread
 from penstock.records.transform import Transform
 from penstock.settings.schema import Settings
+from penstock.source import confirmed
 from penstock.source.candidates import Candidates
+from penstock.source.confirmed import ConfirmedSource
 from penstock.sqs.filling import Filling
 from penstock.sqs.packer import Packer
 from support.history import End, History, violations
-from support.scripted_source import ScriptedSource, Spool
+from support.scripted_source import Folder, ScriptedSource, Spool
 from support.sim_process import POINTS, Chaos, KilledError, Process
 from support.sim_queue import ScriptedQueue, Sqs
 from support.sim_redis import Client, Store
@@ -75,6 +77,8 @@ RATES = {
     "redis wiped": 0.04,
     "redis restored from a snapshot": 0.04,
     "snapshot": 0.3,
+    "spool away and back": 0.08,
+    "spool replaced": 0.08,
 }
 
 
@@ -99,8 +103,9 @@ class Fleet:
         self.history = History()
         self.chaos = Chaos(self.dice, {} if quiet else self._rates())
         self.quiet = quiet
-        self.store = Store(client, f"sim{seed}", self.history, lambda: self.loop.now)
         self.spool = Spool()
+        self.store = Store(client, f"sim{seed}", self.history, lambda: self.loop.now, self.spool)
+        self.pinned = self.dice.random() < 0.5  # as a directory is opened; not so over nginx
         self.poison: set[str] = set()
         self.fifo = self.dice.random() < 0.4
         self.sqs = Sqs(
@@ -186,8 +191,10 @@ class Fleet:
         def reading(name: str) -> FileRead | None:
             if name in self.poison:
                 process.die("by a file")
-            if name not in self.spool.files:
+            if name not in self.spool.files:  # else it is only not mounted
                 self.history.add(self.loop.now, "reread", name=name)
+                return None
+            if self.spool.shown is not self.spool.home and not self.pinned:
                 return None
             is_hidden = self.loop.now < self.unreadable_until and not chaos.calm
             if is_hidden or chaos.strikes("file denied"):
@@ -199,7 +206,7 @@ class Fleet:
             return None
 
         source = ScriptedSource(
-            self.spool, page_files_max=self.dice.choice([5, 20]),
+            self.spool, page_files_max=self.dice.choice([5, 20]), pinned=self.pinned,
             monotonic=lambda: self.loop.now, listing=listing, reading=reading,
             is_young=self._is_young,
         )  # fmt: skip
@@ -224,7 +231,8 @@ class Fleet:
 
     def loader(self, process: Process) -> loader.Loader:
         """Return a worker's parts."""
-        source: Any = self.source(process)
+        ledger = self.ledger(process)
+        source: Any = ConfirmedSource(self.source(process), ledger.spool.confirm)
         fingerprint = self.settings.fingerprint(self.sqs.limits.message_bytes_max)
 
         def new_packer(claim: Claim) -> Packer:
@@ -241,7 +249,7 @@ class Fleet:
                 source, linger_seconds=self.dice.choice([0, 1]), monotonic=lambda: self.loop.now,
                 shuffle=self.dice.shuffle,
             ),
-            ledger=self.ledger(process), queue=ScriptedQueue(self.sqs, process),
+            ledger=ledger, queue=ScriptedQueue(self.sqs, process),
             transform=Transform(*self.middle, max_file_bytes=1_000_000), new_packer=new_packer,
             fingerprint=fingerprint, lanes=self.dice.choice([1, 2, 3]), filling=Filling(
                 self.sqs.limits, self.sqs.limits.message_bytes_max,
@@ -292,15 +300,13 @@ class Fleet:
         return self.dice.uniform(0.2, 2) * calm * (1 if kind == "loader" else 3)
 
     def _parts(self, kind: str, process: Process) -> Any:
-        match kind:
-            case "loader":
-                return self.loader(process)
-            case "checker":
-                source: Any = self.source(process)
-                return checker.Checker(source, self.ledger(process), LEASE_SECONDS, 15.0, self.fifo)
-            case _:
-                source = self.source(process)
-                return archiver.Archiver(source, self.ledger(process), 0)
+        if kind == "loader":
+            return self.loader(process)
+        ledger = self.ledger(process)
+        source = ConfirmedSource(self.source(process), ledger.spool.confirm)
+        if kind == "checker":
+            return checker.Checker(source, ledger, LEASE_SECONDS, 15.0, self.fifo)
+        return archiver.Archiver(source, ledger, 0)
 
     async def _one_pass(self, kind: str, parts: Any, stop: asyncio.Event) -> None:
         match kind:
@@ -326,6 +332,26 @@ class Fleet:
                 self.store.lose(snapshot)
             if self.chaos.strikes("snapshot"):
                 snapshot = self.store.snapshot()
+            if self.chaos.strikes("spool away and back"):
+                await self.show(Folder("the mount point"))
+            elif self.holds_files() and self.pinned and self.chaos.strikes("spool replaced"):
+                names = [*self.dice.sample(sorted(self.spool.files), len(self.spool.files) // 2)]
+                files = dict.fromkeys([*names, "other.json"], b'[{"id": "of another spool"}]')
+                await self.show(Folder("another", files))
+
+    def holds_files(self) -> bool:
+        """Tell whether the ledger holds files of a spool it knows: else it may take another."""
+        keys = ("processing", "processed", "rejected")
+        held = self.store.client.exists(*(f"{self.store.prefix}json_files_{key}" for key in keys))
+        return bool(held and self.store.client.exists(f"{self.store.prefix}spool"))
+
+    async def show(self, folder: Folder) -> None:
+        """Let something else lie at the spool's path for a while."""
+        self.spool.shown = folder
+        try:
+            await asyncio.sleep(self.dice.uniform(1, 12))
+        finally:
+            self.spool.shown = self.spool.home
 
     def is_done(self) -> bool:
         """Tell whether every file has left the spool and nobody holds anything."""
@@ -391,7 +417,7 @@ def _stepped(source: ScriptedSource, process: Process) -> Any:
     return SimpleNamespace(
         list=stepped("list", "list"), read=stepped("read", "read"),
         archive=stepped("archive", "archive"), reject=stepped("reject", "archive"),
-        delete_archived=source.delete_archived, close=source.close,
+        delete_archived=source.delete_archived, close=source.close, identity=source.identity,
     )  # fmt: skip
 
 
@@ -412,7 +438,7 @@ def simulate(seed: int, client: Any, *, quiet: bool = False, canary: str = "") -
 
     tokens = SimpleNamespace(token_hex=token_hex)
     with pytest.MonkeyPatch.context() as patch:
-        for module in (loader, worker, checker, archiver):
+        for module in (loader, worker, checker, archiver, confirmed):
             patch.setattr(module, "time", now)
         patch.setattr(worker, "random", dice)
         patch.setattr(worker, "_IDLE_SECONDS", 1.0)

@@ -9,18 +9,21 @@ from typing import Any
 from redis import exceptions as failed
 
 from support.history import History
+from support.scripted_source import Spool
 from support.sim_process import KilledError, Process
 
 _VERB = re.compile(r"^-- (claim|trim|renew|journal|commit|release|expire|isolate|archived|forget|"
                    r"sweep|swept|prune|age|hold|put_back|now|orphans|"
-                   r"correct):", re.MULTILINE)  # fmt: skip
+                   r"correct|spool):", re.MULTILINE)  # fmt: skip
 _NAMES = 12  # the argument of `claim` that holds the candidates
 
 
 class Store:
     """The real Redis, what it is wiped to or restored from, and the record of what it did."""
 
-    def __init__(self, client: Any, spool: str, history: History, now: Callable[[], float]) -> None:
+    def __init__(
+        self, client: Any, spool: str, history: History, now: Callable[[], float], places: Spool
+    ) -> None:
         self.client = client  # a synchronous one: every call is one moment of virtual time
         self.prefix = f"penstock:{{{spool}}}:"
         self.now_key = f"sim:now:{spool}"
@@ -29,6 +32,7 @@ class Store:
         )
         self.history = history
         self.now = now
+        self.places = places
         self.names: dict[str, list[str]] = {}
         self.hidden: dict[bytes, bytes] = {}
 
@@ -89,7 +93,7 @@ class Store:
         if kind == "made":
             claim, candidates = args[1], args[_NAMES].split("/")
             _, taken, due = answer[3:6]
-            names = due.split("/") if due else []
+            names: list[str] = due.split("/") if due else []
             if isinstance(taken, int):
                 names += candidates[:taken]
             else:
@@ -137,6 +141,15 @@ class Store:
             self.now(), "commit", claim=args[0], token=args[1], ok=bool(answer),
             vanished=fates[0], rejected=fates[1], retry=fates[2],
         )  # fmt: skip
+
+    def _note_archived(self, keys: list[str], args: list[str], answer: Any) -> None:
+        assert keys
+        assert answer is not None
+        places = (self.places.files, self.places.archived, self.places.rejected)
+        lying = [name for name in args[0].split("/") if any(name in place for place in places)]
+        self.history.add(
+            self.now(), "noted", names=args[0].split("/"), lying=lying, gone=args[1] != "0"
+        )
 
     def _note_expire(self, keys: list[str], args: list[str], answer: Any) -> None:
         assert keys

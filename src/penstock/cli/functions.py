@@ -52,7 +52,9 @@ def load(
         settings = reading.load(config)
         linger_seconds = settings.queue.linger_seconds if every is not None else 0
         parts = await wiring.loader(settings, stack, linger_seconds=linger_seconds)
-        return lambda stop: worker.load(parts, stop=stop, budget_seconds=budget_seconds)
+        return lambda stop: worker.load(
+            parts, stop=stop, budget_seconds=budget_seconds, is_only_pass=every is None
+        )
 
     _go("loader", open_parts, every, as_json=as_json, verbose=verbose)
 

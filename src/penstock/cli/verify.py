@@ -54,6 +54,7 @@ async def _verified(settings: Settings, stop: asyncio.Event, *, archive: bool) -
         where = local_places(settings)
         if where is None:
             return Verified(
+                files_gone=(await ledger.reads.counters()).get("files_gone", 0),
                 laws_broken=list(await ledger.reads.verify()),
                 skipped=["spool, archive and rejects are on another machine: verify them there"],
             )
@@ -78,6 +79,9 @@ def _print(found: Verified) -> None:
             f" waiting; {found.files_in_ledger:,} in the ledger, {found.files_in_rejects:,} in the"
             f" rejects directory{archived}"
         )
+    if found.files_gone:
+        gone = plural(found.files_gone, "file was", "files were")
+        typer.echo(f"{gone} sent, and gone before the archiver came: something else took them")
     if found.skipped:
         typer.echo("the ledger's own laws hold" if found.holds else "a law of the ledger is broken")
     else:

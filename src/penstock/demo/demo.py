@@ -217,7 +217,7 @@ class Demo:
             files_archived=count_archived(self.directory / "archive"),
             files_rejected=self.files_rejected(),
             files_rejected_expected=len(broken_files(files)),
-            files_left_in_spool=sum(1 for _ in (self.directory / "spool").iterdir()),
+            files_left_in_spool=sum(1 for _ in (self.directory / "spool").glob("[!.]*")),
             seconds=round(self._seconds, 3),
             files_per_second=round(files / self._seconds, 1),
             records_per_second=round(self.comparison.distinct / self._seconds, 1),

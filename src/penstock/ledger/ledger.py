@@ -29,6 +29,7 @@ from penstock.ledger.overview import LedgerOverview
 from penstock.ledger.reads import LedgerReads
 from penstock.ledger.repairs import LedgerRepairs, said
 from penstock.ledger.scripts import REMEMBER_MS, Scripts, translate_redis_errors
+from penstock.ledger.spool import LedgerSpool
 from penstock.ledger.upkeep import LedgerUpkeep
 from penstock.model import CLAIM_ID_BYTES, Claim, Settled
 
@@ -76,7 +77,8 @@ class Ledger:
     """The ledger of one spool, as one worker, archiver or checker uses it: the life of its claims.
 
     Beside that: `reads` and `overview` only look, `upkeep` is what archiver and checker do,
-    `repairs` what an operator does, `loaders` counts those in AWS Lambda.
+    `repairs` what an operator does, `loaders` counts those in AWS Lambda, `spool` knows which
+    directory the files lie in.
 
     `margin_seconds` is how long before the end of its lease a claim stops sending: longer than one
     call to the queue takes. A claim taken over more often than `takeovers_max` is split. The
@@ -99,6 +101,7 @@ class Ledger:
         self.upkeep = LedgerUpkeep(scripts, lease_seconds)
         self.repairs = LedgerRepairs(scripts)
         self.loaders = LedgerLoaders(scripts)
+        self.spool = LedgerSpool(scripts)
         self._scripts = scripts
         self._run = scripts.run
         self._worker = worker

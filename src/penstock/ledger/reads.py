@@ -145,7 +145,8 @@ class LedgerReads:
         """Return a sentence for each conservation law that does not hold; none is as it must be.
 
         The figures are of one moment, and each law is kept by every script by itself:
-        files seen = waiting for a retry + processing + processed + archived + rejected + vanished;
+        files seen = waiting for a retry + processing + processed + archived + gone + rejected +
+        vanished;
         records read = sent + filtered + rejected; messages submitted = confirmed + failed.
         """
         sizes, counted = await self._sizes_and_counters()
@@ -157,20 +158,21 @@ class LedgerReads:
 
         laws = (
             (
-                "files seen = retry + processing + processed + archived + rejected + vanished",
+                ("files seen = retry + processing + processed + archived + gone + rejected"
+                 " + vanished"),
                 count("files_seen"),
                 sizes["retry"] + sizes["processing"] + sizes["processed"] + count("files_archived")
-                + count("files_rejected") + count("files_vanished"),
+                + count("files_gone") + count("files_rejected") + count("files_vanished"),
             ),
             (
-                "files processed = processed and not archived + archived",
+                "files processed = processed and not archived + archived + gone",
                 count("files_processed"),
-                sizes["processed"] + count("files_archived"),
+                sizes["processed"] + count("files_archived") + count("files_gone"),
             ),
             (
-                "files rejected = rejected and not moved + moved",
+                "files rejected = rejected and not moved + moved + gone",
                 count("files_rejected"),
-                sizes["rejected"] + count("files_rejected_moved"),
+                sizes["rejected"] + count("files_rejected_moved") + count("files_rejected_gone"),
             ),
             (
                 "records read = sent + filtered + rejected",

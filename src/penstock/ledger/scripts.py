@@ -36,6 +36,7 @@ _TYPES: Mapping[str, str] = {
     "epoch": "string", "frontier": "string", "workers": "zset", "workers_since": "hash",
     "suspects": "hash", "sweeper": "hash", "minutes": "hash", "put_back": "hash",
     "overlooked": "zset", "loaders": "zset", "loader_started": "string",
+    "spool": "string", "gone": "zset",
 }  # fmt: skip
 
 _ALL_BUSY = "No connection available."  # all that tells it: redis-py has no class for it

@@ -18,6 +18,7 @@ COUNTERS: Final[Mapping[str, str]] = {
     "files_seen": "Files claimed for the first time, or put back.",
     "files_processed": "Files of which SQS has confirmed every record.",
     "files_archived": "Files moved out of the spool after they were processed.",
+    "files_gone": "Processed files that were in neither spool nor archive.",
     "files_rejected": "Files kept because they, or some of their records, cannot be sent.",
     "files_vanished": "Files that were gone when they were read.",
     "files_retried": "Times a file had to be looked at again later.",

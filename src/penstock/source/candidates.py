@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from penstock import telemetry
 from penstock.aio import sleep_unless
-from penstock.model import LISTING_SECONDS_MAX
+from penstock.model import LISTING_SECONDS_MAX, Page, Young
 from penstock.ports import Source
 
 _EMPTY_SECONDS = 0.05  # an empty listing answers all lanes that ask within this time, or longer
@@ -86,6 +86,9 @@ class Candidates:
         self._epoch = ""
         self._after_loss = False
         self._ignored = 0  # entries of the spool, up to which there is no warning
+        self._ahead = 0  # files changed later than it is now, up to which there is none
+        self.young = Young()
+        """The files that were not complete when the source was last listed."""
         self.frontier = ""
         """The cursor up to which every file has been tried: claimed, by us or by somebody else."""
 
@@ -163,7 +166,19 @@ class Candidates:
         if page.ignored > self._ignored:
             telemetry.warn("entries.ignored", entries=page.ignored, remedy="see source.pattern")
             self._ignored = 2 * page.ignored  # should they grow more, that is another warning
+        self._tell_young(page)
         return bool(names)
+
+    def _tell_young(self, page: Page) -> None:
+        self.young = page.young
+        if page.young.ahead > self._ahead:
+            telemetry.warn(
+                "files.ahead", files=page.young.ahead,
+                ahead_seconds=round(page.young.ahead_seconds),
+                cause="changed later than it is now: a clock was set back, or two clocks differ",
+                remedy="each is sent once it is unchanged for source.settle_seconds; set the clock",
+            )  # fmt: skip
+            self._ahead = 2 * page.young.ahead
 
     def tried(self, portion: Portion, waiting: Collection[int] = ()) -> None:
         """Note that the names of a portion have an owner now, us or somebody else.
