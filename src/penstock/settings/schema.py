@@ -19,7 +19,6 @@ from pydantic import (
     SecretStr,
     model_validator,
 )
-from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from penstock.loopback import is_loopback
 from penstock.records import expression
@@ -66,7 +65,7 @@ OrEmpty = Annotated[int | None, BeforeValidator(lambda value: None if value == "
 
 
 class Section(BaseModel):
-    """One table of penstock.toml."""
+    """One table of penstock.toml, or the whole of it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -262,12 +261,8 @@ class StatusSettings(Section):
     """a worker, archiver or checker not heard of for longer does not run"""
 
 
-class Settings(BaseSettings):
+class Settings(Section):
     """All settings; the sections and keys of penstock.toml."""
-
-    model_config = SettingsConfigDict(
-        env_prefix="PENSTOCK_", env_nested_delimiter="__", extra="forbid", frozen=True
-    )
 
     source: SourceSettings = SourceSettings()
     decode: DecodeSettings = DecodeSettings()
