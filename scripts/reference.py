@@ -36,7 +36,7 @@ SETTINGS_HEAD = """\
 Read from `penstock.toml` (`--config FILE`, or `PENSTOCK_CONFIG`, or the one in the current
 directory), over it from the environment: `PENSTOCK_QUEUE__URL` is `queue.url`. Relative paths are
 taken from where `penstock.toml` lies. `penstock config show` prints what is in force,
-`penstock config check` says whether it can work and whether the selection is compiled.
+`penstock config check` says whether it can work.
 
 A wrong value stops every command with one line: the field, the value, what is allowed.
 
