@@ -11,9 +11,7 @@ from penstock.wording import printable
 
 Config = Annotated[
     Path | None,
-    typer.Option(
-        "--config", "-c", help="The settings; by default ./penstock.toml.", show_default=False
-    ),
+    typer.Option("--config", "-c", help="The settings; by default ./penstock.toml."),
 ]
 Keep = Annotated[
     Path | None,

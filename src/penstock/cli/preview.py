@@ -19,9 +19,7 @@ _TEXT_CHARACTERS = 76
 Paths = Annotated[
     list[Path],
     typer.Argument(
-        metavar="FILE|DIR…",
-        help="Files; of a directory, those that a loader would list.",
-        show_default=False,
+        metavar="FILE|DIR…", help="Files; of a directory, those that a loader would list."
     ),
 ]
 

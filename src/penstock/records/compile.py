@@ -28,10 +28,13 @@ _join: Final = b"".join
 _COLUMNS_MIN: Final = 8
 
 
+Find = Callable[[Sequence[Any], Sequence[int]], tuple[list[bytes], Sequence[int]]]
+
+
 class Code(NamedTuple):
     """A compiled selection: `run(records, indexes)` returns the selections and their indexes."""
 
-    run: Callable[[Sequence[Any], Sequence[int]], tuple[list[bytes], Sequence[int]]]
+    run: Find
     record_type: Any
 
 

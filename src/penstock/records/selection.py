@@ -9,15 +9,12 @@ from collections.abc import Sequence
 from typing import Final
 
 from penstock.model import Document, RecordReject, Selected
-from penstock.records import expression
 from penstock.records.compile import compiled
 from penstock.records.expression import EVALUATION_ERRORS, Expression, failure
 
 # What SQS refuses in a body and JSON can hold only inside strings, where it may be escaped.
 _NONCHARACTER: Final = re.compile(rb"\xef\xbf[\xbe\xbf]")
 _BETWEEN: Final = b"\x00"  # is in no JSON
-
-check_expression = expression.check
 
 
 class Selection:
