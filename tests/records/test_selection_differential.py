@@ -14,7 +14,7 @@ import pytest
 from penstock.model import Document
 from penstock.records import expression
 from penstock.records.decode import Decoder
-from penstock.records.expression import EVALUATION_ERRORS, Expression
+from penstock.records.expression import EVALUATION_ERRORS, evaluate, parsed
 from penstock.records.selection import Selection
 from support.campaign import scaled
 from support.json_samples import expression_text, record_text
@@ -62,8 +62,8 @@ def interpreted(select: str, where: str | None, texts: Sequence[str]) -> list[by
     for text in texts:
         value = expression.read(text.encode())
         with contextlib.suppress(*EVALUATION_ERRORS):
-            if where is None or not false(Expression(where).search(value)):
-                body = expression.write(Expression(select).search(value))
+            if where is None or not false(evaluate(parsed(where), value)):
+                body = expression.write(evaluate(parsed(select), value))
                 body = body.replace(b"\xef\xbf\xbe", rb"\ufffe")
                 found.append(body.replace(b"\xef\xbf\xbf", rb"\uffff"))
     return found

@@ -346,11 +346,18 @@ def _function_expression(node: Tree, scope: _Value) -> _Value:
     name, children = node["value"], node["children"]
     if any(child["type"] == "expref" for child in children):
         return _library(node, scope)
+    if name == "not_null":  # often asked for, and nothing is to be computed
+        texts = [_json(_value(child, scope)) for child in children]
+        return _Value(_Kind.JSON, lambda scope: _first([text(scope) for text in texts]))
     convert = _plain if name in _COMPUTING else _remembered
     arguments = [convert(_value(child, scope)) for child in children]
     return _Value(
         _Kind.PLAIN, lambda scope: values.call(name, [argument(scope) for argument in arguments])
     )
+
+
+def _first(given: Sequence[Json]) -> Json:
+    return next((json for json in given if json != NULL), NULL)
 
 
 # From one kind of value to another.

@@ -25,7 +25,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from penstock.errors import Reject
 from penstock.model import Document, RecordReject
 from penstock.records.compile import Find, compiled
-from penstock.records.expression import EVALUATION_ERRORS, Expression, failure
+from penstock.records.expression import EVALUATION_ERRORS, failure, parsed
 from penstock.records.headers import toml
 from penstock.records.json_errors import OBJECT_BEGINS, UNREADABLE, is_prose, reject, type_name
 from penstock.records.preamble import bytes_pattern
@@ -70,7 +70,7 @@ class Decoder:
     ) -> None:
         self._raw_wanted = record_type is msgspec.Raw
         self._record: msgspec.json.Decoder[object] = msgspec.json.Decoder(record_type)
-        tree = Expression(records).tree if records else None
+        tree = parsed(records) if records else None
         self._records = records
         self._find = compiled(tree, None, whole=True).run if tree else None
         self._all = self._decoder(record_type, tree)

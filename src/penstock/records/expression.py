@@ -122,26 +122,14 @@ def evaluate(tree: Mapping[str, Any], value: object) -> Any:
     return _interpreter.visit(cast(Any, tree), value)
 
 
-class Expression:
-    """A parsed JMESPath expression.
-
-    `tree` is jmespath's own syntax tree: dicts of "type", "children" and "value".
+def parsed(text: str) -> Mapping[str, Any]:
+    """Return jmespath's own syntax tree: dicts of "type", "children" and "value".
 
     Raises Halt if `text` is not an expression.
     """
-
-    def __init__(self, text: str) -> None:
-        if error := check(text):
-            raise Halt(f"{text!r} is not a JMESPath expression: {error}")
-        self.text = text
-        self.tree: Mapping[str, Any] = _parse(text)
-
-    def search(self, value: object) -> object:
-        """Return what the expression gives for a value from `read`.
-
-        Raises one of EVALUATION_ERRORS where the value is not what the expression needs.
-        """
-        return evaluate(self.tree, value)
+    if error := check(text):
+        raise Halt(f"{text!r} is not a JMESPath expression: {error}")
+    return _parse(text)
 
 
 def check(text: str) -> str | None:

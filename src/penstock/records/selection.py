@@ -5,12 +5,12 @@ bodies. For the odd record that the decoded types do not fit, another one reads 
 """
 
 import re
-from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
 
 from penstock.model import Document, RecordReject, Selected
 from penstock.records.compile import compiled
-from penstock.records.expression import EVALUATION_ERRORS, Expression, failure
+from penstock.records.expression import EVALUATION_ERRORS, failure, parsed
 
 # What SQS refuses in a body and JSON can hold only inside strings, where it may be escaped.
 _NONCHARACTER: Final = re.compile(rb"\xef\xbf[\xbe\xbf]")
@@ -25,7 +25,7 @@ class Selection:
     """
 
     def __init__(self, select: str, where: str | None = None) -> None:
-        trees = Expression(select).tree, Expression(where).tree if where else None
+        trees = parsed(select), parsed(where) if where else None
         self._code = compiled(*trees)
         self._code_of_json = compiled(*trees, whole=True)
         self.record_type: type = self._code.record_type
@@ -36,40 +36,26 @@ class Selection:
         A record for which an expression cannot be evaluated (a function given a type it does not
         take) is a record reject.
         """
-        records = document.records
-        indexes = document.indexes if document.indexes is not None else range(len(records))
-        if document.indexes is None:
-            try:
+        records, indexes = document.records, document.indexes
+        if indexes is None:
+            indexes = range(len(records))
+            with suppress(*EVALUATION_ERRORS):  # then one by one
                 bodies, kept = self._code.run(records, indexes)
-            except EVALUATION_ERRORS:
-                return self._one_by_one(document, records, indexes)
-            filtered = len(records) - len(bodies)
-            return Selected(_sendable(bodies), kept, filtered, document.rejects)
-        return self._one_by_one(document, records, indexes)
-
-    def _one_by_one(
-        self, document: Document, records: Sequence[object], indexes: Sequence[int]
-    ) -> Selected:
-        bodies: list[bytes] = []
-        kept: list[int] = []
+                filtered = len(records) - len(bodies)
+                return Selected(_sendable(bodies), kept, filtered, document.rejects)
+        bodies, kept = list[bytes](), list[int]()
         fails: list[RecordReject] = []
         for index, record in zip(indexes, records, strict=True):
+            fits = isinstance(record, self.record_type)
             try:
-                body = self._one(record)
+                found = (self._code if fits else self._code_of_json).run([record], [index])
             except EVALUATION_ERRORS as error:
                 RecordReject.note(fails, index, f"the selection fails: {failure(error)}")
                 continue
-            if body is not None:
-                bodies.append(body)
-                kept.append(index)
+            bodies += found[0]
+            kept += found[1]
         filtered = len(records) - len(bodies) - RecordReject.total(fails)
         return Selected(_sendable(bodies), kept, filtered, sorted([*document.rejects, *fails]))
-
-    def _one(self, record: object) -> bytes | None:
-        """Return the selection of one record; None if it is filtered out."""
-        fits = isinstance(record, self.record_type)
-        bodies, _ = (self._code if fits else self._code_of_json).run([record], [0])
-        return bodies[0] if bodies else None
 
 
 def _sendable(bodies: list[bytes]) -> list[bytes]:
