@@ -5,13 +5,13 @@ from typing import Annotated
 
 import typer
 
-from penstock.cli.options import Config
+from penstock.cli.options import Config, say
 from penstock.model import RecordReject
 from penstock.settings.reading import load
 from penstock.settings.schema import Settings
 from penstock.setup import survey
 from penstock.setup.preview import LIMITS, Preview, Totals, claims_of, files_of, previewed
-from penstock.wording import plural
+from penstock.wording import plural, printable
 
 _SHOWN_IN_FULL = 10
 _TEXT_CHARACTERS = 76
@@ -19,9 +19,7 @@ _TEXT_CHARACTERS = 76
 Paths = Annotated[
     list[Path],
     typer.Argument(
-        metavar="FILE|DIR…",
-        help="Files; of a directory, those that a loader would list.",
-        show_default=False,
+        metavar="FILE|DIR…", help="Files; of a directory, those that a loader would list."
     ),
 ]
 
@@ -90,11 +88,11 @@ def preview(
 
 
 def _print(shown: Preview) -> None:
-    _say(f"{shown.file}  {shown.size_bytes:,} bytes")
+    say(f"{shown.file}  {shown.size_bytes:,} bytes")
     if shown.preamble:
         typer.echo(f"  preamble  {len(shown.preamble):,} bytes  {_begin(shown.preamble)}")
     if shown.error is not None:
-        _say(f"  rejected  {shown.error}")
+        say(f"  rejected  {shown.error}")
         if shown.note:
             typer.echo(f"            {shown.note}")
         return
@@ -107,22 +105,17 @@ def _print(shown: Preview) -> None:
     )
     typer.echo(f"  bytes     {shown.json_bytes:,} of JSON, {size:,} selected")
     for reject in shown.rejected[:_SHOWN_IN_FULL]:
-        _say(f"  rejected  {reject}")
+        say(f"  rejected  {reject}")
     if shown.rejected:
         typer.echo("            the file is kept as a reject; its other records are sent")
     for record in shown.records[:1]:
         typer.echo(f"  first     {_begin(record)}")
 
 
-def _say(text: str) -> None:
-    """Print a line with text of a file in it."""
-    typer.echo(survey.printable(text))
-
-
 def _begin(text: bytes) -> str:
     """Return the beginning of a text in one line."""
     shown = " ".join(text[: 4 * _TEXT_CHARACTERS].decode("utf-8", "replace").split())
-    shown = survey.printable(shown)
+    shown = printable(shown)
     cut = shown[:_TEXT_CHARACTERS]
     return cut + "…" * (cut != shown or len(text) > 4 * _TEXT_CHARACTERS)
 

@@ -1,12 +1,11 @@
 """Prometheus's view of a snapshot: names and units by its conventions (docs/metrics.md)."""
 
 from collections.abc import Iterator, Mapping
-from typing import Final
+from types import SimpleNamespace
+from typing import Any, Final
 
-from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import generate_latest
-from prometheus_client.registry import Collector
 
 from penstock.operate.snapshot import Snapshot
 from penstock.operate.spool_view import SpoolState
@@ -50,20 +49,10 @@ COUNTERS: Final[Mapping[str, str]] = {
 """The ledger's counters that are metrics, `penstock_NAME_total`, and what each counts."""
 
 
-class _Seen(Collector):
-    def __init__(self, snapshot: Snapshot, limits: StatusSettings) -> None:
-        self._snapshot = snapshot
-        self._limits = limits
-
-    def collect(self) -> Iterator[Metric]:
-        yield from _families(self._snapshot, self._limits)
-
-
 def exposition(snapshot: Snapshot, limits: StatusSettings) -> bytes:
     """Return the metrics of a snapshot in Prometheus's text format."""
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Seen(snapshot, limits))
-    return generate_latest(registry)
+    seen: Any = SimpleNamespace(collect=lambda: _families(snapshot, limits))
+    return generate_latest(seen)
 
 
 def _families(seen: Snapshot, limits: StatusSettings) -> Iterator[Metric]:
