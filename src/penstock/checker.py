@@ -84,6 +84,7 @@ async def check(
     began = time.monotonic()
     until = began + budget_seconds
     tally = CheckerTally()
+    await checker.ledger.upkeep.adopt()
     tally.times_corrected = await checker.ledger.upkeep.correct()
     await _free(checker, tally, stop)
     await _look_at_claims(checker, tally)

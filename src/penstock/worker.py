@@ -44,6 +44,7 @@ async def load(
     `tally`, if one is given, even where it raises.
     """
     began = time.monotonic()
+    await loader.ledger.upkeep.adopt()
     await loader.ledger.upkeep.correct()
     loader.candidates.resume(await loader.ledger.reads.frontier())
     tally = Tally() if tally is None else tally

@@ -169,7 +169,7 @@ class Ledger:
         ]  # fmt: skip
         kind, epoch, made, *rest = await self._run(
             "claim",
-            ["claims", "json_files_processing", "json_files_processed", "out_of_spool",
+            ["leases", "json_files_processing", "json_files_processed", "out_of_spool",
              "json_files_rejected", "retry", "counters", "epoch", "workers", "workers_since",
              "suspects", "frontier", f"call:{token}", f"claim:{new}", "put_back"],
             args,
@@ -255,7 +255,7 @@ class Ledger:
     @translate_redis_errors
     async def renew(self, claim: Claim) -> bool:
         """Start the lease anew; False if somebody else owns the claim."""
-        keys = ["claims", f"claim:{claim.id}", "counters"]
+        keys = ["leases", f"claim:{claim.id}", "counters"]
         return bool(await self._run("renew", keys, [claim.id, claim.token, self._lease_ms]))
 
     @translate_redis_errors
@@ -265,7 +265,7 @@ class Ledger:
         They are due at once, for anybody. Only before the first message is sent: messages bear the
         names of all files of their claim in their ids. With 0 files left the claim is over.
         """
-        keys = ["claims", "json_files_processing", "retry", "counters", f"claim:{claim.id}",
+        keys = ["leases", "json_files_processing", "retry", "counters", f"claim:{claim.id}",
                 f"call:{claim.token}"]  # fmt: skip
         return bool(await self._run("trim", keys, [claim.id, claim.token, files, REMEMBER_MS]))
 
@@ -295,7 +295,7 @@ class Ledger:
             for part in (name, int(seconds * 1000))
         ]
         counters = [part for pair in settled.counters.items() if pair[1] for part in pair]
-        keys = ["claims", "json_files_processing", "json_files_processed", "json_files_rejected",
+        keys = ["leases", "json_files_processing", "json_files_processed", "json_files_rejected",
                 "retry", "counters", f"claim:{claim.id}", f"call:{claim.token}", "minutes",
                 "put_back"]  # fmt: skip
         args: list[str | int] = [claim.id, claim.token, REMEMBER_MS]
@@ -314,7 +314,7 @@ class Ledger:
         it is given to nobody for a while, longer each time, and its files at the positions
         `processed`, as ranges, become so without the others.
         """
-        keys = ["claims", f"claim:{claim.id}", f"call:{claim.token}", "counters",
+        keys = ["leases", f"claim:{claim.id}", f"call:{claim.token}", "counters",
                 "json_files_processing", "json_files_processed", "minutes", "put_back"]  # fmt: skip
         pause_ms = min(1000 << min(claim.waits, 10), _WAIT_MS_MAX)
         args = [claim.id, claim.token, REMEMBER_MS, int(tried), waits_for, pause_ms, processed]
@@ -326,7 +326,7 @@ class Ledger:
 
         Each stays, expired, until a worker's next `claim` takes it over.
         """
-        keys = ["claims", "counters", f"call:{secrets.token_hex(16)}"]
+        keys = ["leases", "counters", f"call:{secrets.token_hex(16)}"]
         rows = json.loads(await self._run("expire", keys, [self._prefix, 100, REMEMBER_MS]))
         return [
             Expired(claim, worker, attempt, overdue_ms / 1000, files)
@@ -337,7 +337,7 @@ class Ledger:
     async def isolate(self, claim_id: str) -> Isolated:
         """Split an expired claim that was taken over too often; noughts if that is not so (now)."""
         at = datetime.now(UTC).isoformat(timespec="milliseconds")
-        keys = ["claims", "json_files_processing", "json_files_processed", "json_files_rejected",
+        keys = ["leases", "json_files_processing", "json_files_processed", "json_files_rejected",
                 "counters", f"claim:{claim_id}", f"call:{claim_id}", "put_back"]  # fmt: skip
         args = [claim_id, self._prefix, self._takeovers_max, at, REMEMBER_MS, _FEW_FILES]
         isolated = Isolated(*json.loads(await self._run("isolate", keys, args)))

@@ -143,7 +143,7 @@ class LedgerOverview:
         async with self._scripts.client.pipeline(transaction=True) as pipe:
             key = self._scripts.key(f"claim:{claim}")
             pipe.hgetall(key)
-            pipe.zscore(self._scripts.key("claims"), claim)
+            pipe.zscore(self._scripts.key("leases"), claim)
             pipe.hgetall(f"{key}:earlier")
             pipe.hgetall(f"{key}:journal")
             fields, ends, earlier, journal = await pipe.execute()

@@ -1,7 +1,7 @@
 -- claim: give the caller an expired claim, else the files whose retry is due and, with them, those of
 -- its candidates that are waiting.
 --
--- KEYS  1 claims  2 json_files_processing  3 json_files_processed  4 out_of_spool
+-- KEYS  1 leases  2 json_files_processing  3 json_files_processed  4 out_of_spool
 --       5 json_files_rejected  6 retry  7 counters  8 epoch  9 workers  10 workers_since
 --       11 suspects  12 frontier  13 call:TOKEN  14 claim:NEW
 --       15 put_back
