@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from penstock import telemetry, wiring, worker
 from penstock.cli import app
+from penstock.cli import serve as cli_serve
 from penstock.errors import Again, Halt, PenstockError
 from penstock.operate.observer import Observer
 from penstock.source.marker import MARKER
@@ -162,7 +163,7 @@ async def test_a_long_pass_sees_that_its_spool_was_replaced(box: Box) -> None:
     box.write_many(FILES)
     async with AsyncExitStack() as stack:
         parts = await wiring.loader(box.settings, stack)
-        asked = await parts.next_claim()
+        asked = await parts.next_claim(asyncio.Event())
         assert asked.claim is not None
         box.spool.rename(box.root / "away")
         box.spool.mkdir()
@@ -360,6 +361,22 @@ async def test_a_server_refuses_to_move_files_of_another_spool(tmp_path: Path) -
         assert (await source.list("")).files
         assert (await source.archive(["a.json"]))[0].error == ""
         await source.close()
+
+
+async def test_a_server_ends_when_another_directory_takes_the_place_of_its_own(
+    box: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever keeps it running starts it anew; it waits for one that is only not there."""
+    monkeypatch.setattr(cli_serve, "_LOOK_SECONDS", 0.05)
+    box.set("serve", listen="127.0.0.1:0")
+    serving = asyncio.create_task(cli_serve._until_stopped(box.settings, asyncio.Event()))
+    await asyncio.sleep(0.5)
+    box.spool.rename(box.root / "away")
+    await asyncio.sleep(0.3)
+    assert not serving.done()
+    box.spool.mkdir()
+    with pytest.raises(Again, match="start this server anew"):
+        await serving
 
 
 async def test_a_hidden_marker_is_no_file(box: Box) -> None:

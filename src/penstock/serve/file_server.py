@@ -81,6 +81,8 @@ class FileServer:
 
     async def _start(self, _: web.Application) -> None:
         await self._source.index.open()
+        with contextlib.suppress(Again):  # else each answer tries it again
+            await self._source.identity()
 
     async def _stop(self, _: web.Application) -> None:
         self._source.index.stop_waiting()
