@@ -1,16 +1,17 @@
 """`penstock preview`: what would be sent of some files, without sending anything."""
 
+import math
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from penstock.cli.options import Config, say
-from penstock.model import RecordReject
+from penstock.model import BILLED_BYTES, RecordReject
 from penstock.settings.reading import load
 from penstock.settings.schema import Settings
 from penstock.setup import survey
-from penstock.setup.preview import LIMITS, Preview, Totals, claims_of, files_of, previewed
+from penstock.setup.preview import LIMITS, Preview, Totals, files_of, previewed
 from penstock.wording import plural, printable
 
 _SHOWN_IN_FULL = 10
@@ -73,14 +74,13 @@ def preview(
     if left_out:
         typer.echo(survey.left_out_line(left_out), err=True)
     shown_one = False
-    for names in claims_of(files, settings.worker.claim_files_max, settings.worker.claim_bytes_max):
-        for shown in previewed(names, settings, totals):
-            if as_json:
-                out.write(shown.line)
-            elif len(files) <= _SHOWN_IN_FULL or shown.error or shown.rejected or not shown_one:
-                _print(shown)
-                # Of many files, the first that has something.
-                shown_one = shown_one or bool(shown.records)
+    for shown in previewed(files, settings, totals):
+        if as_json:
+            out.write(shown.line)
+        elif len(files) <= _SHOWN_IN_FULL or shown.error or shown.rejected or not shown_one:
+            _print(shown)
+            # Of many files, the first that has something.
+            shown_one = shown_one or bool(shown.records)
     if not as_json:
         _tell_totals(totals, settings)
     if totals.rejected_files:
@@ -131,7 +131,9 @@ def _tell_totals(totals: Totals, settings: Settings) -> None:
     typer.echo(f"{totals.json_bytes:,} bytes of JSON, {totals.record_bytes:,} selected")
     typer.echo(
         f"{plural(len(totals.messages), 'message')} of at most {limit:,} bytes, {fill:.0%} full on"
-        f" average, in {plural(totals.batches, 'batch', 'batches')}"
+        f" average, in {plural(totals.batches, 'batch', 'batches')},"
+        f" billed as {plural(totals.requests_billed, 'request')} of 64 KiB"
+        f" ({math.ceil(sum(totals.messages) / BILLED_BYTES):,} are the least possible)"
     )
     if settings.queue.message_bytes is None:
         typer.echo("(the largest message SQS takes; if your queue takes less, there are more)")

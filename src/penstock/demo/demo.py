@@ -239,5 +239,10 @@ class Demo:
             records_per_second=round(self.comparison.distinct / self._seconds, 1),
             oldest_waiting_seconds_max=round(self.watch.oldest_waiting_seconds_max, 3),
             messages=self.consumer.messages,
+            messages_full=round(
+                self.watch.counters.get("bytes_sent", 0)
+                / max(self.watch.counters.get("bytes_room", 0), 1),
+                3,
+            ),
             batches=self.watch.counters.get("batches", 0),
         )
