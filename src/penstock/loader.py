@@ -94,7 +94,8 @@ class Loader:
         ledger_lost = self.candidates.in_epoch(answer.epoch)
         claim = answer.claim
         if claim is not None and tried:
-            claim = dataclasses.replace(claim, after_loss=portion.after_loss)
+            is_other = portion.epoch not in {"", answer.epoch}
+            claim = dataclasses.replace(claim, after_loss=portion.after_loss or is_other)
         return Asked(claim, since_seconds, bool(portion.names) or ledger_lost, ledger_lost)
 
     async def carry(

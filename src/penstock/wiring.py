@@ -70,13 +70,10 @@ async def loader(settings: Settings, stack: AsyncExitStack) -> Loader:
     Raises Again if one of them is away, Halt if one cannot work as configured.
     """
     import_parts(settings)
-    return await _loader(
-        settings,
-        Transform(*decode_side(settings), max_file_bytes=settings.decode.max_file_bytes),
-        await source(settings, stack),
-        await ledger(settings, stack),
-        await _queue(settings, stack),
-    )
+    transform = Transform(*decode_side(settings), max_file_bytes=settings.decode.max_file_bytes)
+    spool, book = await source(settings, stack), await ledger(settings, stack)
+    book.remember_in(Path(settings.run.state_directory) / f"{spool_name(settings)}.epoch")
+    return await _loader(settings, transform, spool, book, await _queue(settings, stack))
 
 
 async def _loader(

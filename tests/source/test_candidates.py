@@ -71,10 +71,10 @@ async def test_the_frontier_passes_a_page_when_all_of_it_is_tried() -> None:
 async def test_a_worker_resumes_at_the_fleets_frontier() -> None:
     """The first listing begins there, and an unknown cursor lists everything."""
     scene = Scene(NAMES)
-    scene.candidates.resume("4")
+    scene.candidates.resume("4", "")
     assert list((await scene.candidates.next()).names) == NAMES[4:6]
     other = Scene(NAMES)
-    other.candidates.resume("of-another-source")
+    other.candidates.resume("of-another-source", "")
     assert list((await other.candidates.next()).names) == NAMES[:2]
 
 
@@ -82,7 +82,7 @@ async def test_a_running_worker_keeps_its_own_cursor() -> None:
     """A second pass goes on where the first one was."""
     scene = Scene(NAMES)
     await scene.take(2)
-    scene.candidates.resume("0")
+    scene.candidates.resume("0", "")
     assert list((await scene.candidates.next()).names) == NAMES[4:6]
 
 

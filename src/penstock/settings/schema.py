@@ -249,7 +249,9 @@ class RunSettings(Section):
 
     workers: int = Field(default=2, ge=1, le=64, description="loader processes")
     state_directory: str = Field(
-        default=".penstock", min_length=1, description="where the embedded parts keep their data"
+        default=".penstock",
+        min_length=1,
+        description="where the embedded parts keep their data, and loaders what outlives them",
     )
     loader_interval_seconds: float = Field(
         default=0.25, gt=0, le=3600, description="pause between two passes of a loader"

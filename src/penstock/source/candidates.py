@@ -32,10 +32,14 @@ class _Listed:
 
 @dataclass(frozen=True, slots=True)
 class Portion:
-    """Names to try to claim. `after_loss`: they lay in the spool when Redis had forgotten."""
+    """Names to try to claim. `after_loss`: they lay in the spool when Redis had forgotten.
+
+    So they do, too, if it is in another epoch when they are claimed than when they were listed.
+    """
 
     names: Sequence[str]
     after_loss: bool = False
+    epoch: str = ""
     page: _Listed = field(default_factory=lambda: _Listed("", 0, -math.inf))
 
 
@@ -72,8 +76,12 @@ class Candidates:
         self.frontier = ""
         """The cursor up to which every file has been tried: claimed, by us or by somebody else."""
 
-    def resume(self, frontier: str) -> None:
-        """Begin where the fleet is; a source that does not know the cursor lists everything."""
+    def resume(self, frontier: str, epoch: str) -> None:
+        """Begin where the fleet is; a source that does not know the cursor lists everything.
+
+        `epoch` is the last one known, perhaps from a process before this one.
+        """
+        self._epoch = self._epoch or epoch
         if not self._cursor:
             self._cursor = self.frontier = frontier
 
@@ -102,7 +110,7 @@ class Candidates:
         listed = _Listed(page.cursor, len(portions), page.listed_at_seconds)
         self._pages.append(listed)
         # Added, not set: another lane may have put a portion back while we were listing.
-        self._portions += [Portion(names, self._after_loss, listed) for names in portions]
+        self._portions += [Portion(names, self._after_loss, epoch, listed) for names in portions]
         # A page shorter than the one before it is the last of what lay there when we began.
         self._after_loss = self._after_loss and len(page.files) >= self._files_listed
         self._files_listed = len(page.files)
