@@ -95,7 +95,7 @@ async def _first_claim(new_source: Callable[[], ServerSource], ledger: Ledger) -
     source = new_source()
     began = time.perf_counter()
     candidates = Candidates(source, files_max=_CLAIM, bytes_max=_ALL)
-    candidates.resume(await ledger.reads.frontier())
+    candidates.resume(await ledger.reads.frontier(), "")
     portion = await candidates.next()
     answer = await ledger.claim(portion.names, _CLAIM, frontier=candidates.frontier)
     seconds = time.perf_counter() - began

@@ -19,10 +19,12 @@ import secrets
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from penstock import telemetry
 from penstock.errors import PenstockError
+from penstock.ledger.epoch import Epoch
 from penstock.ledger.lease import Lease
 from penstock.ledger.loaders import LedgerLoaders
 from penstock.ledger.overview import LedgerOverview
@@ -112,14 +114,26 @@ class Ledger:
         self._monotonic = monotonic
         self._sleep = sleep
         self._prefix = scripts.key("claim:")
-        self._epoch = ""
+        self._epoch = Epoch()
         self._claims_made = 0  # as Redis last said; fewer than that later, and it has gone back
         self._rollbacks = 0
 
+    def remember_in(self, file: Path) -> None:
+        """Know from a file whether Redis forgot everything since, and have it kept there."""
+        self._epoch = Epoch(file)
+
+    @property
+    def epoch(self) -> str:
+        """As in `Answer`; empty while unknown."""
+        return self._epoch.name and f"{self._epoch.name}.{self._rollbacks}"
+
     @translate_redis_errors
-    async def open(self) -> None:
-        """Check that this Redis can hold a ledger. Raises Again if it is away, else Halt."""
-        await self._scripts.check()
+    async def open(self, *, may_evict: bool = False) -> None:
+        """Check that this Redis can hold a ledger. Raises Again if it is away, else Halt.
+
+        With `may_evict`, one that may forget files will do: for a look at it.
+        """
+        await self._scripts.check(may_evict=may_evict)
 
     async def claim(
         self,
@@ -164,14 +178,14 @@ class Ledger:
         seen = self._claims_made  # before the call: answers to other lanes may overtake this one
         args: list[str | int] = [
             self._prefix, new, token, self._worker, fingerprint, self._lease_ms, REMEMBER_MS,
-            bounds[0], self._takeovers_max, frontier, self._epoch, seen, "/".join(candidates),
+            bounds[0], self._takeovers_max, frontier, self._epoch.name, seen, "/".join(candidates),
             *bounds[1:],
         ]  # fmt: skip
         kind, epoch, made, *rest = await self._run(
             "claim",
             ["leases", "json_files_processing", "json_files_processed", "out_of_spool",
              "json_files_rejected", "retry", "counters", "epoch", "workers", "workers_since",
-             "suspects", "frontier", f"call:{token}", f"claim:{new}", "put_back"],
+             "suspects", "frontier", f"call:{token}", f"claim:{new}", "put_back", "minutes"],
             args,
         )  # fmt: skip
         epoch = self._in_epoch(epoch, int(made), seen)
@@ -218,12 +232,13 @@ class Ledger:
 
     def _in_epoch(self, epoch: str, claims_made: int, seen: int) -> str:
         """Return what stands for this Redis having forgotten nothing, as far as we can know."""
-        if epoch != self._epoch:  # wiped, or our first call
-            self._epoch, self._claims_made = epoch, claims_made
+        if epoch != self._epoch.name:  # wiped, or our first call
+            self._epoch.begins(epoch)
+            self._claims_made = claims_made
         elif claims_made < seen <= self._claims_made:  # restored from a snapshot
             self._rollbacks += 1
             self._claims_made = claims_made
-        return f"{epoch}.{self._rollbacks}"
+        return self.epoch
 
     @contextlib.asynccontextmanager
     async def holding(self, claim: Claim, since_seconds: float) -> AsyncGenerator[Lease]:

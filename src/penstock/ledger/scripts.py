@@ -147,14 +147,15 @@ class Scripts:
             script = self._scripts[verb] = self.client.register_script(text)
         return await script(keys=[self._prefix + key for key in keys], args=args)  # type: ignore[arg-type]
 
-    async def check(self) -> None:
+    async def check(self, *, may_evict: bool = False) -> None:
         """Raise Halt if this Redis cannot hold a ledger.
 
-        An eviction policy other than noeviction would let Redis forget files under memory pressure.
+        An eviction policy other than noeviction would let Redis forget files under memory pressure;
+        with `may_evict` somebody else says so.
         """
         info = await self.client.info()
         policy = str(info.get("maxmemory_policy", "noeviction"))
-        if policy != "noeviction":
+        if policy != "noeviction" and not may_evict:
             raise Halt(
                 f"ledger.url: this Redis has maxmemory-policy {policy} and would forget files when"
                 " it is full; allowed: CONFIG SET maxmemory-policy noeviction"

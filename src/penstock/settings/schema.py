@@ -193,7 +193,7 @@ class RunSettings(Section):
     workers: int = Field(default=2, ge=1, le=64)
     """loader processes"""
     state_directory: str = Field(default=".penstock", min_length=1)
-    """where the embedded parts keep their data"""
+    """where the embedded parts keep their data, and loaders what outlives them"""
     loader_interval_seconds: float = Field(default=0.25, gt=0, le=3600)
     """pause between two passes of a loader"""
     archiver_interval_seconds: float = Field(default=5.0, gt=0, le=3600)
