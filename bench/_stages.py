@@ -51,7 +51,7 @@ STAGES = {
         "sqs/endpoint.py",
         "sqs/client.py",
     ),
-    "journal, commit": ("ledger/ledger.py", "ledger/outcome.py"),
+    "journal, commit": ("ledger/ledger.py", "ledger/outcome.py", "ledger/begun.py"),
     "log": ("telemetry.py",),
     "loader.py itself": ("loader.py", "worker.py", "records/transform.py"),
     "frame": ("serve/file_server.py",),

@@ -21,9 +21,8 @@ from pathlib import Path
 
 import redis.asyncio as redis
 import uvloop
+from _servers import EmbeddedFileServer, EmbeddedNginx
 
-from penstock.embedded.file_server import EmbeddedFileServer
-from penstock.embedded.nginx import EmbeddedNginx
 from penstock.embedded.redis import EmbeddedRedis
 from penstock.ledger.ledger import Ledger
 from penstock.ledger.scripts import Scripts
@@ -96,7 +95,7 @@ async def _first_claim(new_source: Callable[[], ServerSource], ledger: Ledger) -
     source = new_source()
     began = time.perf_counter()
     candidates = Candidates(source, files_max=_CLAIM, bytes_max=_ALL)
-    candidates.resume(await ledger.reads.frontier())
+    candidates.resume(await ledger.reads.frontier(), "")
     portion = await candidates.next()
     answer = await ledger.claim(portion.names, _CLAIM, frontier=candidates.frontier)
     seconds = time.perf_counter() - began

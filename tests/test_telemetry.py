@@ -67,6 +67,7 @@ async def test_progress_is_told_while_there_is_some(
         {"files": 5},
         {},
         {"files": 7},
+        {"files": 3},  # Redis has forgotten, and counts anew
     ]
     all_told = telemetry.asyncio.Event()
 
@@ -79,4 +80,8 @@ async def test_progress_is_told_while_there_is_some(
         await all_told.wait()
         await telemetry.asyncio.sleep(0.03)
     lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
-    assert [(line["files"], line["files_per_second"]) for line in lines] == [(5, 500), (7, 200)]
+    assert [(line["files"], line["files_per_second"]) for line in lines] == [
+        (5, 500),
+        (7, 200),
+        (3, 0),
+    ]

@@ -84,6 +84,7 @@ async def check(
     began = time.monotonic()
     until = began + budget_seconds
     tally = CheckerTally()
+    await checker.ledger.upkeep.adopt()
     tally.times_corrected = await checker.ledger.upkeep.correct()
     await _free(checker, tally, stop)
     await _look_at_claims(checker, tally)
@@ -95,6 +96,8 @@ async def check(
             "files.orphaned", files=tally.files_orphaned,
             cause="no claim holds them: something else removed keys of the ledger",
         )  # fmt: skip
+    if evicts := (await checker.ledger.overview.memory()).evicts:
+        telemetry.warn("redis.evicts", cause=evicts)
     for law in await checker.ledger.reads.verify():
         tally.laws_broken += 1
         telemetry.warn("conservation.broken", law=law)

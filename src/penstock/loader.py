@@ -117,9 +117,8 @@ class Loader:
         ledger_lost = self.candidates.in_epoch(answer.epoch)
         claim = answer.claim
         if claim is not None and answer.tried:
-            claim = dataclasses.replace(
-                claim, after_loss=portion.after_loss, is_open=not portion.is_final
-            )
+            after_loss = portion.is_after_loss(answer.epoch)
+            claim = dataclasses.replace(claim, after_loss=after_loss, is_open=not portion.is_final)
         return Asked(claim, since_seconds, bool(portion.names) or ledger_lost, ledger_lost)
 
     async def carry(

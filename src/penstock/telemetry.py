@@ -90,7 +90,7 @@ async def progress(
             if now and now != before:
                 rates = {
                     f"{name}_per_second": round(
-                        (now[name] - before.get(name, 0)) / PROGRESS_SECONDS
+                        max(0, now[name] - before.get(name, 0)) / PROGRESS_SECONDS
                     )
                     for name in now
                 }

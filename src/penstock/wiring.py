@@ -75,13 +75,11 @@ async def loader(
     Raises Again if one of them is away, Halt if one cannot work as configured.
     """
     import_parts(settings)
-    return await _loader(
-        settings,
-        Transform(*decode_side(settings), max_file_bytes=settings.decode.max_file_bytes),
-        *await _source_and_ledger(settings, stack),
-        await _queue(settings, stack),
-        linger_seconds,
-    )
+    transform = Transform(*decode_side(settings), max_file_bytes=settings.decode.max_file_bytes)
+    spool, book = await _source_and_ledger(settings, stack)
+    book.remember_in(Path(settings.run.state_directory) / f"{spool_name(settings)}.epoch")
+    queue = await _queue(settings, stack)
+    return await _loader(settings, transform, spool, book, queue, linger_seconds)
 
 
 async def _loader(

@@ -44,8 +44,9 @@ async def load(
     `tally`, if one is given, even where it raises.
     """
     began = time.monotonic()
+    await loader.ledger.upkeep.adopt()
     await loader.ledger.upkeep.correct()
-    loader.candidates.resume(await loader.ledger.reads.frontier())
+    loader.candidates.resume(await loader.ledger.reads.frontier(), loader.ledger.epoch)
     tally = Tally() if tally is None else tally
     this = _Pass(loader, stop, began + budget_seconds, note_age, tally)
     lanes = asyncio.create_task(this.settled() if is_only_pass else this.lanes())

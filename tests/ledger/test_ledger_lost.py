@@ -4,7 +4,10 @@ import asyncio
 import math
 from contextlib import AsyncExitStack
 
+import pytest
+
 from penstock import wiring, worker
+from penstock.ledger.epoch import Epoch
 from penstock.loader import Loader
 from penstock.model import Tally
 from support.books import Books
@@ -80,6 +83,29 @@ async def test_archived_files_are_not_sent_again(box: Box) -> None:
         box.write_many(1, first=FILES)
         await run.load()
         assert set(box.received_ids().values()) == {1}
+
+
+@pytest.mark.parametrize("keeps", ["file", "memory"])
+async def test_a_new_process_knows_that_redis_began_anew(
+    box: Box, monkeypatch: pytest.MonkeyPatch, keeps: str
+) -> None:
+    """By a file, or in a process whose parts are opened anew; the ledger keeps when, for status."""
+    if keeps == "memory":
+        box.set("run", state_directory="/proc/nowhere")
+    box.write_many(FILES)
+    assert (await box.load()).ledger_losses == 0
+    if keeps == "file":
+        monkeypatch.setattr(Epoch, "_known", {})
+    async with AsyncExitStack() as stack:
+        run = Run(box, await wiring.loader(box.settings, stack))
+        stack.push_async_callback(run.books.close)
+        await run.books.forget_all()
+    tally = await box.load()
+    assert (tally.ledger_losses, tally.files_after_loss) == (1, FILES)
+    async with AsyncExitStack() as stack:
+        overview = await (await wiring.ledger(box.settings, stack)).overview.read()
+    assert [minute["ledger_losses"] for minute in overview.minutes.values()] == [1]
+    assert (await box.load()).ledger_losses == 0
 
 
 async def test_a_quiet_run_reports_no_loss(box: Box) -> None:

@@ -2,6 +2,8 @@
 
 import asyncio
 import errno
+import re
+import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,8 @@ from redis import exceptions as failed
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from penstock import wiring
+from penstock import checker, wiring
+from penstock.checker import Checker
 from penstock.embedded.redis import EmbeddedRedis
 from penstock.errors import Again, Halt
 from penstock.ledger.ledger import Ledger
@@ -21,6 +24,7 @@ from penstock.settings.reading import load
 from penstock.settings.schema import Settings
 from support.books import Books, claimed, files, settled
 from support.require import require_redis
+from support.scripted_source import ScriptedSource, Spool
 
 A, B = files(2)
 
@@ -58,6 +62,27 @@ async def test_an_evicting_redis_is_refused(books: Books) -> None:
     await books.client.config_set("maxmemory-policy", "allkeys-lru")
     with pytest.raises(Halt, match="CONFIG SET maxmemory-policy noeviction"):
         await books.worker().open()
+
+
+async def test_an_eviction_policy_set_under_running_workers_is_told(
+    books: Books, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The checker looks at each pass, and names policy, evicted keys and remedy."""
+    scripts = Scripts(books.client, books.spool)  # the test's clock would be evicted, too
+    ledger = Ledger(scripts, worker="c", lease_seconds=60, margin_seconds=11)
+    parts = Checker(ScriptedSource(Spool(), page_files_max=2), ledger, 60, 10, fifo=False)
+    await checker.check(parts, stop=asyncio.Event())
+    assert "redis.evicts" not in caplog.text
+    for _ in range(1000):
+        await books.client.hset(f"{books.prefix}json_files_rejected", uuid.uuid4().hex, "x" * 3000)
+    used = (await books.client.info("memory"))["used_memory"]
+    await books.client.config_set("maxmemory", used - 500_000)
+    await books.client.config_set("maxmemory-policy", "allkeys-lru")
+    await books.client.set("one", "more")
+    await checker.check(parts, stop=asyncio.Event())
+    (said,) = [vars(r)["fields"]["cause"] for r in caplog.records if r.message == "redis.evicts"]
+    assert re.search(r"maxmemory-policy allkeys-lru and has evicted [1-9]\d* keys", said)
+    assert "CONFIG SET maxmemory-policy noeviction" in said
 
 
 async def test_an_old_redis_is_refused(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:

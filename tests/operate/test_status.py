@@ -60,6 +60,14 @@ async def healthy(box: Box) -> None:
     assert snapshot.verdicts == [], snapshot.verdicts
 
 
+async def healthy_but(box: Box, code: str) -> None:
+    """Run one pass of each function and expect only this to be said."""
+    await box.load()
+    await box.archive()
+    await box.check()
+    assert await codes(box) == [code]
+
+
 async def test_a_drained_spool_is_healthy(box: Box) -> None:
     """After one pass of each function there is nothing to say, and every figure is there."""
     box.write_many(30)
@@ -277,6 +285,35 @@ async def test_a_claim_held_for_long(box: Box) -> None:
     assert await book.release(claim)
     await slow.close()
     await healthy(box)
+
+
+async def test_a_redis_that_forgot(box: Box) -> None:
+    """It is said for an hour, with how many files were sent that may have been before."""
+    box.write_many(3)
+    await box.load()
+    async with box.look() as client:
+        await client.delete(*[key async for key in client.scan_iter(f"*{box.root.name[-40:]}*")])
+    await healthy_but(box, "redis-forgot")
+    seen = await look(box)
+    assert "3 files" in seen.verdicts[0].text
+    assert seen.ledger
+    later = seen.ledger._replace(minutes={}, at_seconds=seen.ledger.at_seconds + 3600)
+    assert verdicts(dataclasses.replace(seen, ledger=later), StatusSettings()) == []
+
+
+async def test_a_redis_that_may_evict(box: Box, tmp_path: Path) -> None:
+    """Policy, evicted keys and remedy are named, also by a status that was not there before."""
+    async with EmbeddedRedis(tmp_path / "evicting") as own:
+        box.set("ledger", url=own.url)
+        await healthy(box)
+        async with box.look() as client:
+            await client.config_set("maxmemory-policy", "allkeys-lru")
+        seen = await look(box)
+        assert [said.code for said in seen.verdicts] == ["redis-evicts"]
+        assert "allkeys-lru" in seen.verdicts[0].text
+        async with box.look() as client:
+            await client.config_set("maxmemory-policy", "noeviction")
+        await healthy(box)
 
 
 async def test_archiver_late(box: Box) -> None:

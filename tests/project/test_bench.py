@@ -83,7 +83,7 @@ def test_every_module_of_the_path_has_a_stage() -> None:
     }
     assert [name for name in sorted(named) if not (source / name).is_file()] == []
     callers = {"ledger/scripts.py", "ledger/receipts.py", "ledger/reads.py", "ledger/overview.py"}
-    callers |= {"ledger/repairs.py", "ledger/loaders.py"}
+    callers |= {"ledger/repairs.py", "ledger/loaders.py", "ledger/epoch.py"}
     callers |= {"source/moves.py", "source/nginx_dav.py", "source/frames.py"}
     callers |= {
         "ledger/lease.py",

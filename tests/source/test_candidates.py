@@ -141,10 +141,10 @@ async def test_the_frontier_passes_a_page_when_all_of_it_is_tried() -> None:
 async def test_a_worker_resumes_at_the_fleets_frontier() -> None:
     """The first listing begins there, and an unknown cursor lists everything."""
     scene = Scene(NAMES)
-    scene.candidates.resume("4")
+    scene.candidates.resume("4", "")
     assert list((await scene.next()).names) == NAMES[4:6]
     other = Scene(NAMES)
-    other.candidates.resume("of-another-source")
+    other.candidates.resume("of-another-source", "")
     assert list((await other.next()).names) == NAMES[:2]
 
 
@@ -152,7 +152,7 @@ async def test_a_running_worker_keeps_its_own_cursor() -> None:
     """A second pass goes on where the first one was."""
     scene = Scene(NAMES)
     await scene.take(2)
-    scene.candidates.resume("0")
+    scene.candidates.resume("0", "")
     assert list((await scene.next()).names) == NAMES[4:6]
 
 
@@ -180,10 +180,12 @@ async def test_a_loss_starts_over_and_says_which_files_it_touches() -> None:
     assert candidates.frontier == ""
     again = await scene.take(3)
     assert [name for portion in again for name in portion.names] == NAMES[:6]
-    assert all(portion.after_loss for portion in again)
+    assert all(portion.is_after_loss("two") for portion in again)
     scene.spool.write(NAMES[6], b"x")
     scene.now += 1
-    assert [(list(p.names), p.after_loss) for p in await scene.take(1)] == [([NAMES[6]], False)]
+    assert [(list(p.names), p.is_after_loss("two")) for p in await scene.take(1)] == [
+        ([NAMES[6]], False)
+    ]
 
 
 async def test_an_empty_listing_answers_as_long_as_another_would_wait() -> None:

@@ -37,7 +37,8 @@ class Box:
                 "region": "us-east-1",
             },
             "ledger": {"url": redis_url, "spool": root.name[-40:]},
-            "run": {"console": ""},  # tests run beside each other, and a port is one
+            # Tests run beside each other, and a port is one.
+            "run": {"console": "", "state_directory": str(root / "state")},
         }
 
     def set(self, section: str, **values: Any) -> None:

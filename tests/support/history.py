@@ -231,18 +231,18 @@ class _Check:
         for names in claims:
             self.reshaped.update(names)
 
+    def on_denied(self, event: Event) -> None:
+        """Note that a file could not be read: only a first owner leaves it out of its messages."""
+        for claim, names in self.names.items():
+            if event["name"] in names and claim not in self.resumed:
+                self.reshaped.update(names)
+
     def on_noted(self, event: Event) -> None:
         """Judge what is noted as out of the spool: archived lies somewhere, gone does not."""
         wrong = set(event["lying"]) if event["gone"] else {*event["names"]} - set(event["lying"])
         if wrong:
             what = "gone, and lie there" if event["gone"] else "archived, and lie nowhere"
             self.fail("I13", f"{sorted(wrong)} are noted as {what}")
-
-    def on_denied(self, event: Event) -> None:
-        """Note that a file could not be read: only a first owner leaves it out of its messages."""
-        for claim, names in self.names.items():
-            if event["name"] in names and claim not in self.resumed:
-                self.reshaped.update(names)
 
     def on_redis_lost(self, event: Event) -> None:
         self.losses += 1

@@ -355,7 +355,7 @@ class Fleet:
 
     def is_done(self) -> bool:
         """Tell whether every file has left the spool and nobody holds anything."""
-        keys = ("claims", "retry", "json_files_processing", "json_files_processed",
+        keys = ("leases", "retry", "json_files_processing", "json_files_processed",
                 "json_files_rejected", "out_of_spool")  # fmt: skip
         prefixed = [self.store.prefix + key for key in keys]
         return not self.spool.files and not self.store.client.exists(*prefixed)

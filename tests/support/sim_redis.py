@@ -14,7 +14,7 @@ from support.sim_process import KilledError, Process
 
 _VERB = re.compile(r"^-- (claim|trim|renew|journal|commit|release|expire|isolate|archived|forget|"
                    r"sweep|swept|prune|age|hold|put_back|now|orphans|"
-                   r"correct|spool):", re.MULTILINE)  # fmt: skip
+                   r"correct|spool|adopt):", re.MULTILINE)  # fmt: skip
 _NAMES = 12  # the argument of `claim` that holds the candidates
 
 
@@ -67,7 +67,7 @@ class Store:
             self.client.delete(key)
         for key, data in snapshot.items():
             self.client.restore(key, 0, data)
-        claims = self.client.zrange(f"{self.prefix}claims", 0, -1, withscores=True)
+        claims = self.client.zrange(f"{self.prefix}leases", 0, -1, withscores=True)
         held: dict[str, tuple[str, float, list[str]]] = {}
         for claim, until in claims:
             token, names = self.client.hmget(f"{self.prefix}claim:{claim}", "token", "names")
@@ -93,7 +93,7 @@ class Store:
         if kind == "made":
             claim, candidates = args[1], args[_NAMES].split("/")
             _, taken, due = answer[3:6]
-            names = due.split("/") if due else []
+            names: list[str] = due.split("/") if due else []
             if isinstance(taken, int):
                 names += candidates[:taken]
             else:

@@ -149,7 +149,7 @@ def test_other_forms_are_reported(story: Told, invariant: str) -> None:
         ({"archived": {"a.json": b"other"}}, "I9"),
         ({"rejected": {"a.json": b"[]"}}, "I9"),
         ({"spool": {"a.json"}, "archived": {}}, "I10"),
-        ({"redis_keys": {"claims"}}, "I11"),
+        ({"redis_keys": {"leases"}}, "I11"),
         ({"laws_broken": ["a law"]}, "conservation"),
         ({"said": ["file.denied cause=hush!"], "content": "hush"}, "I12"),
         ({"said": ["claim.lost claim=c token=t1"]}, "I12"),

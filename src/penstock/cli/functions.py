@@ -25,7 +25,6 @@ Every = Annotated[
         min=0,
         metavar="SECONDS",
         help="Pass after pass with this pause, until SIGTERM or Ctrl-C.",
-        show_default=False,
     ),
 ]
 Budget = Annotated[

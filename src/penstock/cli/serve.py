@@ -23,37 +23,33 @@ _LOOK_SECONDS = 5.0  # between two looks whether the spool is still the one that
 def serve(
     directory: Annotated[
         Path | None,
-        typer.Argument(
-            metavar="DIR", help="The spool; by default, source.url.", show_default=False
-        ),
+        typer.Argument(metavar="DIR", help="The spool; by default, source.url."),
     ] = None,
     listen: Annotated[
         str | None,
         typer.Option(
             metavar="HOST:PORT",
             help="Where to listen; by default serve.listen, 127.0.0.1:8080. Port 0: any.",
-            show_default=False,
         ),
     ] = None,
     unix: Annotated[
         Path | None,
-        typer.Option(metavar="SOCKET", help="Listen on a Unix socket instead.", show_default=False),
+        typer.Option(metavar="SOCKET", help="Listen on a Unix socket instead."),
     ] = None,
     token_file: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
             help="Holds the token that callers must have; two while they change over.",
-            show_default=False,
         ),
     ] = None,
     tls_cert: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="The certificate chain, PEM.", show_default=False),
+        typer.Option(metavar="FILE", help="The certificate chain, PEM."),
     ] = None,
     tls_key: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Its private key, PEM.", show_default=False),
+        typer.Option(metavar="FILE", help="Its private key, PEM."),
     ] = None,
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Allow other machines without TLS.")

@@ -168,6 +168,9 @@ def _figures(snapshot: Snapshot) -> Table:
     if rates:
         records = plural(round(rates["records_sent"]), "record")
         sent = f"{records}, {rates['bytes_sent'] / 2**20:,.1f} MiB"
+        if rates["bytes_room"]:
+            full = rates["bytes_sent"] / rates["bytes_room"]
+            sent += f", in messages that are {full:.0%} full"
         table.add_row("sent a second", sent)
     if queue is not None:
         delayed = f", {queue.delayed:,} delayed" if queue.delayed else ""

@@ -19,10 +19,12 @@ import secrets
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from penstock import telemetry
 from penstock.errors import PenstockError
+from penstock.ledger.epoch import Epoch
 from penstock.ledger.lease import Lease
 from penstock.ledger.loaders import LedgerLoaders
 from penstock.ledger.overview import LedgerOverview
@@ -112,14 +114,26 @@ class Ledger:
         self._monotonic = monotonic
         self._sleep = sleep
         self._prefix = scripts.key("claim:")
-        self._epoch = ""
+        self._epoch = Epoch()
         self._claims_made = 0  # as Redis last said; fewer than that later, and it has gone back
         self._rollbacks = 0
 
+    def remember_in(self, file: Path) -> None:
+        """Know from a file whether Redis forgot everything since, and have it kept there."""
+        self._epoch = Epoch(file)
+
+    @property
+    def epoch(self) -> str:
+        """As in `Answer`; empty while unknown."""
+        return self._epoch.name and f"{self._epoch.name}.{self._rollbacks}"
+
     @translate_redis_errors
-    async def open(self) -> None:
-        """Check that this Redis can hold a ledger. Raises Again if it is away, else Halt."""
-        await self._scripts.check()
+    async def open(self, *, may_evict: bool = False) -> None:
+        """Check that this Redis can hold a ledger. Raises Again if it is away, else Halt.
+
+        With `may_evict`, one that may forget files will do: for a look at it.
+        """
+        await self._scripts.check(may_evict=may_evict)
 
     async def claim(
         self,
@@ -164,14 +178,14 @@ class Ledger:
         seen = self._claims_made  # before the call: answers to other lanes may overtake this one
         args: list[str | int] = [
             self._prefix, new, token, self._worker, fingerprint, self._lease_ms, REMEMBER_MS,
-            bounds[0], self._takeovers_max, frontier, self._epoch, seen, "/".join(candidates),
+            bounds[0], self._takeovers_max, frontier, self._epoch.name, seen, "/".join(candidates),
             *bounds[1:],
         ]  # fmt: skip
         kind, epoch, made, *rest = await self._run(
             "claim",
-            ["claims", "json_files_processing", "json_files_processed", "out_of_spool",
+            ["leases", "json_files_processing", "json_files_processed", "out_of_spool",
              "json_files_rejected", "retry", "counters", "epoch", "workers", "workers_since",
-             "suspects", "frontier", f"call:{token}", f"claim:{new}", "put_back"],
+             "suspects", "frontier", f"call:{token}", f"claim:{new}", "put_back", "minutes"],
             args,
         )  # fmt: skip
         epoch = self._in_epoch(epoch, int(made), seen)
@@ -218,12 +232,13 @@ class Ledger:
 
     def _in_epoch(self, epoch: str, claims_made: int, seen: int) -> str:
         """Return what stands for this Redis having forgotten nothing, as far as we can know."""
-        if epoch != self._epoch:  # wiped, or our first call
-            self._epoch, self._claims_made = epoch, claims_made
+        if epoch != self._epoch.name:  # wiped, or our first call
+            self._epoch.begins(epoch)
+            self._claims_made = claims_made
         elif claims_made < seen <= self._claims_made:  # restored from a snapshot
             self._rollbacks += 1
             self._claims_made = claims_made
-        return f"{epoch}.{self._rollbacks}"
+        return self.epoch
 
     @contextlib.asynccontextmanager
     async def holding(self, claim: Claim, since_seconds: float) -> AsyncGenerator[Lease]:
@@ -255,7 +270,7 @@ class Ledger:
     @translate_redis_errors
     async def renew(self, claim: Claim) -> bool:
         """Start the lease anew; False if somebody else owns the claim."""
-        keys = ["claims", f"claim:{claim.id}", "counters"]
+        keys = ["leases", f"claim:{claim.id}", "counters"]
         return bool(await self._run("renew", keys, [claim.id, claim.token, self._lease_ms]))
 
     @translate_redis_errors
@@ -265,7 +280,7 @@ class Ledger:
         They are due at once, for anybody. Only before the first message is sent: messages bear the
         names of all files of their claim in their ids. With 0 files left the claim is over.
         """
-        keys = ["claims", "json_files_processing", "retry", "counters", f"claim:{claim.id}",
+        keys = ["leases", "json_files_processing", "retry", "counters", f"claim:{claim.id}",
                 f"call:{claim.token}"]  # fmt: skip
         return bool(await self._run("trim", keys, [claim.id, claim.token, files, REMEMBER_MS]))
 
@@ -295,7 +310,7 @@ class Ledger:
             for part in (name, int(seconds * 1000))
         ]
         counters = [part for pair in settled.counters.items() if pair[1] for part in pair]
-        keys = ["claims", "json_files_processing", "json_files_processed", "json_files_rejected",
+        keys = ["leases", "json_files_processing", "json_files_processed", "json_files_rejected",
                 "retry", "counters", f"claim:{claim.id}", f"call:{claim.token}", "minutes",
                 "put_back"]  # fmt: skip
         args: list[str | int] = [claim.id, claim.token, REMEMBER_MS]
@@ -314,7 +329,7 @@ class Ledger:
         it is given to nobody for a while, longer each time, and its files at the positions
         `processed`, as ranges, become so without the others.
         """
-        keys = ["claims", f"claim:{claim.id}", f"call:{claim.token}", "counters",
+        keys = ["leases", f"claim:{claim.id}", f"call:{claim.token}", "counters",
                 "json_files_processing", "json_files_processed", "minutes", "put_back"]  # fmt: skip
         pause_ms = min(1000 << min(claim.waits, 10), _WAIT_MS_MAX)
         args = [claim.id, claim.token, REMEMBER_MS, int(tried), waits_for, pause_ms, processed]
@@ -326,7 +341,7 @@ class Ledger:
 
         Each stays, expired, until a worker's next `claim` takes it over.
         """
-        keys = ["claims", "counters", f"call:{secrets.token_hex(16)}"]
+        keys = ["leases", "counters", f"call:{secrets.token_hex(16)}"]
         rows = json.loads(await self._run("expire", keys, [self._prefix, 100, REMEMBER_MS]))
         return [
             Expired(claim, worker, attempt, overdue_ms / 1000, files)
@@ -337,7 +352,7 @@ class Ledger:
     async def isolate(self, claim_id: str) -> Isolated:
         """Split an expired claim that was taken over too often; noughts if that is not so (now)."""
         at = datetime.now(UTC).isoformat(timespec="milliseconds")
-        keys = ["claims", "json_files_processing", "json_files_processed", "json_files_rejected",
+        keys = ["leases", "json_files_processing", "json_files_processed", "json_files_rejected",
                 "counters", f"claim:{claim_id}", f"call:{claim_id}", "put_back"]  # fmt: skip
         args = [claim_id, self._prefix, self._takeovers_max, at, REMEMBER_MS, _FEW_FILES]
         isolated = Isolated(*json.loads(await self._run("isolate", keys, args)))

@@ -34,11 +34,26 @@ class Overview(NamedTuple):
 
 
 class Memory(NamedTuple):
-    """Bytes: what Redis uses in all and may use (0: no limit), and this ledger's share."""
+    """Bytes: what Redis uses in all and may use (0: no limit), and this ledger's share.
+
+    `policy` is what it does when it is full, `keys_evicted` how many it let go of since it started.
+    """
 
     used_bytes: int
     max_bytes: int
     ledger_bytes: int
+    policy: str = "noeviction"
+    keys_evicted: int = 0
+
+    @property
+    def evicts(self) -> str:
+        """Say that Redis may forget files, and what to do; empty if it may not."""
+        if self.policy == "noeviction":
+            return ""
+        return (
+            f"this Redis has maxmemory-policy {self.policy} and has evicted {self.keys_evicted:,}"
+            " keys: it forgets files when it is full; CONFIG SET maxmemory-policy noeviction"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +115,14 @@ class LedgerOverview:
     async def memory(self) -> Memory:
         """Return what Redis holds, as it estimates it."""
         async with self._scripts.client.pipeline(transaction=False) as pipe:
-            pipe.info("memory")
+            pipe.info()
             for name in _MEASURED:
                 pipe.memory_usage(self._scripts.key(name))
             info, *measured = await pipe.execute()
         ledger_bytes = sum(cast("int", size or 0) for size in measured)
-        return Memory(info["used_memory"], info.get("maxmemory", 0), ledger_bytes)
+        policy, evicted = info.get("maxmemory_policy", "noeviction"), info.get("evicted_keys", 0)
+        limit = info.get("maxmemory", 0)
+        return Memory(info["used_memory"], limit, ledger_bytes, policy, evicted)
 
     @translate_redis_errors
     async def story(self, name: str) -> FileStory:
@@ -143,7 +160,7 @@ class LedgerOverview:
         async with self._scripts.client.pipeline(transaction=True) as pipe:
             key = self._scripts.key(f"claim:{claim}")
             pipe.hgetall(key)
-            pipe.zscore(self._scripts.key("claims"), claim)
+            pipe.zscore(self._scripts.key("leases"), claim)
             pipe.hgetall(f"{key}:earlier")
             pipe.hgetall(f"{key}:journal")
             fields, ends, earlier, journal = await pipe.execute()

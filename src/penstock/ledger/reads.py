@@ -117,7 +117,7 @@ class LedgerReads:
     @translate_redis_errors
     async def claims(self, most: int = 100) -> Sequence[HeldClaim]:
         """Return the oldest claims, the oldest first."""
-        flat = await self._scripts.run("age", ["claims"], [self._scripts.key("claim:"), most])
+        flat = await self._scripts.run("age", ["leases"], [self._scripts.key("claim:"), most])
         rows = [flat[i : i + 7] for i in range(0, len(flat), 7)]
         return [
             HeldClaim(
@@ -202,7 +202,7 @@ async def late_times(scripts: Scripts, *, correct: bool) -> int:
 
     At most 500 of each key.
     """
-    keys = ["claims", "loaders", "retry", "out_of_spool", "overlooked", "workers", "sweeper",
+    keys = ["leases", "loaders", "retry", "out_of_spool", "overlooked", "workers", "sweeper",
             "loader_started", "counters"]  # fmt: skip
     longest = (LEASE_SECONDS_MAX, LOADER_SECONDS_MAX, RETRY_SECONDS_MAX, 0, 0, 0,
                SWEEP_PAUSE_SECONDS_MAX)  # fmt: skip
@@ -212,7 +212,7 @@ async def late_times(scripts: Scripts, *, correct: bool) -> int:
 
 async def orphans(scripts: Scripts, *, free: bool) -> int:
     """Count the files being processed that no claim holds; with `free`, put them in line."""
-    keys = ["claims", "json_files_processing", "retry", "counters"]
+    keys = ["leases", "json_files_processing", "retry", "counters", "claims"]
     cursor, found = 0, 0
     while True:
         cursor, page = await cast("Any", scripts.client).hscan(
@@ -233,7 +233,7 @@ def size_commands(pipe: Any, key: Callable[[str], str]) -> None:
     pipe.zcard(key("out_of_spool"))
     pipe.hlen(key("json_files_rejected"))
     pipe.zcard(key("retry"))
-    pipe.zcard(key("claims"))
+    pipe.zcard(key("leases"))
     pipe.hgetall(key("counters"))
 
 

@@ -32,7 +32,7 @@ _SOURCES: Mapping[str, str] = {
 
 _TYPES: Mapping[str, str] = {
     "json_files_processing": "hash", "json_files_processed": "zset", "json_files_rejected": "hash",
-    "out_of_spool": "zset", "retry": "zset", "claims": "zset", "counters": "hash",
+    "out_of_spool": "zset", "retry": "zset", "leases": "zset", "counters": "hash",
     "epoch": "string", "frontier": "string", "workers": "zset", "workers_since": "hash",
     "suspects": "hash", "sweeper": "hash", "minutes": "hash", "put_back": "hash",
     "overlooked": "zset", "loaders": "zset", "loader_started": "string",
@@ -147,14 +147,15 @@ class Scripts:
             script = self._scripts[verb] = self.client.register_script(text)
         return await script(keys=[self._prefix + key for key in keys], args=args)  # type: ignore[arg-type]
 
-    async def check(self) -> None:
+    async def check(self, *, may_evict: bool = False) -> None:
         """Raise Halt if this Redis cannot hold a ledger.
 
-        An eviction policy other than noeviction would let Redis forget files under memory pressure.
+        An eviction policy other than noeviction would let Redis forget files under memory pressure;
+        with `may_evict` somebody else says so.
         """
         info = await self.client.info()
         policy = str(info.get("maxmemory_policy", "noeviction"))
-        if policy != "noeviction":
+        if policy != "noeviction" and not may_evict:
             raise Halt(
                 f"ledger.url: this Redis has maxmemory-policy {policy} and would forget files when"
                 " it is full; allowed: CONFIG SET maxmemory-policy noeviction"

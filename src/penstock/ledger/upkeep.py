@@ -69,6 +69,17 @@ class LedgerUpkeep:
         return await orphans(self._scripts, free=True)
 
     @translate_redis_errors
+    async def adopt(self) -> int:
+        """Take over what an older version left half done; return how many claims it still holds.
+
+        Ours and its workers may run beside each other: neither can take a claim of the other.
+        """
+        args, held = [self._scripts.key("claim:")], -1
+        while (left := int(await self._scripts.run("adopt", ["claims", "leases"], args))) != held:
+            held = left
+        return held
+
+    @translate_redis_errors
     async def correct(self) -> int:
         """Bring back times that lie later than they can, as when Redis's clock was ahead.
 

@@ -166,6 +166,33 @@ def _rejects(snapshot: Snapshot, limits: StatusSettings) -> Iterator[Verdict]:
         )  # fmt: skip
 
 
+def _redis(snapshot: Snapshot, limits: StatusSettings) -> Iterator[Verdict]:
+    del limits
+    if snapshot.ledger is None:
+        return
+    lost = [at for at, minute in snapshot.ledger.minutes.items() if minute.get("ledger_losses")]
+    if lost:
+        again = snapshot.ledger.counters.get("files_after_loss", 0)
+        yield Verdict(
+            "redis-forgot", wrong=True,
+            text=f"Redis lost what it knew {duration(snapshot.ledger.at_seconds - 60 * max(lost))}"
+            f" ago; {plural(again, 'file', 'files')} that lay in the spool then were sent, some of"
+            " them for the second time",
+            advice="keep a persistent Redis (appendonly yes), and let nobody flush it; this is said"
+            " for an hour",
+        )  # fmt: skip
+
+
+def _evicting(snapshot: Snapshot, limits: StatusSettings) -> Iterator[Verdict]:
+    del limits
+    if snapshot.memory and (evicts := snapshot.memory.evicts):
+        yield Verdict(
+            "redis-evicts", wrong=True, text=evicts.partition("; ")[0],
+            advice="CONFIG SET maxmemory-policy noeviction, and in redis.conf; files that it forgot"
+            " are put in line by the checker",
+        )  # fmt: skip
+
+
 def _room(snapshot: Snapshot, limits: StatusSettings) -> Iterator[Verdict]:
     del limits
     memory, spool = snapshot.memory, snapshot.spool
@@ -225,5 +252,5 @@ def duration(seconds: float) -> str:
 
 
 _LOOKS: Sequence[Callable[[Snapshot, StatusSettings], Iterator[Verdict]]] = (
-    _unreachable, _spool, _workers, _archiver, _rejects, _room, _books,
+    _unreachable, _spool, _workers, _archiver, _rejects, _redis, _evicting, _room, _books,
 )  # fmt: skip

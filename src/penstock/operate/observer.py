@@ -63,7 +63,7 @@ class Observer:
             await self._drop_ledger()
             ledger = wiring.unopened_ledger(self._settings, url)
             try:
-                await ledger.open()
+                await ledger.open(may_evict=True)
             except BaseException as error:
                 await ledger.close()
                 if isinstance(error, Again) and self._settings.ledger.url == EMBEDDED:
@@ -167,7 +167,9 @@ class Observer:
         if seconds < _RATE_SECONDS / 2:
             return _rates_of_the_last_minute(overview)
         counters = overview.counters
-        return {name: (counters.get(name, 0) - before.get(name, 0)) / seconds for name in RATES}
+        return {
+            name: max(0, counters.get(name, 0) - before.get(name, 0)) / seconds for name in RATES
+        }
 
 
 async def _noted(unreachable: dict[str, str], part: str, looking: Awaitable[None]) -> None:

@@ -11,8 +11,8 @@ from penstock.model import QueueDepth
 from penstock.operate.spool_view import SpoolState
 
 RATES: Final = (
-    "files_processed", "files_archived", "files_gone", "files_rejected", "records_sent", "messages",
-    "bytes_sent", "bytes_room", "requests_billed",
+    "files_processed", "files_archived", "files_gone", "files_rejected", "records_sent",
+    "messages", "bytes_sent", "bytes_room", "requests_billed",
 )  # fmt: skip
 """The counters of which rates are shown."""
 

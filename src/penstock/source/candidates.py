@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from penstock import telemetry
 from penstock.aio import sleep_unless
-from penstock.model import LISTING_SECONDS_MAX, Young
+from penstock.model import LISTING_SECONDS_MAX, Page, Young
 from penstock.ports import Source
 
 _EMPTY_SECONDS = 0.05  # an empty listing answers all lanes that ask within this time, or longer
@@ -23,11 +23,14 @@ _RUN_FILES = 500  # names that stay together: two workers with one page take the
 
 
 class _Listed:
-    """One page while some of its names have not been tried. `after_loss`: see `Portion`."""
+    """One page while some of its names have not been tried; for more, see `is_after_loss`."""
 
     numbers = itertools.count()
 
-    def __init__(self, cursor: str, listed_at_seconds: float, *, after_loss: bool) -> None:
+    def __init__(
+        self, cursor: str, listed_at_seconds: float, epoch: str, *, after_loss: bool
+    ) -> None:
+        self.epoch = epoch
         self.number = next(self.numbers)
         self.cursor = cursor
         self.listed_at_seconds = listed_at_seconds
@@ -46,15 +49,20 @@ class _Run(NamedTuple):
 class Portion:
     """Names to try to claim, the oldest first.
 
-    `is_final`: there is no more to wait for, so that a claim of few of them is right. `after_loss`:
-    some of them lay in the spool when Redis had forgotten something.
+    `is_final`: there is no more to wait for, so that a claim of few of them is right.
     """
 
     def __init__(self, runs: Sequence[_Run], *, is_final: bool) -> None:
         self.runs = sorted(runs, key=lambda run: (run.page.number, run.at))
         self.names = [name for run in self.runs for name in run.names]
         self.is_final = is_final
-        self.after_loss = any(run.page.after_loss for run in runs)
+
+    def is_after_loss(self, epoch: str) -> bool:
+        """Tell whether some of them lay in the spool when Redis had forgotten something.
+
+        So they did, too, if Redis is in another `epoch` now than when they were listed.
+        """
+        return any(run.page.after_loss or run.page.epoch not in {"", epoch} for run in self.runs)
 
 
 class Candidates:
@@ -92,8 +100,12 @@ class Candidates:
         self.frontier = ""
         """The cursor up to which every file has been tried: claimed, by us or by somebody else."""
 
-    def resume(self, frontier: str) -> None:
-        """Begin where the fleet is; a source that does not know the cursor lists everything."""
+    def resume(self, frontier: str, epoch: str) -> None:
+        """Begin where the fleet is; a source that does not know the cursor lists everything.
+
+        `epoch` is the last one known, perhaps from a process before this one.
+        """
+        self._epoch = self._epoch or epoch
         if not self._cursor:
             self._cursor = self.frontier = frontier
 
@@ -145,7 +157,7 @@ class Candidates:
         while epoch and epoch != self._epoch:  # Redis forgot meanwhile: begin at the beginning
             epoch, page = self._epoch, await self._source.list(self._cursor)
         self._cursor = page.cursor
-        listed = _Listed(page.cursor, page.listed_at_seconds, after_loss=self._after_loss)
+        listed = _Listed(page.cursor, page.listed_at_seconds, epoch, after_loss=self._after_loss)
         names = [file.name for file in page.files]
         listed.untried = len(names)
         self._pages.append(listed)
@@ -166,6 +178,10 @@ class Candidates:
         if page.ignored > self._ignored:
             telemetry.warn("entries.ignored", entries=page.ignored, remedy="see source.pattern")
             self._ignored = 2 * page.ignored  # should they grow more, that is another warning
+        self._tell_young(page)
+        return bool(names)
+
+    def _tell_young(self, page: Page) -> None:
         self.young = page.young
         if page.young.ahead > self._ahead:
             telemetry.warn(
@@ -175,7 +191,6 @@ class Candidates:
                 remedy="each is sent once it is unchanged for source.settle_seconds; set the clock",
             )  # fmt: skip
             self._ahead = 2 * page.young.ahead
-        return bool(names)
 
     def tried(self, portion: Portion, waiting: Collection[int] = ()) -> None:
         """Note that the names of a portion have an owner now, us or somebody else.

@@ -1,6 +1,6 @@
 -- age: what claims there are, those first that were made first. Changes nothing.
 --
--- KEYS  1 claims
+-- KEYS  1 leases
 -- ARGV  1 prefix of claim keys  2 most claims
 --
 -- Answers, per claim: id, worker (empty: nobody), attempt, ms since it was made, ms since its lease

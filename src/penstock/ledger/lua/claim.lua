@@ -1,10 +1,10 @@
 -- claim: give the caller an expired claim, else the files whose retry is due and, with them, those of
 -- its candidates that are waiting.
 --
--- KEYS  1 claims  2 json_files_processing  3 json_files_processed  4 out_of_spool
+-- KEYS  1 leases  2 json_files_processing  3 json_files_processed  4 out_of_spool
 --       5 json_files_rejected  6 retry  7 counters  8 epoch  9 workers  10 workers_since
 --       11 suspects  12 frontier  13 call:TOKEN  14 claim:NEW
---       15 put_back
+--       15 put_back  16 minutes
 -- ARGV  1 prefix of claim keys  2 NEW, the id if a claim is made  3 token  4 worker
 --       5 fingerprint of the settings that shape messages  6 lease, ms
 --       7 how long the answer to this token is remembered, ms  8 most files of a claim
@@ -37,7 +37,10 @@ if not epoch then
 end
 local made = number_or(redis.call('HGET', KEYS[7], 'claims'), 0)
 -- A caller whose files this Redis has forgotten, wholly or back to a snapshot, may not move it.
-if ARGV[10] ~= '' and ARGV[11] == epoch and tonumber(ARGV[12]) <= made then
+if ARGV[11] ~= '' and (ARGV[11] ~= epoch or tonumber(ARGV[12]) > made) then
+  count(KEYS[7], 'ledger_losses', 1)
+  tick(KEYS[16], now, 'ledger_losses', 1)
+elseif ARGV[10] ~= '' and ARGV[11] == epoch then
   redis.call('SET', KEYS[12], ARGV[10])
 end
 if redis.call('ZADD', KEYS[9], now, worker) == 1 then redis.call('HSET', KEYS[10], worker, now) end

@@ -1,6 +1,6 @@
 -- commit: the one act that makes files processed, or rejected; for the claim's owner only.
 --
--- KEYS  1 claims  2 json_files_processing  3 json_files_processed  4 json_files_rejected
+-- KEYS  1 leases  2 json_files_processing  3 json_files_processed  4 json_files_rejected
 --       5 retry  6 counters  7 claim:ID  8 call:TOKEN  9 minutes  10 put_back
 -- ARGV  1 ID  2 token  3 how long the answer to this token is remembered, ms
 --       4 number of vanished files, then their names

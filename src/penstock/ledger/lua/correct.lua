@@ -1,7 +1,7 @@
 -- correct: bring back what lies later than it could if it were written now. Redis's clock was ahead
 -- then, and was put right; nothing may wait for the time it told.
 --
--- KEYS  1 claims  2 loaders  3 retry  4 out_of_spool  5 overlooked  6 workers  7 sweeper
+-- KEYS  1 leases  2 loaders  3 retry  4 out_of_spool  5 overlooked  6 workers  7 sweeper
 --       8 loader_started  9 counters
 -- ARGV  1 1 to correct, 0 to change nothing  2 most of a key
 --       3… how long after now a time of keys 1 to 7 can lie, ms, in turn

@@ -1,6 +1,6 @@
 -- expire: take expired claims from their owners, so that none of these can act any more.
 --
--- KEYS  1 claims  2 counters  3 call:TOKEN
+-- KEYS  1 leases  2 counters  3 call:TOKEN
 -- ARGV  1 prefix of claim keys  2 most claims  3 how long the answer to this token is remembered, ms
 --
 -- Answers a JSON array with, per claim that lost its owner: id, worker, attempt, ms since the lease

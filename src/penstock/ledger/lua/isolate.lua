@@ -3,7 +3,7 @@
 -- go into claims of fewer files, which are split when two more workers have died with them, and in the
 -- end have a claim each. Where there is but one file, it is rejected.
 --
--- KEYS  1 claims  2 json_files_processing  3 json_files_processed  4 json_files_rejected
+-- KEYS  1 leases  2 json_files_processing  3 json_files_processed  4 json_files_rejected
 --       5 counters  6 claim:ID  7 call:ID  8 put_back
 -- ARGV  1 ID  2 prefix of claim keys  3 most takeovers of a claim
 --       4 the time for the reason of a reject, ISO 8601

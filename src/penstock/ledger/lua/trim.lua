@@ -1,7 +1,7 @@
 -- trim: give files of a claim back before any of its messages is sent, for its owner only: what would
 -- not fill a message. They are in line, due at once.
 --
--- KEYS  1 claims  2 json_files_processing  3 retry  4 counters  5 claim:ID  6 call:TOKEN
+-- KEYS  1 leases  2 json_files_processing  3 retry  4 counters  5 claim:ID  6 call:TOKEN
 -- ARGV  1 ID  2 token  3 how many files the claim keeps, its first ones; with 0 it ends
 --       4 how long the answer to this token is remembered, ms
 --
