@@ -75,6 +75,11 @@ class Loader:
     claim_files_max: int
     claim_bytes_max: int
     settle_seconds: float
+    denied: telemetry.ByCause = dataclasses.field(default_factory=telemetry.ByCause)
+
+    def tell(self) -> None:
+        """Log why files could not be read since the last time: one line a cause."""
+        self.denied.tell("file.denied", remedy="make them readable: they are tried again")
 
     async def next_claim(self) -> Asked:
         """List and claim: anything expired or due, else the next candidates that are waiting."""
@@ -181,7 +186,7 @@ class Loader:
         if cause is Unread.VANISHED:
             outcome.vanish(file.name)
         elif isinstance(cause, Unread):
-            telemetry.warn("file.denied", file=file.name, cause=file.detail, remedy="mend its mode")
+            self.denied.add(file.name, file.detail)
             outcome.retry(file.name, _DENIED_RETRY_SECONDS)
         elif cause.truncated and file.age_seconds < self.settle_seconds:
             wait_seconds = self.settle_seconds - file.age_seconds
