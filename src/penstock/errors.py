@@ -1,8 +1,17 @@
 """The three kinds of error. What is done about one is decided from its kind, in one place each."""
 
+import errno
+
+_OWN = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+
 
 class PenstockError(Exception):
-    """Something Penstock has a plan for; its text says operation, subject, cause and remedy."""
+    """Something Penstock has a plan for; its text says operation, subject, cause and remedy.
+
+    `possible_repeats` counts messages of which nobody knows whether they were sent.
+    """
+
+    possible_repeats = 0
 
 
 class Again(PenstockError):
@@ -23,3 +32,18 @@ class Reject(PenstockError):
 
 class Halt(PenstockError):
     """The system around Penstock is wrong: claims are released, nothing is marked."""
+
+
+def own_trouble(error: BaseException | None) -> str:
+    """Say what this process lacks, where that is why something failed; else return nothing.
+
+    Then nothing is known of whatever it was about to read, or to ask.
+    """
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _OWN:
+            return (
+                f"{error.strerror or error}: this process can take no more; raise its limit"
+                " (`ulimit -n`, LimitNOFILE=) or lower queue.connections and worker.lanes"
+            )
+        error = error.__cause__ or error.__context__
+    return ""

@@ -191,6 +191,7 @@ class Http1Client:
     async def _connect(self, until: float) -> "_Connection":
         """Open a connection. Raises NotSentError."""
         limit = min(until, asyncio.get_running_loop().time() + _CONNECT_SECONDS_MAX)
+        failure: Exception | None = None
         try:
             async with asyncio.timeout_at(limit):
                 connection = await self._connected()
@@ -198,13 +199,15 @@ class Http1Client:
                 return connection
             connection.abort()
             cause = "the server closed the connection, or spoke before it was asked"
-        except TimeoutError:
+        except TimeoutError as error:
+            failure = error
             cause = f"not within {min(self._timeout_seconds, _CONNECT_SECONDS_MAX):g} s"
         # RuntimeError is uvloop's of a socket, UnicodeError a host's that cannot be a name.
         except (OSError, RuntimeError, UnicodeError) as error:
+            failure = error
             cause = str(error) or repr(error)
         through = f" through the proxy {self._proxy.origin()}" if self._proxy else ""
-        raise NotSentError(f"cannot connect to {self._url}{through}: {cause}")
+        raise NotSentError(f"cannot connect to {self._url}{through}: {cause}") from failure
 
     async def _connected(self) -> "_Connection":
         peer = self._proxy or self._url

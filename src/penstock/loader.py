@@ -90,6 +90,11 @@ class Loader:
     filling: Filling
     claim_bytes_max: int
     settle_seconds: float
+    denied: telemetry.ByCause = dataclasses.field(default_factory=telemetry.ByCause)
+
+    def tell(self) -> None:
+        """Log why files could not be read since the last time: one line a cause."""
+        self.denied.tell("file.denied", remedy="make them readable: they are tried again")
 
     async def next_claim(self, stop: asyncio.Event) -> Asked:
         """List and claim: anything expired, else what is due or waiting, as much as fills messages.
@@ -259,7 +264,7 @@ class Loader:
         if cause is Unread.VANISHED:
             outcome.vanish(file.name)
         elif isinstance(cause, Unread):
-            telemetry.warn("file.denied", file=file.name, cause=file.detail, remedy="mend its mode")
+            self.denied.add(file.name, file.detail)
             outcome.retry(file.name, _DENIED_RETRY_SECONDS)
         elif cause.truncated and abs(file.age_seconds) < self.settle_seconds:
             # One far ahead of the clock is not young: it was listed because it did not change.

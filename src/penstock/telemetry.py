@@ -44,6 +44,12 @@ class ByCause:
         count, example, text = self.found.get(kind, (0, file, cause))
         self.found[kind] = (count + 1, example, text)
 
+    def tell(self, step: str, /, **fields: Any) -> None:
+        """Log one line for each cause since the last time, however many files it held up."""
+        found, self.found = self.found, {}
+        for files, example, cause in found.values():
+            warn(step, files=files, file=example, cause=cause, **fields)
+
 
 @contextlib.contextmanager
 def by_cause(step: str, /, **fields: Any) -> Generator[ByCause]:
@@ -52,8 +58,7 @@ def by_cause(step: str, /, **fields: Any) -> Generator[ByCause]:
     try:
         yield causes
     finally:
-        for files, example, cause in causes.found.values():
-            warn(step, files=files, file=example, cause=cause, **fields)
+        causes.tell(step, **fields)
 
 
 def configure(*, verbose: bool, as_json: bool | None = None) -> None:

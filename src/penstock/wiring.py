@@ -7,6 +7,7 @@ closed in the reverse of the order in which they were opened, whatever happens.
 import importlib
 import os
 import re
+import resource
 import socket
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
 _REDIS_TIMEOUT_SECONDS = 5.0
 _FILE_SERVER_CONNECTIONS = 16
+_FILES_A_LANE, _FILES_BESIDE = 8, 96  # folders and connections of a source, sockets, libraries
 _REDIS_CONNECTIONS_BESIDE = 4  # figures, sweeps, the loaders' count
 # What redis-py would pass over is refused: a path that is no number, all from a # on.
 _REDIS_URL = re.compile(r"(rediss?://(?=.)[^/?#]*(/\d*)?|unix://[^?#]+)(\?[^#]*)?")
@@ -75,6 +77,7 @@ async def loader(
     Raises Again if one of them is away, Halt if one cannot work as configured.
     """
     import_parts(settings)
+    allow_open_files(settings)
     transform = Transform(*decode_side(settings), max_file_bytes=settings.decode.max_file_bytes)
     spool, book = await _source_and_ledger(settings, stack)
     book.remember_in(Path(settings.run.state_directory) / f"{spool_name(settings)}.epoch")
@@ -121,6 +124,25 @@ async def _loader(
         claim_bytes_max=worker.claim_bytes_max,
         settle_seconds=settings.source.settle_seconds,
     )
+
+
+def allow_open_files(settings: Settings) -> None:
+    """Let this process have open all that its settings may open at once. Raises Halt if it may not.
+
+    A worker that runs out of descriptors sends again what it could not note.
+    """
+    queue, lanes = settings.queue.connections, settings.worker.lanes
+    needed = queue + _redis_connections(settings) + _FILES_A_LANE * lanes + _FILES_BESIDE
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        raise Halt(
+            f"this process may open {hard:,} files, and may need {needed:,} (queue.connections ="
+            f" {queue}, worker.lanes = {lanes}): raise its limit (`ulimit -Hn`, LimitNOFILE=), or"
+            " lower these"
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 def import_parts(settings: Settings) -> None:

@@ -60,6 +60,7 @@ async def load(
             lanes.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await lanes
+        loader.tell()
     if this.error is not None:
         raise this.error
     tally.files_young = loader.candidates.young.files
@@ -102,6 +103,7 @@ class _Pass:
 
     async def figures(self) -> Mapping[str, float]:
         """Return how far the pass has come."""
+        self._loader.tell()  # a pass may last for hours
         tally = self._tally
         return {"files_processed": tally.files_processed, "records_sent": tally.records_sent}
 
@@ -193,6 +195,8 @@ class _Pass:
         if isinstance(error, Halt):
             self.error = error  # before the claim is free: no other lane shall take it up
         step, waits_for, processed = "claim.released", "", ""
+        repeats = error.possible_repeats if isinstance(error, PenstockError) else 0
+        self._tally.possible_repeats += repeats
         if isinstance(error, UnreadableError):
             step, waits_for, processed = "claim.waits", str(error), error.processed
         if lease.is_lost:
@@ -202,8 +206,9 @@ class _Pass:
             self._tally.claims_released += 1
             with contextlib.suppress(PenstockError):  # then the lease runs out by itself
                 await self._loader.ledger.release(
-                    claim, tried=lease.has_sent, waits_for=waits_for, processed=processed
-                )
+                    claim, tried=lease.has_sent, waits_for=waits_for, processed=processed,
+                    possible_repeats=repeats,
+                )  # fmt: skip
         telemetry.warn(step, claim=claim.id, attempt=claim.attempt, cause=str(error) or "stopped")
 
 

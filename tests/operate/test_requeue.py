@@ -12,7 +12,6 @@ from typer.testing import CliRunner, Result
 from penstock import passes, telemetry, wiring
 from penstock.cli import EXIT_HALT, app, main
 from penstock.errors import Again
-from penstock.ledger.outcome import ClaimOutcome
 from penstock.model import PutBack
 from penstock.operate import requeue
 from penstock.operate.reject_filter import RejectFilter, moment
@@ -261,8 +260,7 @@ async def test_a_replay_taken_over_keeps_its_ids(fifo_box: Box) -> None:
         claim = (await parts.ledger.claim([], 500)).claim
         assert claim is not None
         packer = parts.new_packer(claim)
-        files = await parts.source.read(claim.names, 1 << 20)
-        parts.pack(files, 0, claim, packer, ClaimOutcome(claim.names))
+        await parts.read(claim, 0, len(claim.names), packer, lambda _: None)
 
         async def confirmed(_: Any) -> None:
             return None

@@ -321,18 +321,25 @@ class Ledger:
 
     @translate_redis_errors
     async def release(
-        self, claim: Claim, *, tried: bool = True, waits_for: str = "", processed: str = ""
+        self,
+        claim: Claim,
+        *,
+        tried: bool = True,
+        waits_for: str = "",
+        processed: str = "",
+        possible_repeats: int = 0,
     ) -> bool:
         """Give the claim back, journal kept; False if somebody else owns it.
 
         `tried`: something may have been sent. `waits_for` is why files of it cannot be read: then
         it is given to nobody for a while, longer each time, and its files at the positions
-        `processed`, as ranges, become so without the others.
+        `processed`, as ranges, become so without the others. `possible_repeats` are counted.
         """
         keys = ["leases", f"claim:{claim.id}", f"call:{claim.token}", "counters",
                 "json_files_processing", "json_files_processed", "minutes", "put_back"]  # fmt: skip
         pause_ms = min(1000 << min(claim.waits, 10), _WAIT_MS_MAX)
-        args = [claim.id, claim.token, REMEMBER_MS, int(tried), waits_for, pause_ms, processed]
+        args = [claim.id, claim.token, REMEMBER_MS, int(tried), waits_for, pause_ms, processed,
+                possible_repeats]  # fmt: skip
         return bool(await self._run("release", keys, args))
 
     @translate_redis_errors

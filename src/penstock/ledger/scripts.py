@@ -5,7 +5,6 @@ script may touch them together. docs/ledger.md says what each holds.
 """
 
 import contextlib
-import errno
 import functools
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from importlib import resources
@@ -15,7 +14,7 @@ import redis.asyncio as redis
 from redis import exceptions as failed
 from redis.commands.core import AsyncScript
 
-from penstock.errors import Again, Halt
+from penstock.errors import Again, Halt, own_trouble
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -81,13 +80,12 @@ def _why_unreachable(error: Exception) -> str:
             "every connection to Redis was busy for as long as a call may take: it is slower than"
             " we ask; see its load, or lower worker.lanes"
         )
+    if own := own_trouble(error):
+        return own
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, OSError):
-            if cause.errno in {errno.EMFILE, errno.ENFILE}:
-                return f"{cause.strerror} in this process; raise its limit: ulimit -n"
-            if cause.filename is not None:
-                return f"{cause.filename}: {cause.strerror}; restart this process"
+        if isinstance(cause, OSError) and cause.filename is not None:
+            return f"{cause.filename}: {cause.strerror}; restart this process"
         cause = cause.__cause__ or cause.__context__
     return f"Redis cannot be reached: {str(error).rstrip('.')}; see ledger.url"
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from penstock import file_names
-from penstock.errors import Again, Halt
+from penstock.errors import Again, Halt, own_trouble
 from penstock.model import FileRead, Page, SpoolIdentity, Unread
 from penstock.ports import Moved
 from penstock.source import marker
@@ -261,11 +261,8 @@ def _unread(name: str, error: OSError) -> FileRead:
     """Return why a file has no bytes. Raises Again where this process lacks something, not it."""
     if error.errno in {errno.ESTALE, errno.ENOTCONN}:
         raise Again(f"read {name}: {error.strerror}: the spool's file system is away") from None
-    if error.errno in {errno.EMFILE, errno.ENFILE, errno.ENOMEM}:
-        raise Again(
-            f"read {name}: {error.strerror}: this process can take no more; raise its limit"
-            " (`ulimit -n`, LimitNOFILE=) or lower queue.connections and worker.lanes"
-        ) from None
+    if own := own_trouble(error):
+        raise Again(f"read {name}: {own}") from None
     if error.errno in {errno.ENOENT, errno.ELOOP, errno.ENXIO}:  # gone, a symlink, a socket
         return FileRead(name, Unread.VANISHED, 0, 0.0, os.strerror(error.errno))
     return FileRead(name, Unread.DENIED, 0, 0.0, error.strerror or "cannot be read")

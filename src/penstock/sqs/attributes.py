@@ -3,7 +3,7 @@
 import msgspec
 
 from penstock import telemetry
-from penstock.errors import Again, Halt
+from penstock.errors import Again, Halt, own_trouble
 from penstock.http1 import NoReplyError, NotSentError
 from penstock.model import QueueDepth, QueueLimits
 from penstock.sqs.batch import error_of
@@ -55,7 +55,7 @@ async def _read(client: SqsClient, url: str) -> dict[str, str]:
     try:
         reply = await client.call("GetQueueAttributes", ask)
     except (NotSentError, NoReplyError) as error:
-        raise Again(f"cannot reach the queue {url}: {error}") from error
+        raise Again(f"cannot reach the queue {url}: {own_trouble(error) or error}") from error
     if reply.status != _HTTP_OK:
         code, text = error_of(reply.body, reply.query_error)
         what = f"cannot read the attributes of the queue {url}: {code}: {text}"

@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from penstock import telemetry
-from penstock.errors import Again, Halt
+from penstock.errors import Again, Halt, PenstockError, own_trouble
 from penstock.http1 import NoReplyError, NotSentError
 from penstock.model import Keys, Message, MessageReject, QueueDepth, QueueLimits, Sent
 from penstock.sqs.attributes import read_depth, read_limits
@@ -152,6 +152,9 @@ class SqsQueue:
         deliveries = [self._deliver(run, batch) for batch in batches(messages, self._limits)]
         await asyncio.gather(*deliveries)
         if run.failure is not None:
+            if run.group is None and isinstance(run.failure, PenstockError):
+                # Whoever is next sends these again.
+                run.failure.possible_repeats = len(run.unknown & run.first_tried.keys())
             raise run.failure
         return Sent(
             confirmed=run.confirmed,
@@ -217,6 +220,8 @@ class SqsQueue:
                 return outcome_of(batch, *reply)
             return await asyncio.to_thread(outcome_of, batch, *reply)
         except NotSentError as error:
+            if own := own_trouble(error):
+                raise Again(f"send: {len(batch)} messages were not sent: {own}") from None
             return BatchOutcome(again=list(batch), cause=str(error))
         except NoReplyError as error:
             return BatchOutcome(unknown=list(batch), cause=str(error))

@@ -7,6 +7,7 @@
 -- ARGV  1 ID  2 token  3 how long the answer to this token is remembered, ms
 --       4 1 where this owner may have sent something  5 why it waits; empty: it does not
 --       6 how long, ms  7 positions of the files, from 0, that are processed without the others
+--       8 number of messages that a successor may send again
 --
 -- Answers 1, also when it is repeated; or 0 when somebody else owns the claim or it is no more.
 local claim = claim_fields(KEYS[2], 'token', 'done')
@@ -18,6 +19,7 @@ end
 local now = now_ms()
 redis.call('HSET', KEYS[2], 'token', '', 'released', 1, 'ended_ms', now, 'waits_for', ARGV[5])
 if ARGV[4] == '1' then redis.call('HSET', KEYS[2], 'tried', 1) end
+if ARGV[8] ~= '0' then count(KEYS[4], 'possible_repeats', ARGV[8]) end
 local due = 0
 if ARGV[5] ~= '' then
   due = now + tonumber(ARGV[6])
