@@ -221,6 +221,12 @@ class _Check:
             if event["name"] in names and claim not in self.resumed:
                 self.reshaped.update(names)
 
+    def on_leases(self, event: Event) -> None:
+        """Take over when leases end: Redis's clock, or a correction, has moved that."""
+        for claim, (token, _) in self.owner.items():
+            if token and claim in event["ends"]:
+                self.owner[claim] = (token, event["ends"][claim])
+
     def on_redis_lost(self, event: Event) -> None:
         self.losses += 1
         self.names = {claim: names for claim, (_, _, names) in event["claims"].items()}
