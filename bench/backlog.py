@@ -13,8 +13,8 @@ import time
 from pathlib import Path
 
 import uvloop
+from _servers import EmbeddedFileServer
 
-from penstock.embedded.file_server import EmbeddedFileServer
 from penstock.source.file_server import ServerSource
 from penstock.source.http import HttpSite
 

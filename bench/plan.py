@@ -31,9 +31,9 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import redis
+from _servers import EmbeddedFileServer
 
 from penstock import telemetry, wiring, worker
-from penstock.embedded.file_server import EmbeddedFileServer
 from penstock.embedded.redis import EmbeddedRedis
 from penstock.settings.reading import load
 

@@ -27,10 +27,9 @@ from typing import Any
 import _report
 import _rounds
 import _spool
+from _servers import EmbeddedFileServer, EmbeddedNginx
 from _workloads import WORKLOADS, Contestant, Workload
 
-from penstock.embedded.file_server import EmbeddedFileServer
-from penstock.embedded.nginx import EmbeddedNginx
 from penstock.embedded.redis import EmbeddedRedis
 
 HERE = Path(__file__).parent

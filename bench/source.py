@@ -21,9 +21,8 @@ from pathlib import Path
 
 import redis.asyncio as redis
 import uvloop
+from _servers import EmbeddedFileServer, EmbeddedNginx
 
-from penstock.embedded.file_server import EmbeddedFileServer
-from penstock.embedded.nginx import EmbeddedNginx
 from penstock.embedded.redis import EmbeddedRedis
 from penstock.ledger.ledger import Ledger
 from penstock.ledger.scripts import Scripts

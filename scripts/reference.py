@@ -8,10 +8,13 @@ With --check nothing is written, and the exit code is 1 if a page is not what th
 deploy/README.md it is the table of what a load costs, between two marks.
 """
 
+import ast
+import inspect
 import json
 import sys
 from collections.abc import Iterator
 from enum import Enum
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_args
 
@@ -33,7 +36,7 @@ SETTINGS_HEAD = """\
 Read from `penstock.toml` (`--config FILE`, or `PENSTOCK_CONFIG`, or the one in the current
 directory), over it from the environment: `PENSTOCK_QUEUE__URL` is `queue.url`. Relative paths are
 taken from where `penstock.toml` lies. `penstock config show` prints what is in force,
-`penstock config check` says whether it can work and whether the selection is compiled.
+`penstock config check` says whether it can work.
 
 A wrong value stops every command with one line: the field, the value, what is allowed.
 
@@ -61,13 +64,28 @@ def settings_page() -> str:
         assert issubclass(model, BaseModel)
         parts.append(f"\n## `[{section}]`\n\n{model.__doc__}\n\n")
         parts.append("| key | default | allowed | what it is |\n|---|---|---|---|\n")
-        parts += [_setting(name, info) for name, info in model.model_fields.items()]
+        told = _docstrings(model)
+        parts += [_setting(name, info, told[name]) for name, info in model.model_fields.items()]
     return "".join(parts)
 
 
-def _setting(name: str, info: FieldInfo) -> str:
+def _docstrings(model: type) -> dict[str, str]:
+    """Return what stands below each field of a section: importing the settings does not read it."""
+    (section,) = ast.parse(inspect.getsource(model)).body
+    assert isinstance(section, ast.ClassDef)
+    return {
+        field.target.id: " ".join(str(text.value.value).split())
+        for field, text in pairwise(section.body)
+        if isinstance(field, ast.AnnAssign)
+        and isinstance(field.target, ast.Name)
+        and isinstance(text, ast.Expr)
+        and isinstance(text.value, ast.Constant)
+    }
+
+
+def _setting(name: str, info: FieldInfo, told: str) -> str:
     default = "" if info.default is None else f"`{json.dumps(_plain(info.default))}`"
-    return f"| `{name}` | {default} | {_allowed(info)} | {info.description} |\n"
+    return f"| `{name}` | {default} | {_allowed(info)} | {told} |\n"
 
 
 def _plain(value: Any) -> Any:

@@ -79,7 +79,7 @@ async def archive(box: Box, story: Story) -> archiver.ArchiverTally:
 async def in_place(box: Box) -> int:
     """Return how many files lie in the archive; fail if the ledger says anything else."""
     archived = len([*(box.root / "archive").rglob("*.json")])
-    assert archived + len([*box.spool.iterdir()]) == FILES
+    assert archived + len([*box.spool.glob("[!.]*")]) == FILES
     sizes = await box.sizes()
     assert (sizes["archived"], sizes["processed"]) == (archived, FILES - archived)
     return archived
@@ -106,10 +106,10 @@ async def test_what_could_not_be_noted_the_next_pass_finds(box: Box, story: Stor
         await archive(box, story)
     assert story.batches("move") == story.batches("moved")
     assert (await box.sizes())["processed"] == FILES - 10
-    left = len([*box.spool.iterdir()])
+    left = len([*box.spool.glob("[!.]*")])
     assert left == FILES - sum(len(names) for names in story.batches("moved"))
     tally = await archive(box, story)
-    assert (tally.files_archived, tally.files_vanished) == (FILES - 10, 0)
+    assert (tally.files_archived, tally.files_gone) == (FILES - 10, 0)
     assert await in_place(box) == FILES
     counters = await box.counters()
     assert counters["files_archived"] == FILES
@@ -128,7 +128,7 @@ async def test_a_pass_that_is_stopped_notes_what_it_moved(box: Box, story: Story
 
 async def test_what_is_stuck_is_passed_over_once(box: Box, story: Story) -> None:
     """Files that cannot be moved stay at the front of the line; those behind them are moved."""
-    spool = sorted(path.name for path in box.spool.iterdir())
+    spool = sorted(path.name for path in box.spool.glob("[!.]*"))
     stuck = [*spool[:15], *spool[50:53]]
     hour = box.root / "archive/2026/11/23/06"
     hour.mkdir(parents=True)
@@ -137,7 +137,7 @@ async def test_what_is_stuck_is_passed_over_once(box: Box, story: Story) -> None
     tally = await archive(box, story)
     assert (tally.files_archived, tally.files_stuck) == (FILES - len(stuck), len(stuck))
     assert sum(len(names) for names in story.batches("move")) == FILES
-    assert sorted(path.name for path in box.spool.iterdir()) == stuck
+    assert sorted(path.name for path in box.spool.glob("[!.]*")) == stuck
     assert (await box.sizes())["processed"] == len(stuck)
 
 

@@ -18,7 +18,7 @@ from penstock.errors import Again, Halt
 from penstock.ledger.lease import Lease
 from penstock.ledger.ledger import Ledger
 from penstock.ledger.outcome import ClaimOutcome
-from penstock.model import Claim, FileRead, Settled
+from penstock.model import Claim, Fate, FileRead, Settled
 from support.box import SECOND, Box
 from support.sqs_stub import Fault
 
@@ -33,7 +33,7 @@ async def test_carries_every_record_once(box: Box) -> None:
     assert box.received_ids() == dict.fromkeys(range(1, 6), 1)
     archived = await box.archive()
     assert archived.files_archived == 3
-    assert not list(box.spool.iterdir())
+    assert not list(box.spool.glob("[!.]*"))
     assert len(list((box.root / "archive/2026/11/23/06").iterdir())) == 3
 
 
@@ -79,12 +79,13 @@ async def test_a_cut_young_file_waits_for_its_writer(box: Box, age_seconds: floa
     """A truncated file younger than settle_seconds is looked at again; an older one is rejected."""
     box.set("source", settle_seconds=10)
     name = f"{SECOND}.000001.json"
-    claim = Claim("c", "t", (name,), 1, {})
     outcome = ClaimOutcome([name])
     async with AsyncExitStack() as stack:
         parts = await wiring.loader(box.settings, stack)
         file = FileRead(name, b'{"id": 1, "te', 13, age_seconds)
-        parts.pack([file], 0, claim, parts.new_packer(claim), outcome)
+        for fate in parts.transform.run([file], 0, {}):
+            assert isinstance(fate, Fate)
+            parts.note_fate(fate, outcome)
     settled = outcome.settled(attempt=1, now="")
     if age_seconds < 10:
         assert settled.rejected == {}
@@ -152,7 +153,7 @@ async def test_what_is_no_file_is_left_alone(box: Box, caplog: pytest.LogCapture
     tally = await box.load()
     assert tally.files_processed == 2
     await box.archive()
-    assert sorted(path.name for path in box.spool.iterdir()) == ["a.json", "b.json", "c.json"]
+    assert sorted(path.name for path in box.spool.glob("[!.]*")) == ["a.json", "b.json", "c.json"]
     warnings = [record.message for record in caplog.records if record.levelname == "WARNING"]
     assert warnings == ["entries.ignored"]
 
@@ -163,7 +164,7 @@ async def test_a_claims_line_in_the_log_says_which_files(
     """`penstock explain` sends people there: a file's name lies between the first and the last."""
     caplog.set_level("INFO", "penstock")
     box.write_many(3)
-    names = sorted(path.name for path in box.spool.iterdir())
+    names = sorted(path.name for path in box.spool.glob("[!.]*"))
     await box.load()
     (line,) = [record for record in caplog.records if record.message == "claim.committed"]
     fields: dict[str, object] = vars(line)["fields"]

@@ -87,7 +87,7 @@ async def test_run_drains_and_stops_cleanly(box: Box, penstock: Start) -> None:
     box.set("run", archiver_interval_seconds=0.3, checker_interval_seconds=0.5)
     box.write_many(500)
     process = penstock("run", "--config", str(box.toml()))
-    await until(lambda: not list(box.spool.iterdir()))
+    await until(lambda: not list(box.spool.glob("[!.]*")))
     family = children(process.pid)
     assert len(family) == 4
     process.send_signal(signal.SIGTERM)
@@ -109,7 +109,7 @@ async def test_run_drains_over_http_with_a_redis_of_its_own(
     async with served(box.root, tokens=TOKEN) as address:
         box.set("source", url=address, token=TOKEN)
         process = penstock("run", "--config", str(box.toml()))
-        await until(lambda: not list(box.spool.iterdir()))
+        await until(lambda: not list(box.spool.glob("[!.]*")))
         process.send_signal(signal.SIGTERM)
         await finished(process)
     assert process.returncode == 0
@@ -133,7 +133,7 @@ async def test_a_killed_worker_loses_nothing(box: Box, penstock: Start) -> None:
         os.kill(victim, signal.SIGKILL)
         killed += 1
         await until(lambda gone=victim: gone not in loaders(process.pid))
-    await until(lambda: not list(box.spool.iterdir()))
+    await until(lambda: not list(box.spool.glob("[!.]*")))
     process.send_signal(signal.SIGTERM)
     await finished(process)
     copies = box.received_ids()

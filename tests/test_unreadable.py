@@ -94,7 +94,7 @@ async def die_midway(box: Box, monkeypatch: pytest.MonkeyPatch, journalled: int)
 async def expire(box: Box) -> None:
     """Let every lease be over, and every wait."""
     async with box.look() as client:
-        key = f"penstock:{{{box.given['ledger']['spool']}}}:claims"
+        key = f"penstock:{{{box.given['ledger']['spool']}}}:leases"
         for claim in await client.zrange(key, 0, -1):
             await client.zadd(key, {claim: 1})
 

@@ -18,6 +18,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from penstock import telemetry
 from penstock.ledger.ledger import Ledger
@@ -26,6 +27,7 @@ from penstock.ports import Moved, Source
 # Of a batch. Its directories are written to disk once, some milliseconds each; names take 0.1 MB
 # a thousand.
 _FILES_MIN, _FILES_MAX = 500, 5_000
+_GONE = "neither in the spool nor where it was to be moved: something else moved or deleted it"
 _BATCH_SECONDS = 0.5  # what takes longer is halved: a pass that is told to stop ends a batch later
 
 
@@ -33,13 +35,14 @@ _BATCH_SECONDS = 0.5  # what takes longer is halved: a pass that is told to stop
 class ArchiverTally:
     """What one pass of the archiver did; all but `seconds` count files.
 
-    `files_vanished` were gone from the spool already. `files_stuck` cannot be moved: the log has a
-    warning for each cause, with a count and an example, and the next pass tries them again.
+    `files_gone` lay neither in the spool nor where they were to be moved: they were not archived.
+    `files_stuck` cannot be moved: the log has a warning for each cause, with a count and an
+    example, and the next pass tries them again.
     """
 
     files_archived: int = 0
     files_rejected: int = 0
-    files_vanished: int = 0
+    files_gone: int = 0
     files_stuck: int = 0
     files_forgotten: int = 0
     files_deleted: int = 0
@@ -53,6 +56,13 @@ class Archiver:
     source: Source
     ledger: Ledger
     retention_days: float
+
+
+class _Told(NamedTuple):
+    """What the log is told of at the end of a pass: a line a cause."""
+
+    stuck: telemetry.ByCause
+    gone: telemetry.ByCause
 
 
 async def archive(
@@ -69,9 +79,10 @@ async def archive(
     def over() -> bool:
         return stop.is_set() or time.monotonic() - began > budget_seconds
 
-    with telemetry.by_cause("file.stuck") as stuck:
-        await _archive_processed(archiver, tally, stuck, over)
-        await _move_rejected(archiver, tally, stuck, over)
+    with telemetry.by_cause("file.stuck") as stuck, telemetry.by_cause("file.gone") as gone:
+        told = _Told(stuck, gone)
+        await _archive_processed(archiver, tally, told, over)
+        await _move_rejected(archiver, tally, told, over)
     while not over() and (forgotten := await archiver.ledger.upkeep.forget()):
         tally.files_forgotten += forgotten
     if archiver.retention_days:
@@ -84,12 +95,12 @@ async def archive(
 
 
 async def _archive_processed(
-    archiver: Archiver, tally: ArchiverTally, stuck: telemetry.ByCause, over: Callable[[], bool]
+    archiver: Archiver, tally: ArchiverTally, told: _Told, over: Callable[[], bool]
 ) -> None:
     async def note(moved: Sequence[Moved]) -> int:
-        gone = await _note(archiver, tally, stuck, moved)
-        tally.files_archived += gone
-        return len(moved) - gone
+        archived, left = await _note(archiver, tally, told, moved)
+        tally.files_archived += archived
+        return left
 
     skipped, files_max = 0, _FILES_MIN  # the stuck stay at the front of the line: look behind them
     moved: Sequence[Moved] = ()
@@ -113,28 +124,37 @@ async def _archive_processed(
 
 
 async def _move_rejected(
-    archiver: Archiver, tally: ArchiverTally, stuck: telemetry.ByCause, over: Callable[[], bool]
+    archiver: Archiver, tally: ArchiverTally, told: _Told, over: Callable[[], bool]
 ) -> None:
     cursor = 0
     while not over():
         cursor, reasons = await archiver.ledger.reads.rejected(cursor)
         if reasons:
             moved = await archiver.source.reject(reasons)
-            tally.files_rejected += await _note(archiver, tally, stuck, moved)
+            tally.files_rejected += (await _note(archiver, tally, told, moved))[0]
         if cursor == 0:
             return
 
 
 async def _note(
-    archiver: Archiver, tally: ArchiverTally, stuck: telemetry.ByCause, moved: Sequence[Moved]
-) -> int:
-    """Tell the ledger which files are out of the spool; return how many."""
-    gone = [file.name for file in moved if not file.error]
+    archiver: Archiver, tally: ArchiverTally, told: _Told, results: Sequence[Moved]
+) -> tuple[int, int]:
+    """Tell the ledger which files are out of the spool; return how many were moved, how many not.
+
+    A file that is in neither place was not archived: it is counted by itself.
+    """
+    moved = [file.name for file in results if not file.error and not file.vanished]
+    gone = [file.name for file in results if file.vanished]
+    if moved:
+        await archiver.ledger.upkeep.archived(moved)
     if gone:
-        await archiver.ledger.upkeep.archived(gone)
-    tally.files_vanished += sum(file.vanished for file in moved)
-    for file in moved:
+        await archiver.ledger.upkeep.archived(gone, gone=True)
+    for file in results:
         if file.error:
-            tally.files_stuck += 1
-            stuck.add(file.name, file.error)
-    return len(gone)
+            told.stuck.add(file.name, file.error)
+        elif file.vanished:
+            told.gone.add(file.name, _GONE)
+    tally.files_gone += len(gone)
+    stuck = len(results) - len(moved) - len(gone)
+    tally.files_stuck += stuck
+    return len(moved), stuck

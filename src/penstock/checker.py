@@ -84,6 +84,7 @@ async def check(
     began = time.monotonic()
     until = began + budget_seconds
     tally = CheckerTally()
+    await checker.ledger.upkeep.adopt()
     tally.times_corrected = await checker.ledger.upkeep.correct()
     await _free(checker, tally, stop)
     await _look_at_claims(checker, tally)
@@ -130,7 +131,7 @@ async def _free(checker: Checker, tally: CheckerTally, stop: asyncio.Event) -> N
             tally.files_freed += claim.files
             isolated = await checker.ledger.isolate(claim.claim)
             tally.claims_isolated += any(isolated)
-            tally.files_isolated += isolated.alone
+            tally.files_isolated += isolated.apart
             tally.files_given_up += isolated.rejected
 
 

@@ -6,9 +6,11 @@ worker.py runs several lanes. Each carries one claim at a time along this path, 
 transforming and sending overlap without a queue between the stages.
 """
 
+import asyncio
 import dataclasses
+import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -20,12 +22,14 @@ from penstock.ledger.lease import Lease
 from penstock.ledger.ledger import Ledger
 from penstock.ledger.outcome import ClaimOutcome
 from penstock.ledger.receipts import Receipts
-from penstock.model import Claim, Fate, FileRead, Message, Unread
+from penstock.model import Claim, Fate, FileRead, Message, RecordReject, Transformed, Unread
 from penstock.ports import Queue, Source
 from penstock.records.transform import Transform
 from penstock.source.candidates import Candidates
+from penstock.sqs.filling import Filling
 from penstock.sqs.packer import Packer
 
+_ENOUGH = 0.97  # of the files that a claim wants: with fewer it waits for more
 _DENIED_RETRY_SECONDS = 30.0  # a file that cannot be read: someone may be fixing its mode
 
 
@@ -55,6 +59,17 @@ class Asked(NamedTuple):
     ledger_lost: bool
 
 
+class Read(NamedTuple):
+    """Files that were read and packed: how many, what was left of each, what fits no message.
+
+    `unreadable` is the next one, and why it cannot be read; empty where that may wait.
+    """
+
+    files: int
+    done: Sequence[tuple[Transformed | Fate, Sequence[RecordReject]]]
+    unreadable: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Loader:
     """The parts of one worker, put together in wiring.py.
@@ -72,7 +87,7 @@ class Loader:
     queue: Queue
     fingerprint: str
     lanes: int
-    claim_files_max: int
+    filling: Filling
     claim_bytes_max: int
     settle_seconds: float
     denied: telemetry.ByCause = dataclasses.field(default_factory=telemetry.ByCause)
@@ -81,26 +96,34 @@ class Loader:
         """Log why files could not be read since the last time: one line a cause."""
         self.denied.tell("file.denied", remedy="make them readable: they are tried again")
 
-    async def next_claim(self) -> Asked:
-        """List and claim: anything expired or due, else the next candidates that are waiting."""
-        portion = await self.candidates.next()
+    async def next_claim(self, stop: asyncio.Event) -> Asked:
+        """List and claim: anything expired, else what is due or waiting, as much as fills messages.
+
+        Waits until there is so much, or until the first of it has waited long enough.
+        """
+        wanted = self.filling.files_wanted()
+        portion = await self.candidates.next(wanted, stop)
+        is_last = portion.is_final and bool(portion.names)
         since_seconds = time.monotonic()
-        tried = False
+        waiting: Collection[int] = range(len(portion.names))
         try:
             answer = await self.ledger.claim(
                 portion.names,
-                self.claim_files_max,
+                wanted,
+                least=1 if is_last else math.ceil(_ENOUGH * wanted),
+                due_for_seconds=self.candidates.linger_seconds,
                 fingerprint=self.fingerprint,
                 frontier=self.candidates.frontier,
             )
-            tried = answer.tried
+            if answer.tried:
+                waiting = answer.waiting
         finally:
-            (self.candidates.tried if tried else self.candidates.put_back)(portion)
+            self.candidates.tried(portion, waiting)
         ledger_lost = self.candidates.in_epoch(answer.epoch)
         claim = answer.claim
-        if claim is not None and tried:
-            is_other = portion.epoch not in {"", answer.epoch}
-            claim = dataclasses.replace(claim, after_loss=portion.after_loss or is_other)
+        if claim is not None and answer.tried:
+            after_loss = portion.is_after_loss(answer.epoch)
+            claim = dataclasses.replace(claim, after_loss=after_loss, is_open=not portion.is_final)
         return Asked(claim, since_seconds, bool(portion.names) or ledger_lost, ledger_lost)
 
     async def carry(
@@ -109,8 +132,9 @@ class Loader:
         """Carry one claim along the rest of the path. Its last two lines are the promise.
 
         `note_age` is given the age in seconds of the oldest of the files that were read. Returns
-        the claim's counters, by the names of Tally's fields. Raises Again if the claim cannot be
-        finished now or has another owner, Halt if no claim can be.
+        the claim's counters, by the names of Tally's fields; none where all of it was given back.
+        Raises Again if the claim cannot be finished now or has another owner, Halt if no claim can
+        be.
         """
         noted: Mapping[int, str] = {}  # other settings make other messages
         if claim.fingerprint == self.fingerprint:
@@ -137,58 +161,113 @@ class Loader:
         self, claim: Claim, begun: Begun, lease: Lease, note_age: Callable[[float], None]
     ) -> Mapping[str, int]:
         """Carry a claim from where it was begun. The last two lines are the promise."""
-        outcome = ClaimOutcome(claim.names, begun.done, after_loss=claim.after_loss)
+        packer = self.new_packer(claim)
+        read: list[Read] = []
+        if claim.is_open:
+            claim = await self.trim(claim, lease, packer, read, note_age)
+            if not claim.names:
+                return {}
+        outcome = ClaimOutcome(
+            claim.names,
+            begun.done,
+            message_bytes=self.filling.message_bytes,
+            after_loss=claim.after_loss,
+        )
+        self.note(read, outcome)
         for position in begun.passed_over(len(claim.names)):
             outcome.retry(claim.names[position], 0)  # an earlier owner could not read it
-        packer = self.new_packer(claim)
         packer.go_on(begun.messages, begun.file, begun.records)
-        for run in begun.left(len(claim.names)):
-            position = run[0]
-            while position <= run[-1]:
+        for run in [] if read else begun.left(len(claim.names)):
+            position, end = run[0], run[-1] + 1
+            while position < end:
                 if position:  # the claim is larger than a lane may hold in memory
                     await self.send(packer.full(), claim, lease, outcome)
-                names = claim.names[position : run[-1] + 1]
-                files = await self.source.read(names, self.claim_bytes_max)
-                note_age(max(file.age_seconds for file in files))
-                readable = _readable(files) if claim.tried else len(files)
-                self.pack(files[:readable], position, claim, packer, outcome)
-                if readable < len(files):
+                some = await self.read(claim, position, end, packer, note_age)
+                self.note([some], outcome)
+                position += some.files
+                if some.unreadable:
                     await self.send(packer.full(), claim, lease, outcome)
-                    raise UnreadableError(f"{names[readable]}: {files[readable].detail}")
-                position += len(files)
-                del files  # from here on their messages are all that is held in memory
+                    raise UnreadableError(some.unreadable)
         outcome.sent_before(packer.sent_before)
         await self.send([*packer.full(), *packer.rest()], claim, lease, outcome)
         return await self.commit(claim, lease, outcome)
 
-    def pack(
+    async def trim(
         self,
-        files: Sequence[FileRead],
-        position: int,
         claim: Claim,
+        lease: Lease,
         packer: Packer,
-        outcome: ClaimOutcome,
-    ) -> None:
-        """Transform files and pack what is left of them; `position` in the claim is the first's.
+        read: list[Read],
+        note_age: Callable[[float], None],
+    ) -> Claim:
+        """Pack a claim of which nothing was sent, and give back what would not fill a message."""
+        position, most_bytes = 0, 2 * self.filling.call_bytes
+        while position < len(claim.names) and packer.waiting_bytes < most_bytes:
+            read.append(await self.read(claim, position, len(claim.names), packer, note_age))
+            position += read[-1].files
+        kept = packer.fullest(position)
+        if not kept and self.filling.files_wanted() <= len(claim.names):
+            kept = position  # no claim can be fuller
+        if kept < len(claim.names):
+            packer.keep(kept)
+            if not await self.ledger.trim(claim, kept):
+                raise lease.lost(claim)
+        return claim.of_first(kept)
+
+    async def read(
+        self,
+        claim: Claim,
+        position: int,
+        end: int,
+        packer: Packer,
+        note_age: Callable[[float], None],
+    ) -> Read:
+        """Read files of a claim from a position on, and pack what is selected of them.
 
         Always the same messages for the same files: a worker that takes the claim over rebuilds
-        those that have been sent.
+        those that have been sent. There it stops before a file that it cannot read.
         """
-        for done in self.transform.run(files, position, claim.put_back):
-            if isinstance(done, Fate):
-                self.note_fate(done, outcome)
-            else:
-                outcome.pack(done, packer.add_all(done.files, done.records))
+        files = await self.source.read(claim.names[position:end], self.claim_bytes_max)
+        note_age(max(file.age_seconds for file in files))
+        readable = _readable(files) if claim.tried else len(files)
+        unreadable = ""
+        if readable < len(files):
+            unreadable = f"{files[readable].name}: {files[readable].detail}"
+            files = files[:readable]
+        done: list[tuple[Transformed | Fate, Sequence[RecordReject]]] = []
+        records = size_bytes = 0
+        for one in self.transform.run(files, position, claim.put_back):
+            if isinstance(one, Fate):
+                done.append((one.without_data(), ()))
+                continue
+            done.append((one, packer.add_all(one.files, one.records)))
+            records += len(one.records)
+            size_bytes += sum(map(len, one.records)) + len(one.records)
+        self.filling.learn(len(files), records, size_bytes)
+        return Read(len(files), done, unreadable)
+
+    def note(self, read: Sequence[Read], outcome: ClaimOutcome) -> None:
+        """Note what became of files that were read, but for those that were given back."""
+        kept = outcome.files
+        for one in read:
+            for done, too_large in one.done:
+                if isinstance(done, Fate):
+                    if done.position < kept:
+                        self.note_fate(done, outcome)
+                elif done.of[0] < kept:
+                    part = done.before(kept)
+                    outcome.pack(part, [r for r in too_large if r.index < len(part.records)])
 
     def note_fate(self, fate: Fate, outcome: ClaimOutcome) -> None:
         """Note what becomes of a file that has nothing to send: gone, retried or rejected."""
-        file, cause = fate
+        file, cause = fate.file, fate.cause
         if cause is Unread.VANISHED:
             outcome.vanish(file.name)
         elif isinstance(cause, Unread):
             self.denied.add(file.name, file.detail)
             outcome.retry(file.name, _DENIED_RETRY_SECONDS)
-        elif cause.truncated and file.age_seconds < self.settle_seconds:
+        elif cause.truncated and abs(file.age_seconds) < self.settle_seconds:
+            # One far ahead of the clock is not young: it was listed because it did not change.
             wait_seconds = self.settle_seconds - file.age_seconds
             outcome.retry(file.name, min(wait_seconds, self.settle_seconds))
         else:

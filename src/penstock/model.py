@@ -7,6 +7,8 @@ waiting ──claim──▶ processing ──commit──▶ processed ──ar
 A file is its name; every noun here names files, never contents or inodes.
 """
 
+import dataclasses
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -28,6 +30,9 @@ ATTRIBUTE_DATA_TYPE = "String"
 # selection may itself be an array.
 CONTENT_TYPE_ONE = "application/vnd.penstock.record+json"
 CONTENT_TYPE_MANY = "application/vnd.penstock.records+json"
+
+BILLED_BYTES = 65_536
+"""SQS bills every started 64 KiB of a payload as one request."""
 
 CLAIM_ID_BYTES = 12
 """Random bytes of a claim's id, in hexadecimal; a claim split off another has `.N` after it."""
@@ -58,6 +63,61 @@ class ListedFile(msgspec.Struct, frozen=True, gc=False):
     modified_at_seconds: float
 
 
+class SpoolIdentity(NamedTuple):
+    """Which directory a spool is, as far as that is known; "" and 0 stand for what is not.
+
+    `marker` is the id in its marker file, which has this `inode` and was last changed at
+    `changed_ns`. `place` stands for the directory's file system and inode.
+    """
+
+    marker: str = ""
+    inode: int = 0
+    changed_ns: int = 0
+    place: str = ""
+
+    def matches(self, known: "SpoolIdentity") -> bool | None:
+        """Tell whether this is the spool that is `known`; None if that cannot be told.
+
+        A copy of the spool, such as a restored backup, holds the same id. But its marker has
+        another inode and another time of change; `chown` changes the time only, and some network
+        file systems number inodes anew at each mount.
+        """
+        if known.marker:
+            is_copy = self.inode != known.inode and self.changed_ns != known.changed_ns
+            return self.marker == known.marker and not (self.inode and known.inode and is_copy)
+        return self.place == known.place if self.place and known.place else None
+
+    def as_text(self) -> str:
+        """Return it as Redis and the file server's header hold it; "" if nothing is known."""
+        return msgspec.json.encode(self).decode() if any(self) else ""
+
+    @staticmethod
+    def from_text(text: str) -> "SpoolIdentity | None":
+        """Return an identity from its text; None if that holds none."""
+        try:
+            return msgspec.json.decode(text, type=SpoolIdentity)
+        except (msgspec.DecodeError, RecursionError):
+            return None
+
+    def __str__(self) -> str:
+        """Return it as an operator is shown it."""
+        if not self.marker:
+            return f"the directory {self.place} without a marker" if self.place else "not known"
+        return f"marker {self.marker[:8]}" + (f", inode {self.inode}" if self.inode else "")
+
+
+class Young(NamedTuple):
+    """The files that lie in the spool and are not complete yet.
+
+    `ahead` of the `files` were changed later than it is now, by up to `ahead_seconds`: a clock
+    was set back, or two clocks differ.
+    """
+
+    files: int = 0
+    ahead: int = 0
+    ahead_seconds: float = 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class Page:
     """One answer to `Source.list`.
@@ -67,7 +127,7 @@ class Page:
     the listing began: names are not claimed from a listing that is too old. `ignored` counts the
     directory entries that are not files by the pattern or by their type; drafts are not counted.
     `pause_seconds` is how long the source would have the next listing wait: an empty page answers
-    until then.
+    until then. `young` are the files that are not complete yet.
     """
 
     files: Sequence[ListedFile]
@@ -75,6 +135,7 @@ class Page:
     listed_at_seconds: float
     ignored: int = 0
     pause_seconds: float = 0.0
+    young: Young = field(default_factory=Young)
 
 
 class Unread(Enum):
@@ -178,7 +239,8 @@ class Transformed(NamedTuple):
 
     Parallel to `records`, in the claim's order: `files` holds the position in the claim of each
     record's file, `indexes` the index that it had in that file, from 0. `filtered` counts records
-    that are not wanted, `rejects` holds those that cannot be sent, with their file's position.
+    that are not wanted, `rejects` holds those that cannot be sent, with their file's position. `of`
+    holds the positions of all the files that it is of; where they are several, each is one record.
     """
 
     files: Sequence[int]
@@ -186,13 +248,30 @@ class Transformed(NamedTuple):
     indexes: Sequence[int]
     filtered: int
     rejects: Sequence[tuple[int, RecordReject]] = ()
+    of: Sequence[int] = ()
+
+    def before(self, files: int) -> "Transformed":
+        """Return what is of the first `files` files of the claim, in part or whole."""
+        if self.of[-1] < files:
+            return self
+        kept, of = bisect_left(self.files, files), self.of[: bisect_left(self.of, files)]
+        # Where one of several files is filtered out, it was one record; a file alone is not cut.
+        filtered = len(of) - kept if len(self.of) > 1 else 0
+        return Transformed(
+            self.files[:kept], self.records[:kept], self.indexes[:kept], filtered, (), of
+        )
 
 
 class Fate(NamedTuple):
     """Why a file has nothing to send: it has no bytes, or no records can be made of them."""
 
+    position: int
     file: FileRead
     cause: Unread | Reject
+
+    def without_data(self) -> "Fate":
+        """Return it without the bytes of its file: rejected files may be large, and many."""
+        return self._replace(file=msgspec.structs.replace(self.file, data=b""))
 
 
 class PutBack(NamedTuple):
@@ -220,7 +299,8 @@ class Claim:
     processed already, as ranges; `waits` is how often the claim was given back because others
     could not be read. `goes_on`: what is confirmed now continues `noted`. `after_loss`: its files
     lay in the spool when Redis had forgotten something, so some of them may have been sent before.
-    `put_back` holds what an operator said of some of its files.
+    `put_back` holds what an operator said of some of its files. `is_open`: nothing of it was sent,
+    and more files are waiting, so that what fills no message is given back.
     """
 
     id: str
@@ -236,6 +316,11 @@ class Claim:
     done: str = ""
     goes_on: bool = False
     put_back: Mapping[str, PutBack] = field(default_factory=dict[str, PutBack])
+    is_open: bool = False
+
+    def of_first(self, files: int) -> "Claim":
+        """Return the claim with its first files only, all of them to be sent."""
+        return dataclasses.replace(self, names=self.names[:files], is_open=False)
 
     @property
     def salt(self) -> str:
@@ -348,10 +433,11 @@ class Tally:
     commit, `claims_released` were given back unfinished. `messages_skipped` were confirmed under an
     earlier owner, `journal_mismatches` were confirmed then with another content and sent again.
     `possible_repeats` were sent again because their outcome stayed unknown. Of the messages
-    submitted to the queue, `messages_failed` never will be taken. `ledger_losses` counts how often
-    Redis had forgotten something; `files_after_loss` were claimed from the spool as it lay then, so
-    some of them may have been sent before. `oldest_waiting_seconds` is the age of the oldest file
-    when it was read.
+    submitted to the queue, `messages_failed` never will be taken. The messages sent had room for
+    `bytes_room`, and SQS bills `requests_billed` of 64 KiB for them. `ledger_losses` counts how
+    often Redis had forgotten something; `files_after_loss` were claimed from the spool as it lay
+    then, so some of them may have been sent before. `oldest_waiting_seconds` is the age of the
+    oldest file when it was read. `files_young` were not complete yet at the end.
     """
 
     claims: int = 0
@@ -373,10 +459,13 @@ class Tally:
     journal_mismatches: int = 0
     batches: int = 0
     bytes_sent: int = 0
+    bytes_room: int = 0
+    requests_billed: int = 0
     possible_repeats: int = 0
     throttled: int = 0
     ledger_losses: int = 0
     files_after_loss: int = 0
+    files_young: int = 0
     oldest_waiting_seconds: float = 0.0
     seconds: float = 0.0
 

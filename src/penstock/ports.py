@@ -6,7 +6,7 @@ The ledger has none: Redis is Redis in every form of Penstock, so there is nothi
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from penstock.model import FileRead, Message, Page, QueueLimits, Sent
+from penstock.model import FileRead, Message, Page, QueueLimits, Sent, SpoolIdentity
 
 
 class Moved(NamedTuple):
@@ -67,6 +67,18 @@ class Source(Protocol):
 
     async def close(self) -> None:
         """Give back what is open; nothing is called afterwards."""
+        ...
+
+
+class Identified(Protocol):
+    """What can tell which spool it leads to. Called per call of a source, never per file."""
+
+    async def identity(self) -> SpoolIdentity:
+        """Return which directory the spool is now. Raises Again if it is away.
+
+        Makes the marker where there is none and it may. Nothing is known of a spool without one
+        behind plain nginx, or behind a file server of an earlier version.
+        """
         ...
 
 

@@ -19,7 +19,7 @@ from penstock.archiver import Archiver
 from penstock.checker import Checker
 from penstock.embedded import owner_mark
 from penstock.embedded.redis import EmbeddedRedis
-from penstock.errors import Halt
+from penstock.errors import Again, Halt
 from penstock.ledger.ledger import Ledger
 from penstock.ledger.scripts import Scripts
 from penstock.loader import Loader
@@ -33,7 +33,9 @@ from penstock.settings.schema import EMBEDDED, EMBEDDED_QUEUE, QueueSettings, Se
 from penstock.settings.secrets import tokens
 from penstock.settings.spool_place import Directory, FileServer, Nginx, spool_name, spool_place
 from penstock.source.candidates import Candidates
+from penstock.source.confirmed import ConfirmedSource, IdentifiedSource
 from penstock.source.directory import DirectorySource
+from penstock.sqs.filling import Filling
 from penstock.sqs.packer import Packer
 
 if TYPE_CHECKING:
@@ -66,17 +68,21 @@ def decode_side(settings: Settings) -> tuple[Preamble, Decoder, Selection]:
     return preamble, decoder, selection
 
 
-async def loader(settings: Settings, stack: AsyncExitStack) -> Loader:
+async def loader(
+    settings: Settings, stack: AsyncExitStack, *, linger_seconds: float = 0.0
+) -> Loader:
     """Return a worker's parts, the queue and the ledger asked whether they can serve.
 
+    Files wait up to `linger_seconds` until there are enough of them to fill a message.
     Raises Again if one of them is away, Halt if one cannot work as configured.
     """
     import_parts(settings)
     allow_open_files(settings)
     transform = Transform(*decode_side(settings), max_file_bytes=settings.decode.max_file_bytes)
-    spool, book = await source(settings, stack), await ledger(settings, stack)
+    spool, book = await _source_and_ledger(settings, stack)
     book.remember_in(Path(settings.run.state_directory) / f"{spool_name(settings)}.epoch")
-    return await _loader(settings, transform, spool, book, await _queue(settings, stack))
+    queue = await _queue(settings, stack)
+    return await _loader(settings, transform, spool, book, queue, linger_seconds)
 
 
 async def _loader(
@@ -85,6 +91,7 @@ async def _loader(
     source: Source,
     ledger: Ledger,
     queue: Queue,
+    linger_seconds: float,
 ) -> Loader:
     limits = await queue.open()
     message_bytes = settings.queue.message_bytes or limits.message_bytes_max
@@ -104,16 +111,16 @@ async def _loader(
     new_packer(Claim("", "", (), 1, {}))  # a message_bytes that the queue refuses halts now
     return Loader(
         source=source,
-        candidates=Candidates(
-            source, files_max=worker.claim_files_max, bytes_max=worker.claim_bytes_max
-        ),
+        candidates=Candidates(source, linger_seconds=linger_seconds),
         ledger=ledger,
         queue=queue,
         transform=transform,
         new_packer=new_packer,
         fingerprint=fingerprint,
         lanes=worker.lanes,
-        claim_files_max=worker.claim_files_max,
+        filling=Filling(
+            limits, message_bytes, settings.queue.records_per_message, worker.claim_files_max
+        ),
         claim_bytes_max=worker.claim_bytes_max,
         settle_seconds=settings.source.settle_seconds,
     )
@@ -150,33 +157,46 @@ def import_parts(settings: Settings) -> None:
 
 async def archiver(settings: Settings, stack: AsyncExitStack) -> Archiver:
     """Return the archiver's parts. Raises Again or Halt as `loader` does."""
-    return Archiver(
-        await source(settings, stack),
-        await ledger(settings, stack),
-        settings.archive.retention_days,
-    )
+    parts = await _source_and_ledger(settings, stack)
+    return Archiver(*parts, settings.archive.retention_days)
 
 
 async def checker(settings: Settings, stack: AsyncExitStack) -> Checker:
     """Return the checker's parts. Raises Again or Halt as `loader` does."""
     return Checker(
-        await source(settings, stack),
-        await ledger(settings, stack),
+        *await _source_and_ledger(settings, stack),
         lease_seconds=settings.ledger.lease_seconds,
         sweep_seconds=settings.ledger.sweep_seconds,
         fifo=settings.queue.url.endswith(".fifo"),
     )
 
 
+async def _source_and_ledger(settings: Settings, stack: AsyncExitStack) -> tuple[Source, Ledger]:
+    """Return the ledger, and the way into the spool that it knows.
+
+    A directory that is missing was never there, or is away: then it may come back.
+    """
+    known = await ledger(settings, stack)
+    try:
+        found = await source(settings, stack)
+    except Halt as error:
+        place = spool_place(settings.source.url)
+        is_missing = isinstance(place, Directory) and not place.path.exists()
+        if is_missing and (was := await known.spool.known()):
+            raise Again(f"{error}; the ledger holds files of it ({was}): mount it again") from None
+        raise
+    return ConfirmedSource(found, known.spool.confirm), known
+
+
 async def source(
     settings: Settings, stack: AsyncExitStack, *, wait_seconds: float | None = None
-) -> Source:
+) -> IdentifiedSource:
     """Return the way into the spool. Raises Halt if `source.url` names none.
 
     A listing of the file server with nothing new is answered after `wait_seconds`.
     """
     place = spool_place(settings.source.url)
-    made: Source
+    made: IdentifiedSource
     if isinstance(place, Directory):
         made = directory_source(settings, place)
     else:
@@ -212,7 +232,7 @@ def served_directory(settings: Settings) -> DirectorySource:
 
 def _http_source(
     settings: Settings, place: FileServer | Nginx, wait_seconds: float | None
-) -> Source:
+) -> IdentifiedSource:
     # Here, because a worker with a directory does without aiohttp: 0.14 s of imports, and 10 MB.
     from penstock.source.file_server import WAIT_SECONDS, ServerSource  # noqa: PLC0415
     from penstock.source.http import CONNECTIONS, HttpSite  # noqa: PLC0415

@@ -32,20 +32,24 @@ async def load(
     grace_seconds: float = _STOP_SECONDS,
     note_age: Callable[[float], None] = lambda _: None,
     tally: Tally | None = None,
+    is_only_pass: bool = False,
 ) -> Tally:
     """Run one pass: until nothing is left to claim, the budget is spent, or `stop` is set.
 
+    `is_only_pass`: no later pass of this process sees files settle. One that finds only young
+    files, or some that are ahead of the clock, waits `settle_seconds`, once, and looks again.
     After `stop`, claims in flight have `grace_seconds` to commit before they are released.
     `note_age` is given, claim by claim, the age in seconds of its oldest file. Raises Again or Halt
     for what ended the pass early; then no claim is left held. What the pass did is counted in
     `tally`, if one is given, even where it raises.
     """
     began = time.monotonic()
+    await loader.ledger.upkeep.adopt()
     await loader.ledger.upkeep.correct()
     loader.candidates.resume(await loader.ledger.reads.frontier(), loader.ledger.epoch)
     tally = Tally() if tally is None else tally
     this = _Pass(loader, stop, began + budget_seconds, note_age, tally)
-    lanes = asyncio.create_task(this.lanes())
+    lanes = asyncio.create_task(this.settled() if is_only_pass else this.lanes())
     stopped = asyncio.create_task(_wait_then(stop, grace_seconds))
     try:
         async with telemetry.progress("loader.progress", this.figures):
@@ -59,6 +63,7 @@ async def load(
         loader.tell()
     if this.error is not None:
         raise this.error
+    tally.files_young = loader.candidates.young.files
     tally.seconds = round(time.monotonic() - began, 3)
     return tally
 
@@ -81,6 +86,14 @@ class _Pass:
         self._busy_lanes = 0
         self._tally = tally
         self.error: PenstockError | None = None
+
+    async def settled(self) -> None:
+        """Run all lanes, and once more where files may have settled since."""
+        await self.lanes()
+        young = self._loader.candidates.young
+        if young.files and (young.ahead or not self._tally.claims) and not self._is_over():
+            await sleep_unless(self._stop, self._loader.settle_seconds + _IDLE_SECONDS)
+            await self.lanes()
 
     async def lanes(self) -> None:
         """Run all lanes to their end; a bug in one releases the claims of the others."""
@@ -128,7 +141,7 @@ class _Pass:
     async def _next_claim(self) -> tuple[Claim | None, float]:
         """Ask until there is a claim or nothing to claim; return it and when it was asked for."""
         while True:
-            asked = await self._loader.next_claim()
+            asked = await self._loader.next_claim(self._stop)
             if asked.ledger_lost:
                 self._tally.ledger_losses += 1
                 telemetry.warn("redis.forgot", remedy="files not yet archived are sent again")
@@ -148,6 +161,9 @@ class _Pass:
                     return  # no reason for this lane to pause
                 raise
         self._tally.add(counters)
+        if not counters:
+            telemetry.event("claim.trimmed", claim=claim.id, files=len(claim.names))
+            return
         if counters.get("journal_mismatches"):
             telemetry.warn(
                 "claim.mismatched",
@@ -169,6 +185,7 @@ class _Pass:
         )
 
     def _note_oldest(self, age_seconds: float) -> None:
+        age_seconds = max(0.0, age_seconds)  # it is less where a clock was set back
         oldest = max(self._tally.oldest_waiting_seconds, round(age_seconds, 3))
         self._tally.oldest_waiting_seconds = oldest
         self._note_age(age_seconds)

@@ -40,7 +40,7 @@ def _records(corpus: Corpus, file: int) -> list[Json]:
 
 
 def _names(spool: Path) -> list[str]:
-    return sorted(path.name for path in spool.iterdir())
+    return sorted(path.name for path in spool.glob("[!.]*"))
 
 
 def _body(corpus: Corpus, *records: int) -> str:

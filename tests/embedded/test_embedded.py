@@ -17,13 +17,13 @@ import aiohttp
 import pytest
 import redis.asyncio
 
-from penstock.embedded import nginx as embedded_nginx
 from penstock.embedded import redis as embedded_redis
-from penstock.embedded.nginx import EmbeddedNginx
 from penstock.embedded.process import EmbeddedProcess
 from penstock.embedded.redis import EmbeddedRedis
 from penstock.embedded.sqs import EmbeddedSqs
 from penstock.errors import Halt
+from support import embedded_nginx
+from support.embedded_nginx import EmbeddedNginx
 from support.require import require, require_ministack, require_nginx, require_redis
 
 _PARTS = {"nginx": EmbeddedNginx, "redis": EmbeddedRedis, "sqs": EmbeddedSqs}
@@ -151,7 +151,7 @@ async def test_kill_9_of_the_parent_leaves_no_process_and_no_lock(
     """A killed Penstock takes its parts along, and the next one starts at once."""
     require(present=sys.platform == "linux", what="Linux's parent-death signal")
     program = (
-        "import asyncio, pathlib, sys\n"
+        f"import asyncio, pathlib, sys; sys.path[:] = {sys.path}\n"
         f"from {part.__module__} import {part.__name__} as Part\n"
         "async def main():\n"
         "    async with Part(pathlib.Path(sys.argv[1])) as part:\n"
@@ -218,7 +218,7 @@ async def test_nginx_runs_the_shipped_configuration_in_any_directory(tmp_path: P
     require_nginx()
     root = tmp_path / 'a "b" \\ c;'
     (root / "spool").mkdir(parents=True)
-    shipped = Path(embedded_nginx.__file__).with_name("nginx.conf").read_text().splitlines()
+    shipped = embedded_nginx._CONFIGURATION.read_text().splitlines()
     async with EmbeddedNginx(root / "state") as running, aiohttp.ClientSession() as session:
         headers = {"Authorization": f"Bearer {running.read_token}"}
         async with session.get(f"{running.address}/spool/", headers=headers) as response:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from penstock.embedded.nginx import EmbeddedNginx
 from support import raw_http
+from support.embedded_nginx import EmbeddedNginx
 from support.nginx import nginx_over
 from support.raw_http import RawReply
 from support.require import require_nginx

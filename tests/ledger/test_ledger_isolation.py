@@ -224,7 +224,7 @@ async def test_a_claim_whose_files_cannot_be_read_waits_longer_each_time(books: 
             assert await checker.expire() == []
         # As if it had never been asked for: it is released as it was.
         (held,) = await worker.reads.claims()
-        await books.client.zadd(f"{books.prefix}claims", {held.claim: 0})
+        await books.client.zadd(f"{books.prefix}leases", {held.claim: 0})
         await books.client.hset(f"{books.prefix}claim:{held.claim}", "released", 1)
     assert pauses == [1, 2, 4, 8, 16, 30, 30, 30]
     assert (await claimed(worker, ())).attempt == 2

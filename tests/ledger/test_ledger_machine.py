@@ -56,6 +56,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.claims: dict[str, Held] = {}
         self.tokens: dict[str, Claim] = {}  # every claim that a worker ever had
         self.done: set[str] = set()  # tokens that committed
+        self.trimmed: set[str] = set()  # tokens that trimmed a claim to nothing
 
     async def _open(self) -> Books:
         books = Books(self.url, f"machine-{next(_spools)}")
@@ -86,7 +87,7 @@ class LedgerMachine(RuleBasedStateMachine):
         held = self.claims.get(claim.id)
         return held is not None and held.token == claim.token
 
-    def _next(self, candidates: list[str]) -> tuple[tuple[str, ...], int] | None:
+    def _next(self, candidates: list[str], least: int) -> tuple[tuple[str, ...], int] | None:
         """Return names and attempt of what a claim must give now, and note it."""
         expired = sorted((c.until, i) for i, c in self.claims.items() if c.until <= self.now)
         if expired:
@@ -96,18 +97,21 @@ class LedgerMachine(RuleBasedStateMachine):
         due = sorted(
             (s[1], n) for n, s in self.state.items() if s[0] == "retry" and s[1] <= self.now
         )
-        if due:
-            return tuple(name for _, name in due[:3]), 1
-        waiting = tuple(name for name in candidates if name not in self.state)
-        return (waiting, 1) if waiting else None
+        names = [name for _, name in due[:3]]
+        names += [name for name in candidates if name not in self.state][: 3 - len(names)]
+        return (tuple(names), 1) if len(names) >= (1 if due else least) else None
 
-    @rule(candidates=st.permutations(NAMES), count=st.integers(0, 6))
-    def claim(self, candidates: list[str], count: int) -> None:
-        """Claim: expired first, then due retries, then what is waiting."""
-        wanted = self._next(candidates[:count])
-        answer = self.do(self.ledger().claim(candidates[:count], 3))
+    @rule(candidates=st.permutations(NAMES), count=st.integers(0, 6), least=st.integers(1, 3))
+    def claim(self, candidates: list[str], count: int, least: int) -> None:
+        """Claim: expired first, then due retries and what is waiting, if there is enough of it."""
+        wanted = self._next(candidates[:count], least)
+        answer = self.do(self.ledger().claim(candidates[:count], 3, least=least))
         got = answer.claim and (answer.claim.names, answer.claim.attempt)
         assert got == wanted
+        if answer.tried:
+            held = answer.claim.names if answer.claim else ()
+            left = [n for n in candidates[:count] if n not in self.state and n not in held]
+            assert [candidates[at] for at in answer.waiting] == left
         if answer.claim:
             claim: Claim = answer.claim
             before = self.claims.get(claim.id)
@@ -131,6 +135,24 @@ class LedgerMachine(RuleBasedStateMachine):
         assert self.do(self.ledger().renew(claim)) == self.is_owner(claim)
         if self.is_owner(claim):
             self.claims[claim.id].until = self.now + int(LEASE_SECONDS * 1000)
+
+    @precondition(lambda self: self.tokens)
+    @rule(data=st.data(), kept=st.integers(0, 3))
+    def trim(self, data: st.DataObject, kept: int) -> None:
+        """Trim: for the owner only, and before anything is journalled."""
+        claim = self._pick(data)
+        may = self.is_owner(claim) and not self.claims[claim.id].journal
+        trimmed = self.do(self.ledger().trim(claim, kept))
+        assert trimmed == may or claim.token in self.trimmed
+        if may:
+            held = self.claims[claim.id]
+            for name in held.names[kept:]:
+                self.state[name] = ("retry", self.now)
+            held.names = held.names[:kept]
+            self.tokens[claim.token] = claim.of_first(kept)
+            if not kept:
+                self.trimmed.add(claim.token)
+                del self.claims[claim.id]
 
     @precondition(lambda self: self.tokens)
     @rule(data=st.data(), index=st.integers(0, 3), message_id=st.sampled_from(["a", "b"]))

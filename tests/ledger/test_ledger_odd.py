@@ -16,11 +16,12 @@ from penstock.errors import Halt
 from penstock.ledger import ledger as ledger_module
 from penstock.ledger.ledger import Ledger
 from penstock.ledger.reads import LEASE_SECONDS_MAX
-from penstock.model import Claim, PutBack
+from penstock.model import Claim, PutBack, SpoolIdentity
 from support.books import LEASE_SECONDS, Books, claimed, files, settled
 from support.box import Box
 
 A, B, C, D, E, F, G, H = files(8)
+SPOOL = SpoolIdentity("0" * 32, 1, 2, "3-4")
 VALUES = ["", "x", "-1", "1.5", "1e400", "nan", "0" * 400, "9" * 30, "a/b", "/", "{", "\x00\xff"]
 _spools = itertools.count()
 
@@ -32,7 +33,8 @@ async def populate(books: Books) -> list[Claim]:
         await claimed(one, [A, B, C], frontier="f"),
         settled([A, B, C], rejected={B: '{"x":1}'}, retry_seconds={C: 600}),
     )
-    await one.upkeep.archived([A])
+    await one.spool.confirm(SPOOL, 3)
+    await one.upkeep.archived([A], gone=True)
     await one.upkeep.sweep("s", [H])
     await books.pass_seconds(61)
     await one.repairs.hold({A: PutBack("op")})
@@ -62,6 +64,10 @@ async def every_script(ledger: Ledger, claims: list[Claim]) -> None:
     for claim in claims:
         await ledger.commit(claim, settled(claim.names))
     await ledger.upkeep.archived([B])
+    await ledger.upkeep.archived([D], gone=True)
+    await ledger.spool.confirm(SPOOL, 0)
+    await ledger.spool.confirm(SPOOL, 1)
+    await ledger.spool.accept(SPOOL)
     await ledger.upkeep.sweep("t", names)
     await ledger.upkeep.swept("t", 1)
     await ledger.upkeep.forget()
@@ -273,7 +279,7 @@ async def test_load_and_check_go_on_after_a_lost_claim(box: Box) -> None:
     box.write_many(10)
     async with AsyncExitStack() as stack:
         ledger = await wiring.ledger(box.settings, stack)
-        claim = await claimed(ledger, sorted(path.name for path in box.spool.iterdir()))
+        claim = await claimed(ledger, sorted(path.name for path in box.spool.glob("[!.]*")))
     async with box.look() as client:
         await client.delete(f"penstock:{{{box.given['ledger']['spool']}}}:claim:{claim.id}")
     await box.load()

@@ -12,7 +12,6 @@ from typer.testing import CliRunner, Result
 from penstock import passes, telemetry, wiring
 from penstock.cli import EXIT_HALT, app, main
 from penstock.errors import Again
-from penstock.ledger.outcome import ClaimOutcome
 from penstock.model import PutBack
 from penstock.operate import requeue
 from penstock.operate.reject_filter import RejectFilter, moment
@@ -261,8 +260,7 @@ async def test_a_replay_taken_over_keeps_its_ids(fifo_box: Box) -> None:
         claim = (await parts.ledger.claim([], 500)).claim
         assert claim is not None
         packer = parts.new_packer(claim)
-        files = await parts.source.read(claim.names, 1 << 20)
-        parts.pack(files, 0, claim, packer, ClaimOutcome(claim.names))
+        await parts.read(claim, 0, len(claim.names), packer, lambda _: None)
 
         async def confirmed(_: Any) -> None:
             return None
@@ -283,7 +281,7 @@ async def test_replay_by_time_takes_the_window_and_no_more(box: Box) -> None:
     window = ("--since", "2026-11-23T06:01", "--until", "2026-11-23T06:03")
     said = await penstock(box, "replay", *window, "--dry-run")
     assert "2 files" in said.output
-    assert list(box.spool.iterdir()) == []
+    assert list(box.spool.glob("[!.]*")) == []
     await penstock(box, "replay", *window, "--yes")
     await pass_over(box)
     assert box.received_ids() == {0: 1, 1: 2, 2: 2, 3: 1, 4: 1}
@@ -342,7 +340,7 @@ async def test_replay_beside_workers_and_archivers(box: Box) -> None:
         box.write_many(50, first=1000 + 50 * portion)
         await penstock(box, "replay", *names, "--yes")
     async with asyncio.timeout(60):
-        while list(box.spool.iterdir()):
+        while list(box.spool.glob("[!.]*")):
             await asyncio.sleep(0.05)
     stop.set()
     await asyncio.gather(*running)

@@ -235,7 +235,7 @@ async def test_claims_without_owner(box: Box) -> None:
     box.write_many(2)
     held = Observer(box.settings)
     book = await held.ledger()
-    names = sorted(path.name for path in box.spool.iterdir())
+    names = sorted(path.name for path in box.spool.glob("[!.]*"))
     assert (await book.claim(names, 500)).claim is not None
     claims = await book.reads.claims()
     overdue = [claim._replace(overdue_seconds=31.0) for claim in claims]  # 31 s later
@@ -273,7 +273,7 @@ async def test_a_claim_held_for_long(box: Box) -> None:
     box.write_many(2)
     slow = Observer(box.settings)
     book = await slow.ledger()
-    names = sorted(path.name for path in box.spool.iterdir())
+    names = sorted(path.name for path in box.spool.glob("[!.]*"))
     claim = (await book.claim(names, 500)).claim
     assert claim is not None
     for _ in range(11):
@@ -345,6 +345,31 @@ async def test_archiver_late_because_a_file_is_stuck(
     (box.root / "archive").unlink()
     box.set("status", silent_seconds=600)
     await healthy(box)
+
+
+async def test_spool_changed(box: Box) -> None:
+    """The spool is not mounted: named, and mounted again all goes on."""
+    box.write_many(3)
+    await box.load()
+    box.spool.rename(box.root / "mounted")
+    box.spool.mkdir()
+    seen = await look(box)
+    assert "spool-changed" in [verdict.code for verdict in seen.verdicts]
+    assert [*box.spool.iterdir()] == []  # to look changes nothing
+    box.spool.rmdir()
+    (box.root / "mounted").rename(box.spool)
+    await healthy(box)
+
+
+async def test_files_gone(box: Box) -> None:
+    """Something deleted a processed file: worth a look for an hour, and nothing is wrong."""
+    box.write_many(3)
+    await box.load()
+    next(box.spool.glob("*.json")).unlink()
+    await box.archive()
+    await box.check()
+    seen = await look(box)
+    assert ([v.code for v in seen.verdicts], seen.healthy) == (["files-gone"], True)
 
 
 async def test_some_rejected(box: Box) -> None:
@@ -476,7 +501,7 @@ async def test_a_crowded_spool(box: Box, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_every_verdict_is_told_and_broken_here() -> None:
     """docs/monitoring.md has each code and no other, and a test here expects each."""
     codes = set(re.findall(r'"([a-z]+-[a-z]+)"[,}:]', inspect.getsource(health)))
-    assert len(codes) == 18
+    assert len(codes) == 20
     page = (Path(__file__).parents[2] / "docs/monitoring.md").read_text()
     table = page.split("## Verdicts\n", 1)[1].split("\n## ", 1)[0]
     assert set(re.findall(r"^\| `([a-z-]+)`", table, re.MULTILINE)) == codes

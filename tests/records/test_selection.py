@@ -7,7 +7,8 @@ import pytest
 from penstock.errors import Halt
 from penstock.model import RecordReject, Selected
 from penstock.records.decode import Decoder
-from penstock.records.selection import Selection, check_expression
+from penstock.records.expression import check
+from penstock.records.selection import Selection
 
 
 def select(json: bytes, fields: str, where: str | None = None) -> Selected:
@@ -48,8 +49,8 @@ def test_a_record_that_is_no_object_is_rejected_by_its_index() -> None:
 
 def test_a_wrong_expression_is_one_line() -> None:
     """Settings show it as the error of their field."""
-    assert check_expression("{a: a}") is None
-    assert "\n" not in (check_expression("{a: ") or "\n")
+    assert check("{a: a}") is None
+    assert "\n" not in (check("{a: ") or "\n")
     with pytest.raises(Halt):
         Selection("{a: ")
 
@@ -112,7 +113,7 @@ def test_what_cannot_ever_work_is_an_error_of_the_expression() -> None:
         ('"\\ud800"', "surrogates not allowed"),
         ("(" * 10_000, "nested too deeply"),
     ):
-        assert error in str(check_expression(text))
+        assert error in str(check(text))
 
 
 def test_keys_that_are_no_text_are_spelled_as_json_does() -> None:

@@ -135,7 +135,7 @@ async def test_what_is_no_regular_file_is_not_there(site: Site) -> None:
         os.close(folder)
         missing = await site.ask("/v1/files/missing.json")
         assert missing.status == 404
-        names = sorted(path.name for path in spool.iterdir() if path.name != NAME)
+        names = sorted(path.name for path in spool.glob("[!.]*") if path.name != NAME)
         for name in names:
             reply = await asyncio.wait_for(site.ask(f"/v1/files/{name}"), 10)
             assert (reply.status, reply.body) == (404, missing.body), name

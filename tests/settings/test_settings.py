@@ -103,7 +103,7 @@ def test_a_shared_redis_needs_the_spools_name(url: str, *, local: bool) -> None:
 def test_every_mistake_has_its_line(tmp_path: Path) -> None:
     """Two mistakes are told at once."""
     with pytest.raises(Halt) as caught:
-        load(toml(tmp_path, "[worker]\nlanes = 0\nclaim_files_max = 501"))
+        load(toml(tmp_path, "[worker]\nlanes = 0\nclaim_files_max = 10001"))
     assert len(str(caught.value).splitlines()) == 2
 
 

@@ -49,7 +49,7 @@ def values(tmp_path: Path) -> list[object]:
     """Return the records of the spool under the settings that were written."""
     preamble, decoder, selection = wiring.decode_side(proposed(tmp_path))
     found: list[object] = []
-    for path in sorted((tmp_path / "spool").iterdir()):
+    for path in sorted((tmp_path / "spool").glob("[!.]*")):
         selected = selection.select(decoder.decode(preamble.strip(path.read_bytes())))
         found += [json.loads(record) for record in selected.records]
     return found

@@ -34,10 +34,12 @@ def test_one_record_a_message_costs_what_batches_of_ten_cost() -> None:
 
 
 def test_collections_are_billed_by_64_kib() -> None:
-    """500 records of 500 B are one message of 250 KB, so four requests a claim."""
+    """2,092 records of 500 B are a full message of 1 MiB: sixteen requests."""
     made = plan(MANY)
-    assert made.figures["messages"].value == made.figures["batches"].value == 12
-    assert made.costs["SQS, sending"].value == pytest.approx(12 * 4 * MONTH * 0.40e-6)
+    assert made.figures["messages"].value == made.figures["batches"].value
+    assert made.figures["messages"].value == pytest.approx(6000 / 2092)
+    sending = 6000 / 2092 * 16 * MONTH * 0.40e-6
+    assert made.costs["SQS, sending"].value == pytest.approx(sending)
     assert made.costs["SQS, sending"].value < plan(ONE).costs["SQS, sending"].value / 12
 
 

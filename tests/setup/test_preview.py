@@ -154,15 +154,14 @@ def _help() -> str:
     return CliRunner().invoke(_app, ["--help"], env={"COLUMNS": "200", "NO_COLOR": "1"}).stdout
 
 
-def test_claims_are_cut_by_bytes_too(spool: Path) -> None:
-    """As a loader cuts them: no message spans two claims."""
-    for number in range(3):
-        (spool / f"c{number}.json").write_bytes(b'{"a":1}')
-    names = [spool / f"c{number}.json" for number in range(3)]
-    assert "1 message of" in run(*names)[1]
-    config = spool / "p.toml"
-    config.write_text("[worker]\nclaim_bytes_max = 14\n")
-    assert "2 messages of" in run(*names, "--config", config)[1]
+def test_files_are_packed_one_after_the_other(spool: Path) -> None:
+    """As a loader does it: claims end where a message is full, not after so many files."""
+    for number in range(20):
+        (spool / f"c{number}.json").write_text(json.dumps({"a": "x" * 100_000}))
+    names = [spool / f"c{number}.json" for number in range(20)]
+    out = run(*names)[1]
+    assert "2 messages of at most 1,048,576 bytes, 95% full on average, in 2 batches" in out
+    assert "billed as 32 requests of 64 KiB (31 are the least possible)" in out
 
 
 def test_an_empty_expression_replaces_the_configured_one(spool: Path) -> None:
@@ -203,7 +202,7 @@ def test_no_control_character_of_a_file_reaches_the_terminal(spool: Path) -> Non
 
 
 def test_one_process_previews_10_000_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a few seconds, packed claim by claim."""
+    """In a few seconds, packed into full messages."""
     monkeypatch.chdir(tmp_path)
     spool = tmp_path / "spool"
     spool.mkdir()
@@ -212,4 +211,4 @@ def test_one_process_previews_10_000_files(tmp_path: Path, monkeypatch: pytest.M
     code, out = run(spool)
     assert code == 0
     assert "10,000 files, 0 rejected; 10,000 records selected" in out
-    assert "20 messages" in out
+    assert "1 message of" in out

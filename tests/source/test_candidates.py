@@ -3,7 +3,10 @@
 import asyncio
 from collections.abc import Sequence
 
-from penstock.model import LISTING_SECONDS_MAX
+import pytest
+
+from penstock.model import LISTING_SECONDS_MAX, Page
+from penstock.source import candidates as candidates_module
 from penstock.source.candidates import Candidates, Portion
 from support.books import files
 from support.scripted_source import ScriptedSource, Spool
@@ -12,8 +15,16 @@ from support.scripted_source import ScriptedSource, Spool
 class Scene:
     """A spool, its source and the candidates of one worker, on a clock of the test."""
 
-    def __init__(self, names: Sequence[str], page_files_max: int = 4, files_max: int = 2) -> None:
+    def __init__(
+        self,
+        names: Sequence[str],
+        page_files_max: int = 4,
+        files: int = 2,
+        linger_seconds: float = 0.0,
+    ) -> None:
         self.now = 1000.0
+        self.files = files
+        self.stop = asyncio.Event()
         self.spool = Spool()
         for name in names:
             self.spool.write(name, b"x")
@@ -22,15 +33,24 @@ class Scene:
         )
         self.candidates = Candidates(
             self.source,
-            files_max=files_max,
-            bytes_max=100,
+            linger_seconds=linger_seconds,
             monotonic=lambda: self.now,
-            shuffle=lambda portions: portions.reverse(),  # popped from the end: the first is first
+            shuffle=lambda runs: runs.reverse(),  # popped from the end: the first is first
         )
+
+    async def next(self) -> Portion:
+        """Take a portion."""
+        return await self.candidates.next(self.files, self.stop)
 
     async def take(self, count: int) -> list[Portion]:
         """Take so many portions."""
-        return [await self.candidates.next() for _ in range(count)]
+        return [await self.next() for _ in range(count)]
+
+
+@pytest.fixture(autouse=True)
+def _runs_of_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cut pages into runs of two names, so that a few of them make a portion."""
+    monkeypatch.setattr(candidates_module, "_RUN_FILES", 2)
 
 
 NAMES = files(8)
@@ -44,12 +64,62 @@ async def test_every_name_is_offered_once() -> None:
     assert list(portions[-1].names) == []
 
 
-async def test_portions_are_bounded_by_bytes() -> None:
-    """Files that are large together are not claimed together."""
-    scene = Scene(())
-    for name in NAMES[:3]:
-        scene.spool.write(name, b"x" * 60)
-    assert [len(portion.names) for portion in await scene.take(4)] == [1, 1, 1, 0]
+async def test_a_portion_has_as_many_names_as_are_asked_for() -> None:
+    """Over runs and pages, cut where it must be; the last one has what is left, and says so."""
+    scene = Scene(NAMES, files=3)
+    portions = await scene.take(3)
+    assert [(list(p.names), p.is_final) for p in portions] == [
+        (NAMES[:3], False), (NAMES[3:6], False), (NAMES[6:], True),
+    ]  # fmt: skip
+
+
+async def test_names_wait_for_others_until_the_first_has_waited_long_enough() -> None:
+    """Then all of them are given out, however few they are; or at once where it is to stop."""
+    for stopped in (False, True):
+        scene = Scene(NAMES[:1], files=3, linger_seconds=0.2)
+        waiting = asyncio.create_task(scene.next())
+        await asyncio.sleep(0.05)
+        assert not waiting.done()
+        scene.spool.write(NAMES[1], b"x")
+        if stopped:
+            scene.stop.set()
+        else:
+            scene.now += 0.3
+        portion = await waiting
+        assert portion.is_final
+        assert list(portion.names)[:1] == NAMES[:1]
+
+
+async def test_enough_names_do_not_wait() -> None:
+    """A message's worth is claimed at once; what is over waits."""
+    scene = Scene(NAMES[:3], linger_seconds=60)
+    assert list((await scene.next()).names) == NAMES[:2]
+    waiting = asyncio.create_task(scene.next())
+    await asyncio.sleep(0.05)
+    scene.spool.write(NAMES[3], b"x")
+    scene.now += 1
+    assert list((await waiting).names) == NAMES[2:4]
+
+
+async def test_a_name_that_is_listed_twice_is_in_a_portion_once() -> None:
+    """As where a file is found out of order; what a claim has twice would be sent twice."""
+    scene = Scene(NAMES[:4], files=8)
+    lists = scene.source.list
+
+    async def again(cursor: str) -> Page:
+        return await lists("" if len(scene.source.listed_from) == 1 else cursor)
+
+    scene.source.list = again  # type: ignore[method-assign]
+    assert list((await scene.next()).names) == NAMES[:4]
+
+
+async def test_names_that_nobody_has_are_tried_again() -> None:
+    """Too few of a portion were waiting: those wait for others, and the frontier for them."""
+    scene = Scene(NAMES[:6], page_files_max=6)
+    first = await scene.next()
+    scene.candidates.tried(first, [1])
+    assert list((await scene.next()).names) == [NAMES[1], NAMES[2]]
+    assert scene.candidates.frontier == ""
 
 
 async def test_the_frontier_passes_a_page_when_all_of_it_is_tried() -> None:
@@ -63,7 +133,7 @@ async def test_the_frontier_passes_a_page_when_all_of_it_is_tried() -> None:
     assert candidates.frontier == ""
     candidates.put_back(second)
     assert candidates.frontier == ""
-    assert await candidates.next() is second
+    assert (await scene.next()).names == second.names
     candidates.tried(second)
     assert candidates.frontier == "8"
 
@@ -72,10 +142,10 @@ async def test_a_worker_resumes_at_the_fleets_frontier() -> None:
     """The first listing begins there, and an unknown cursor lists everything."""
     scene = Scene(NAMES)
     scene.candidates.resume("4", "")
-    assert list((await scene.candidates.next()).names) == NAMES[4:6]
+    assert list((await scene.next()).names) == NAMES[4:6]
     other = Scene(NAMES)
     other.candidates.resume("of-another-source", "")
-    assert list((await other.candidates.next()).names) == NAMES[:2]
+    assert list((await other.next()).names) == NAMES[:2]
 
 
 async def test_a_running_worker_keeps_its_own_cursor() -> None:
@@ -83,19 +153,19 @@ async def test_a_running_worker_keeps_its_own_cursor() -> None:
     scene = Scene(NAMES)
     await scene.take(2)
     scene.candidates.resume("0", "")
-    assert list((await scene.candidates.next()).names) == NAMES[4:6]
+    assert list((await scene.next()).names) == NAMES[4:6]
 
 
 async def test_an_old_listing_is_not_claimed_from() -> None:
     """What was archived may be forgotten by now: the names are listed afresh, from the frontier."""
     scene = Scene(NAMES)
-    first = await scene.candidates.next()
+    first = await scene.next()
     scene.now += LISTING_SECONDS_MAX + 1
-    fresh = await scene.candidates.next()
+    fresh = await scene.next()
     assert list(fresh.names) == NAMES[:2]
     assert scene.source.listed_from == ["", ""]
     scene.candidates.put_back(first)
-    assert list((await scene.candidates.next()).names) == NAMES[2:4]
+    assert list((await scene.next()).names) == NAMES[2:4]
 
 
 async def test_a_loss_starts_over_and_says_which_files_it_touches() -> None:
@@ -110,21 +180,24 @@ async def test_a_loss_starts_over_and_says_which_files_it_touches() -> None:
     assert candidates.frontier == ""
     again = await scene.take(3)
     assert [name for portion in again for name in portion.names] == NAMES[:6]
-    assert all(portion.after_loss for portion in again)
+    assert all(portion.is_after_loss("two") for portion in again)
     scene.spool.write(NAMES[6], b"x")
-    assert [(list(p.names), p.after_loss) for p in await scene.take(1)] == [([NAMES[6]], False)]
+    scene.now += 1
+    assert [(list(p.names), p.is_after_loss("two")) for p in await scene.take(1)] == [
+        ([NAMES[6]], False)
+    ]
 
 
 async def test_an_empty_listing_answers_as_long_as_another_would_wait() -> None:
     """A pass does not end later because its source is slow to list: nothing was there."""
     scene = Scene(())
     scene.source.pause_seconds = 7.0
-    assert not (await scene.candidates.next()).names
+    assert not (await scene.next()).names
     scene.spool.write(NAMES[0], b"x")
     scene.now += 6.9
-    assert not (await scene.candidates.next()).names
+    assert not (await scene.next()).names
     scene.now += 0.2
-    assert (await scene.candidates.next()).names == [NAMES[0]]
+    assert (await scene.next()).names == [NAMES[0]]
 
 
 async def test_an_empty_listing_answers_for_all_lanes() -> None:
@@ -150,7 +223,7 @@ async def test_a_portion_put_back_while_another_lane_lists_is_offered_again() ->
         return await lists(cursor)
 
     scene.source.list = slowly  # type: ignore[method-assign, assignment]
-    other = asyncio.create_task(scene.candidates.next())
+    other = asyncio.create_task(scene.next())
     await began.wait()
     scene.candidates.put_back(first)
     go_on.set()

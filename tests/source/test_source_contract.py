@@ -242,7 +242,7 @@ async def test_archives_by_the_hour_of_the_name(site: Site) -> None:
     assert [(file.error, file.vanished) for file in moved] == [("", False)] * 2
     assert (site.archive / "2026/11/23/06" / NAME).read_bytes() == b"kept"
     assert (site.archive / "2025/11/23/07/1763882100.5.json").exists()
-    assert not list(site.spool.iterdir())
+    assert not list(site.spool.glob("[!.]*"))
 
 
 async def test_archives_by_change_time_where_the_name_has_none(site: Site) -> None:

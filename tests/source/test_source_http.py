@@ -9,12 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from penstock.embedded import nginx as embedded_nginx
 from penstock.errors import Again, Halt
 from penstock.http1 import Reply
 from penstock.model import Unread
 from penstock.source.http import HttpSite
-from support import malicious_http
+from support import embedded_nginx, malicious_http
 from support.malicious_http import MaliciousHttp, reply
 from support.nginx import nginx_over, source_at
 from support.require import require, require_nginx

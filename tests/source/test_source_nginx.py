@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from penstock import telemetry, wiring
-from penstock.embedded.nginx import EmbeddedNginx
 from penstock.errors import Again, Halt
 from penstock.model import Unread
 from penstock.settings.reading import load
 from penstock.source import nginx as module
 from penstock.source.http import Reply
 from penstock.source.nginx import NginxSource
+from support.embedded_nginx import EmbeddedNginx
 from support.malicious_http import DATE, MaliciousHttp, reply, short
 from support.nginx import nginx_over, source_at
 from support.require import require_nginx

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.errors import Halt, Reject
-from penstock.model import Message, QueueLimits
-from penstock.sqs.packer import BILLED_BYTES, Packer
+from penstock.model import BILLED_BYTES, Message, QueueLimits
+from penstock.sqs.packer import Packer
 from support.messages import CLAIM
 from support.sqs_model import size_of
 
@@ -246,3 +246,66 @@ def test_cutting_saves_requests_on_the_whole() -> None:
             subject.add_file(0, records)
             requests[cuts] += sum(-(-m.size_bytes // BILLED_BYTES) for m in subject.rest())
     assert requests[True] < 0.96 * requests[False]
+
+
+@given(
+    st.lists(st.lists(record, max_size=4), min_size=1, max_size=12),
+    st.sampled_from([1_200, 2_000, 70_000]),
+    st.integers(0, 12),
+)
+def test_what_is_kept_is_packed_as_if_there_were_nothing_else(
+    records: list[list[bytes]], limit: int, kept: int
+) -> None:
+    """A successor, who knows of the kept files only, rebuilds the same messages and ids."""
+    names = [f"{number}.json" for number in range(len(records))]
+    kept = min(kept, len(names))
+    subject, other = (packer(limit=limit, names=some) for some in (names, names[:kept]))
+    for number, some in enumerate(records):
+        subject.add_file(number, some)
+        if number < kept:
+            other.add_file(number, some)
+    subject.keep(kept)
+    assert [*subject.full(), *subject.rest()] == [*other.full(), *other.rest()]
+
+
+def test_what_is_kept_is_packed_alike_where_messages_are_cut_for_cost() -> None:
+    """There a message may end before the record that did not fit it any more."""
+    names = [f"{number}.json" for number in range(12)]
+    for kept in range(13):
+        subject, other = (packer(limit=100_000, names=some) for some in (names, names[:kept]))
+        for number in range(12):
+            subject.add_file(number, [b"1" * 30_000])
+            if number < kept:
+                other.add_file(number, [b"1" * 30_000])
+        subject.keep(kept)
+        assert subject.rest() == other.rest()
+
+
+@pytest.mark.parametrize(
+    ("sizes", "kept"),
+    [
+        ([500] * 9, 9),  # 3 a message: three full ones
+        ([500] * 10, 9),  # the tenth would be in a message of its own
+        ([500] * 3, 3),
+        ([500] * 2, 0),  # less than a message
+        ([1_400] * 3, 3),  # no message can be fuller
+        ([500, 500, 500, 100], 3),
+    ],
+)
+def test_files_are_kept_so_that_messages_are_full(sizes: list[int], kept: int) -> None:
+    """What begins a message that would not be full is left for another claim."""
+    names = [f"{number}.json" for number in range(len(sizes))]
+    overhead = counted(pack([(0, [b"1"])], names=names)[0]) - 3
+    subject = packer(limit=overhead + 1_510, names=names)
+    for number, size in enumerate(sizes):
+        subject.add_file(number, [b"1" * size])
+    assert subject.fullest(len(sizes)) == kept
+
+
+def test_a_file_that_ends_in_the_next_message_is_kept_or_left_as_fills_more() -> None:
+    """Half of it fills the first message; without the file, that one is nearly empty."""
+    overhead = counted(pack([(0, [b"1"])])[0]) - 3
+    subject = packer(limit=overhead + 1_010)
+    subject.add_file(0, [b"1" * 100])
+    subject.add_file(1, [b"1" * 90] * 19)
+    assert subject.fullest(2) == 2

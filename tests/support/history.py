@@ -41,7 +41,7 @@ class End:
 
 
 def violations(history: History, end: End) -> list[str]:
-    """Return every breach of I1 to I12 and of the conservation laws; none is as it must be."""
+    """Return every breach of I1 to I13 and of the conservation laws; none is as it must be."""
     check = _Check(history)
     for event in history.events:
         getattr(check, f"on_{event['what']}", check.ignore)(event)
@@ -64,6 +64,7 @@ class _Check:
         self.losses = 0
         self.tokens: set[str] = set()
         self.names: dict[str, list[str]] = {}  # claim: its files
+        self.sent_of: set[str] = set()  # claims of which something was sent
         self.resumed: set[str] = set()  # claims that go on where another owner stopped
         self.owner: dict[str, tuple[str, float]] = {}  # claim: token, end of its lease
         self.rejected_names: Counter[str] = Counter()
@@ -124,6 +125,20 @@ class _Check:
             self.fail(
                 "I5", f"the live owner of claim {event['claim']} was refused a {event['what']}"
             )
+
+    def on_trim(self, event: Event) -> None:
+        """Files that nobody has sent anything of are free again."""
+        claim = event["claim"]
+        if not event["ok"]:
+            self._refused(event)
+        elif self._owned(event):
+            if claim in self.sent_of:
+                self.fail("I5", f"claim {claim} was trimmed after a message of it was sent")
+            self.names[claim] = self.names[claim][: event["kept"]]
+            if not event["kept"]:
+                self.owner.pop(claim)
+        elif claim in self.owner:
+            self.fail("I5", f"a stale token trimmed claim {claim}")
 
     def on_release(self, event: Event) -> None:
         if not event["ok"]:
@@ -191,6 +206,7 @@ class _Check:
 
     def on_pack(self, event: Event) -> None:
         messages = event["messages"]
+        self.sent_of.add(event["claim"])
         for (index, size, _), (next_index, _, first) in itertools.pairwise(messages):
             # A comma, the record, and a digit more in the attribute that counts the records.
             if next_index == index + 1 and first and size + 1 + first + 1 <= event["limit"]:
@@ -226,6 +242,13 @@ class _Check:
         for claim, (token, _) in self.owner.items():
             if token and claim in event["ends"]:
                 self.owner[claim] = (token, event["ends"][claim])
+
+    def on_noted(self, event: Event) -> None:
+        """Judge what is noted as out of the spool: archived lies somewhere, gone does not."""
+        wrong = set(event["lying"]) if event["gone"] else {*event["names"]} - set(event["lying"])
+        if wrong:
+            what = "gone, and lie there" if event["gone"] else "archived, and lie nowhere"
+            self.fail("I13", f"{sorted(wrong)} are noted as {what}")
 
     def on_redis_lost(self, event: Event) -> None:
         self.losses += 1
@@ -303,6 +326,8 @@ class _Check:
             "suspects",
             "overlooked",
             "minutes",
+            "spool",
+            "gone",
         }  # bounded, and pruned
         if left := {k for k in end.redis_keys if not k.startswith("call:")} - kept:
             self.fail("I11", f"Redis still holds {sorted(left)}")

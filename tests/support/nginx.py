@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from penstock.embedded.nginx import EmbeddedNginx
 from penstock.settings.spool_place import Nginx, spool_place
 from penstock.source.http import CONNECTIONS, HttpSite
 from penstock.source.nginx import NginxSource
+from support.embedded_nginx import EmbeddedNginx
 
 
 def nginx_over(root: Path) -> EmbeddedNginx:

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from penstock.embedded.nginx import nginx_program
+from support.embedded_nginx import nginx_program
 
 
 def require(*, present: bool, what: str) -> None:

@@ -2,19 +2,38 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-from penstock.model import FileRead, ListedFile, Page, Unread
+from penstock.errors import Again
+from penstock.model import FileRead, ListedFile, Page, SpoolIdentity, Unread
 from penstock.ports import Moved
 
 
+class Folder:
+    """One directory: what lies in it, in arrival order; `marker` tells it from any other."""
+
+    def __init__(self, marker: str, files: Mapping[str, bytes] | None = None) -> None:
+        self.marker = marker
+        self.files = {**(files or {})}
+        self.arrived = [*self.files]
+
+
 class Spool:
-    """The directory: what lies in it, in arrival order, and what was moved out of it."""
+    """The spool, and what was moved out of it; `shown` is what lies at its path now."""
 
     def __init__(self) -> None:
-        self.arrived: list[str] = []
-        self.files: dict[str, bytes] = {}
+        self.home = self.shown = Folder("home")
         self.archived: dict[str, bytes] = {}
         self.rejected: dict[str, bytes] = {}
         self.reasons: dict[str, str] = {}
+
+    @property
+    def files(self) -> dict[str, bytes]:
+        """What lies in the spool itself, wherever it is."""
+        return self.home.files
+
+    @property
+    def arrived(self) -> list[str]:
+        """Its names, in arrival order."""
+        return self.home.arrived
 
     def write(self, name: str, data: bytes) -> None:
         """Let a file arrive."""
@@ -24,6 +43,10 @@ class Spool:
 
 class ScriptedSource:
     """`Source` over a `Spool` that others share; its cursor is the place in the arrival order.
+
+    Like a process that has the directory open: it goes on to read there, but lists nothing, and
+    moves nothing, once another one lies at the path. Not `pinned`, as over nginx, it does all of
+    that to what lies at the path.
 
     `listing` may reorder or hide what one page shows. `reading` may fail a read: it is given the
     name and returns what is read instead of the file, or None. `is_young` tells whether a file is
@@ -35,12 +58,14 @@ class ScriptedSource:
         spool: Spool,
         *,
         page_files_max: int = 1_000,
+        pinned: bool = True,
         monotonic: Callable[[], float] = lambda: 0.0,
         listing: Callable[[list[str]], list[str]] = list,
         reading: Callable[[str], FileRead | None] = lambda _: None,
         is_young: Callable[[str], bool] = lambda _: False,
     ) -> None:
         self._spool = spool
+        self._opened = spool.shown if pinned else None
         self._page_files_max = page_files_max
         self._monotonic = monotonic
         self._listing = listing
@@ -49,24 +74,34 @@ class ScriptedSource:
         self.pause_seconds = 0.0
         self.listed_from: list[str] = []
 
+    def _folder(self) -> Folder:
+        """Return what lies at the path. Raises Again if something else did when we opened it."""
+        if self._opened not in {None, self._spool.shown}:
+            raise Again("the spool is another directory now; it is opened anew")
+        return self._spool.shown
+
+    async def identity(self) -> SpoolIdentity:
+        """See `Identified.identity`."""
+        return SpoolIdentity(self._folder().marker)
+
     async def list(self, cursor: str) -> Page:
         """See `Source.list`."""
+        folder = self._folder()
         self.listed_from.append(cursor)
         at = int(cursor) if cursor.isdigit() else 0
         found: list[str] = []
-        end = len(self._spool.arrived)
+        end = len(folder.arrived)
         while at < end and len(found) < self._page_files_max:
-            name = self._spool.arrived[at]
+            name = folder.arrived[at]
             at += 1
-            if name not in self._spool.files or name in found:
+            if name not in folder.files or name in found:
                 continue
             if self._is_young(name):
-                self._spool.arrived.append(name)
+                folder.arrived.append(name)
             else:
                 found.append(name)
         files = [
-            ListedFile(name, len(self._spool.files.get(name, b"")), 0.0)
-            for name in self._listing(found)
+            ListedFile(name, len(folder.files.get(name, b"")), 0.0) for name in self._listing(found)
         ]
         return Page(files, str(at), self._monotonic(), pause_seconds=self.pause_seconds)
 
@@ -83,7 +118,7 @@ class ScriptedSource:
         return read
 
     def _read(self, name: str) -> FileRead:
-        data = self._spool.files.get(name)
+        data = (self._opened or self._spool.shown).files.get(name)
         if data is None:
             return FileRead(name, Unread.VANISHED, 0, 0.0)
         return FileRead(name, data, len(data), 60.0)
@@ -98,9 +133,10 @@ class ScriptedSource:
         return [self._move(name, self._spool.rejected) for name in reasons]
 
     def _move(self, name: str, target: dict[str, bytes]) -> Moved:
-        if name not in self._spool.files:
+        files = self._folder().files
+        if name not in files:
             return Moved(name, vanished=name not in target)
-        target[name] = self._spool.files.pop(name)
+        target[name] = files.pop(name)
         return Moved(name)
 
     async def delete_archived(self, older_than_days: float) -> int:

@@ -30,10 +30,13 @@ from penstock.ledger.scripts import Scripts
 from penstock.model import Claim, FileRead, Unread
 from penstock.records.transform import Transform
 from penstock.settings.schema import Settings
+from penstock.source import confirmed
 from penstock.source.candidates import Candidates
+from penstock.source.confirmed import ConfirmedSource
+from penstock.sqs.filling import Filling
 from penstock.sqs.packer import Packer
 from support.history import End, History, violations
-from support.scripted_source import ScriptedSource, Spool
+from support.scripted_source import Folder, ScriptedSource, Spool
 from support.sim_process import POINTS, Chaos, KilledError, Process
 from support.sim_queue import ScriptedQueue, Sqs
 from support.sim_redis import Client, Store
@@ -81,6 +84,8 @@ RATES = {
     "redis wiped": 0.04,
     "redis restored from a snapshot": 0.04,
     "snapshot": 0.3,
+    "spool away and back": 0.08,
+    "spool replaced": 0.08,
 }
 
 
@@ -105,8 +110,9 @@ class Fleet:
         self.history = History()
         self.chaos = Chaos(self.dice, {} if quiet else self._rates())
         self.quiet = quiet
-        self.store = Store(client, f"sim{seed}", self.history, lambda: self.loop.now)
         self.spool = Spool()
+        self.store = Store(client, f"sim{seed}", self.history, lambda: self.loop.now, self.spool)
+        self.pinned = self.dice.random() < 0.5  # as a directory is opened; not so over nginx
         self.poison: set[str] = set()
         self.fifo = self.dice.random() < 0.4
         self.sqs = Sqs(
@@ -195,13 +201,12 @@ class Fleet:
         def reading(name: str) -> FileRead | None:
             if name in self.poison:
                 process.die("by a file")
-            if name not in self.spool.files:
+            if name not in self.spool.files:  # else it is only not mounted
                 self.history.add(self.loop.now, "reread", name=name)
                 return None
-            if chaos.strikes("descriptors gone, reading"):
-                raise Again("Too many open files: `ulimit -n`")
-            is_hidden = self.loop.now < self.unreadable_until and not chaos.calm
-            if is_hidden or chaos.strikes("file denied"):
+            if self.spool.shown is not self.spool.home and not self.pinned:
+                return None
+            if self._is_denied():
                 self.history.add(self.loop.now, "denied", name=name)
                 return FileRead(name, Unread.DENIED, 0, 0.0, "scripted")
             if chaos.strikes("file written to since it was listed"):
@@ -210,13 +215,20 @@ class Fleet:
             return None
 
         source = ScriptedSource(
-            self.spool, page_files_max=self.dice.choice([5, 20]),
+            self.spool, page_files_max=self.dice.choice([5, 20]), pinned=self.pinned,
             monotonic=lambda: self.loop.now, listing=listing, reading=reading,
             is_young=self._is_young,
         )  # fmt: skip
         return _stepped(source, process)
 
     # The processes.
+
+    def _is_denied(self) -> bool:
+        """Draw whether a file cannot be read now; or no file can, for want of descriptors."""
+        if self.chaos.strikes("descriptors gone, reading"):
+            raise Again("Too many open files: `ulimit -n`")
+        is_hidden = self.loop.now < self.unreadable_until and not self.chaos.calm
+        return is_hidden or self.chaos.strikes("file denied")
 
     def _is_young(self, name: str) -> bool:
         if name not in self.whole and self.chaos.strikes("file still being written"):
@@ -237,7 +249,8 @@ class Fleet:
 
     def loader(self, process: Process) -> loader.Loader:
         """Return a worker's parts."""
-        source: Any = self.source(process)
+        ledger = self.ledger(process)
+        source: Any = ConfirmedSource(self.source(process), ledger.spool.confirm)
         fingerprint = self.settings.fingerprint(self.sqs.limits.message_bytes_max)
 
         def new_packer(claim: Claim) -> Packer:
@@ -251,12 +264,15 @@ class Fleet:
         return loader.Loader(
             source=source,
             candidates=Candidates(
-                source, files_max=files_max, bytes_max=10_000, monotonic=lambda: self.loop.now,
+                source, linger_seconds=self.dice.choice([0, 1]), monotonic=lambda: self.loop.now,
                 shuffle=self.dice.shuffle,
             ),
-            ledger=self.ledger(process), queue=ScriptedQueue(self.sqs, process),
+            ledger=ledger, queue=ScriptedQueue(self.sqs, process),
             transform=Transform(*self.middle, max_file_bytes=1_000_000), new_packer=new_packer,
-            fingerprint=fingerprint, lanes=self.dice.choice([1, 2, 3]), claim_files_max=files_max,
+            fingerprint=fingerprint, lanes=self.dice.choice([1, 2, 3]), filling=Filling(
+                self.sqs.limits, self.sqs.limits.message_bytes_max,
+                self.settings.queue.records_per_message, files_max,
+            ),
             claim_bytes_max=self.dice.choice([500, 100_000]), settle_seconds=1,
         )  # fmt: skip
 
@@ -302,15 +318,13 @@ class Fleet:
         return self.dice.uniform(0.2, 2) * calm * (1 if kind == "loader" else 3)
 
     def _parts(self, kind: str, process: Process) -> Any:
-        match kind:
-            case "loader":
-                return self.loader(process)
-            case "checker":
-                source: Any = self.source(process)
-                return checker.Checker(source, self.ledger(process), LEASE_SECONDS, 15.0, self.fifo)
-            case _:
-                source = self.source(process)
-                return archiver.Archiver(source, self.ledger(process), 0)
+        if kind == "loader":
+            return self.loader(process)
+        ledger = self.ledger(process)
+        source = ConfirmedSource(self.source(process), ledger.spool.confirm)
+        if kind == "checker":
+            return checker.Checker(source, ledger, LEASE_SECONDS, 15.0, self.fifo)
+        return archiver.Archiver(source, ledger, 0)
 
     async def _one_pass(self, kind: str, parts: Any, stop: asyncio.Event) -> None:
         match kind:
@@ -342,19 +356,39 @@ class Fleet:
                 self.store.delete_one(self.dice)
                 self.whole_books = False
             self._meddle_with_the_clock()
+            if self.chaos.strikes("spool away and back"):
+                await self.show(Folder("the mount point"))
+            elif self.holds_files() and self.pinned and self.chaos.strikes("spool replaced"):
+                names = [*self.dice.sample(sorted(self.spool.files), len(self.spool.files) // 2)]
+                files = dict.fromkeys([*names, "other.json"], b'[{"id": "of another spool"}]')
+                await self.show(Folder("another", files))
 
     def _meddle_with_the_clock(self) -> None:
         if self.store.ahead_seconds:
             if self.chaos.strikes("redis clock back"):
                 self.store.set_clock(0)
         elif self.chaos.strikes("redis clock ahead"):
-            self.store.set_clock(self.dice.choice([30, 3600, 1e8]))
+            self.store.set_clock(self.dice.choice([30, 7200, 1e8]))
         elif self.chaos.strikes("redis clock behind"):
-            self.store.set_clock(-self.dice.choice([30, 3600]))
+            self.store.set_clock(-self.dice.choice([30, 7200]))
+
+    def holds_files(self) -> bool:
+        """Tell whether the ledger holds files of a spool it knows: else it may take another."""
+        keys = ("processing", "processed", "rejected")
+        held = self.store.client.exists(*(f"{self.store.prefix}json_files_{key}" for key in keys))
+        return bool(held and self.store.client.exists(f"{self.store.prefix}spool"))
+
+    async def show(self, folder: Folder) -> None:
+        """Let something else lie at the spool's path for a while."""
+        self.spool.shown = folder
+        try:
+            await asyncio.sleep(self.dice.uniform(1, 12))
+        finally:
+            self.spool.shown = self.spool.home
 
     def is_done(self) -> bool:
         """Tell whether every file has left the spool and nobody holds anything."""
-        keys = ("claims", "retry", "json_files_processing", "json_files_processed",
+        keys = ("leases", "retry", "json_files_processing", "json_files_processed",
                 "json_files_rejected", "out_of_spool")  # fmt: skip
         prefixed = [self.store.prefix + key for key in keys]
         return not self.spool.files and not self.store.client.exists(*prefixed)
@@ -436,7 +470,7 @@ def _stepped(source: ScriptedSource, process: Process) -> Any:
     return SimpleNamespace(
         list=stepped("list", "list"), read=stepped("read", "read"),
         archive=stepped("archive", "archive"), reject=stepped("reject", "archive"),
-        delete_archived=source.delete_archived, close=source.close,
+        delete_archived=source.delete_archived, close=source.close, identity=source.identity,
     )  # fmt: skip
 
 
@@ -457,7 +491,7 @@ def simulate(seed: int, client: Any, *, quiet: bool = False, canary: str = "") -
 
     tokens = SimpleNamespace(token_hex=token_hex)
     with pytest.MonkeyPatch.context() as patch:
-        for module in (loader, worker, checker, archiver):
+        for module in (loader, worker, checker, archiver, confirmed):
             patch.setattr(module, "time", now)
         patch.setattr(worker, "random", dice)
         patch.setattr(worker, "_IDLE_SECONDS", 1.0)

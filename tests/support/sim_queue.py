@@ -96,7 +96,8 @@ class ScriptedQueue:
     ) -> Sent:
         """See `Queue.send`."""
         self._process.history.add(
-            self._process.loop.now, "pack", limit=self._sqs.limits.message_bytes_max,
+            self._process.loop.now, "pack", claim=messages[0].claim,
+            limit=self._sqs.limits.message_bytes_max,
             messages=[_shape(message) for message in messages],
         )  # fmt: skip
         run = _Run(confirmed)

@@ -10,11 +10,12 @@ from typing import Any
 from redis import exceptions as failed
 
 from support.history import History
+from support.scripted_source import Spool
 from support.sim_process import KilledError, Process
 
-_VERB = re.compile(r"^-- (claim|renew|journal|commit|release|expire|isolate|archived|forget|sweep|"
-                   r"swept|prune|age|hold|put_back|now|orphans|"
-                   r"correct):", re.MULTILINE)  # fmt: skip
+_VERB = re.compile(r"^-- (claim|trim|renew|journal|commit|release|expire|isolate|archived|forget|"
+                   r"sweep|swept|prune|age|hold|put_back|now|orphans|"
+                   r"correct|spool|adopt):", re.MULTILINE)  # fmt: skip
 _BEGAN_SECONDS = 1_000_000_000  # what Redis's clock says when virtual time begins
 _NAMES = 12  # the argument of `claim` that holds the candidates
 
@@ -22,7 +23,9 @@ _NAMES = 12  # the argument of `claim` that holds the candidates
 class Store:
     """The real Redis, what it is wiped to or restored from, and the record of what it did."""
 
-    def __init__(self, client: Any, spool: str, history: History, now: Callable[[], float]) -> None:
+    def __init__(
+        self, client: Any, spool: str, history: History, now: Callable[[], float], places: Spool
+    ) -> None:
         self.client = client  # a synchronous one: every call is one moment of virtual time
         self.prefix = f"penstock:{{{spool}}}:"
         self.now_key = f"sim:now:{spool}"
@@ -32,6 +35,7 @@ class Store:
         self.history = history
         self.now = now
         self.ahead_seconds = 0.0  # of Redis's clock, before the right time
+        self.places = places
         self.names: dict[str, list[str]] = {}
         self.hidden: dict[bytes, bytes] = {}
 
@@ -74,13 +78,13 @@ class Store:
 
     def _note_leases(self) -> None:
         """Record when leases end now: a clock, or a correction, has moved that."""
-        claims = self.client.zrange(f"{self.prefix}claims", 0, -1, withscores=True)
+        claims = self.client.zrange(f"{self.prefix}leases", 0, -1, withscores=True)
         ends = {claim: self._until(score) for claim, score in claims}
         self.history.add(self.now(), "leases", ends=ends)
 
     def delete_one(self, dice: random.Random) -> None:
-        """Lose one key of the ledger; `claims` and what is being processed say who owns what."""
-        kept = ("claims", "json_files_processing")
+        """Lose one key of the ledger, but none that says who owns what, or which spool it is."""
+        kept = ("leases", "json_files_processing", "spool")
         keys = [key for key in self.held() if key.removeprefix(self.prefix) not in kept]
         if keys:
             self.client.delete(dice.choice(keys))
@@ -96,7 +100,7 @@ class Store:
 
     def note_loss(self) -> None:
         """Record that something was lost, and who holds what in what is left."""
-        claims = self.client.zrange(f"{self.prefix}claims", 0, -1, withscores=True)
+        claims = self.client.zrange(f"{self.prefix}leases", 0, -1, withscores=True)
         held: dict[str, tuple[str, float, list[str]]] = {}
         for claim, until in claims:
             token, names = self.client.hmget(f"{self.prefix}claim:{claim}", "token", "names")
@@ -120,10 +124,15 @@ class Store:
         kind = answer[0]
         if kind in {"none", "late", "worn"}:
             return
-        claim, names = args[1], args[_NAMES].split("/")
-        if kind == "some":
-            names = [names[int(i) - 1] for i in answer[3].split(",")]
-        elif kind != "all":
+        if kind == "made":
+            claim, candidates = args[1], args[_NAMES].split("/")
+            _, taken, due = answer[3:6]
+            names: list[str] = due.split("/") if due else []
+            if isinstance(taken, int):
+                names += candidates[:taken]
+            else:
+                names += [candidates[int(i) - 1] for i in taken.split(",") if i]
+        else:
             claim, names = answer[3], answer[6].split("/")
         self.names[claim] = names
         until = self._until(self.client.zscore(keys[0], claim))
@@ -135,6 +144,15 @@ class Store:
         until = self._until(self.client.zscore(keys[0], args[0]))
         self.history.add(
             self.now(), "renew", claim=args[0], token=args[1], ok=bool(answer), until=until
+        )
+
+    def _note_trim(self, keys: list[str], args: list[str], answer: Any) -> None:
+        assert keys
+        kept = int(args[2])
+        if answer and args[0] in self.names:
+            self.names[args[0]] = self.names[args[0]][:kept]
+        self.history.add(
+            self.now(), "trim", claim=args[0], token=args[1], ok=bool(answer), kept=kept
         )
 
     def _note_release(self, keys: list[str], args: list[str], answer: Any) -> None:
@@ -163,6 +181,15 @@ class Store:
         assert args
         if int(answer):
             self._note_leases()
+
+    def _note_archived(self, keys: list[str], args: list[str], answer: Any) -> None:
+        assert keys
+        assert answer is not None
+        places = (self.places.files, self.places.archived, self.places.rejected)
+        lying = [name for name in args[0].split("/") if any(name in place for place in places)]
+        self.history.add(
+            self.now(), "noted", names=args[0].split("/"), lying=lying, gone=args[1] != "0"
+        )
 
     def _note_expire(self, keys: list[str], args: list[str], answer: Any) -> None:
         assert keys

@@ -76,6 +76,9 @@ RIGHT = {
     "a commit whose reply was lost, sent again": told().claim().accept("1").commit().commit(),
     "given back, and finished by another": told()
     .claim().accept("1").release().claim("t2").accept("1").commit("t2"),
+    "archived, and a file that somebody deleted": told().claim().accept("1").commit()
+    .add("noted", names=["a.json"], lying=["a.json"], gone=False)
+    .add("noted", names=["b.json"], lying=[], gone=True),
     # The checker frees a claim, a worker takes it over, and only then the checker's call comes
     # again because its reply was lost: it gets the answer of the first time, and frees nothing.
     "an expire sent again after a takeover": told()
@@ -130,6 +133,8 @@ def test_each_breach_is_reported(invariant: str) -> None:
         (told().claim().claim("t2", claim="d"), "I5"),  # one file, two claims
         (told(bad=True).claim().accept("1").commit(), "I8"),
         (told().claim().accept("1", size=1_048_577).commit(), "I6"),
+        (told().add("noted", names=["a.json"], lying=[], gone=False), "I13"),
+        (told().add("noted", names=["a.json"], lying=["a.json"], gone=True), "I13"),
     ],
 )
 def test_other_forms_are_reported(story: Told, invariant: str) -> None:
@@ -144,7 +149,7 @@ def test_other_forms_are_reported(story: Told, invariant: str) -> None:
         ({"archived": {"a.json": b"other"}}, "I9"),
         ({"rejected": {"a.json": b"[]"}}, "I9"),
         ({"spool": {"a.json"}, "archived": {}}, "I10"),
-        ({"redis_keys": {"claims"}}, "I11"),
+        ({"redis_keys": {"leases"}}, "I11"),
         ({"laws_broken": ["a law"]}, "conservation"),
         ({"said": ["file.denied cause=hush!"], "content": "hush"}, "I12"),
         ({"said": ["claim.lost claim=c token=t1"]}, "I12"),

@@ -61,7 +61,7 @@ async def in_flight(box: Box) -> int:
     client: Any = redis.from_url(box.given["ledger"]["url"], decode_responses=True)
     prefix = f"penstock:{{{box.given['ledger']['spool']}}}:"
     known = await client.zcard(f"{prefix}json_files_processed")
-    for claim in await client.zrange(f"{prefix}claims", 0, -1):
+    for claim in await client.zrange(f"{prefix}leases", 0, -1):
         fields = await client.hkeys(f"{prefix}claim:{claim}")
         known += sum(field.startswith(("#", "~")) for field in fields)
     await client.aclose()
@@ -124,7 +124,7 @@ async def test_an_archiver_killed_at_any_point_leaves_each_file_in_one_place(
     assert await process.wait() == -signal.SIGKILL
     await box.archive()
     await box.load()
-    assert list(box.spool.iterdir()) == []
+    assert list(box.spool.glob("[!.]*")) == []
     archived = [path for path in (box.root / "archive").rglob("*.json") if path.is_file()]
     assert len(archived) == FILES
     assert set(accepted(box).values()) == {1}

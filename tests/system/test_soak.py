@@ -98,7 +98,7 @@ class Soak:
         """Wait until the spool is empty, and nothing is processing or due."""
         prefix = f"penstock:{{{self.box.given['ledger']['spool']}}}:"
         until = time.monotonic() + SETTLING_SECONDS
-        while any(self.box.spool.glob("*.json")) or await client.exists(f"{prefix}claims"):
+        while any(self.box.spool.glob("*.json")) or await client.exists(f"{prefix}leases"):
             assert time.monotonic() < until, self.log.read_text()[-3000:]
             await asyncio.sleep(0.5)
 

@@ -212,7 +212,7 @@ async def _goes_on(box: Box, new: str, reject: str) -> None:
     await box.load()
     assert box.received_ids() == ONCE | dict.fromkeys(range(1000, 1030), 1)
     await box.archive()
-    assert not list(box.spool.iterdir())
+    assert not list(box.spool.glob("[!.]*"))
     assert (box.root / "rejected" / reject).exists()
     await verified(box)
 
@@ -239,7 +239,7 @@ async def test_from_the_embedded_redis_to_a_shared_one(box: Box, tmp_path: Path)
     box.write_many(20)
     await box.load()
     await box.archive()
-    assert not list(box.spool.iterdir())
+    assert not list(box.spool.glob("[!.]*"))
     async with redis_at(tmp_path / "shared") as shared:
         box.set("ledger", url=shared, spool="tweets")
         box.write_many(20, first=20)
@@ -257,7 +257,7 @@ async def test_from_the_embedded_redis_to_a_shared_one_with_the_data(
     box.set("run", state_directory=str(box.root / "state"))
     box.write_many(20)
     await box.load()
-    assert len(list(box.spool.iterdir())) == 20
+    assert len(list(box.spool.glob("[!.]*"))) == 20
     command = ["status", "--json", "--config", str(box.toml())]
     result = await asyncio.to_thread(CliRunner().invoke, app, command)
     name = json.loads(result.output)["spool_name"]

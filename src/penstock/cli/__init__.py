@@ -35,6 +35,7 @@ COMMANDS = {
     "verify": ("verify", "verify"),
     "rejected": ("rejected", "app"),
     "replay": ("replay", "replay"),
+    "spool": ("spool", "app"),
     "config": ("config", "app"),
 }
 

@@ -1,16 +1,13 @@
 """`penstock config show | check`: what the settings are, and whether they can work."""
 
 import asyncio
-import contextlib
 import json
 from collections.abc import Mapping
 from typing import Any, cast
 
 import typer
 
-from penstock import wiring
 from penstock.cli.options import Config, Json
-from penstock.errors import Halt
 from penstock.records.headers import toml
 from penstock.settings.reading import load
 from penstock.settings.secrets import without_password
@@ -52,26 +49,13 @@ def check(config: Config = None, as_json: Json = False) -> None:
     """
     settings = load(config)
     wrong = asyncio.run(config_check.mistakes(settings))
-    report: dict[str, Any] = {"wrong": wrong, "warnings": config_check.warnings(settings)}
-    with contextlib.suppress(Halt):  # which `wrong` tells
-        why = wiring.decode_side(settings)[2].why
-        report |= {"selection": "interpreted" if why else "compiled", "why": why}
+    warnings = config_check.warnings(settings)
     if as_json:
-        typer.echo(json.dumps(report))
+        typer.echo(json.dumps({"wrong": wrong, "warnings": warnings}))
     else:
-        _print(report)
+        for line in [*wrong, *(f"warning: {warning}" for warning in warnings)]:
+            typer.echo(line, err=True)
+        if not wrong:
+            typer.echo("the settings can work")
     if wrong:
         raise typer.Exit(1)
-
-
-def _print(report: Mapping[str, Any]) -> None:
-    if report.get("why"):
-        typer.echo(f"selection: interpreted by the jmespath library, because {report['why']}")
-    elif "selection" in report:
-        typer.echo("selection: compiled")
-    for line in report["wrong"]:
-        typer.echo(line, err=True)
-    for line in report["warnings"]:
-        typer.echo(f"warning: {line}", err=True)
-    if not report["wrong"]:
-        typer.echo("the settings can work")

@@ -18,9 +18,7 @@ def console(
     listen: Annotated[
         str | None,
         typer.Option(
-            metavar="HOST:PORT",
-            help="Where to listen; by default run.console. Port 0: any.",
-            show_default=False,
+            metavar="HOST:PORT", help="Where to listen; by default run.console. Port 0: any."
         ),
     ] = None,
     config: Config = None,

@@ -18,7 +18,6 @@ from rich.table import Table
 from penstock import passes
 from penstock.cli import EXIT_STOPPED
 from penstock.cli.options import Json, Keep, QueueKind
-from penstock.demo.box import SourceKind
 from penstock.demo.demo import SAMPLE_SECONDS, Demo, DemoPlan
 from penstock.demo.result import Result
 from penstock.errors import Halt
@@ -35,10 +34,6 @@ def demo(
     seconds: Annotated[float, typer.Option(min=0.1, help="How long files are written.")] = 10,
     records_per_file: Annotated[int, typer.Option(min=1, help="Records in a file.")] = 1,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Loader processes.")] = 2,
-    source: Annotated[
-        SourceKind,
-        typer.Option(help="How the loaders reach the files: as a directory, or over HTTP."),
-    ] = SourceKind.directory,
     queue: Annotated[QueueKind, typer.Option(help="The kind of queue.")] = QueueKind.standard,
     as_json: Json = False,
     keep: Keep = None,
@@ -47,7 +42,7 @@ def demo(
 
     Exits 0 only if nothing was lost, doubled or changed, and every file is where it belongs.
     """
-    plan = DemoPlan(rate, seconds, records_per_file, workers, queue is QueueKind.fifo, source)
+    plan = DemoPlan(rate, seconds, records_per_file, workers, queue is QueueKind.fifo)
     console = Console(stderr=True)
     with working_directory(keep, plan.disk_bytes) as place:
         with Progress(console, quiet=as_json) as progress:

@@ -3,19 +3,16 @@
 import asyncio
 import dataclasses
 import json
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
 from typing import Annotated
 
 import typer
 
-from penstock import file_names, passes, wiring
-from penstock.cli.options import Config, Json
-from penstock.operate import explain as explaining
+from penstock.cli.ledger import with_ledger
+from penstock.cli.options import Config, Json, file_name, say
+from penstock.ledger.ledger import Ledger
+from penstock.operate.explain import Explained, explained
 from penstock.operate.spool_files import local_places
 from penstock.settings.reading import load
-from penstock.settings.schema import Settings
-from penstock.setup import survey
 
 
 def explain(
@@ -29,29 +26,21 @@ def explain(
 
     Exits with 1 if nobody knows one of the files.
     """
-    wanted = [file.rpartition("/")[2].removesuffix(file_names.REASON_SUFFIX) for file in files]
+    wanted = [file_name(file) for file in files]
     settings = load(config)
-    stories = passes.run(lambda stop: _stories(wanted, settings, stop))
+    where = local_places(settings)
+
+    async def tell(ledger: Ledger, stop: asyncio.Event) -> list[Explained]:
+        stories = ledger.overview.story
+        return [explained(n, await stories(n), where) for n in wanted if not stop.is_set()]
+
+    stories = with_ledger(settings, tell)
     if as_json:
         typer.echo(json.dumps([dataclasses.asdict(story) for story in stories]))
     else:
         for story in stories:
-            typer.echo(survey.printable(f"{story.file}: {story.state}"))
+            say(f"{story.file}: {story.state}")
             for line in [*story.lines, f"next: {story.next}"]:
-                typer.echo(survey.printable(f"  {line}"))
+                say(f"  {line}")
     if any(story.state == "unknown" for story in stories):
         raise typer.Exit(1)
-
-
-async def _stories(
-    wanted: Sequence[str], settings: Settings, stop: asyncio.Event
-) -> list[explaining.Explained]:
-    where = local_places(settings)
-    async with AsyncExitStack() as stack:
-        ledger = await wiring.ledger(settings, stack)
-        found: list[explaining.Explained] = []
-        for name in wanted:
-            if stop.is_set():
-                break
-            found.append(explaining.explained(name, await ledger.overview.story(name), where))
-        return found

@@ -25,7 +25,6 @@ Every = Annotated[
         min=0,
         metavar="SECONDS",
         help="Pass after pass with this pause, until SIGTERM or Ctrl-C.",
-        show_default=False,
     ),
 ]
 Budget = Annotated[
@@ -49,8 +48,12 @@ def load(
     """
 
     async def open_parts(stack: AsyncExitStack) -> passes.OnePass[Tally]:
-        parts = await wiring.loader(reading.load(config), stack)
-        return lambda stop: worker.load(parts, stop=stop, budget_seconds=budget_seconds)
+        settings = reading.load(config)
+        linger_seconds = settings.queue.linger_seconds if every is not None else 0
+        parts = await wiring.loader(settings, stack, linger_seconds=linger_seconds)
+        return lambda stop: worker.load(
+            parts, stop=stop, budget_seconds=budget_seconds, is_only_pass=every is None
+        )
 
     _go("loader", open_parts, every, as_json=as_json, verbose=verbose)
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from penstock import wiring
-from penstock.cli.options import Config
+from penstock.cli.options import Config, say
 from penstock.errors import Halt
 from penstock.records import expression
 from penstock.records.headers import toml
@@ -17,7 +17,7 @@ from penstock.settings.reading import CONFIG_DEFAULT, load
 from penstock.settings.schema import EMBEDDED
 from penstock.setup import survey
 from penstock.setup.survey import Survey
-from penstock.wording import plural
+from penstock.wording import plural, printable
 
 _FIELDS_TOLD = 40
 _CUT = "what it takes off may be the rest of records whose beginning was cut off"
@@ -45,12 +45,12 @@ def init(
         raise Halt(f"{target} exists already; --force replaces it")
     found = survey.look(directory)
     for line in _seen(found):
-        typer.echo(survey.printable(line))
+        say(line)
     if found.left_out:
         typer.echo(survey.left_out_line(found.left_out), err=True)
     if not found.shapes:
         line = f"penstock: {directory}: {_useless(found)}; nothing is written"
-        typer.echo(survey.printable(line), err=True)
+        say(line, err=True)
         raise typer.Exit(1)
     answer = _asking() if not yes and _is_terminal() else _taking
     text = _toml(directory, found, answer)
@@ -59,7 +59,7 @@ def init(
     except OSError as error:
         raise Halt(f"{target}: it cannot be written: {error.strerror}") from None
     except UnicodeError:
-        name = survey.printable(str(directory.resolve()))
+        name = printable(str(directory.resolve()))
         raise Halt(f"{name}: not UTF-8; give the directory a name that TOML can hold") from None
     wiring.decode_side(load(target))
     typer.echo(f"\nwrote {target}; see what would be sent: penstock preview {directory}")
@@ -174,7 +174,7 @@ def _decode(found: Survey, answer: Callable[[str, str], str]) -> list[str]:
             lines.append(text)
         elif doubt:
             line = f"warning: decode.{text} is written as a comment only: {doubt}"
-            typer.echo(survey.printable(line), err=True)
+            say(line, err=True)
             lines += [f"# Look before you take this: {doubt}.", f"# {text}"]
     if "records" not in proposed:
         lines += ["# JMESPath to the records inside an envelope.", '# records = "statuses"']

@@ -1,4 +1,4 @@
-"""Options that several commands have, and the choices of some."""
+"""What several commands have: options, the choices of some, and lines that are safe to show."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -6,11 +6,12 @@ from typing import Annotated
 
 import typer
 
+from penstock import file_names
+from penstock.wording import printable
+
 Config = Annotated[
     Path | None,
-    typer.Option(
-        "--config", "-c", help="The settings; by default ./penstock.toml.", show_default=False
-    ),
+    typer.Option("--config", "-c", help="The settings; by default ./penstock.toml."),
 ]
 Keep = Annotated[
     Path | None,
@@ -37,3 +38,13 @@ class Architecture(StrEnum):
 
     arm64 = "arm64"
     x86_64 = "x86_64"
+
+
+def say(text: str, *, err: bool = False) -> None:
+    """Print a line with text of files or their names in it."""
+    typer.echo(printable(text), err=err)
+
+
+def file_name(text: str) -> str:
+    """Return the name of the file that a path, or the path of a reason, names."""
+    return text.rpartition("/")[2].removesuffix(file_names.REASON_SUFFIX)

@@ -1,17 +1,18 @@
 """`penstock preview`: what would be sent of some files, without sending anything."""
 
+import math
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from penstock.cli.options import Config
-from penstock.model import RecordReject
+from penstock.cli.options import Config, say
+from penstock.model import BILLED_BYTES, RecordReject
 from penstock.settings.reading import load
 from penstock.settings.schema import Settings
 from penstock.setup import survey
-from penstock.setup.preview import LIMITS, Preview, Totals, claims_of, files_of, previewed
-from penstock.wording import plural
+from penstock.setup.preview import LIMITS, Preview, Totals, files_of, previewed
+from penstock.wording import plural, printable
 
 _SHOWN_IN_FULL = 10
 _TEXT_CHARACTERS = 76
@@ -19,9 +20,7 @@ _TEXT_CHARACTERS = 76
 Paths = Annotated[
     list[Path],
     typer.Argument(
-        metavar="FILE|DIR…",
-        help="Files; of a directory, those that a loader would list.",
-        show_default=False,
+        metavar="FILE|DIR…", help="Files; of a directory, those that a loader would list."
     ),
 ]
 
@@ -75,14 +74,13 @@ def preview(
     if left_out:
         typer.echo(survey.left_out_line(left_out), err=True)
     shown_one = False
-    for names in claims_of(files, settings.worker.claim_files_max, settings.worker.claim_bytes_max):
-        for shown in previewed(names, settings, totals):
-            if as_json:
-                out.write(shown.line)
-            elif len(files) <= _SHOWN_IN_FULL or shown.error or shown.rejected or not shown_one:
-                _print(shown)
-                # Of many files, the first that has something.
-                shown_one = shown_one or bool(shown.records)
+    for shown in previewed(files, settings, totals):
+        if as_json:
+            out.write(shown.line)
+        elif len(files) <= _SHOWN_IN_FULL or shown.error or shown.rejected or not shown_one:
+            _print(shown)
+            # Of many files, the first that has something.
+            shown_one = shown_one or bool(shown.records)
     if not as_json:
         _tell_totals(totals, settings)
     if totals.rejected_files:
@@ -90,11 +88,11 @@ def preview(
 
 
 def _print(shown: Preview) -> None:
-    _say(f"{shown.file}  {shown.size_bytes:,} bytes")
+    say(f"{shown.file}  {shown.size_bytes:,} bytes")
     if shown.preamble:
         typer.echo(f"  preamble  {len(shown.preamble):,} bytes  {_begin(shown.preamble)}")
     if shown.error is not None:
-        _say(f"  rejected  {shown.error}")
+        say(f"  rejected  {shown.error}")
         if shown.note:
             typer.echo(f"            {shown.note}")
         return
@@ -107,22 +105,17 @@ def _print(shown: Preview) -> None:
     )
     typer.echo(f"  bytes     {shown.json_bytes:,} of JSON, {size:,} selected")
     for reject in shown.rejected[:_SHOWN_IN_FULL]:
-        _say(f"  rejected  {reject}")
+        say(f"  rejected  {reject}")
     if shown.rejected:
         typer.echo("            the file is kept as a reject; its other records are sent")
     for record in shown.records[:1]:
         typer.echo(f"  first     {_begin(record)}")
 
 
-def _say(text: str) -> None:
-    """Print a line with text of a file in it."""
-    typer.echo(survey.printable(text))
-
-
 def _begin(text: bytes) -> str:
     """Return the beginning of a text in one line."""
     shown = " ".join(text[: 4 * _TEXT_CHARACTERS].decode("utf-8", "replace").split())
-    shown = survey.printable(shown)
+    shown = printable(shown)
     cut = shown[:_TEXT_CHARACTERS]
     return cut + "…" * (cut != shown or len(text) > 4 * _TEXT_CHARACTERS)
 
@@ -138,7 +131,9 @@ def _tell_totals(totals: Totals, settings: Settings) -> None:
     typer.echo(f"{totals.json_bytes:,} bytes of JSON, {totals.record_bytes:,} selected")
     typer.echo(
         f"{plural(len(totals.messages), 'message')} of at most {limit:,} bytes, {fill:.0%} full on"
-        f" average, in {plural(totals.batches, 'batch', 'batches')}"
+        f" average, in {plural(totals.batches, 'batch', 'batches')},"
+        f" billed as {plural(totals.requests_billed, 'request')} of 64 KiB"
+        f" ({math.ceil(sum(totals.messages) / BILLED_BYTES):,} are the least possible)"
     )
     if settings.queue.message_bytes is None:
         typer.echo("(the largest message SQS takes; if your queue takes less, there are more)")

@@ -6,23 +6,27 @@ import re
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import typer
 
-from penstock import file_names, passes, telemetry, wiring
-from penstock.cli.options import Config, Json
-from penstock.cli.progress import progress_line
+from penstock import telemetry
+from penstock.cli.ledger import progress_line, with_ledger
+from penstock.cli.options import Config, Json, file_name, say
 from penstock.ledger.ledger import Ledger
 from penstock.operate import requeue
 from penstock.operate.reject_filter import RejectFilter, moment
 from penstock.operate.requeue import Report
-from penstock.operate.spool_files import RejectedFile, local_places, rejected_file, spool_files
+from penstock.operate.spool_files import (
+    RejectedFile,
+    SpoolFiles,
+    local_places,
+    rejected_file,
+    spool_files,
+)
 from penstock.settings.reading import load
 from penstock.settings.schema import Settings
-from penstock.setup import survey
 from penstock.wording import plural
 
 app = typer.Typer(
@@ -32,7 +36,8 @@ app = typer.Typer(
     add_completion=False,
 )
 _SHOWN = 20
-T = TypeVar("T")
+Change = tuple[Settings, Ledger, SpoolFiles, Sequence[RejectedFile], asyncio.Event]
+"""What a change works with: all that is open, the files that are chosen, and when to stop."""
 
 
 def _moment(text: str) -> float:
@@ -74,20 +79,19 @@ def list_(
     as_json: Json = False,
 ) -> None:
     """List rejected files, the latest last, and count them by reason."""
-    choice = RejectFilter(tuple(files or ()), reason, since, until)
-    chosen = _chosen(_run(config, lambda settings, ledger, _: _rejected(settings, ledger)), choice)
+    chosen = _chosen(_rejected_now(config), RejectFilter(tuple(files or ()), reason, since, until))
     if as_json:
         typer.echo(json.dumps([_as_json(file) for file in chosen]))
         return
     for file in chosen[-limit:]:
         where = "" if file.moved else "  (still in the spool)"
         at = file.rejected_at[:19].ljust(19)
-        typer.echo(survey.printable(f"{at}  {file.name}  {file.reason}{where}"))
+        say(f"{at}  {file.name}  {file.reason}{where}")
     if len(chosen) > limit:
         typer.echo(f"the last {limit:,} of {len(chosen):,}")
     typer.echo()
     for text, count in Counter(_kind(file) for file in chosen).most_common(_SHOWN):
-        typer.echo(survey.printable(f"{count:>8,}  {text}"))
+        say(f"{count:>8,}  {text}")
     typer.echo(f"{len(chosen):>8,}  in all")
 
 
@@ -98,8 +102,7 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Show one rejected file's reason, record by record, in JSON, and where the file lies."""
-    choice = RejectFilter((_name(file),))
-    chosen = _chosen(_run(config, lambda settings, ledger, _: _rejected(settings, ledger)), choice)
+    chosen = _chosen(_rejected_now(config), RejectFilter((file_name(file),)))
     if not chosen:
         typer.echo(f"{file}: not rejected; `penstock explain {file}` tells what is known", err=True)
         raise typer.Exit(1)
@@ -132,20 +135,12 @@ def retry(
     """
     choice = _choice(files, reason, since, until, everything=everything)
 
-    async def act(settings: Settings, ledger: Ledger, stop: asyncio.Event) -> Report:
-        where = spool_files(settings, "rejected retry")
-        found = await _rejected(settings, ledger)
-        report, chosen = Report(refused=_missing(choice, found)), _chosen(found, choice)
-        if _agreed(chosen, "put back into the spool", dry_run=dry_run, yes=yes):
-            with progress_line() as progress:
-                done = await requeue.retried(
-                    settings, ledger, where, chosen, stop=stop, whole=whole, progress=progress
-                )
-            report.done += done.done
-            report.refused |= done.refused
-        return report
+    async def act(this: Change) -> Report:
+        with progress_line() as progress:
+            return await requeue.retried(*this, whole=whole, progress=progress)
 
-    print_report(_run(config, act), "put back", as_json=as_json, dry_run=dry_run)
+    words = ("rejected retry", "put back into the spool", "put back")
+    _change(config, choice, act, words, dry_run=dry_run, yes=yes, as_json=as_json)
 
 
 @app.command()
@@ -169,36 +164,57 @@ def discard(
     """
     choice = _choice(files, reason, since, until, everything=everything)
 
-    async def act(settings: Settings, ledger: Ledger, stop: asyncio.Event) -> Report:
-        del stop
-        where = spool_files(settings, "rejected discard")
-        found = await _rejected(settings, ledger)
-        missing, chosen = _missing(choice, found), _chosen(found, choice)
-        what = "DELETED, for ever" if no_copy else f"moved to {where.rejects}/discarded"
-        if not _agreed(chosen, what, dry_run=dry_run, yes=yes):
-            return Report(refused=missing)
+    async def act(this: Change) -> Report:
+        settings, ledger, where, chosen, _ = this
         stuck = await requeue.move_out(settings, ledger, [f for f in chosen if not f.moved])
         going = [file for file in chosen if file.name not in stuck]
         report = requeue.discard(where, going, keep_copy=not no_copy)
         await ledger.repairs.let_go(report.done)
-        report.refused |= {**stuck, **missing}
+        report.refused |= stuck
         return report
 
-    print_report(_run(config, act), "discarded", as_json=as_json, dry_run=dry_run)
+    what = "DELETED, for ever" if no_copy else "moved to discarded/ in the rejects directory"
+    words = ("rejected discard", what, "discarded")
+    _change(config, choice, act, words, dry_run=dry_run, yes=yes, as_json=as_json)
 
 
-def _run(
+def _change(
     config: Path | None,
-    act: Callable[[Settings, Ledger, asyncio.Event], Awaitable[T]],
-) -> T:
+    choice: RejectFilter,
+    act: Callable[[Change], Awaitable[Report]],
+    words: tuple[str, str, str],
+    *,
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """Do something with the files that are chosen, if that is agreed to.
+
+    `words` are the command, what it does to files, and what they then are.
+    """
     telemetry.configure(verbose=False)
     settings = load(config)
+    command, what, verb = words
+    where = spool_files(settings, command)
 
-    async def main(stop: asyncio.Event) -> T:
-        async with AsyncExitStack() as stack:
-            return await act(settings, await wiring.ledger(settings, stack), stop)
+    async def main(ledger: Ledger, stop: asyncio.Event) -> Report:
+        found = await _rejected(settings, ledger)
+        chosen = _chosen(found, choice)
+        agreed = _agreed(chosen, what, dry_run=dry_run, yes=yes)
+        report = await act((settings, ledger, where, chosen, stop)) if agreed else Report()
+        report.refused |= dict.fromkeys(
+            choice.missing(found),
+            "it is not rejected; `penstock explain` tells what is known of it",
+        )
+        return report
 
-    return passes.run(main)
+    print_report(with_ledger(settings, main), verb, as_json=as_json, dry_run=dry_run)
+
+
+def _rejected_now(config: Path | None) -> Mapping[str, RejectedFile]:
+    telemetry.configure(verbose=False)
+    settings = load(config)
+    return with_ledger(settings, lambda ledger, _: _rejected(settings, ledger))
 
 
 async def _rejected(settings: Settings, ledger: Ledger) -> Mapping[str, RejectedFile]:
@@ -214,20 +230,10 @@ async def _rejected(settings: Settings, ledger: Ledger) -> Mapping[str, Rejected
     return found | {name: rejected_file(name, t, moved=False) for name, t in reasons.items()}
 
 
-def _missing(choice: RejectFilter, found: Mapping[str, RejectedFile]) -> dict[str, str]:
-    """Return why names that were given cannot be taken."""
-    unknown = "it is not rejected; `penstock explain` tells what is known of it"
-    return dict.fromkeys(choice.missing(found), unknown)
-
-
 def _chosen(found: Mapping[str, RejectedFile], choice: RejectFilter) -> list[RejectedFile]:
     """Return the rejected files that are meant, the latest last."""
     chosen = [file for file in found.values() if choice.takes(file)]
     return sorted(chosen, key=lambda file: (file.rejected_at, file.name))
-
-
-def _name(text: str) -> str:
-    return text.rpartition("/")[2].removesuffix(file_names.REASON_SUFFIX)
 
 
 def _choice(
@@ -239,7 +245,7 @@ def _choice(
     everything: bool,
 ) -> RejectFilter:
     not_empty(since, until)
-    choice = RejectFilter(tuple(_name(file) for file in files or ()), reason, since, until)
+    choice = RejectFilter(tuple(map(file_name, files or ())), reason, since, until)
     if choice.is_empty and not everything:
         raise typer.BadParameter("which? give names, --reason, --since or --until, or --all")
     return choice
@@ -256,7 +262,7 @@ def _agreed(chosen: Sequence[RejectedFile], what: str, *, dry_run: bool, yes: bo
     """Say which files are meant, and ask; False if there is nothing to do."""
     if dry_run or not yes:
         for file in chosen[:_SHOWN]:
-            typer.echo(survey.printable(f"{file.name}  {file.reason}"), err=True)
+            say(f"{file.name}  {file.reason}", err=True)
         if len(chosen) > _SHOWN:
             typer.echo(f"and {len(chosen) - _SHOWN:,} more", err=True)
     if dry_run:
@@ -276,7 +282,7 @@ def print_report(report: Report, verb: str, *, as_json: bool, dry_run: bool) -> 
         if not dry_run:
             typer.echo(f"{plural(len(report.done), 'file')} {verb}")
         for name, why in report.refused.items():
-            typer.echo(survey.printable(f"not {name}: {why}"), err=True)
+            say(f"not {name}: {why}", err=True)
     if report.refused:
         raise typer.Exit(1)
 

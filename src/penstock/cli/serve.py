@@ -1,52 +1,55 @@
 """`penstock serve`: the spool over HTTP."""
 
 import asyncio
+import contextlib
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from penstock import passes, telemetry, wiring
+from penstock.aio import sleep_unless
 from penstock.cli.options import Config, Verbose
+from penstock.errors import Again
 from penstock.serve import console, file_server, web
 from penstock.settings.reading import load
 from penstock.settings.schema import Settings
+from penstock.settings.spool_place import spool_directory
+
+_LOOK_SECONDS = 5.0  # between two looks whether the spool is still the one that is served
 
 
 def serve(
     directory: Annotated[
         Path | None,
-        typer.Argument(
-            metavar="DIR", help="The spool; by default, source.url.", show_default=False
-        ),
+        typer.Argument(metavar="DIR", help="The spool; by default, source.url."),
     ] = None,
     listen: Annotated[
         str | None,
         typer.Option(
             metavar="HOST:PORT",
             help="Where to listen; by default serve.listen, 127.0.0.1:8080. Port 0: any.",
-            show_default=False,
         ),
     ] = None,
     unix: Annotated[
         Path | None,
-        typer.Option(metavar="SOCKET", help="Listen on a Unix socket instead.", show_default=False),
+        typer.Option(metavar="SOCKET", help="Listen on a Unix socket instead."),
     ] = None,
     token_file: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
             help="Holds the token that callers must have; two while they change over.",
-            show_default=False,
         ),
     ] = None,
     tls_cert: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="The certificate chain, PEM.", show_default=False),
+        typer.Option(metavar="FILE", help="The certificate chain, PEM."),
     ] = None,
     tls_key: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Its private key, PEM.", show_default=False),
+        typer.Option(metavar="FILE", help="Its private key, PEM."),
     ] = None,
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Allow other machines without TLS.")
@@ -81,4 +84,13 @@ async def _until_stopped(settings: Settings, stop: asyncio.Event) -> None:
     console.add_console(app, settings, has_tokens=bool(tokens))
     async with web.serving(app, settings.serve) as address:
         telemetry.event("server.listens", address=address, spool=settings.source.url)
-        await stop.wait()
+        await _while_it_is_the_spool(spool_directory(settings.source.url, "serve").path, stop)
+
+
+async def _while_it_is_the_spool(spool: Path, stop: asyncio.Event) -> None:
+    """Wait for the stop. Raises Again if another directory takes the place of the one served."""
+    served = spool.stat()  # noqa: ASYNC240  one look in five seconds
+    while not await sleep_unless(stop, _LOOK_SECONDS):
+        with contextlib.suppress(OSError):  # not mounted now: it may come back
+            if not os.path.samestat(served, spool.stat()):  # noqa: ASYNC240
+                raise Again(f"spool: another directory is at {spool} now; start this server anew")

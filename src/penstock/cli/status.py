@@ -128,6 +128,8 @@ def _flow(snapshot: Snapshot) -> Table:
     late = late if sizes else ""
     rejected = counters.get("files_rejected", 0) if sizes else None
     archived = counters.get("files_archived", 0) if sizes else None
+    gone = counters.get("files_gone", 0)
+    gone = f"; {gone:,} gone, not archived" if gone else ""
     kept = (
         ""
         if spool is None or spool.rejects_kept is None
@@ -139,7 +141,7 @@ def _flow(snapshot: Snapshot) -> Table:
         ("processed", sizes.get("processed"), "files_processed",
          late),
         ("archived", archived, "files_archived",
-         "since the ledger began" if sizes else ""),
+         f"since the ledger began{gone}" if sizes else ""),
         ("rejected", rejected, "files_rejected", kept),
     )  # fmt: skip
     for name, count, rate, more in rows:
@@ -166,6 +168,9 @@ def _figures(snapshot: Snapshot) -> Table:
     if rates:
         records = plural(round(rates["records_sent"]), "record")
         sent = f"{records}, {rates['bytes_sent'] / 2**20:,.1f} MiB"
+        if rates["bytes_room"]:
+            full = rates["bytes_sent"] / rates["bytes_room"]
+            sent += f", in messages that are {full:.0%} full"
         table.add_row("sent a second", sent)
     if queue is not None:
         delayed = f", {queue.delayed:,} delayed" if queue.delayed else ""

@@ -3,19 +3,17 @@
 import asyncio
 import dataclasses
 import json
-from contextlib import AsyncExitStack
 from typing import Annotated
 
 import typer
 
-from penstock import passes, wiring
-from penstock.cli.options import Config, Json
+from penstock.cli.ledger import with_ledger
+from penstock.cli.options import Config, Json, say
+from penstock.ledger.ledger import Ledger
 from penstock.operate import verify as verifying
 from penstock.operate.spool_files import local_places
 from penstock.operate.verify import Verified
 from penstock.settings.reading import load
-from penstock.settings.schema import Settings
-from penstock.setup import survey
 from penstock.wording import plural
 
 _SHOWN_MAX = 1_000
@@ -38,7 +36,18 @@ def verify(
     the directory is behind HTTP, only the ledger's own laws can be verified.
     """
     settings = load(config)
-    found = passes.run(lambda stop: _verified(settings, stop, archive=archive))
+    where = local_places(settings)
+
+    async def look(ledger: Ledger, _: asyncio.Event) -> Verified:
+        if where is None:
+            return Verified(
+                files_gone=(await ledger.reads.counters()).get("files_gone", 0),
+                laws_broken=list(await ledger.reads.verify()),
+                skipped=["spool, archive and rejects are on another machine: verify them there"],
+            )
+        return await verifying.verify(ledger, where, settings.source.pattern, archive=archive)
+
+    found = with_ledger(settings, look)
     if as_json:
         typer.echo(json.dumps(dataclasses.asdict(found) | {"holds": found.holds}))
     else:
@@ -47,24 +56,11 @@ def verify(
         raise typer.Exit(1)
 
 
-async def _verified(settings: Settings, stop: asyncio.Event, *, archive: bool) -> Verified:
-    del stop  # it changes nothing: it may be killed
-    async with AsyncExitStack() as stack:
-        ledger = await wiring.ledger(settings, stack)
-        where = local_places(settings)
-        if where is None:
-            return Verified(
-                laws_broken=list(await ledger.reads.verify()),
-                skipped=["spool, archive and rejects are on another machine: verify them there"],
-            )
-        return await verifying.verify(ledger, where, settings.source.pattern, archive=archive)
-
-
 def _print(found: Verified) -> None:
     for law in found.laws_broken:
         typer.echo(f"law broken: {law}")
     for name, what in list(found.unaccounted.items())[:_SHOWN_MAX]:
-        typer.echo(survey.printable(f"{name}: {what}"))
+        say(f"{name}: {what}")
     if len(found.unaccounted) > _SHOWN_MAX:
         typer.echo(f"and {len(found.unaccounted) - _SHOWN_MAX:,} more; --json names all")
     for line in found.skipped:
@@ -78,6 +74,9 @@ def _print(found: Verified) -> None:
             f" waiting; {found.files_in_ledger:,} in the ledger, {found.files_in_rejects:,} in the"
             f" rejects directory{archived}"
         )
+    if found.files_gone:
+        gone = plural(found.files_gone, "file was", "files were")
+        typer.echo(f"{gone} sent, and gone before the archiver came: something else took them")
     if found.skipped:
         typer.echo("the ledger's own laws hold" if found.holds else "a law of the ledger is broken")
     else:

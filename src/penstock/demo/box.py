@@ -6,15 +6,12 @@ import json
 import os
 import signal
 from collections.abc import AsyncGenerator, Mapping
-from enum import StrEnum
 from pathlib import Path
 from subprocess import STDOUT
 
 import redis.asyncio as redis
 
 from penstock.demo.tweets import SELECTION
-from penstock.embedded.file_server import EmbeddedFileServer
-from penstock.embedded.nginx import EmbeddedNginx
 from penstock.embedded.sqs import EmbeddedSqs
 from penstock.embedded.tether import tethered
 from penstock.ledger.ledger import Ledger
@@ -23,31 +20,6 @@ from penstock.ledger.scripts import Scripts
 SPOOL_NAME = "demo"
 _STOP_SECONDS = 25.0
 _SETTLE_SECONDS = 0.5
-
-
-class SourceKind(StrEnum):
-    """How the demo's workers reach its spool."""
-
-    directory = "directory"
-    server = "server"
-    nginx = "nginx"
-
-
-@contextlib.asynccontextmanager
-async def source(kind: SourceKind, directory: Path) -> AsyncGenerator[Mapping[str, str]]:
-    """Run what serves the spool in `directory`; yield the settings of section `source` for it."""
-    if kind is SourceKind.directory:
-        yield {"url": str(directory / "spool")}
-        return
-    if kind is SourceKind.server:
-        config = directory / "server.toml"
-        config.write_text(f"[source]\nsettle_seconds = {_SETTLE_SECONDS}\n")
-        state = directory / "state"
-        async with EmbeddedFileServer(state, spool=directory / "spool", config=config) as server:
-            yield {"url": server.address, "token": server.token}
-        return
-    async with EmbeddedNginx(directory / "state", root=directory) as nginx:
-        yield {"url": nginx.url, "token": nginx.move_token}
 
 
 def settings(
@@ -60,7 +32,7 @@ def settings(
 ) -> str:
     """Return the penstock.toml of a box that works in `directory`, on short intervals.
 
-    `spool` is what `source` yields. Archive and rejects lie beside the spool, as by default.
+    `spool` are the settings of section `source`. Archive and rejects lie beside it, as by default.
     """
     sections: dict[str, dict[str, str | float]] = {
         "source": {**spool, "settle_seconds": _SETTLE_SECONDS},

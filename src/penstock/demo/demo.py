@@ -8,11 +8,13 @@ state/ the ledger and the queue.
 """
 
 import asyncio
+import contextlib
 import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,7 +48,6 @@ class DemoPlan:
     records_per_file: int
     workers: int
     fifo: bool
-    source: demo_box.SourceKind = demo_box.SourceKind.directory
 
     @property
     def files(self) -> int:
@@ -60,13 +61,27 @@ class DemoPlan:
         return self.files * (blocks * 4096 + _LEDGER_BYTES)
 
 
+def _as_directory(directory: Path) -> AbstractAsyncContextManager[Mapping[str, str]]:
+    return contextlib.nullcontext({"url": str(directory / "spool")})
+
+
 class Demo:
-    """One run in `directory`, which is empty; `show` is called at every sample with this object."""
+    """One run in `directory`, which is empty; `show` is called at every sample with this object.
+
+    `serve` runs what serves the spool there, and gives the settings of section `source` for it.
+    """
 
     standstill_seconds: float = 0.0
     """When nothing has moved for so long, the run is over; 0: for as long as suits this demo."""
 
-    def __init__(self, plan: DemoPlan, directory: Path, show: Callable[["Demo"], None]) -> None:
+    def __init__(
+        self,
+        plan: DemoPlan,
+        directory: Path,
+        show: Callable[["Demo"], None],
+        *,
+        serve: Callable[[Path], AbstractAsyncContextManager[Mapping[str, str]]] = _as_directory,
+    ) -> None:
         self.plan = plan
         self.directory = directory
         self.log = directory / "penstock.log"
@@ -77,6 +92,7 @@ class Demo:
         self.watch: Watch
         self.consumer: Consumer
         self._show = show
+        self._serve = serve
         self._began = time.monotonic()
         self._seconds = 0.0
 
@@ -92,7 +108,7 @@ class Demo:
             EmbeddedRedis(state) as ledger_server,
             EmbeddedSqs(state) as sqs,
             redis.from_url(ledger_server.url, decode_responses=True) as client,
-            demo_box.source(self.plan.source, self.directory) as spool,
+            self._serve(self.directory) as spool,
         ):
             plan = self.plan
             queue_url = await sqs.create_queue("demo.fifo" if plan.fifo else "demo")
@@ -217,11 +233,16 @@ class Demo:
             files_archived=count_archived(self.directory / "archive"),
             files_rejected=self.files_rejected(),
             files_rejected_expected=len(broken_files(files)),
-            files_left_in_spool=sum(1 for _ in (self.directory / "spool").iterdir()),
+            files_left_in_spool=sum(1 for _ in (self.directory / "spool").glob("[!.]*")),
             seconds=round(self._seconds, 3),
             files_per_second=round(files / self._seconds, 1),
             records_per_second=round(self.comparison.distinct / self._seconds, 1),
             oldest_waiting_seconds_max=round(self.watch.oldest_waiting_seconds_max, 3),
             messages=self.consumer.messages,
+            messages_full=round(
+                self.watch.counters.get("bytes_sent", 0)
+                / max(self.watch.counters.get("bytes_room", 0), 1),
+                3,
+            ),
             batches=self.watch.counters.get("batches", 0),
         )

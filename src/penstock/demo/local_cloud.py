@@ -136,23 +136,10 @@ class LocalCloud:
         template = (bundle.checkout() / "deploy" / "template.yaml").read_text()
         await api(
             "cloudformation", "create_stack", StackName=STACK, TemplateBody=template,
-            Parameters=_parameters(given | self._parameters),
+            Parameters=stack_parameters(given | self._parameters),
             Capabilities=["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"],
         )  # fmt: skip
         self.queue_url = (await self._until_stable())["QueueUrl"]
-
-    async def update(self, parameters: Mapping[str, str]) -> None:
-        """Update the stack with other parameters. Raises Halt if that fails."""
-        described = await self.cloud.api("cloudformation", "describe_stacks", StackName=STACK)
-        known = {
-            p["ParameterKey"]: p["ParameterValue"] for p in described["Stacks"][0]["Parameters"]
-        }
-        await self.cloud.api(
-            "cloudformation", "update_stack", StackName=STACK, UsePreviousTemplate=True,
-            Parameters=_parameters(known | dict(parameters)),
-            Capabilities=["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"],
-        )  # fmt: skip
-        await self._until_stable()
 
     async def _until_stable(self) -> Mapping[str, str]:
         """Wait until the stack is made or updated; return its outputs."""
@@ -200,7 +187,8 @@ class LocalCloud:
         return found
 
 
-def _parameters(given: Mapping[str, str]) -> list[dict[str, str]]:
+def stack_parameters(given: Mapping[str, str]) -> list[dict[str, str]]:
+    """Return parameters as CloudFormation takes them."""
     return [{"ParameterKey": key, "ParameterValue": value} for key, value in given.items()]
 
 

@@ -13,7 +13,8 @@ class Result:
 
     `records_written` includes what stands in files broken on purpose, `records_expected` does not.
     `records_received` counts everything received. `files_archived` and `files_rejected` are what
-    lies in the archive and rejects directories. `seconds` run from the first file to the last
+    lies in the archive and rejects directories. `messages_full` is how full messages were on
+    average, 1 being all that SQS takes. `seconds` run from the first file to the last
     record's arrival.
     """
 
@@ -33,6 +34,7 @@ class Result:
     records_per_second: float
     oldest_waiting_seconds_max: float
     messages: int
+    messages_full: float
     batches: int
 
     def as_dict(self) -> dict[str, int | float]:

@@ -20,7 +20,6 @@ import subprocess
 import time
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Self, cast
 from urllib.parse import urlsplit
 
@@ -64,12 +63,7 @@ class EmbeddedProcess:
             raise
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.stop()
 
     def noted_address(self) -> str:
@@ -111,7 +105,9 @@ class EmbeddedProcess:
             log_offset = _rotated(self.log)
             previous = _read_note(self.directory).get("address", "")
             os.ftruncate(self._owner, 0)  # who joins now waits for the new address
-            self.address = await self._launch(previous, process_lock)
+            self.address = await self.launch(previous, process_lock)
+        except OSError as error:
+            raise Halt(f"{self.title}: cannot be started: {error}; {self.remedy}") from error
         finally:
             os.close(process_lock)  # the process has its own copy of it
         note = {"pid": str(os.getpid()), "address": self.address}
@@ -160,12 +156,6 @@ class EmbeddedProcess:
                 pass_fds=list(descriptors),
                 start_new_session=True,
             )
-
-    async def _launch(self, previous: str, process_lock: int) -> str:
-        try:
-            return await self.launch(previous, process_lock)
-        except OSError as error:
-            raise Halt(f"{self.title}: cannot be started: {error}; {self.remedy}") from error
 
     async def _join(self) -> None:
         """Use the process of the Penstock that holds the lock; it may be starting this moment."""

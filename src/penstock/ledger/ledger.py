@@ -2,11 +2,11 @@
 
 A claim's life, one script (lua/*.lua) a verb; every verb but `claim` compares the token:
 
-    claim ──▶ renew … renew ──▶ commit          its files become processed or rejected
+    claim ──▶ trim ─ renew … ──▶ commit         its files become processed or rejected
       ▲         journal …  └──▶ release         expires at once, or later; keeps its journal
       │                    └──▶ (expires)       its worker is gone
       ├───────── taken over whole by any worker's next claim ◀──────┤
-      └── isolate: a claim a file, where that has happened too often ◀┘
+      └── isolate: smaller claims, where that has happened too often ◀┘
 
 Every script is safe to run twice: redis-py sends a command again when its reply was lost.
 """
@@ -14,12 +14,13 @@ Every script is safe to run twice: redis-py sends a command again when its reply
 import asyncio
 import contextlib
 import json
+import re
 import secrets
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from penstock import telemetry
 from penstock.errors import PenstockError
@@ -30,25 +31,30 @@ from penstock.ledger.overview import LedgerOverview
 from penstock.ledger.reads import LedgerReads
 from penstock.ledger.repairs import LedgerRepairs, said
 from penstock.ledger.scripts import REMEMBER_MS, Scripts, translate_redis_errors
+from penstock.ledger.spool import LedgerSpool
 from penstock.ledger.upkeep import LedgerUpkeep
 from penstock.model import CLAIM_ID_BYTES, Claim, Settled
 
 _ENTRIES_A_CALL_MAX = 1000  # of a journal: 1.3 ms of Redis; Lua unpacks no more than 8,000 values
 _WAIT_MS_MAX = 30_000  # of a claim whose files cannot be read: someone may be fixing that
 _ISOLATE_MAX = 10  # worn claims that one call to `claim` deals with
+_INDEX = re.compile("[0-9]{1,15}")  # of a message; another field is nobody's
+_FEW_FILES = 100  # of a worn claim: it is split into single files; a larger one into parts of these
 
 
 class Answer(NamedTuple):
     """What `claim` gave: a claim or none, and the epoch of this Redis.
 
     `tried` is false if the candidates were not looked at, because something else came first.
-    Another epoch than before means that Redis has forgotten something since: it was wiped, or
-    restored from an older snapshot.
+    `waiting` are the positions of those that are waiting and not claimed; who the others belong to
+    is known. Another epoch than before means that Redis has forgotten something since: it was
+    wiped, or restored from an older snapshot.
     """
 
     claim: Claim | None
     tried: bool
     epoch: str
+    waiting: Sequence[int] = ()
 
 
 class Expired(NamedTuple):
@@ -66,14 +72,15 @@ class Isolated(NamedTuple):
 
     processed: int
     rejected: int
-    alone: int
+    apart: int
 
 
 class Ledger:
     """The ledger of one spool, as one worker, archiver or checker uses it: the life of its claims.
 
     Beside that: `reads` and `overview` only look, `upkeep` is what archiver and checker do,
-    `repairs` what an operator does, `loaders` counts those in AWS Lambda.
+    `repairs` what an operator does, `loaders` counts those in AWS Lambda, `spool` knows which
+    directory the files lie in.
 
     `margin_seconds` is how long before the end of its lease a claim stops sending: longer than one
     call to the queue takes. A claim taken over more often than `takeovers_max` is split. The
@@ -96,6 +103,7 @@ class Ledger:
         self.upkeep = LedgerUpkeep(scripts, lease_seconds)
         self.repairs = LedgerRepairs(scripts)
         self.loaders = LedgerLoaders(scripts)
+        self.spool = LedgerSpool(scripts)
         self._scripts = scripts
         self._run = scripts.run
         self._worker = worker
@@ -132,72 +140,95 @@ class Ledger:
         candidates: Sequence[str],
         files_max: int,
         *,
+        least: int = 1,
+        due_for_seconds: float = 0.0,
         fingerprint: str = "",
         frontier: str = "",
     ) -> Answer:
-        """Claim an expired claim, else files due for a retry, else the waiting `candidates`.
+        """Claim an expired claim, else files due for a retry, and with them waiting `candidates`.
 
-        At most 500 candidates. The claim is frozen: whoever holds it later gets the same names in
-        the same order. `fingerprint` stands for the settings that shape messages. `frontier` is the
-        listing cursor up to which every file has been claimed; any worker's will do: a slower one
-        moves it back, which costs a listing, not a file. `Answer.claim` is None if there was
-        nothing to claim. Claims that wore out their workers are split on the way.
+        A new claim has `files_max` files or fewer, but none is made of fewer than `least`, unless
+        one has been due for `due_for_seconds`. Whoever holds it later gets the same names in the
+        same order, if `trim` has not cut them.
+        `fingerprint` stands for the settings that shape messages. `frontier` is the listing cursor
+        up to which every file has been claimed; any worker's will do: a slower one moves it back,
+        which costs a listing, not a file. `Answer.claim` is None if there was nothing to claim.
+        Claims that wore out their workers are split on the way.
         """
-        epoch = ""
+        answer = Answer(None, tried=False, epoch="")
         for _ in range(_ISOLATE_MAX):
-            kind, epoch, rest = await self._claim(candidates, files_max, fingerprint, frontier)
-            if kind != "worn":
-                return Answer(rest, tried=kind in {"all", "some", "none"}, epoch=epoch)
-            await self.isolate(rest)
-        return Answer(None, tried=False, epoch=epoch)
+            worn, answer = await self._claim(
+                candidates, [files_max, least, int(due_for_seconds * 1000)], fingerprint, frontier
+            )
+            if not worn:
+                break
+            await self.isolate(worn)
+        return answer
 
     @translate_redis_errors
     async def _claim(
-        self, candidates: Sequence[str], files_max: int, fingerprint: str, frontier: str
-    ) -> tuple[str, str, Any]:
-        """Return the kind of the answer, the epoch, and the claim (the id, if it is worn)."""
+        self,
+        candidates: Sequence[str],
+        bounds: Sequence[int],
+        fingerprint: str,
+        frontier: str,
+    ) -> tuple[str, Answer]:
+        """Return the id of a worn claim that came first, if one did, and the answer."""
         new, token = secrets.token_hex(CLAIM_ID_BYTES), secrets.token_hex(16)
-        names: Sequence[str] = candidates
         seen = self._claims_made  # before the call: answers to other lanes may overtake this one
         args: list[str | int] = [
             self._prefix, new, token, self._worker, fingerprint, self._lease_ms, REMEMBER_MS,
-            files_max, self._takeovers_max, frontier, self._epoch.name, seen, "/".join(candidates),
+            bounds[0], self._takeovers_max, frontier, self._epoch.name, seen, "/".join(candidates),
+            *bounds[1:],
         ]  # fmt: skip
-        answer = await self._run(
+        kind, epoch, made, *rest = await self._run(
             "claim",
-            ["claims", "json_files_processing", "json_files_processed", "out_of_spool",
+            ["leases", "json_files_processing", "json_files_processed", "out_of_spool",
              "json_files_rejected", "retry", "counters", "epoch", "workers", "workers_since",
              "suspects", "frontier", f"call:{token}", f"claim:{new}", "put_back", "minutes"],
             args,
         )  # fmt: skip
-        kind, epoch = answer[0], self._in_epoch(answer[1], int(answer[2]), seen)
-        made = int(answer[2]) + (kind in {"all", "some", "retry"})
-        self._claims_made = max(self._claims_made, made)  # a later answer may have come first
-        if kind in {"none", "late"}:
-            return kind, epoch, None
+        epoch = self._in_epoch(epoch, int(made), seen)
+        # A later answer may have come first.
+        self._claims_made = max(self._claims_made, int(made) + (kind == "made"))
         if kind == "worn":
-            return kind, epoch, answer[3]
-        if kind in {"all", "some"}:
-            if kind == "some":
-                names = [candidates[int(index) - 1] for index in answer[3].split(",")]
-            return kind, epoch, Claim(new, token, tuple(names), 1, {}, fingerprint)
-        claim_id, attempt, noted_under, joined, tried, waits, done = answer[3:10]
-        rest = iter(answer[10:])
-        journal: dict[int, str] = {}
-        noted: dict[int, str] = {}
-        put_back: list[str] = []
-        for index, entry in zip(rest, rest, strict=True):
-            if index == "=":
-                put_back.append(entry)
-                continue
-            journal[int(index[1:])] = entry.split(" ", 1)[0]
-            if index[0] == "#":
-                noted[int(index[1:])] = entry
+            return rest[0], Answer(None, tried=False, epoch=epoch)
+        if kind == "late":
+            return "", Answer(None, tried=False, epoch=epoch)
+        if kind == "none":
+            return "", Answer(None, tried=True, epoch=epoch, waiting=_positions(rest[0]))
+        if kind == "made":
+            left, taken, due, *put_back = rest
+            names = [*due.split("/")] if due else []
+            if isinstance(taken, int):  # all of them
+                names += candidates[:taken]
+            else:
+                names += [candidates[at] for at in _positions(taken)]
+            claim = Claim(new, token, tuple(names), 1, {}, fingerprint, put_back=said(put_back))
+            return "", Answer(claim, tried=True, epoch=epoch, waiting=_positions(left))
+        claim_id, attempt, noted_under, joined, tried, waits, done, *put_back = rest
+        noted = await self._noted(claim_id, "journal")
+        journal = {**await self._noted(claim_id, "earlier"), **noted}
         claim = Claim(
-            claim_id, token, tuple(joined.split("/")), int(attempt), journal, noted_under,
+            claim_id, token, tuple(joined.split("/")), int(attempt),
+            {index: entry.split(" ", 1)[0] for index, entry in journal.items()}, noted_under,
             noted=noted, tried=bool(tried), waits=int(waits), done=done, put_back=said(put_back),
         )  # fmt: skip
-        return kind, epoch, claim
+        return "", Answer(claim, tried=False, epoch=epoch)
+
+    async def _noted(self, claim_id: str, which: str) -> dict[int, str]:
+        """Return what owners of a claim had confirmed: message index to entry.
+
+        In pages, because there may be a message a record: nobody else changes it meanwhile.
+        """
+        key = self._scripts.key(f"claim:{claim_id}:{which}")
+        client = cast("Any", self._scripts.client)
+        noted: dict[int, str] = {}
+        cursor = -1
+        while cursor:
+            cursor, page = await client.hscan(key, max(cursor, 0), count=_ENTRIES_A_CALL_MAX)
+            noted |= {int(index): entry for index, entry in page.items() if _INDEX.fullmatch(index)}
+        return noted
 
     def _in_epoch(self, epoch: str, claims_made: int, seen: int) -> str:
         """Return what stands for this Redis having forgotten nothing, as far as we can know."""
@@ -239,8 +270,19 @@ class Ledger:
     @translate_redis_errors
     async def renew(self, claim: Claim) -> bool:
         """Start the lease anew; False if somebody else owns the claim."""
-        keys = ["claims", f"claim:{claim.id}", "counters"]
+        keys = ["leases", f"claim:{claim.id}", "counters"]
         return bool(await self._run("renew", keys, [claim.id, claim.token, self._lease_ms]))
+
+    @translate_redis_errors
+    async def trim(self, claim: Claim, files: int) -> bool:
+        """Give back all but the first `files` of a claim; False if somebody else owns it.
+
+        They are due at once, for anybody. Only before the first message is sent: messages bear the
+        names of all files of their claim in their ids. With 0 files left the claim is over.
+        """
+        keys = ["leases", "json_files_processing", "retry", "counters", f"claim:{claim.id}",
+                f"call:{claim.token}"]  # fmt: skip
+        return bool(await self._run("trim", keys, [claim.id, claim.token, files, REMEMBER_MS]))
 
     @translate_redis_errors
     async def journal(self, claim: Claim, confirmed: Mapping[int, str]) -> bool:
@@ -268,7 +310,7 @@ class Ledger:
             for part in (name, int(seconds * 1000))
         ]
         counters = [part for pair in settled.counters.items() if pair[1] for part in pair]
-        keys = ["claims", "json_files_processing", "json_files_processed", "json_files_rejected",
+        keys = ["leases", "json_files_processing", "json_files_processed", "json_files_rejected",
                 "retry", "counters", f"claim:{claim.id}", f"call:{claim.token}", "minutes",
                 "put_back"]  # fmt: skip
         args: list[str | int] = [claim.id, claim.token, REMEMBER_MS]
@@ -293,7 +335,7 @@ class Ledger:
         it is given to nobody for a while, longer each time, and its files at the positions
         `processed`, as ranges, become so without the others. `possible_repeats` are counted.
         """
-        keys = ["claims", f"claim:{claim.id}", f"call:{claim.token}", "counters",
+        keys = ["leases", f"claim:{claim.id}", f"call:{claim.token}", "counters",
                 "json_files_processing", "json_files_processed", "minutes", "put_back"]  # fmt: skip
         pause_ms = min(1000 << min(claim.waits, 10), _WAIT_MS_MAX)
         args = [claim.id, claim.token, REMEMBER_MS, int(tried), waits_for, pause_ms, processed,
@@ -306,7 +348,7 @@ class Ledger:
 
         Each stays, expired, until a worker's next `claim` takes it over.
         """
-        keys = ["claims", "counters", f"call:{secrets.token_hex(16)}"]
+        keys = ["leases", "counters", f"call:{secrets.token_hex(16)}"]
         rows = json.loads(await self._run("expire", keys, [self._prefix, 100, REMEMBER_MS]))
         return [
             Expired(claim, worker, attempt, overdue_ms / 1000, files)
@@ -317,9 +359,9 @@ class Ledger:
     async def isolate(self, claim_id: str) -> Isolated:
         """Split an expired claim that was taken over too often; noughts if that is not so (now)."""
         at = datetime.now(UTC).isoformat(timespec="milliseconds")
-        keys = ["claims", "json_files_processing", "json_files_processed", "json_files_rejected",
+        keys = ["leases", "json_files_processing", "json_files_processed", "json_files_rejected",
                 "counters", f"claim:{claim_id}", f"call:{claim_id}", "put_back"]  # fmt: skip
-        args = [claim_id, self._prefix, self._takeovers_max, at, REMEMBER_MS]
+        args = [claim_id, self._prefix, self._takeovers_max, at, REMEMBER_MS, _FEW_FILES]
         isolated = Isolated(*json.loads(await self._run("isolate", keys, args)))
         if any(isolated):
             telemetry.warn("claim.isolated", claim=claim_id, **isolated._asdict())
@@ -328,3 +370,8 @@ class Ledger:
     async def close(self) -> None:
         """Close the connections; nothing is called afterwards."""
         await self._scripts.client.aclose()
+
+
+def _positions(indexes: str) -> list[int]:
+    """Return the positions, from 0, that a script told as indexes from 1, joined by commas."""
+    return [int(index) - 1 for index in indexes.split(",")] if indexes else []

@@ -1,6 +1,7 @@
 """What becomes of each file of a claim: collected while it is carried, said once at its commit."""
 
 import json
+import math
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -8,7 +9,15 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from penstock.ledger.begun import ranges
-from penstock.model import Message, MessageReject, RecordReject, Sent, Settled, Transformed
+from penstock.model import (
+    BILLED_BYTES,
+    Message,
+    MessageReject,
+    RecordReject,
+    Sent,
+    Settled,
+    Transformed,
+)
 
 RECORDS_LISTED_MAX = 1_000
 """So many rejects of a file are listed, a row of alike records as one; all are counted."""
@@ -19,12 +28,22 @@ class ClaimOutcome:
 
     A file with no other fate is processed. A file of which some records were rejected is rejected
     as a file, so that it is kept with the reasons; its other records are sent all the same. Of
-    `done` files something became before.
+    `done` files something became before. `message_bytes` is the largest message: what each of them
+    had room for.
     """
 
-    def __init__(self, names: Sequence[str], done: int = 0, *, after_loss: bool = False) -> None:
+    def __init__(
+        self,
+        names: Sequence[str],
+        done: int = 0,
+        *,
+        message_bytes: int = 0,
+        after_loss: bool = False,
+    ) -> None:
         self._names = names
         self._done = done
+        self._message_bytes = message_bytes
+        self.files = len(names)
         self._vanished: list[str] = []
         self._retry_seconds: dict[str, float] = {}
         self._reasons: dict[str, str] = {}
@@ -101,10 +120,13 @@ class ClaimOutcome:
         self._counted["records_sent"] += records
 
     def confirm(self, messages: Sequence[Message]) -> None:
-        """Note messages that SQS has."""
+        """Note messages of one call that SQS has."""
         self._counted["messages"] += len(messages)
         self._counted["records_sent"] += sum(message.records for message in messages)
-        self._counted["bytes_sent"] += sum(message.size_bytes for message in messages)
+        size_bytes = sum(message.size_bytes for message in messages)
+        self._counted["bytes_sent"] += size_bytes
+        self._counted["bytes_room"] += len(messages) * self._message_bytes
+        self._counted["requests_billed"] += math.ceil(size_bytes / BILLED_BYTES)
 
     def divide(
         self, messages: Sequence[Message], journal: Mapping[int, str]

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, cast
 from penstock.ledger.reads import number_or, paired_sizes, size_commands
 from penstock.ledger.repairs import said
 from penstock.ledger.scripts import Scripts, translate_redis_errors
-from penstock.model import PutBack
+from penstock.model import PutBack, SpoolIdentity
 
 _MEASURED = ("json_files_processing", "json_files_processed", "json_files_rejected",
              "out_of_spool", "retry", "put_back", "overlooked", "counters", "minutes")  # fmt: skip
@@ -20,7 +20,8 @@ class Overview(NamedTuple):
     `at_seconds` is Redis's own Unix time, and `minutes` holds what was counted in each of the last
     60 minutes, by minutes since 1970. `oldest_processed_seconds` is how long the file longest
     processed has waited for the archiver, 0 if none does. `sweep_overdue_seconds` is how long ago
-    the checker's next sweep was due: negative before that, None if none was ever made.
+    the checker's next sweep was due: negative before that, None if none was ever made. `spool` is
+    the one whose files it holds, None if it knows none.
     """
 
     at_seconds: float
@@ -29,6 +30,7 @@ class Overview(NamedTuple):
     minutes: Mapping[int, Mapping[str, int]]
     oldest_processed_seconds: float
     sweep_overdue_seconds: float | None
+    spool: SpoolIdentity | None = None
 
 
 class Memory(NamedTuple):
@@ -66,6 +68,7 @@ class FileStory:
     state: str
     processed_at: float | None = None
     left_spool_at: float | None = None
+    gone_at: float | None = None
     due_at: float | None = None
     rejected: str = ""
     put_back: PutBack | None = None
@@ -94,7 +97,8 @@ class LedgerOverview:
             pipe.hgetall(key("minutes"))
             pipe.zrange(key("json_files_processed"), 0, 0, withscores=True)
             pipe.hget(key("sweeper"), "until_ms")
-            *first, minutes, oldest, until_ms = await pipe.execute()
+            pipe.get(key("spool"))
+            *first, minutes, oldest, until_ms, spool = await pipe.execute()
         sizes, counters = paired_sizes(first)
         at = await self._now()
         return Overview(
@@ -104,6 +108,7 @@ class LedgerOverview:
             _by_minute(minutes, int(at // 60)),
             max(0.0, at - oldest[0][1] / 1000) if oldest else 0.0,
             None if until_ms is None else at - number_or(until_ms, 0) / 1000,
+            SpoolIdentity.from_text(spool or ""),
         )
 
     @translate_redis_errors
@@ -130,17 +135,19 @@ class LedgerOverview:
             pipe.hget(key("json_files_rejected"), name)
             pipe.zscore(key("retry"), name)
             pipe.hget(key("put_back"), name)
-            claim, processed, left, rejected, due, put_back = await pipe.execute()
+            pipe.zscore(key("gone"), name)
+            claim, processed, left, rejected, due, put_back, gone = await pipe.execute()
         known: dict[str, Any] = {
             "at_seconds": await self._now(),
             "processed_at": _seconds(processed),
             "left_spool_at": _seconds(left),
+            "gone_at": _seconds(gone),
             "due_at": _seconds(due),
             "rejected": rejected or "",
             "put_back": said([put_back]).get(name) if put_back else None,
         }
         columns = (("processing", claim), ("processed", processed), ("rejected", rejected),
-                   ("retry", due), ("archived", left))  # fmt: skip
+                   ("retry", due), ("gone", gone), ("archived", left))  # fmt: skip
         state = next((state for state, found in columns if found is not None), "waiting")
         if claim:
             known |= await self._claim_of(claim, name)
@@ -151,9 +158,12 @@ class LedgerOverview:
 
     async def _claim_of(self, claim: str, name: str) -> dict[str, Any]:
         async with self._scripts.client.pipeline(transaction=True) as pipe:
-            pipe.hgetall(self._scripts.key(f"claim:{claim}"))
-            pipe.zscore(self._scripts.key("claims"), claim)
-            fields, ends = await pipe.execute()
+            key = self._scripts.key(f"claim:{claim}")
+            pipe.hgetall(key)
+            pipe.zscore(self._scripts.key("leases"), claim)
+            pipe.hgetall(f"{key}:earlier")
+            pipe.hgetall(f"{key}:journal")
+            fields, ends, earlier, journal = await pipe.execute()
         if not fields.get("names"):  # committed between the two questions, or nobody can go on
             return {"claim": claim}
         names = fields["names"].split("/")
@@ -166,9 +176,9 @@ class LedgerOverview:
             "claim_files": len(names),
             "position": names.index(name) if name in names else 0,
             "journal": {
-                int(field[1:]): entry.split(" ", 1)[0]
-                for field, entry in fields.items()
-                if re.fullmatch("[#~][0-9]{1,14}", field)
+                int(index): entry.split(" ", 1)[0]
+                for index, entry in (earlier | journal).items()
+                if re.fullmatch("[0-9]{1,15}", index)
             },
         }
 

@@ -117,7 +117,7 @@ class LedgerReads:
     @translate_redis_errors
     async def claims(self, most: int = 100) -> Sequence[HeldClaim]:
         """Return the oldest claims, the oldest first."""
-        flat = await self._scripts.run("age", ["claims"], [self._scripts.key("claim:"), most])
+        flat = await self._scripts.run("age", ["leases"], [self._scripts.key("claim:"), most])
         rows = [flat[i : i + 7] for i in range(0, len(flat), 7)]
         return [
             HeldClaim(
@@ -145,7 +145,8 @@ class LedgerReads:
         """Return a sentence for each conservation law that does not hold; none is as it must be.
 
         The figures are of one moment, and each law is kept by every script by itself:
-        files seen = waiting for a retry + processing + processed + archived + rejected + vanished;
+        files seen = waiting for a retry + processing + processed + archived + gone + rejected +
+        vanished;
         records read = sent + filtered + rejected; messages submitted = confirmed + failed.
         """
         sizes, counted = await self._sizes_and_counters()
@@ -157,20 +158,21 @@ class LedgerReads:
 
         laws = (
             (
-                "files seen = retry + processing + processed + archived + rejected + vanished",
+                ("files seen = retry + processing + processed + archived + gone + rejected"
+                 " + vanished"),
                 count("files_seen"),
                 sizes["retry"] + sizes["processing"] + sizes["processed"] + count("files_archived")
-                + count("files_rejected") + count("files_vanished"),
+                + count("files_gone") + count("files_rejected") + count("files_vanished"),
             ),
             (
-                "files processed = processed and not archived + archived",
+                "files processed = processed and not archived + archived + gone",
                 count("files_processed"),
-                sizes["processed"] + count("files_archived"),
+                sizes["processed"] + count("files_archived") + count("files_gone"),
             ),
             (
-                "files rejected = rejected and not moved + moved",
+                "files rejected = rejected and not moved + moved + gone",
                 count("files_rejected"),
-                sizes["rejected"] + count("files_rejected_moved"),
+                sizes["rejected"] + count("files_rejected_moved") + count("files_rejected_gone"),
             ),
             (
                 "records read = sent + filtered + rejected",
@@ -200,7 +202,7 @@ async def late_times(scripts: Scripts, *, correct: bool) -> int:
 
     At most 500 of each key.
     """
-    keys = ["claims", "loaders", "retry", "out_of_spool", "overlooked", "workers", "sweeper",
+    keys = ["leases", "loaders", "retry", "out_of_spool", "overlooked", "workers", "sweeper",
             "loader_started", "counters"]  # fmt: skip
     longest = (LEASE_SECONDS_MAX, LOADER_SECONDS_MAX, RETRY_SECONDS_MAX, 0, 0, 0,
                SWEEP_PAUSE_SECONDS_MAX)  # fmt: skip
@@ -210,7 +212,7 @@ async def late_times(scripts: Scripts, *, correct: bool) -> int:
 
 async def orphans(scripts: Scripts, *, free: bool) -> int:
     """Count the files being processed that no claim holds; with `free`, put them in line."""
-    keys = ["claims", "json_files_processing", "retry", "counters"]
+    keys = ["leases", "json_files_processing", "retry", "counters", "claims"]
     cursor, found = 0, 0
     while True:
         cursor, page = await cast("Any", scripts.client).hscan(
@@ -231,7 +233,7 @@ def size_commands(pipe: Any, key: Callable[[str], str]) -> None:
     pipe.zcard(key("out_of_spool"))
     pipe.hlen(key("json_files_rejected"))
     pipe.zcard(key("retry"))
-    pipe.zcard(key("claims"))
+    pipe.zcard(key("leases"))
     pipe.hgetall(key("counters"))
 
 

@@ -31,10 +31,11 @@ _SOURCES: Mapping[str, str] = {
 
 _TYPES: Mapping[str, str] = {
     "json_files_processing": "hash", "json_files_processed": "zset", "json_files_rejected": "hash",
-    "out_of_spool": "zset", "retry": "zset", "claims": "zset", "counters": "hash",
+    "out_of_spool": "zset", "retry": "zset", "leases": "zset", "counters": "hash",
     "epoch": "string", "frontier": "string", "workers": "zset", "workers_since": "hash",
     "suspects": "hash", "sweeper": "hash", "minutes": "hash", "put_back": "hash",
     "overlooked": "zset", "loaders": "zset", "loader_started": "string",
+    "spool": "string", "gone": "zset",
 }  # fmt: skip
 
 _ALL_BUSY = "No connection available."  # all that tells it: redis-py has no class for it

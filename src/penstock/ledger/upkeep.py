@@ -11,6 +11,7 @@ from penstock.ledger.scripts import REMEMBER_MS, Scripts, translate_redis_errors
 _WORKER_SILENT_MS = 600_000  # a worker not heard of for two schedules of five minutes is gone
 _OVERLOOKED_MAX = 10_000  # names that a sweep remembers as waiting, 1 MB
 _OVERLOOKED_MS = 3_600_000
+_GONE_MAX = 10_000  # names remembered as gone, 1 MB: for `penstock explain`
 _SCANS_MAX = 10_000  # of a Redis that others use as well: five million keys
 
 
@@ -22,14 +23,17 @@ class LedgerUpkeep:
         self._lease_ms = int(lease_seconds * 1000)
 
     @translate_redis_errors
-    async def archived(self, names: Sequence[str]) -> int:
-        """Note that files are out of the spool; return how many were not noted before."""
+    async def archived(self, names: Sequence[str], *, gone: bool = False) -> int:
+        """Note that files are out of the spool; return how many were not noted before.
+
+        `gone`: they were not moved, they lay neither there nor where they were to be moved.
+        """
         keys = ["json_files_processed", "json_files_rejected", "out_of_spool", "counters",
-                "minutes"]  # fmt: skip
+                "minutes", "gone"]  # fmt: skip
         noted = 0
         for at in range(0, len(names), FILES_A_CALL_MAX):
             joined = "/".join(names[at : at + FILES_A_CALL_MAX])
-            noted += int(await self._scripts.run("archived", keys, [joined]))
+            noted += int(await self._scripts.run("archived", keys, [joined, gone * _GONE_MAX]))
         return noted
 
     @translate_redis_errors
@@ -63,6 +67,17 @@ class LedgerUpkeep:
         Their claim is gone, or nobody can go on with it: something else wrote these keys.
         """
         return await orphans(self._scripts, free=True)
+
+    @translate_redis_errors
+    async def adopt(self) -> int:
+        """Take over what an older version left half done; return how many claims it still holds.
+
+        Ours and its workers may run beside each other: neither can take a claim of the other.
+        """
+        args, held = [self._scripts.key("claim:")], -1
+        while (left := int(await self._scripts.run("adopt", ["claims", "leases"], args))) != held:
+            held = left
+        return held
 
     @translate_redis_errors
     async def correct(self) -> int:

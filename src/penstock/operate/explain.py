@@ -41,10 +41,10 @@ def explained(name: str, story: FileStory, dirs: SpoolFiles | None) -> Explained
     if where is not None:
         moved = iso_time(where.stat().st_ctime)
         lines.append(f"archived at {moved}: {where}, {where.stat().st_size:,} bytes")
-        state = "archived" if state == "waiting" else state
+        state = "archived" if state in {"waiting", "gone"} else state
     if reject is not None:
         lines += _why(reject, dirs)
-        state = "rejected" if state in {"waiting", "archived"} else state
+        state = "rejected" if state in {"waiting", "archived", "gone"} else state
     if dirs and (given_up := dirs.rejects / DISCARDED / name).is_file():
         lines.append(f"discarded: its copy lies in {given_up}")
         state = "discarded" if state == "waiting" and len(lines) == 1 else state
@@ -89,7 +89,12 @@ def _in_the_ledger(story: FileStory) -> Iterator[str]:
             f"processed at {iso_time(story.processed_at)}: SQS has confirmed every record; the log"
             " line claim.committed whose first_file and last_file it lies between names its claim"
         )
-    if story.left_spool_at is not None:
+    if story.gone_at is not None:
+        yield (
+            f"gone, as noted at {iso_time(story.gone_at)}: it was sent or rejected, and lay neither"
+            " in the spool nor where the archiver was to move it"
+        )
+    elif story.left_spool_at is not None:
         yield f"noted as out of the spool at {iso_time(story.left_spool_at)}"
 
 
@@ -145,6 +150,7 @@ def _next(name: str, state: str, dirs: SpoolFiles | None) -> str:
         f" rejected retry {name}`{there}; if the file is, put a mended copy into the spool under"
         f" another name, and `penstock rejected discard {name}`",
         "archived": f"to send it again: `penstock replay {name}`{there}",
+        "gone": "find out what moves or deletes files of the spool beside the archiver",
         "discarded": "nothing; to send it after all, move that copy into the spool",
         "processed": "the archiver moves it out of the spool; it is never sent again",
         "processing": "nothing: its worker, or the next one, finishes it",

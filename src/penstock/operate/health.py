@@ -51,6 +51,31 @@ def _unreachable(snapshot: Snapshot, limits: StatusSettings) -> Iterator[Verdict
             yield Verdict(code, wrong=True, text=cause, advice=what)
 
 
+def _spool(snapshot: Snapshot, limits: StatusSettings) -> Iterator[Verdict]:
+    del limits
+    known, spool = snapshot.ledger and snapshot.ledger.spool, snapshot.spool
+    if snapshot.ledger is None or known is None or spool is None:
+        return
+    holds_files = any(count for state, count in snapshot.ledger.sizes.items() if state != "claims")
+    if holds_files and spool.identity.matches(known) is False:
+        yield Verdict(
+            "spool-changed", wrong=True,
+            text=f"source.url leads to another directory ({spool.identity}) than the one whose"
+            f" files the ledger holds ({known}); nothing is sent or moved meanwhile",
+            advice="mount the right one again, then workers go on by themselves; or, if it was"
+            " replaced on purpose: `penstock spool accept`",
+        )  # fmt: skip
+    gone = sum(minute.get("files_gone", 0) for minute in snapshot.minutes)
+    if gone:
+        yield Verdict(
+            "files-gone", wrong=False,
+            text=f"{plural(gone, 'processed file was', 'processed files were')} neither in the"
+            " spool nor in the archive when the archiver came, within the last hour",
+            advice="see `file.gone` in the archiver's log for an example, and find out what else"
+            " moves or deletes files of the spool",
+        )  # fmt: skip
+
+
 def _workers(snapshot: Snapshot, limits: StatusSettings) -> Iterator[Verdict]:
     if snapshot.ledger is None or "queue" in snapshot.unreachable:
         return
@@ -227,5 +252,5 @@ def duration(seconds: float) -> str:
 
 
 _LOOKS: Sequence[Callable[[Snapshot, StatusSettings], Iterator[Verdict]]] = (
-    _unreachable, _workers, _archiver, _rejects, _redis, _evicting, _room, _books,
+    _unreachable, _spool, _workers, _archiver, _rejects, _redis, _evicting, _room, _books,
 )  # fmt: skip

@@ -1,12 +1,11 @@
 """Prometheus's view of a snapshot: names and units by its conventions (docs/metrics.md)."""
 
 from collections.abc import Iterator, Mapping
-from typing import Final
+from types import SimpleNamespace
+from typing import Any, Final
 
-from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import generate_latest
-from prometheus_client.registry import Collector
 
 from penstock.operate.snapshot import Snapshot
 from penstock.operate.spool_view import SpoolState
@@ -18,6 +17,7 @@ COUNTERS: Final[Mapping[str, str]] = {
     "files_seen": "Files claimed for the first time, or put back.",
     "files_processed": "Files of which SQS has confirmed every record.",
     "files_archived": "Files moved out of the spool after they were processed.",
+    "files_gone": "Processed files that were in neither spool nor archive.",
     "files_rejected": "Files kept because they, or some of their records, cannot be sent.",
     "files_vanished": "Files that were gone when they were read.",
     "files_retried": "Times a file had to be looked at again later.",
@@ -34,6 +34,10 @@ COUNTERS: Final[Mapping[str, str]] = {
     "messages_skipped": "Messages that a predecessor had sent.",
     "batches": "SendMessageBatch calls that SQS answered.",
     "bytes_sent": "Bytes confirmed by SQS, as it counts them.",
+    "bytes_room": "Bytes that the messages confirmed by SQS had room for.",
+    "requests_billed": "Requests of 64 KiB that SQS bills for sending.",
+    "files_trimmed": "Times a file was given back because it would not have filled a message.",
+    "trims_refused": "Trims by a worker that had lost its claim.",
     "possible_repeats": "Messages sent again after an outcome that stayed unknown.",
     "throttled": "Calls that SQS asked to slow down.",
     "journal_mismatches": "Messages sent again because their content had changed.",
@@ -49,20 +53,10 @@ COUNTERS: Final[Mapping[str, str]] = {
 """The ledger's counters that are metrics, `penstock_NAME_total`, and what each counts."""
 
 
-class _Seen(Collector):
-    def __init__(self, snapshot: Snapshot, limits: StatusSettings) -> None:
-        self._snapshot = snapshot
-        self._limits = limits
-
-    def collect(self) -> Iterator[Metric]:
-        yield from _families(self._snapshot, self._limits)
-
-
 def exposition(snapshot: Snapshot, limits: StatusSettings) -> bytes:
     """Return the metrics of a snapshot in Prometheus's text format."""
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Seen(snapshot, limits))
-    return generate_latest(registry)
+    seen: Any = SimpleNamespace(collect=lambda: _families(snapshot, limits))
+    return generate_latest(seen)
 
 
 def _families(seen: Snapshot, limits: StatusSettings) -> Iterator[Metric]:

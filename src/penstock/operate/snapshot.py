@@ -10,7 +10,10 @@ from penstock.ledger.reads import HeldClaim
 from penstock.model import QueueDepth
 from penstock.operate.spool_view import SpoolState
 
-RATES: Final = ("files_processed", "files_archived", "files_rejected", "records_sent", "bytes_sent")
+RATES: Final = (
+    "files_processed", "files_archived", "files_gone", "files_rejected", "records_sent",
+    "messages", "bytes_sent", "bytes_room", "requests_billed",
+)  # fmt: skip
 """The counters of which rates are shown."""
 
 

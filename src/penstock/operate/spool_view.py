@@ -19,10 +19,11 @@ from typing import NamedTuple, Protocol
 
 from penstock import file_names, wiring
 from penstock.errors import Again
-from penstock.model import Unread
-from penstock.ports import Source
+from penstock.model import SpoolIdentity, Unread
 from penstock.settings.schema import Settings
 from penstock.settings.spool_place import Directory, spool_place
+from penstock.source import marker
+from penstock.source.confirmed import IdentifiedSource
 from penstock.source.frames import PAGE_FILES_MAX
 
 _NAMES_A_CALL = 500
@@ -52,6 +53,7 @@ class SpoolState:
     the order of names that is neither claimed nor settled, and `oldest_waiting_seconds` the time
     since its last change. `rejects_kept` counts the files in the rejects directory, up to 100,000,
     and `room` is that of the spool's disk; behind HTTP nobody tells these two, and they are None.
+    `identity` is which directory it is.
     """
 
     entries: int
@@ -59,6 +61,7 @@ class SpoolState:
     oldest_waiting_seconds: float = 0.0
     rejects_kept: int | None = None
     room: DiskRoom | None = None
+    identity: SpoolIdentity = SpoolIdentity()  # noqa: RUF009  it cannot change
 
 
 class View(Protocol):
@@ -78,6 +81,10 @@ class View(Protocol):
 
     def room(self) -> DiskRoom | None:
         """Return what is left on the spool's disk; None if that is not to be seen."""
+        ...
+
+    async def identity(self) -> SpoolIdentity:
+        """Return which directory the spool is; makes no marker on this machine."""
         ...
 
 
@@ -147,6 +154,7 @@ class SpoolWatch:
             oldest_waiting_seconds=age_seconds,
             rejects_kept=self._kept,
             room=self._view.room(),
+            identity=await self._view.identity(),
         )
 
     def forget_kept(self) -> None:
@@ -213,6 +221,17 @@ class DirectoryView:
             inodes_free_share=disk.f_favail / disk.f_files if disk.f_files else 1.0,
         )
 
+    async def identity(self) -> SpoolIdentity:
+        """See `View.identity`."""
+        try:
+            fd = os.open(self._spool, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise Again(f"spool: open {self._spool}: {error.strerror}") from None
+        try:
+            return marker.identity(fd, make=False)
+        finally:
+            os.close(fd)
+
 
 class RemoteView:
     """The spool over HTTP, listed page by page as a worker lists it.
@@ -221,7 +240,7 @@ class RemoteView:
     fewer than `page_files` is the last.
     """
 
-    def __init__(self, source: Source, page_files: int) -> None:
+    def __init__(self, source: IdentifiedSource, page_files: int) -> None:
         self._source = source
         self._page_files = page_files
 
@@ -239,7 +258,7 @@ class RemoteView:
     async def age_seconds(self, name: str) -> float | None:
         """See `View.age_seconds`; by the clock of the machine that holds the file."""
         (file,) = await self._source.read([name], 1)
-        return None if file.data is Unread.VANISHED else file.age_seconds
+        return None if file.data is Unread.VANISHED else max(0.0, file.age_seconds)
 
     async def rejects_kept(self) -> int | None:
         """See `View.rejects_kept`: over HTTP nobody lists that directory."""
@@ -248,6 +267,10 @@ class RemoteView:
     def room(self) -> DiskRoom | None:
         """See `View.room`: not told over HTTP."""
         return None
+
+    async def identity(self) -> SpoolIdentity:
+        """See `View.identity`."""
+        return await self._source.identity()
 
 
 async def view(settings: Settings, stack: AsyncExitStack) -> View:

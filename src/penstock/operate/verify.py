@@ -26,6 +26,7 @@ _IN_LEDGER = ("processing", "retry", "processed", "archived", "rejected")
 class Verified:
     """What was found: how many files were looked at, and a sentence for each law or file broken.
 
+    `files_gone` were in neither spool nor archive when the archiver came, since the ledger began.
     `unaccounted` maps names to what is wrong with them. `skipped` says what could not be looked at.
     """
 
@@ -34,6 +35,7 @@ class Verified:
     files_in_ledger: int = 0
     files_in_archive: int | None = None
     files_in_rejects: int = 0
+    files_gone: int = 0
     laws_broken: list[str] = field(default_factory=list[str])
     unaccounted: dict[str, str] = field(default_factory=dict[str, str])
     skipped: list[str] = field(default_factory=list[str])
@@ -89,6 +91,7 @@ async def verify(ledger: Ledger, dirs: SpoolFiles, pattern: str, *, archive: boo
         if not found.laws_broken:
             break
         await asyncio.sleep(_PAUSE_SECONDS)
+    found.files_gone = (await ledger.reads.counters()).get("files_gone", 0)
     odd = await _first_look(ledger, dirs, pattern, found)
     if archive:
         odd |= await _look_at_archive(dirs, found)

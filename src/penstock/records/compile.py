@@ -6,14 +6,15 @@ A record is decoded to a struct of the values that the selection names, each kep
 node of the tree becomes a function of its scope: of the record, or of a value that was found in it.
 
 The semantics to copy are those of `jmespath.visitor.TreeInterpreter`, errors included: what is not
-evaluated there must not be evaluated here. What is not covered raises Uncompiled.
+evaluated there must not be evaluated here. A node that has no function here is left to it, on a
+value with no more in it than the node reads.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from itertools import compress, repeat
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -27,14 +28,13 @@ _join: Final = b"".join
 _COLUMNS_MIN: Final = 8
 
 
-class Uncompiled(Exception):
-    """The expression is one for the jmespath library; the text says why."""
+Find = Callable[[Sequence[Any], Sequence[int]], tuple[list[bytes], Sequence[int]]]
 
 
 class Code(NamedTuple):
     """A compiled selection: `run(records, indexes)` returns the selections and their indexes."""
 
-    run: Callable[[Sequence[Any], Sequence[int]], tuple[list[bytes], Sequence[int]]]
+    run: Find
     record_type: Any
 
 
@@ -60,17 +60,18 @@ class _Value:
     parts: Sequence[bytes | On] = ()  # of a text that these make, joined
 
 
-def compiled(select: Tree, where: Tree | None) -> Code:
-    """Compile a selection. Raises Uncompiled with the reason."""
+def compiled(select: Tree, where: Tree | None, *, whole: bool = False) -> Code:
+    """Compile a selection, for records as structs of what it needs or, `whole`, as their JSON."""
+    nodes = [select, *filter(None, [where])]
     try:
-        struct = Struct.of([select, *filter(None, [where])], depth_max=None)
+        struct = None if whole else Struct.of(nodes, depth_max=None)
         scope = _scope(struct)
         test = _truth(where, scope) if where else None
         body = _value(select, scope)
-    except RecursionError:
-        raise Uncompiled("it is nested too deeply") from None
-    except ValueError as error:  # msgspec's word on a key
-        raise Uncompiled(str(error)) from None
+    except RecursionError:  # for what compiles it, not for what evaluates it
+        struct, scope = None, _scope(None)
+        test = then(_library(where, scope).on, expression.is_true) if where else None
+        body = _library(select, scope)
     parts, json = body.parts, _json(body)
 
     def run(records: Sequence[Any], indexes: Sequence[int]) -> tuple[list[bytes], Sequence[int]]:
@@ -89,10 +90,18 @@ def compiled(select: Tree, where: Tree | None) -> Code:
 
 
 def _value(node: Tree, scope: _Value) -> _Value:
-    evaluate = _NODES.get(node["type"])
-    if evaluate is None:
-        raise Uncompiled(f"{node['type']} is left to the jmespath library")
-    return evaluate(node, scope)
+    return _NODES.get(node["type"], _library)(node, scope)
+
+
+def _library(node: Tree, scope: _Value) -> _Value:
+    """Leave a node to the jmespath library, on values that remember their bytes."""
+    opened, struct = _opened(scope, [node])
+    read = struct.library_value if struct else values.remembered
+    return _Value(_Kind.PLAIN, then(then(opened if struct else _json(scope), read), _visit(node)))
+
+
+def _visit(node: Tree) -> On:
+    return lambda value: expression.evaluate(node, value)
 
 
 def _scope(struct: Struct | None) -> _Value:
@@ -118,7 +127,7 @@ def _literal(node: Tree, _: _Value) -> _Value:
 
 def _field(node: Tree, scope: _Value) -> _Value:
     opened, struct = _opened(scope, [node])
-    return _read(node, cast(Struct, struct), opened)
+    return _read(node, struct, opened) if struct else _library(node, scope)
 
 
 def _read(node: Tree, struct: Struct, outer: On) -> _Value:
@@ -203,7 +212,7 @@ def _multi_select_list(node: Tree, scope: _Value) -> _Value:
 def _multi_select_dict(node: Tree, scope: _Value) -> _Value:
     children = {child["value"]: child["children"][0] for child in node["children"]}
     if len(children) < len(node["children"]):
-        raise Uncompiled("a key that is given twice is left to the jmespath library")
+        return _library(node, scope)  # a key that is given twice
     keyed = [(msgspec.json.encode(key) + b":", child) for key, child in children.items()]
     return _new(b"{}", keyed, scope)
 
@@ -286,12 +295,17 @@ def _equality(left: _Value, right: _Value) -> On:
 
 def _either(node: Tree, scope: _Value) -> _Value:
     """Compile `a || b`, `a && b`: the value of `a`, or of `b`, which may not be evaluated."""
-    first, second = (_json(_value(child, scope)) for child in node["children"])
-    decisive = node["type"] == "or_expression"
+    first, second = (_value(child, scope) for child in node["children"])
+    value, other, decisive = first.on, _json(second), node["type"] == "or_expression"
+    # Infinity is true, and null once it is JSON.
+    is_plain = first.kind is _Kind.PLAIN
+    is_true = expression.is_true if is_plain else values.is_true
 
     def on(scope: Any) -> Json:
-        found = first(scope)
-        return found if values.is_true(found) is decisive else second(scope)
+        found = value(scope)
+        if is_true(found) is not decisive:
+            return other(scope)
+        return values.encoded(found) if is_plain else found
 
     return _Value(_Kind.JSON, on)
 
@@ -319,37 +333,31 @@ def _truth(node: Tree, scope: _Value) -> On:
 
 # Functions.
 
-# Their result is computed, so that nothing of the record is picked out through them.
+# They give back no part of what they are given: it need not remember its bytes.
 _COMPUTING: Final = frozenset(
     (
         *("abs", "avg", "ceil", "floor", "sum"),
-        *("contains", "ends_with", "join", "starts_with", "keys", "length"),
+        *("contains", "ends_with", "join", "starts_with", "keys", "length", "type"),
     )
 )
-# Those of our own pick out bytes, or look at no more of them than they must.
-_OWN: Final[Mapping[str, tuple[_Kind, Callable[..., object]]]] = {
-    "not_null": (_Kind.JSON, values.first_not_null),
-    "to_number": (_Kind.PLAIN, values.to_number),
-    "to_string": (_Kind.JSON, values.to_string),
-    "type": (_Kind.PLAIN, values.type_of),
-}
 
 
 def _function_expression(node: Tree, scope: _Value) -> _Value:
-    name = node["value"]
-    if any(child["type"] == "expref" for child in node["children"]):
-        raise Uncompiled(f"{name}() takes an expression, which the jmespath library evaluates")
-    arguments = [_value(child, scope) for child in node["children"]]
-    if name in _OWN:
-        kind, call = _OWN[name]
-        texts = [_json(argument) for argument in arguments]
-        return _Value(kind, lambda scope: call(*[text(scope) for text in texts]))
-    if name not in _COMPUTING:
-        raise Uncompiled(f"{name}() is left to the jmespath library")
-    plain = [_plain(argument) for argument in arguments]
+    name, children = node["value"], node["children"]
+    if any(child["type"] == "expref" for child in children):
+        return _library(node, scope)
+    if name == "not_null":  # often asked for, and nothing is to be computed
+        texts = [_json(_value(child, scope)) for child in children]
+        return _Value(_Kind.JSON, lambda scope: _first([text(scope) for text in texts]))
+    convert = _plain if name in _COMPUTING else _remembered
+    arguments = [convert(_value(child, scope)) for child in children]
     return _Value(
-        _Kind.PLAIN, lambda scope: values.call(name, [argument(scope) for argument in plain])
+        _Kind.PLAIN, lambda scope: values.call(name, [argument(scope) for argument in arguments])
     )
+
+
+def _first(given: Sequence[Json]) -> Json:
+    return next((json for json in given if json != NULL), NULL)
 
 
 # From one kind of value to another.
@@ -360,11 +368,16 @@ def _json(value: _Value) -> On:
     return then(value.on, values.encoded) if value.kind is _Kind.PLAIN else value.on
 
 
-def _plain(value: _Value) -> On:
+def _plain(value: _Value, decode: On = values.decoded) -> On:
     """Return what gives the value as json.loads does."""
     if value.constant is not _NOT_CONSTANT:
         return lambda _: value.constant
-    return value.on if value.kind is _Kind.PLAIN else then(_json(value), values.decoded)
+    return value.on if value.kind is _Kind.PLAIN else then(_json(value), decode)
+
+
+def _remembered(value: _Value) -> On:
+    """Return what gives the value as a Python one that remembers its bytes."""
+    return _plain(value, values.remembered)
 
 
 _NODES: Final[Mapping[str, Callable[[Tree, _Value], _Value]]] = {

@@ -17,15 +17,15 @@ key given twice the last one counts.
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
-from typing import Annotated, Any, Final, cast
+from typing import Annotated, Any, Final
 
 import msgspec
 from pydantic import Field, TypeAdapter, ValidationError
 
 from penstock.errors import Reject
 from penstock.model import Document, RecordReject
-from penstock.records import expression
-from penstock.records.expression import EVALUATION_ERRORS, Expression, failure
+from penstock.records.compile import Find, compiled
+from penstock.records.expression import EVALUATION_ERRORS, failure, parsed
 from penstock.records.headers import toml
 from penstock.records.json_errors import OBJECT_BEGINS, UNREADABLE, is_prose, reject, type_name
 from penstock.records.preamble import bytes_pattern
@@ -43,7 +43,6 @@ _LINES_TOLD_MAX: Final = 100  # each of them where and why; of more it would fil
 
 _raw = msgspec.json.Decoder(msgspec.Raw)
 _raw_array = msgspec.json.Decoder(list[msgspec.Raw])
-_raw_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 _Element = msgspec.Raw | str | None
 """What should be a record; why it is none; nothing: a line that is skipped keeps its index."""
@@ -71,9 +70,10 @@ class Decoder:
     ) -> None:
         self._raw_wanted = record_type is msgspec.Raw
         self._record: msgspec.json.Decoder[object] = msgspec.json.Decoder(record_type)
-        self._records = Expression(records) if records else None
-        self._path = _path(self._records.tree) if self._records else None
-        self._all = self._decoder(record_type)
+        tree = parsed(records) if records else None
+        self._records = records
+        self._find = compiled(tree, None, whole=True).run if tree else None
+        self._all = self._decoder(record_type, tree)
         self._skip = bytes_pattern(skip, "decode.skip_lines") if skip else None
         self._advise = advise
 
@@ -127,14 +127,16 @@ class Decoder:
                 raise
         return self._one_by_one(self._elements(_sequence(json)))
 
-    def _decoder(self, record_type: type) -> Callable[[bytes], Sequence[object]] | None:
+    def _decoder(
+        self, record_type: type, tree: Mapping[str, Any] | None
+    ) -> Callable[[bytes], Sequence[object]] | None:
         """Return what decodes all records of a file at once, if something can.
 
         It raises ValidationError if one of them is not what is expected.
         """
-        if self._records:
-            fits = self._path and not self._raw_wanted  # Raw would take any value for a record
-            return _envelope(self._path or (), record_type) if fits else None
+        if tree:
+            path = None if self._raw_wanted else _path(tree)  # Raw would take anything for a record
+            return _envelope(path, record_type) if path else None
         if self._raw_wanted:
             return _objects
         array: msgspec.json.Decoder[list[object]] = msgspec.json.Decoder(list[record_type])
@@ -143,27 +145,22 @@ class Decoder:
 
     def _elements(self, documents: Sequence[msgspec.Raw]) -> Sequence[msgspec.Raw]:
         """Return what should be records, each as its bytes."""
-        if self._records is None:
+        if (find := self._find) is None:
             if len(documents) == 1 and bytes(documents[0])[:1] == b"[":
                 return _raw_array.decode(documents[0])
             return documents
-        return [element for document in documents for element in self._enveloped(document)]
+        return [element for document in documents for element in self._enveloped(document, find)]
 
-    def _enveloped(self, document: msgspec.Raw) -> Sequence[msgspec.Raw]:
-        records = cast(Expression, self._records)
+    def _enveloped(self, document: msgspec.Raw, find: Find) -> Sequence[msgspec.Raw]:
         try:
-            found = (
-                _step(document, self._path)
-                if self._path
-                else expression.write(records.search(expression.read(bytes(document))))
-            )
+            (found,), _ = find([document], [0])
         except EVALUATION_ERRORS as error:
-            raise Reject(f"decode.records = {records.text!r} fails: {failure(error)}") from None
+            raise Reject(f"decode.records = {self._records!r} fails: {failure(error)}") from None
         if found[:1] == b"[":
             return _raw_array.decode(found)
         if found[:1] == b"{":
             return [msgspec.Raw(found)]
-        raise Reject(f"decode.records = {records.text!r} finds no records but {type_name(found)}")
+        raise Reject(f"decode.records = {self._records!r} finds no records but {type_name(found)}")
 
     def _lines(self, json: bytes) -> Sequence[_Element]:
         """Return the elements of lines of which some are not JSON; none if that is not sure.
@@ -279,15 +276,6 @@ def _path(tree: Mapping[str, Any]) -> list[str] | None:
     if tree["type"] != "subexpression" or any(node["type"] != "field" for node in tree["children"]):
         return None
     return [node["value"] for node in tree["children"]]
-
-
-def _step(document: msgspec.Raw, path: Sequence[str]) -> bytes:
-    """Follow a path of fields; JMESPath's null where it ends."""
-    for key in path:
-        if bytes(document)[:1] != b"{":
-            return b"null"
-        document = _raw_members.decode(document).get(key, msgspec.Raw(b"null"))
-    return bytes(document)
 
 
 def _envelope(path: Sequence[str], record_type: type) -> Callable[[bytes], Sequence[object]] | None:

@@ -1,7 +1,7 @@
 r"""JMESPath, interpreted by the jmespath library, over JSON values that remember their bytes.
 
 This is the reference for what an expression means. The stages use it where their faster forms do
-not reach: an expression that is not compiled, a record that does not fit its compiled type.
+not reach: for the parts of an expression that are not compiled.
 
 A value read here is the Python value that `json.loads` gives, as an instance of a subclass that
 keeps the text it was read from. What an expression picks out unchanged is therefore written back
@@ -10,12 +10,13 @@ byte for byte, `1e400`, `-0`, `"\u00e9"` and inner white space included.
 
 import json as standard_json
 import warnings
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final, cast
 
 import jmespath
 import msgspec
 from jmespath import exceptions, functions
+from jmespath.visitor import TreeInterpreter
 
 from penstock.errors import Halt
 
@@ -39,6 +40,7 @@ _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _items = msgspec.json.Decoder(list[msgspec.Raw])
 # Python's own conversion, as in json.loads: 1e400 is infinite, not an error.
 _plain = msgspec.json.Decoder(float_hook=float)
+_interpreter = TreeInterpreter()
 
 
 # jmespath's type checks compare the names of classes, so these must be called what they stand for.
@@ -48,12 +50,6 @@ _String = type("str", (str,), {})
 _Integer = type("int", (int,), {})
 _Float = type("float", (float,), {})
 _KEPT: dict[type, Any] = {str: _String, int: _Integer, float: _Float}
-
-
-def read_members(json: bytes, keys: Collection[str]) -> object:
-    """Return the value of a JSON object as far as `keys` go, for expressions that need no more."""
-    members = _fields.decode(json)
-    return _Object((key, read(bytes(members[key]), 1)) for key in keys if key in members)
 
 
 def read(json: bytes, depth: int = 0) -> object:
@@ -121,32 +117,19 @@ def failure(error: Exception) -> str:
     return text[:_FAILURE_CHARACTERS_MAX] + "…" * (len(text) > _FAILURE_CHARACTERS_MAX)
 
 
-class Expression:
-    """A parsed JMESPath expression.
+def evaluate(tree: Mapping[str, Any], value: object) -> Any:
+    """Return what a syntax tree gives for a value. Raises one of EVALUATION_ERRORS."""
+    return _interpreter.visit(cast(Any, tree), value)
 
-    `tree` is jmespath's own syntax tree: dicts of "type", "children" and "value". `keys` are the
-    members of an object that the expression can see; None if it may see all of them.
+
+def parsed(text: str) -> Mapping[str, Any]:
+    """Return jmespath's own syntax tree: dicts of "type", "children" and "value".
 
     Raises Halt if `text` is not an expression.
     """
-
-    def __init__(self, text: str) -> None:
-        if error := check(text):
-            raise Halt(f"{text!r} is not a JMESPath expression: {error}")
-        self.text = text
-        self._parsed = _parse(text)
-        self.tree: Mapping[str, Any] = self._parsed.parsed
-        nodes = list(_nodes(self.tree))
-        unnamed = any(node["type"] in {"current", "value_projection"} for node in nodes)
-        named = {str(node["value"]) for node in nodes if node["type"] == "field"}
-        self.keys: frozenset[str] | None = None if unnamed else frozenset(named)
-
-    def search(self, value: object) -> object:
-        """Return what the expression gives for a value from `read`.
-
-        Raises one of EVALUATION_ERRORS where the value is not what the expression needs.
-        """
-        return self._parsed.search(value)
+    if error := check(text):
+        raise Halt(f"{text!r} is not a JMESPath expression: {error}")
+    return _parse(text)
 
 
 def check(text: str) -> str | None:
@@ -156,8 +139,7 @@ def check(text: str) -> str | None:
     finds only when it comes to them, are found here.
     """
     try:
-        tree: Mapping[str, Any] = _parse(text).parsed
-        for node in _nodes(tree):
+        for node in _nodes(_parse(text)):
             if error := _check_node(node):
                 return error
     except RecursionError:
@@ -173,7 +155,7 @@ def _parse(text: str) -> Any:
     with warnings.catch_warnings():
         # An old spelling of string literals, which jmespath still takes.
         warnings.simplefilter("ignore", PendingDeprecationWarning)
-        return jmespath.compile(text)
+        return jmespath.compile(text).parsed
 
 
 def _nodes(tree: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

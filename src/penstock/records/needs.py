@@ -89,7 +89,10 @@ class Struct:
         does not fit: a number beyond Python where an object is expected.
         """
         paths = [path[:depth_max] for node in nodes for path in seen(node)]
-        return cls(paths) if paths and () not in paths else None
+        try:
+            return cls(paths) if paths and () not in paths else None
+        except ValueError:  # a key that msgspec takes for no field: the whole is needed
+            return None
 
     def field(self, key: str, outer: On) -> "tuple[On, Struct | None]":
         """Return what gives a field of the struct that `outer` gives, and the struct it is in turn.
@@ -109,6 +112,16 @@ class Struct:
         except msgspec.ValidationError:
             return self._empty
         return self.null if found is None else found
+
+    def library_value(self, scope: Any) -> Any:
+        """Return a struct as the jmespath library takes it: an object of its fields alone."""
+        if scope is self.null or not isinstance(scope, self.type):
+            return None if scope is self.null else {}
+        read = values.remembered
+        return {
+            key: (inner.library_value if inner else read)(getattr(scope, name))
+            for key, (name, inner) in self._fields.items()
+        }
 
     def items(self, json: Json) -> list[Any] | None:
         """Return the structs of an array's elements; None if the value is no array."""

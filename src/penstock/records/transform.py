@@ -48,7 +48,7 @@ class Transform:
         for position, file in enumerate(files, first):
             json = self._json(file)
             if not isinstance(json, bytes):
-                yield Fate(file, json)
+                yield Fate(position, file, json)
                 continue
             is_one = _may_be_one(json) and file.name not in put_back
             if is_one:
@@ -83,7 +83,8 @@ class Transform:
         selected = None if records is None else self._selection.select(Document(records))
         if selected is not None and not selected.rejects:
             kept = [positions[index] for index in selected.indexes]
-            yield Transformed(kept, selected.records, [0] * len(kept), selected.filtered)
+            zeros = [0] * len(kept)
+            yield Transformed(kept, selected.records, zeros, selected.filtered, of=positions)
             return
         for position, json in zip(positions, texts, strict=True):
             yield self._alone(position, files[position - first], json, None)
@@ -94,13 +95,14 @@ class Transform:
         try:
             selected = self._selection.select(self._decoder.decode(json)).only(put_back)
         except Reject as reject:
-            return Fate(file, reject)
+            return Fate(position, file, reject)
         return Transformed(
             [position] * len(selected.records),
             selected.records,
             selected.indexes,
             selected.filtered,
             [(position, reject) for reject in selected.rejects],
+            [position],
         )
 
 

@@ -4,7 +4,6 @@ Null, true and false are always msgspec.Raw, which equals another Raw of the sam
 bytes. Other values may be either.
 """
 
-import json as standard_json
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -13,7 +12,6 @@ from jmespath import functions
 from jmespath.visitor import TreeInterpreter
 
 from penstock.records import expression
-from penstock.records.json_errors import json_type
 
 Json = msgspec.Raw | bytes
 
@@ -37,6 +35,11 @@ def constant(value: object) -> msgspec.Raw:
 def decoded(json: Json) -> Any:
     """Return the Python value that `json.loads` gives."""
     return _plain.decode(json)
+
+
+def remembered(json: Json) -> object:
+    """Return the Python value that `json.loads` gives, as one that remembers its bytes."""
+    return expression.read(bytes(json))
 
 
 def encoded(value: object) -> msgspec.Raw:
@@ -95,31 +98,3 @@ def is_text(wanted: str) -> Callable[[Json], bool]:
 def is_comparable(value: object) -> bool:
     """Tell whether a value has an order in JMESPath: numbers and strings have."""
     return isinstance(value, (int, float, str)) and not isinstance(value, bool)
-
-
-def type_of(json: Json) -> str:
-    """Return the name of a value's JSON type."""
-    return json_type(bytes(json))
-
-
-def to_string(json: Json) -> Json:
-    """Return a string as it is, of anything else the text of its JSON."""
-    if bytes(json)[:1] == b'"':
-        return json
-    return encoded(standard_json.dumps(decoded(json), separators=(",", ":")))
-
-
-def to_number(json: Json) -> object:
-    """Return a number as it is, of a string the number it spells, of anything else null.
-
-    What a string spells may be infinite or NaN, which no JSON can hold, but which is true.
-    """
-    kind = type_of(json)
-    if kind == "number":
-        return expression.read(bytes(json))  # it remembers its bytes
-    return call("to_number", [decoded(json)]) if kind == "string" else None
-
-
-def first_not_null(*given: Json) -> Json:
-    """Apply not_null()."""
-    return next((json for json in given if json != NULL), NULL)

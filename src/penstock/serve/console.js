@@ -122,7 +122,7 @@ function showChart(seen) {
 function showFigures(seen) {
   const rates = seen.rates, queue = seen.queue, memory = seen.memory, spool = seen.spool;
   const known = [
-    ["records sent", seen.ledger ? rate(rates.records_sent) : "?", seen.ledger ? `${bytes(rates.bytes_sent)} a second` : ""],
+    ["records sent", seen.ledger ? rate(rates.records_sent) : "?", seen.ledger ? `${bytes(rates.bytes_sent)} a second${rates.bytes_room ? `, messages ${Math.round(100 * rates.bytes_sent / rates.bytes_room)} % full` : ""}` : ""],
     ["in the queue", queue ? count(queue.visible) : "?", queue ? `${Math.round(queue.visible) === 1 ? "message" : "messages"}, ${count(queue.in_flight)} in flight` : seen.away.queue ? "the queue is away" : "not known"],
     ["Redis memory", memory ? bytes(memory.used_bytes) : "?", memory ? `${memory.max_bytes ? `of ${bytes(memory.max_bytes)}, ` : ""}${bytes(memory.ledger_bytes)} this ledger's` : "Redis is away"],
     ["in the spool", spool ? count(spool.entries) : "?", spool ? `${spool.entries === 1 ? "file" : "files"}, whatever the state` : "not known"],

@@ -205,7 +205,7 @@ class Console:
             found |= await self._rejected_in_ledger()
             chosen = [found[name] for name in dict.fromkeys(names) if name in found]
             report = await requeue.retried(
-                self._settings, ledger, where, chosen, stop=self._stop, patience_seconds=0.0
+                self._settings, ledger, where, chosen, self._stop, patience_seconds=0.0
             )
         except Halt as error:
             raise Refused(409, str(error)) from None

@@ -24,7 +24,8 @@ from aiohttp import hdrs, web
 from msgspec.structs import replace
 
 from penstock import telemetry
-from penstock.model import FileRead
+from penstock.errors import Again
+from penstock.model import FileRead, SpoolIdentity
 from penstock.ports import Moved
 from penstock.serve.web import BODY_BYTES_MAX, Refused, application, reply
 from penstock.source import frames as wire
@@ -76,9 +77,12 @@ class FileServer:
         app.on_startup.append(self._start)
         app.on_shutdown.append(self._stop)
         app.on_cleanup.append(self._close)
+        app.on_response_prepare.append(self._say_spool)
 
     async def _start(self, _: web.Application) -> None:
         await self._source.index.open()
+        with contextlib.suppress(Again):  # else each answer tries it again
+            await self._source.identity()
 
     async def _stop(self, _: web.Application) -> None:
         self._source.index.stop_waiting()
@@ -86,13 +90,26 @@ class FileServer:
     async def _close(self, _: web.Application) -> None:
         await self._source.close()
 
+    async def _say_spool(self, request: web.Request, response: web.StreamResponse) -> None:
+        """Have each answer say which spool it is of, to who may call at all."""
+        if response.status == web.HTTPOk.status_code and request.path not in OPEN_TO_ALL:
+            with contextlib.suppress(Again):
+                identity = await self._source.identity()
+                response.headers[wire.SPOOL_HEADER] = identity.as_text()
+
+    async def _check_spool(self, request: web.Request) -> None:
+        """Refuse to move files of another spool than the caller means. Raises Again or Refused."""
+        meant = SpoolIdentity.from_text(request.headers.get(wire.SPOOL_HEADER, ""))
+        if meant and (await self._source.identity()).matches(meant) is False:
+            raise Refused(409, "another spool is here by now; ask again which")
+
     async def list(self, request: web.Request) -> web.StreamResponse:
         """GET /v1/files."""
         given = _query(request, {"after", "limit", "wait"})
         limit = int(_number(given, "limit", _PAGE_FILES, 1, wire.PAGE_FILES_MAX))
         wait_seconds = _number(given, "wait", 0.0, 0.0, _WAIT_SECONDS_MAX)
         page = await self._source.index.page(given.get("after", ""), limit, wait_seconds)
-        listing = wire.Listing([*page.files], page.cursor, page.ignored)
+        listing = wire.Listing([*page.files], page.cursor, page.ignored, page.young)
         return await _sent(request, msgspec.json.encode(listing), "application/json")
 
     async def get(self, request: web.Request) -> web.StreamResponse:
@@ -168,6 +185,7 @@ class FileServer:
         """POST /v1/files:archive."""
         async with self._question(request, wire.ArchiveRequest) as question:
             _check_count(question.names)
+            await self._check_spool(request)
             return _moved_reply(await self._source.archive(question.names))
 
     async def reject(self, request: web.Request) -> web.StreamResponse:
@@ -181,6 +199,7 @@ class FileServer:
                     raise Refused(
                         400, f"reasons: the one of {name[:240]!r} is no JSON object"
                     ) from None
+            await self._check_spool(request)
             return _moved_reply(await self._source.reject(question.reasons))
 
     async def delete_archived(self, request: web.Request) -> web.StreamResponse:

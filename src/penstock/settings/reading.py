@@ -9,12 +9,12 @@ import difflib
 import json
 import os
 import re
+import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from pydantic import ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, TomlConfigSettingsSource
 
 from penstock.errors import Halt
 from penstock.settings.schema import Section, Settings
@@ -22,10 +22,11 @@ from penstock.settings.secrets import without_password
 from penstock.settings.spool_place import is_path
 
 CONFIG_DEFAULT = Path("penstock.toml")
+_DEFAULTS: dict[str, dict[str, object]] = Settings().model_dump()
 
 # Beside the settings, the environment has these, and what Kubernetes sets for each service there:
 # one called penstock-redis gives PENSTOCK_REDIS_SERVICE_HOST, PENSTOCK_REDIS_PORT and more.
-_ENVIRONMENT = re.compile(
+_BESIDE = re.compile(
     r"CONFIG|REQUIRE_ALL|CAMPAIGN_SCALE|SEED"
     r"|(.+_)?(SERVICE_HOST|SERVICE_PORT(_.+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
 )
@@ -44,27 +45,23 @@ def load(
     if (config or named) and not path.is_file():
         who = "--config" if config else "PENSTOCK_CONFIG"
         raise Halt(f"{who}: {path}: no such file; give an existing penstock.toml")
-    if wrong := _wrong_in_environment():
-        raise Halt("\n".join(wrong))
-
-    class Sourced(Settings):
-        @classmethod
-        def settings_customise_sources(
-            cls,
-            settings_cls: type[BaseSettings],
-            init_settings: PydanticBaseSettingsSource,
-            env_settings: PydanticBaseSettingsSource,
-            dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003  fixed signature
-            file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003  the same
-        ) -> tuple[PydanticBaseSettingsSource, ...]:
-            toml = TomlConfigSettingsSource(settings_cls, toml_file=path)
-            return (init_settings, env_settings, toml)
-
+    environment = _environment()
+    given: dict[str, Any] = {}
+    for source in (_file(path), environment, overrides or {}):
+        for section, values in source.items():
+            both = isinstance(given.get(section), Mapping) and isinstance(values, Mapping)
+            given[section] = {**given[section], **values} if both else values
     try:
-        return _absolute(Sourced(**cast("Any", dict(overrides or {}))), path.parent.resolve())
+        return _absolute(Settings.model_validate(given), path.parent.resolve())
     except ValidationError as error:
         lines = [_one_line(cast("Mapping[str, Any]", e)) for e in error.errors()]
         raise Halt("\n".join(lines)) from None
+
+
+def _file(path: Path) -> Mapping[str, Any]:
+    """Return what a penstock.toml says; nothing if there is none. Raises Halt."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     except OSError as error:
         raise Halt(f"{path}: cannot be read: {error.strerror or error}") from None
     except ValueError as error:
@@ -74,55 +71,47 @@ def load(
         ) from None
 
 
+def _environment() -> Mapping[str, Any]:
+    """Return what the environment says, sections and keys. Raises Halt for what is no setting."""
+    found: dict[str, Any] = {}
+    wrong: list[str] = []
+    # Sorted, so that a whole section comes before its keys.
+    for name, value in sorted(os.environ.items()):
+        prefix, _, rest = name.upper().partition("_")
+        if prefix != "PENSTOCK" or not rest or _BESIDE.fullmatch(rest):
+            continue
+        section, _, key = rest.lower().partition("__")
+        if section not in _DEFAULTS or (key and key not in _DEFAULTS[section]):
+            wrong.append(
+                f"{name}: no such setting; {_guess(rest.lower().replace('__', '.'), _variable)}"
+                "allowed: PENSTOCK_SECTION__KEY for what `penstock config show` lists, such as"
+                " PENSTOCK_QUEUE__URL"
+            )
+            continue
+        try:
+            is_text = key and not isinstance(_DEFAULTS[section][key], tuple)
+            read: Any = value if is_text else json.loads(value)
+        except ValueError:
+            wrong.append(f"{name}: not JSON; allowed: a table or a list in JSON")
+            continue
+        if not key:
+            found[section] = read
+        elif isinstance(found.setdefault(section, {}), dict):
+            found[section][key] = read
+    if wrong:
+        raise Halt("\n".join(wrong))
+    return found
+
+
 def _guess(name: str, spelled: Callable[[str], str] = str) -> str:
     """Return "did you mean …? " with the section or `section.key` most like `name`, or nothing."""
-    names = [*Settings.model_fields]
-    for section, field in Settings.model_fields.items():
-        names += [f"{section}.{key}" for key in field.default.model_dump()]
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.8)
+    keys = [f"{section}.{key}" for section, values in _DEFAULTS.items() for key in values]
+    near = difflib.get_close_matches(name, [*_DEFAULTS, *keys], n=1, cutoff=0.8)
     return f"did you mean {spelled(near[0])}? " if near else ""
 
 
 def _variable(setting: str) -> str:
     return f"PENSTOCK_{setting.upper().replace('.', '__')}"
-
-
-def _wrong_in_environment() -> list[str]:
-    """Return a line for each variable that looks like a setting and cannot be one."""
-    lines: list[str] = []
-    for name, value in os.environ.items():
-        prefix, _, rest = name.upper().partition("_")
-        if prefix != "PENSTOCK" or not rest or _ENVIRONMENT.fullmatch(rest):
-            continue
-        section, _, key = rest.lower().partition("__")
-        shape = _shape(section, key)
-        if shape is None:
-            lines.append(
-                f"{name}: no such setting; {_guess(rest.lower().replace('__', '.'), _variable)}"
-                "allowed: PENSTOCK_SECTION__KEY for what `penstock config show` lists, such as"
-                " PENSTOCK_QUEUE__URL"
-            )
-        elif shape in {Mapping, tuple} and not _is_json(value):
-            lines.append(f"{name}: not JSON; allowed: a table or a list in JSON")
-    return lines
-
-
-def _shape(section: str, key: str) -> type | None:
-    """Return the type of a setting's default, Mapping for a whole section, None if it is none."""
-    if section not in Settings.model_fields:
-        return None
-    if not key:
-        return Mapping
-    defaults: Mapping[str, object] = Settings.model_fields[section].default.model_dump()
-    return type(defaults[key]) if key in defaults else None
-
-
-def _is_json(text: str) -> bool:
-    try:
-        json.loads(text)
-    except ValueError:
-        return False
-    return True
 
 
 # Paths that are taken from where penstock.toml lies; `source.url`, too, where it is a path.

@@ -1,6 +1,7 @@
 """All settings: their names, defaults, ranges, and what each of them says.
 
-docs/settings.md is made of this. Where values come from: reading.py.
+docs/settings.md is made of this: what stands below a setting is its text there. Where values come
+from: reading.py.
 """
 
 import hashlib
@@ -18,7 +19,6 @@ from pydantic import (
     SecretStr,
     model_validator,
 )
-from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from penstock.loopback import is_loopback
 from penstock.records import expression
@@ -65,7 +65,7 @@ OrEmpty = Annotated[int | None, BeforeValidator(lambda value: None if value == "
 
 
 class Section(BaseModel):
-    """One table of penstock.toml."""
+    """One table of penstock.toml, or the whole of it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -73,204 +73,139 @@ class Section(BaseModel):
 class SourceSettings(Section):
     """Where the files come from."""
 
-    url: str = Field(
-        default="",
-        description="the spool: a directory (/path), Penstock's file server (http://host:port,"
-        " https://host:port, http+unix:///socket) or plain nginx (nginx+http://host/path/)",
-    )
-    pattern: Pattern = Field(
-        default=r".*\.json",
-        min_length=1,
-        description="what a file's whole name must match to be a file",
-    )
-    settle_seconds: float = Field(
-        default=2.0,
-        ge=0,
-        le=3600,
-        description="a file whose last change is younger than this may still be being written",
-    )
-    token: Tokens = Field(
-        default=SecretStr(""), description="the bearer token for a spool over HTTP"
-    )
-    token_file: str = Field(default="", description="a file that holds this token instead")
-    ca_file: str = Field(
-        default="", description="certificates to trust over https; empty: the system's"
-    )
-    timeout_seconds: float = Field(
-        default=10.0, gt=0, le=300, description="how long one call over HTTP may take"
-    )
+    url: str = ""
+    """the spool: a directory (/path), Penstock's file server (http://host:port, https://host:port,
+    http+unix:///socket) or plain nginx (nginx+http://host/path/)"""
+    pattern: Pattern = Field(default=r".*\.json", min_length=1)
+    """what a file's whole name must match to be a file"""
+    settle_seconds: float = Field(default=2.0, ge=0, le=3600)
+    """a file whose last change is younger than this may still be being written"""
+    token: Tokens = SecretStr("")
+    """the bearer token for a spool over HTTP"""
+    token_file: str = ""
+    """a file that holds this token instead"""
+    ca_file: str = ""
+    """certificates to trust over https; empty: the system's"""
+    timeout_seconds: float = Field(default=10.0, gt=0, le=300)
+    """how long one call over HTTP may take"""
 
 
 class PreambleLiteral(Section):
     """A fixed text around the JSON."""
 
-    prefix: str = Field(default="", description="stands before the JSON")
-    suffix: str = Field(default="", description="stands after it")
+    prefix: str = ""
+    """stands before the JSON"""
+    suffix: str = ""
+    """stands after it"""
 
 
 class DecodeSettings(Section):
     """From a file's bytes to its records."""
 
-    records: Expression = Field(
-        default="", description="JMESPath to the records inside an envelope; empty: the document"
-    )
-    max_file_bytes: int = Field(
-        default=16_777_216, ge=1, le=1_073_741_824, description="a larger file is rejected unread"
-    )
-    preamble_lines: int = Field(
-        default=0,
-        ge=0,
-        le=1000,
-        description="so many first lines are preamble",
-    )
-    preamble_pattern: Pattern = Field(
-        default="", description="a regular expression, matched at the start, that is preamble too"
-    )
-    preamble_literals: tuple[PreambleLiteral, ...] = Field(
-        default=(), description="fixed texts before (and after) the JSON"
-    )
-    skip_lines: Pattern = Field(
-        default="",
-        description="a regular expression: lines between records, one a line, that are no records",
-    )
+    records: Expression = ""
+    """JMESPath to the records inside an envelope; empty: the document"""
+    max_file_bytes: int = Field(default=16_777_216, ge=1, le=1_073_741_824)
+    """a larger file is rejected unread"""
+    preamble_lines: int = Field(default=0, ge=0, le=1000)
+    """so many first lines are preamble"""
+    preamble_pattern: Pattern = ""
+    """a regular expression, matched at the start, that is preamble too"""
+    preamble_literals: tuple[PreambleLiteral, ...] = ()
+    """fixed texts before (and after) the JSON"""
+    skip_lines: Pattern = ""
+    """a regular expression: lines between records, one a line, that are no records"""
 
 
 class SelectSettings(Section):
     """Which part of which record is sent."""
 
-    fields: Expression = Field(
-        default="@", min_length=1, description="JMESPath: the part that is sent"
-    )
-    where: Expression = Field(
-        default="", description="JMESPath: a record for which it is false is filtered out"
-    )
+    fields: Expression = Field(default="@", min_length=1)
+    """JMESPath: the part that is sent"""
+    where: Expression = ""
+    """JMESPath: a record for which it is false is filtered out"""
 
 
 class QueueSettings(Section):
     """The SQS queue."""
 
-    url: str = Field(default="", description="the queue's URL, or 'embedded' for a local one")
-    endpoint_url: str = Field(
-        default="", description="another SQS-compatible server, http://host:port; empty: AWS"
-    )
-    region: str = Field(
-        default="", description="the queue's region; empty: from the URL or the AWS settings"
-    )
-    records_per_message: One = Field(
-        default="many", description="'many': a JSON array of records a message; 1: one record"
-    )
-    message_bytes: OrEmpty = Field(
-        default=None,
-        ge=1024,
-        le=_LIMIT_SQS_BYTES,
-        description="the largest message to make; empty: the largest the queue takes",
-    )
-    connections: int = Field(
-        default=128,
-        ge=1,
-        le=256,
-        description="SendMessageBatch calls in flight at once, a worker; 16 of those above 128 KiB",
-    )
-    timeout_seconds: float = Field(
-        default=10.0, gt=0, le=60, description="how long one call may take before it is unknown"
-    )
+    url: str = ""
+    """the queue's URL, or 'embedded' for a local one"""
+    endpoint_url: str = ""
+    """another SQS-compatible server, http://host:port; empty: AWS"""
+    region: str = ""
+    """the queue's region; empty: from the URL or the AWS settings"""
+    records_per_message: One = "many"
+    """'many': a JSON array of records a message; 1: one record"""
+    message_bytes: OrEmpty = Field(default=None, ge=1024, le=_LIMIT_SQS_BYTES)
+    """the largest message to make; empty: the largest the queue takes"""
+    linger_seconds: float = Field(default=1.0, ge=0, le=10)
+    """how long a file may wait for others to fill a message with; one pass alone (penstock load,
+    AWS Lambda) never waits"""
+    connections: int = Field(default=128, ge=1, le=256)
+    """SendMessageBatch calls in flight at once, a worker; 16 of those above 128 KiB"""
+    timeout_seconds: float = Field(default=10.0, gt=0, le=60)
+    """how long one call may take before it is unknown"""
 
 
 class LedgerSettings(Section):
     """Redis, which knows who is processing what."""
 
-    url: str = Field(
-        default=EMBEDDED,
-        description="redis://, rediss:// or unix:// address; 'embedded': a redis-server of our own,"
-        " for one box",
-    )
-    spool: str = Field(
-        default="",
-        pattern=r"^([A-Za-z0-9][A-Za-z0-9_.-]{0,62})?$",
-        description="this spool's name in Redis, the same for every worker on this directory;"
-        " empty: made from its path, where Redis is on this machine",
-    )
-    lease_seconds: float = Field(
-        default=60.0,
-        ge=1,
-        le=240,
-        description="a claim not renewed for so long is taken over; SQS FIFO forgets after 300",
-    )
-    takeovers_max: int = Field(
-        default=3,
-        ge=1,
-        le=100,
-        description="a claim whose workers died more often is split, and at last its file rejected",
-    )
-    sweep_seconds: float = Field(
-        default=300.0,
-        ge=1,
-        le=86_400,
-        description="pause between two sweeps of the whole spool for files that were overlooked",
-    )
+    url: str = EMBEDDED
+    """redis://, rediss:// or unix:// address; 'embedded': a redis-server of our own, for one box"""
+    spool: str = Field(default="", pattern=r"^([A-Za-z0-9][A-Za-z0-9_.-]{0,62})?$")
+    """this spool's name in Redis, the same for every worker on this directory; empty: made from its
+    path, where Redis is on this machine"""
+    lease_seconds: float = Field(default=60.0, ge=1, le=240)
+    """a claim not renewed for so long is taken over; SQS FIFO forgets after 300"""
+    takeovers_max: int = Field(default=3, ge=1, le=100)
+    """a claim whose workers died more often is split, and at last its file rejected"""
+    sweep_seconds: float = Field(default=300.0, ge=1, le=86_400)
+    """pause between two sweeps of the whole spool for files that were overlooked"""
 
 
 class ArchiveSettings(Section):
     """What becomes of processed files."""
 
-    action: Literal["move", "delete"] = Field(
-        default="move", description="'move' to the archive directory, or 'delete' at once"
-    )
-    directory: str = Field(
-        default="archive",
-        min_length=1,
-        description="where processed files go; a relative path lies beside the spool",
-    )
-    rejected_directory: str = Field(
-        default="rejected",
-        min_length=1,
-        description="where rejected files go, each with NAME.reason.json",
-    )
-    retention_days: float = Field(
-        default=30.0,
-        ge=0,
-        le=36_500,
-        description="archived files older than this are deleted; 0: kept",
-    )
+    action: Literal["move", "delete"] = "move"
+    """'move' to the archive directory, or 'delete' at once"""
+    directory: str = Field(default="archive", min_length=1)
+    """where processed files go; a relative path lies beside the spool"""
+    rejected_directory: str = Field(default="rejected", min_length=1)
+    """where rejected files go, each with NAME.reason.json"""
+    retention_days: float = Field(default=30.0, ge=0, le=36_500)
+    """archived files older than this are deleted; 0: kept"""
 
 
 class WorkerSettings(Section):
     """One run of sqs_loader."""
 
-    lanes: int = Field(default=4, ge=1, le=64, description="claims carried at the same time")
-    claim_files_max: int = Field(default=500, ge=1, le=500, description="files in one claim")
-    claim_bytes_max: int = Field(
-        default=16_777_216, ge=1, description="bytes of files held in memory at once, a lane"
-    )
+    lanes: int = Field(default=4, ge=1, le=64)
+    """claims carried at the same time"""
+    claim_files_max: int = Field(default=6_000, ge=1, le=10_000)
+    """most files in one claim: as many as fill its messages are claimed"""
+    claim_bytes_max: int = Field(default=16_777_216, ge=1)
+    """bytes of files held in memory at once, a lane"""
 
 
 class RunSettings(Section):
     """One box: `penstock run`."""
 
-    workers: int = Field(default=2, ge=1, le=64, description="loader processes")
-    state_directory: str = Field(
-        default=".penstock",
-        min_length=1,
-        description="where the embedded parts keep their data, and loaders what outlives them",
-    )
-    loader_interval_seconds: float = Field(
-        default=0.25, gt=0, le=3600, description="pause between two passes of a loader"
-    )
-    archiver_interval_seconds: float = Field(
-        default=5.0, gt=0, le=3600, description="pause between two passes of the archiver"
-    )
-    checker_interval_seconds: float = Field(
-        default=15.0, gt=0, le=3600, description="pause between two passes of the checker"
-    )
+    workers: int = Field(default=2, ge=1, le=64)
+    """loader processes"""
+    state_directory: str = Field(default=".penstock", min_length=1)
+    """where the embedded parts keep their data, and loaders what outlives them"""
+    loader_interval_seconds: float = Field(default=0.25, gt=0, le=3600)
+    """pause between two passes of a loader"""
+    archiver_interval_seconds: float = Field(default=5.0, gt=0, le=3600)
+    """pause between two passes of the archiver"""
+    checker_interval_seconds: float = Field(default=15.0, gt=0, le=3600)
+    """pause between two passes of the checker"""
     console: str = Field(
-        default="127.0.0.1:8081",
-        pattern=r"^((\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):\d{1,5})?$",
-        description="host:port of the console and of /metrics, with the tokens and TLS of [serve];"
-        " empty: none",
+        default="127.0.0.1:8081", pattern=r"^((\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):\d{1,5})?$"
     )
-    serve: bool = Field(
-        default=False, description="serve the spool over HTTP, too, as [serve] says"
-    )
+    """host:port of the console and of /metrics, with the tokens and TLS of [serve]; empty: none"""
+    serve: bool = False
+    """serve the spool over HTTP, too, as [serve] says"""
 
 
 FD = "fd://"
@@ -283,75 +218,54 @@ class ServeSettings(Section):
     listen: str = Field(
         default="127.0.0.1:8080",
         pattern=r"^((\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):\d{1,5}|fd://\d{1,4})$",
-        description="host:port, or fd://3 for a socket of systemd's; another host than this"
-        " machine's own needs a token and TLS",
     )
-    unix_socket: str = Field(
-        default="", description="a socket to listen on instead; who may use it: its directory"
-    )
-    token: Tokens = Field(
-        default=SecretStr(""),
-        description="the bearer token that callers must have; two, with a space between, to change",
-    )
-    token_file: str = Field(default="", description="a file that holds them instead")
-    tls_cert: str = Field(default="", description="the certificate chain, PEM")
-    tls_key: str = Field(default="", description="its private key, PEM")
-    insecure: bool = Field(
-        default=False, description="allow another host than this machine's own without TLS"
-    )
-    watch: Literal["inotify", "poll"] = Field(
-        default="inotify",
-        description="'poll' where the file system tells no events, as over a network",
-    )
-    rescan_seconds: float = Field(
-        default=20.0,
-        ge=1,
-        le=25,
-        description="pause between two scans of the directory; a worker on it, too, believes its"
-        " time of change no longer",
-    )
-    access_log: bool = Field(default=False, description="a log line per request")
+    """host:port, or fd://3 for a socket of systemd's; another host than this machine's own needs a
+    token and TLS"""
+    unix_socket: str = ""
+    """a socket to listen on instead; who may use it: its directory"""
+    token: Tokens = SecretStr("")
+    """the bearer token that callers must have; two, with a space between, to change"""
+    token_file: str = ""
+    """a file that holds them instead"""
+    tls_cert: str = ""
+    """the certificate chain, PEM"""
+    tls_key: str = ""
+    """its private key, PEM"""
+    insecure: bool = False
+    """allow another host than this machine's own without TLS"""
+    watch: Literal["inotify", "poll"] = "inotify"
+    """'poll' where the file system tells no events, as over a network"""
+    rescan_seconds: float = Field(default=20.0, ge=1, le=25)
+    """pause between two scans of the directory; a worker on it, too, believes its time of change no
+    longer"""
+    access_log: bool = False
+    """a log line per request"""
 
 
 class AwsSettings(Section):
     """In AWS Lambda: the template sets these."""
 
-    token_secret: str = Field(
-        default="", description="the secret (name or ARN) in Secrets Manager with source.token"
-    )
-    token_parameter: str = Field(
-        default="", description="or the parameter in SSM's Parameter Store that has it"
-    )
-    ledger_password_secret: str = Field(
-        default="", description="the secret with the password of the Redis that ledger.url names"
-    )
-    max_loaders: int = Field(
-        default=1,
-        ge=1,
-        le=1000,
-        description="a loader that sees the backlog grow starts another while fewer run",
-    )
+    token_secret: str = ""
+    """the secret (name or ARN) in Secrets Manager with source.token"""
+    token_parameter: str = ""
+    """or the parameter in SSM's Parameter Store that has it"""
+    ledger_password_secret: str = ""
+    """the secret with the password of the Redis that ledger.url names"""
+    max_loaders: int = Field(default=1, ge=1, le=1000)
+    """a loader that sees the backlog grow starts another while fewer run"""
 
 
 class StatusSettings(Section):
     """When `penstock status`, the console and the alarms call something wrong."""
 
-    oldest_waiting_seconds: float = Field(
-        default=600.0, gt=0, description="a file that has waited for longer is late"
-    )
-    silent_seconds: float = Field(
-        default=600.0,
-        gt=0,
-        description="a worker, archiver or checker not heard of for longer does not run",
-    )
+    oldest_waiting_seconds: float = Field(default=600.0, gt=0)
+    """a file that has waited for longer is late"""
+    silent_seconds: float = Field(default=600.0, gt=0)
+    """a worker, archiver or checker not heard of for longer does not run"""
 
 
-class Settings(BaseSettings):
+class Settings(Section):
     """All settings; the sections and keys of penstock.toml."""
-
-    model_config = SettingsConfigDict(
-        env_prefix="PENSTOCK_", env_nested_delimiter="__", extra="forbid", frozen=True
-    )
 
     source: SourceSettings = SourceSettings()
     decode: DecodeSettings = DecodeSettings()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
 
 from penstock.errors import Halt
-from penstock.model import CLAIM_ID_LIKE, Message, QueueLimits
+from penstock.model import BILLED_BYTES, CLAIM_ID_LIKE, Message, QueueLimits
 from penstock.settings.schema import Settings
 from penstock.setup.plan_prices import (
     CACHE_NODE_BYTES,
@@ -19,7 +19,8 @@ from penstock.setup.plan_prices import (
     PRICES,
 )
 from penstock.sqs.batch import batches
-from penstock.sqs.packer import BILLED_BYTES, Packer
+from penstock.sqs.filling import Filling
+from penstock.sqs.packer import Packer
 
 
 class Cpu(NamedTuple):
@@ -57,6 +58,7 @@ FIFO_CALLS_PER_SECOND: Final = 300  # without high throughput; docs/sqs.md
 
 _NAME = "2026-11-23T06-15-00.000000Z.json"
 _GIGABYTE = 1e9
+_MESSAGE_BYTES = 1_048_576
 _CLAIMS_RECORDS_MAX = 2_000_000
 
 
@@ -144,16 +146,17 @@ def plan(load: Load) -> Plan:
 
 
 def _one_claim(load: Load) -> _FullClaim:
-    """Pack one full claim of files with the loader's own parts."""
-    worker = Settings.model_fields["worker"].default
-    file_bytes = load.records_per_file * load.record_bytes
-    files = max(1, min(worker.claim_files_max, worker.claim_bytes_max // file_bytes))
+    """Pack one claim of files as the loader does: as many of them as fill its messages."""
+    limits = QueueLimits(message_bytes_max=_MESSAGE_BYTES, fifo=load.queue == "fifo")
+    files_max = Settings.model_fields["worker"].default.claim_files_max
+    filling = Filling(limits, limits.message_bytes_max, load.records_per_message, files_max)
+    filling.learn(1, load.records_per_file, load.records_per_file * (load.selected_bytes + 1))
+    files = filling.files_wanted()
     if files * load.records_per_file > _CLAIMS_RECORDS_MAX:
         raise Halt(
             f"--records-per-file {load.records_per_file}: a claim of {files} such files has more"
             f" than {_CLAIMS_RECORDS_MAX:,} records; allowed: fewer"
         )
-    limits = QueueLimits(message_bytes_max=1_048_576, fifo=load.queue == "fifo")
     packer = Packer(
         limits=limits,
         message_bytes=None,
@@ -169,6 +172,8 @@ def _one_claim(load: Load) -> _FullClaim:
                 f"--selected-bytes {load.selected_bytes}: larger than an SQS message"
                 f" ({limits.message_bytes_max:,} bytes, attributes included); allowed: less"
             )
+    files = packer.fullest(files) or files
+    packer.keep(files)
     messages = packer.rest()
     together: list[Sequence[Message]] = list(batches(messages, limits))
     return _FullClaim(
@@ -207,7 +212,8 @@ def _figures(load: Load, claim: _FullClaim) -> dict[str, Figure]:
         "messages": Figure(
             claims * claim.messages,
             "a second",
-            f"{claim.messages:,} a claim, by the packer, of {claim.bytes // claim.messages:,} B",
+            f"{claim.messages:,} a claim, by the packer, of {claim.bytes // claim.messages:,} B, or"
+            f" {claim.bytes / claim.messages / _MESSAGE_BYTES:.0%} full",
         ),
         "bytes sent": Figure(
             claims * claim.bytes, "B/s", f"{claim.bytes:,} B a claim, attributes included"

@@ -1,6 +1,7 @@
 """What would become of files, as far as their messages: the loader's parts, nothing sent."""
 
 import json
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ import msgspec
 
 from penstock import wiring
 from penstock.errors import Reject
-from penstock.model import CLAIM_ID_LIKE, Message, QueueLimits, RecordReject
+from penstock.model import BILLED_BYTES, CLAIM_ID_LIKE, Message, QueueLimits, RecordReject
 from penstock.settings.schema import Settings
 from penstock.setup import survey
 from penstock.sqs.batch import batches
@@ -64,6 +65,7 @@ class Totals:
     rejected: int = 0
     messages: list[int] = field(default_factory=list[int])
     batches: int = 0
+    requests_billed: int = 0
 
     def add(self, preview: Preview) -> None:
         """Count one file."""
@@ -76,9 +78,11 @@ class Totals:
         self.rejected += RecordReject.total(preview.rejected)
 
     def send(self, messages: Sequence[Message]) -> None:
-        """Count what would be sent in one go."""
+        """Count messages that would be sent together."""
         self.messages += [message.size_bytes for message in messages]
-        self.batches += sum(1 for _ in batches(messages, LIMITS))
+        for batch in batches(messages, LIMITS):
+            self.batches += 1
+            self.requests_billed += math.ceil(sum(m.size_bytes for m in batch) / BILLED_BYTES)
 
 
 def files_of(paths: Iterable[Path], pattern: str) -> tuple[list[Path], Counter[str]]:
@@ -98,26 +102,11 @@ def files_of(paths: Iterable[Path], pattern: str) -> tuple[list[Path], Counter[s
     return files, left_out
 
 
-def claims_of(files: Sequence[Path], files_max: int, bytes_max: int) -> Iterator[Sequence[Path]]:
-    """Yield the files in portions as large as a claim."""
-    claim: list[Path] = []
-    claim_bytes = 0
-    for path in files:
-        try:
-            size_bytes = path.stat().st_size
-        except OSError:
-            size_bytes = 0  # its preview will say what is wrong
-        if claim and (len(claim) == files_max or claim_bytes + size_bytes > bytes_max):
-            yield claim
-            claim, claim_bytes = [], 0
-        claim.append(path)
-        claim_bytes += size_bytes
-    if claim:
-        yield claim
-
-
 def previewed(files: Sequence[Path], settings: Settings, totals: Totals) -> Iterator[Preview]:
-    """Yield what would become of the files of one claim."""
+    """Yield what would become of files.
+
+    They are packed one after the other, as claims that end where a message does have them packed.
+    """
     look = _looker(settings)
     packer = Packer(
         limits=LIMITS,
@@ -132,6 +121,9 @@ def previewed(files: Sequence[Path], settings: Settings, totals: Totals) -> Iter
         shown = look(path)
         _refuse(shown, packer.add_file(number, shown.records))
         messages += packer.full()
+        if len(messages) > LIMITS.batch_entries_max:
+            totals.send(messages)
+            messages = []
         totals.add(shown)
         yield shown
     totals.send([*messages, *packer.rest()])

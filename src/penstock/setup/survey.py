@@ -126,11 +126,6 @@ def identifier(name: str) -> str:
     return name if name.isascii() and name.isidentifier() else json.dumps(name)
 
 
-def printable(text: str) -> str:
-    """Return a text that a terminal can show: what is in files and names may steer it."""
-    return "".join(character if character.isprintable() else "\ufffd" for character in text)
-
-
 def _read(directory: Path, names: Sequence[str]) -> Iterator[bytes]:
     for name in names:
         try:

@@ -1,8 +1,7 @@
 """Which names a worker's lanes try to claim next, and how far the spool has been dealt with.
 
-page: portion portion portion │ page: portion …          a portion a claim
-tried   tried   in flight                                frontier: before the first page with
-                                                         a portion that has not been tried
+page: run run run │ page: run …        a portion, what a claim is made of, is some runs of names
+tried  tried  in flight                frontier: before the first page with a name not tried
 """
 
 import asyncio
@@ -10,62 +9,84 @@ import itertools
 import math
 import random
 import time
-from bisect import bisect_right
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Sequence
+from typing import NamedTuple
 
 from penstock import telemetry
-from penstock.model import LISTING_SECONDS_MAX, Page
+from penstock.aio import sleep_unless
+from penstock.model import LISTING_SECONDS_MAX, Page, Young
 from penstock.ports import Source
 
 _EMPTY_SECONDS = 0.05  # an empty listing answers all lanes that ask within this time, or longer
+_LOOK_SECONDS = 0.25  # how often the source is listed while names wait for more of them
+_RUN_FILES = 500  # names that stay together: two workers with one page take the same ones seldom
 
 
-@dataclass(slots=True)
 class _Listed:
-    """One page while some of its portions have not been tried."""
+    """One page while some of its names have not been tried; for more, see `is_after_loss`."""
 
-    cursor: str
-    untried: int
-    listed_at_seconds: float
+    numbers = itertools.count()
+
+    def __init__(
+        self, cursor: str, listed_at_seconds: float, epoch: str, *, after_loss: bool
+    ) -> None:
+        self.epoch = epoch
+        self.number = next(self.numbers)
+        self.cursor = cursor
+        self.listed_at_seconds = listed_at_seconds
+        self.after_loss = after_loss
+        self.untried = 0
 
 
-@dataclass(frozen=True, slots=True)
+class _Run(NamedTuple):
+    """Names that lie beside each other on a page; `at` is where."""
+
+    page: _Listed
+    at: int
+    names: Sequence[str]
+
+
 class Portion:
-    """Names to try to claim. `after_loss`: they lay in the spool when Redis had forgotten.
+    """Names to try to claim, the oldest first.
 
-    So they do, too, if it is in another epoch when they are claimed than when they were listed.
+    `is_final`: there is no more to wait for, so that a claim of few of them is right.
     """
 
-    names: Sequence[str]
-    after_loss: bool = False
-    epoch: str = ""
-    page: _Listed = field(default_factory=lambda: _Listed("", 0, -math.inf))
+    def __init__(self, runs: Sequence[_Run], *, is_final: bool) -> None:
+        self.runs = sorted(runs, key=lambda run: (run.page.number, run.at))
+        self.names = [name for run in self.runs for name in run.names]
+        self.is_final = is_final
+
+    def is_after_loss(self, epoch: str) -> bool:
+        """Tell whether some of them lay in the spool when Redis had forgotten something.
+
+        So they did, too, if Redis is in another `epoch` now than when they were listed.
+        """
+        return any(run.page.after_loss or run.page.epoch not in {"", epoch} for run in self.runs)
 
 
 class Candidates:
     """Cuts the pages of a source into portions for claims; shared by the lanes of one worker.
 
-    The portions of a page come in random order: workers that were given the same page then seldom
-    ask for the same names at the same time.
+    Names wait until there are as many as a claim wants, or until the first of them was listed
+    `linger_seconds` ago. The runs of a page come in random order: workers that were given the same
+    page then seldom ask for the same names at the same time.
     """
 
     def __init__(
         self,
         source: Source,
         *,
-        files_max: int,
-        bytes_max: int,
+        linger_seconds: float,
         monotonic: Callable[[], float] = time.monotonic,
-        shuffle: Callable[[list[Portion]], None] = random.shuffle,
+        shuffle: Callable[[list[_Run]], None] = random.shuffle,
     ) -> None:
         self._source = source
-        self._files_max = files_max
-        self._bytes_max = bytes_max
+        self.linger_seconds = linger_seconds
         self._monotonic = monotonic
         self._shuffle = shuffle
         self._lock = asyncio.Lock()
-        self._portions: list[Portion] = []
+        self._runs: list[_Run] = []
         self._pages: list[_Listed] = []  # in the order of the listing, from the frontier on
         self._cursor = ""  # given to the next listing
         self._files_listed = 0  # on the last page
@@ -73,6 +94,9 @@ class Candidates:
         self._epoch = ""
         self._after_loss = False
         self._ignored = 0  # entries of the spool, up to which there is no warning
+        self._ahead = 0  # files changed later than it is now, up to which there is none
+        self.young = Young()
+        """The files that were not complete when the source was last listed."""
         self.frontier = ""
         """The cursor up to which every file has been tried: claimed, by us or by somebody else."""
 
@@ -85,54 +109,106 @@ class Candidates:
         if not self._cursor:
             self._cursor = self.frontier = frontier
 
-    async def next(self) -> Portion:
-        """Return at most `files_max` names of at most `bytes_max`; none if nothing is new.
+    async def next(self, files: int, stop: asyncio.Event) -> Portion:
+        """Return so many names, or all that there are when there is nothing to wait for.
 
-        Raises Again if the source cannot be listed.
+        No names where nothing is new. After `stop` nothing is waited for. Raises Again if the
+        source cannot be listed.
         """
         async with self._lock:
-            while self._portions:
-                portion = self._portions.pop()
-                age_seconds = self._monotonic() - portion.page.listed_at_seconds
-                if age_seconds <= LISTING_SECONDS_MAX:
-                    return portion
-                self._start_over(self.frontier)
-            if self._monotonic() > self._empty_until_seconds:
-                await self._list()
-            return self._portions.pop() if self._portions else Portion(())
+            while True:
+                self._drop_old()
+                if sum(len(run.names) for run in self._runs) >= files:
+                    return self._take(files)
+                if self._monotonic() > self._empty_until_seconds and await self._list():
+                    continue
+                due_seconds = self._due_seconds()
+                if due_seconds <= 0 or stop.is_set():
+                    runs, self._runs = self._runs, []
+                    return Portion(_each_once(runs), is_final=True)
+                await sleep_unless(stop, min(due_seconds, _LOOK_SECONDS))
 
-    async def _list(self) -> None:
+    def _due_seconds(self) -> float:
+        """Return how long the names that wait may wait for more; 0 where there are none."""
+        listed = [run.page.listed_at_seconds for run in self._runs]
+        return min(listed) + self.linger_seconds - self._monotonic() if listed else 0.0
+
+    def _take(self, files: int) -> Portion:
+        """Take so many of the names that wait."""
+        runs: list[_Run] = []
+        while files > 0:
+            page, at, names = self._runs.pop()
+            if len(names) > files:
+                self._runs.append(_Run(page, at + files, names[files:]))
+            runs.append(_Run(page, at, names[:files]))
+            files -= len(names)
+        return Portion(_each_once(runs), is_final=False)
+
+    def _drop_old(self) -> None:
+        """List again from the frontier where a listing has become too old to claim from."""
+        for run in self._runs:
+            if self._monotonic() - run.page.listed_at_seconds > LISTING_SECONDS_MAX:
+                self._start_over(self.frontier)
+                return
+
+    async def _list(self) -> bool:
+        """List the next page; tell whether it had anything."""
         epoch, page = self._epoch, await self._source.list(self._cursor)
         while epoch and epoch != self._epoch:  # Redis forgot meanwhile: begin at the beginning
             epoch, page = self._epoch, await self._source.list(self._cursor)
         self._cursor = page.cursor
-        portions = _portions(page, self._files_max, self._bytes_max)
-        listed = _Listed(page.cursor, len(portions), page.listed_at_seconds)
+        listed = _Listed(page.cursor, page.listed_at_seconds, epoch, after_loss=self._after_loss)
+        names = [file.name for file in page.files]
+        listed.untried = len(names)
         self._pages.append(listed)
-        # Added, not set: another lane may have put a portion back while we were listing.
-        self._portions += [Portion(names, self._after_loss, epoch, listed) for names in portions]
+        runs = [
+            _Run(listed, at, names[at : at + _RUN_FILES]) for at in range(0, len(names), _RUN_FILES)
+        ]
+        self._shuffle(runs)
+        # Added, not set: another lane may have put names back. What was listed first goes first.
+        self._runs = runs + self._runs
         # A page shorter than the one before it is the last of what lay there when we began.
-        self._after_loss = self._after_loss and len(page.files) >= self._files_listed
-        self._files_listed = len(page.files)
-        self._shuffle(self._portions)
+        self._after_loss = self._after_loss and len(names) >= self._files_listed
+        self._files_listed = len(names)
         self._advance()
-        if not self._portions:
+        if not names:
             # Where another listing has to wait, a pass shall not end later for it.
             pause_seconds = max(_EMPTY_SECONDS, page.pause_seconds)
             self._empty_until_seconds = self._monotonic() + pause_seconds
         if page.ignored > self._ignored:
             telemetry.warn("entries.ignored", entries=page.ignored, remedy="see source.pattern")
             self._ignored = 2 * page.ignored  # should they grow more, that is another warning
+        self._tell_young(page)
+        return bool(names)
 
-    def tried(self, portion: Portion) -> None:
-        """Note that all names of a portion have an owner now, us or somebody else."""
-        portion.page.untried -= 1
+    def _tell_young(self, page: Page) -> None:
+        self.young = page.young
+        if page.young.ahead > self._ahead:
+            telemetry.warn(
+                "files.ahead", files=page.young.ahead,
+                ahead_seconds=round(page.young.ahead_seconds),
+                cause="changed later than it is now: a clock was set back, or two clocks differ",
+                remedy="each is sent once it is unchanged for source.settle_seconds; set the clock",
+            )  # fmt: skip
+            self._ahead = 2 * page.young.ahead
+
+    def tried(self, portion: Portion, waiting: Collection[int] = ()) -> None:
+        """Note that the names of a portion have an owner now, us or somebody else.
+
+        But for those at the positions `waiting`, which nobody has: they are tried again.
+        """
+        left, at = frozenset(waiting), 0
+        for page, first, names in portion.runs:
+            kept = [name for place, name in enumerate(names, at) if place in left] if left else []
+            at += len(names)
+            page.untried -= len(names) - len(kept)
+            if kept and any(page is one for one in self._pages):
+                self._runs.append(_Run(page, first, kept))
         self._advance()
 
     def put_back(self, portion: Portion) -> None:
         """Take back names that were not tried."""
-        if any(page is portion.page for page in self._pages):
-            self._portions.append(portion)
+        self.tried(portion, range(len(portion.names)))
 
     def in_epoch(self, epoch: str) -> bool:
         """Start over from everything in the spool if Redis has forgotten something; tell whether.
@@ -149,7 +225,7 @@ class Candidates:
         return forgotten
 
     def _start_over(self, cursor: str) -> None:
-        self._portions = []
+        self._runs = []
         self._pages = []
         self._cursor = self.frontier = cursor
 
@@ -158,15 +234,15 @@ class Candidates:
             self.frontier = self._pages.pop(0).cursor
 
 
-def _portions(page: Page, files_max: int, bytes_max: int) -> list[Sequence[str]]:
-    portions: list[Sequence[str]] = []
-    at = 0
-    while at < len(page.files):
-        some = page.files[at : at + files_max]
-        sizes_bytes = [file.size_bytes for file in some]
-        if sum(sizes_bytes) > bytes_max:
-            fitting = bisect_right([*itertools.accumulate(sizes_bytes)], bytes_max)
-            some = some[: max(1, fitting)]
-        portions.append([file.name for file in some])
-        at += len(some)
-    return portions
+def _each_once(runs: list[_Run]) -> list[_Run]:
+    """Leave out names that an earlier run has: a source may list a file on two pages."""
+    if len({name for run in runs for name in run.names}) == sum(len(run.names) for run in runs):
+        return runs
+    seen: set[str] = set()
+    kept: list[_Run] = []
+    for page, at, names in runs:
+        new = [name for name in dict.fromkeys(names) if name not in seen]
+        page.untried -= len(names) - len(new)
+        seen.update(new)
+        kept.append(_Run(page, at, new))
+    return kept

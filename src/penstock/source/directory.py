@@ -15,8 +15,9 @@ from typing import Literal
 
 from penstock import file_names
 from penstock.errors import Again, Halt, own_trouble
-from penstock.model import FileRead, Page, Unread
+from penstock.model import FileRead, Page, SpoolIdentity, Unread
 from penstock.ports import Moved
+from penstock.source import marker
 from penstock.source import moves as moving
 from penstock.source.index import Index
 from penstock.source.scan import AT_HAND_SECONDS
@@ -235,6 +236,11 @@ class DirectorySource:
         except OSError as error:
             return Moved(name, f"reject {name} to {self._rejects_directory}: {error.strerror}")
 
+    async def identity(self) -> SpoolIdentity:
+        """See `Identified.identity`."""
+        self.index.check_spool()
+        return marker.identity(self._fd, make=True)
+
     async def delete_archived(self, older_than_days: float) -> int:
         """See `Source.delete_archived`; at most 10,000 files a call."""
         before_seconds = time.time() - older_than_days * 86_400
@@ -253,6 +259,8 @@ class DirectorySource:
 
 def _unread(name: str, error: OSError) -> FileRead:
     """Return why a file has no bytes. Raises Again where this process lacks something, not it."""
+    if error.errno in {errno.ESTALE, errno.ENOTCONN}:
+        raise Again(f"read {name}: {error.strerror}: the spool's file system is away") from None
     if own := own_trouble(error):
         raise Again(f"read {name}: {own}") from None
     if error.errno in {errno.ENOENT, errno.ELOOP, errno.ENXIO}:  # gone, a symlink, a socket

@@ -7,12 +7,14 @@ the listing is remembered here.
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import msgspec
 
 from penstock import file_names
 from penstock.errors import Again
-from penstock.model import FileRead, Page, Unread
+from penstock.http1 import Reply
+from penstock.model import FileRead, Page, SpoolIdentity, Unread
 from penstock.ports import Moved
 from penstock.source import frames as wire
 from penstock.source.http import HttpSite
@@ -46,14 +48,14 @@ class ServerSource:
         self._wait_seconds = wait_seconds
         # Between machines bytes cost more than the time to press them; on one machine less.
         self._encoding = {} if site.is_local else {"Accept-Encoding": "gzip"}
+        self._spool: str | None = None  # as the last answer says
 
     async def list(self, cursor: str) -> Page:
         """See `Source.list`. A cursor of another server, or of its earlier life, starts over."""
         began = time.monotonic()
-        reply = await self._site.call(
+        reply = await self._call(
             "GET",
             "v1/files",
-            takes={200},
             body_bytes_max=_SMALL_BYTES + self._page_files_max * wire.ENTRY_BYTES_MAX,
             query={
                 "after": cursor,
@@ -72,7 +74,7 @@ class ServerSource:
             entries = [file for file in entries if file_names.is_safe(file.name)]
             ignored += len(listing.files) - len(entries)
         files = {file.name: file for file in entries}
-        return Page([*files.values()], listing.cursor, began, ignored)
+        return Page([*files.values()], listing.cursor, began, ignored, young=listing.young)
 
     async def read(self, names: Sequence[str], bytes_max: int) -> Sequence[FileRead]:
         """See `Source.read`; at most 1,000 files a call."""
@@ -113,10 +115,9 @@ class ServerSource:
     async def delete_archived(self, older_than_days: float) -> int:
         """See `Source.delete_archived`; at most 10,000 files a call."""
         before = datetime.now(UTC) - timedelta(days=older_than_days)
-        reply = await self._site.call(
+        reply = await self._call(
             "DELETE",
             "v1/archive",
-            takes={200},
             body_bytes_max=_SMALL_BYTES,
             query={"before": before.isoformat()},
         )
@@ -132,15 +133,26 @@ class ServerSource:
         answer_bytes_max: int = _SMALL_BYTES + wire.CALL_NAMES_MAX * wire.ENTRY_BYTES_MAX,
         headers: Mapping[str, str] | None = None,
     ) -> bytes:
-        reply = await self._site.call(
+        known = {wire.SPOOL_HEADER: self._spool} if self._spool else {}
+        reply = await self._call(
             "POST",
             path,
-            takes={200},
             body_bytes_max=answer_bytes_max,
             body=msgspec.json.encode(question),
-            headers=_JSON | {**(headers or {})},
+            headers={**_JSON, **known, **(headers or {})},
         )
         return reply.body
+
+    async def _call(self, method: str, path: str, **given: Any) -> Reply:
+        reply = await self._site.call(method, path, takes={200}, **given)
+        self._spool = reply.headers.get(wire.SPOOL_HEADER, "")
+        return reply
+
+    async def identity(self) -> SpoolIdentity:
+        """See `Identified.identity`; every answer tells it, so it is asked for only before."""
+        if self._spool is None:
+            await self._call("HEAD", "v1/openapi.json", body_bytes_max=_SMALL_BYTES)
+        return SpoolIdentity.from_text(self._spool or "") or SpoolIdentity()
 
     async def close(self) -> None:
         """See `Source.close`."""

@@ -17,7 +17,7 @@ from typing import Annotated
 import msgspec
 
 from penstock.errors import Again
-from penstock.model import FileRead, ListedFile, Unread
+from penstock.model import FileRead, ListedFile, Unread, Young
 from penstock.ports import Moved
 
 FRAME_TYPE = "application/vnd.penstock.files"
@@ -27,6 +27,9 @@ CALL_NAMES_MAX = 1_000
 
 ENTRY_BYTES_MAX = 1_024
 """What one entry of a listing, an index or a result takes, rather more: 240 bytes are its name."""
+
+SPOOL_HEADER = "Penstock-Spool"
+"""Which spool an answer is of; in a question: which spool is meant, else it is answered 409."""
 
 _DIGITS = 8
 _CURSOR_CHARACTERS_MAX = 200
@@ -42,6 +45,7 @@ class Listing(msgspec.Struct):
     files: list[ListedFile]
     cursor: Cursor
     ignored: Count
+    young: Young = Young()
 
 
 class ReadRequest(msgspec.Struct):

@@ -1,7 +1,7 @@
 """One HTTP server that holds a spool: requests to it, and what their failures mean.
 
     a reply with a status that the caller takes     is returned, its body bounded
-    no answer, cut off, 408, 425, 429, 5xx          Again
+    no answer, cut off, 408, 409, 425, 429, 5xx     Again
     a redirect, 401, 403, any other status          Halt
 
 Scheme, host and port are those of the settings, whatever a reply says; nothing is followed, no
@@ -31,7 +31,7 @@ CONNECTIONS = 32
 
 _UNIX = "http+unix"
 _TLS_OR_NOT = " ssl:default"  # aiohttp's word for an address, over plain HTTP as well
-_LATER = frozenset({408, 425, 429})  # and every 5xx
+_LATER = frozenset({408, 409, 425, 429})  # and every 5xx; 409: another spool is there now
 _IDLE_SECONDS = 15.0  # a connection idle for longer is not used again: servers close theirs too
 _REASON_BYTES = 300  # of a refusal's body stand in the error
 

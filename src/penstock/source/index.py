@@ -157,7 +157,10 @@ class Index:
                 continue
             if files or not await self._something(until):
                 seen_at_seconds = now if self._sure else min(now, seen_at_seconds)
-                return Page(files, self._order.cursor(end), seen_at_seconds, self._ignored)
+                return Page(
+                    files, self._order.cursor(end), seen_at_seconds, self._ignored,
+                    young=self._waiting.young,
+                )  # fmt: skip
 
     async def _refresh(self, chunk: Chunk) -> None:
         """Look for the files of a chunk again, where nothing tells us when they go."""

@@ -119,7 +119,7 @@ def move(from_fd: int, name: str, to_fd: int, to_path: str) -> Moved:
 def _move(from_fd: int, name: str, to_fd: int, to_path: str) -> tuple[Moved, bool]:
     """Move one file within a file system; tell whether it would have to go to another one."""
     try:
-        _rename_no_replace(from_fd, name, to_fd, name)
+        rename_no_replace(from_fd, name, to_fd, name)
     except OSError as error:
         if error.errno == errno.EXDEV:
             return Moved(name), True
@@ -144,7 +144,7 @@ def _settled(from_fd: int, name: str, to_fd: int, to_path: str, error: OSError) 
     return Moved(name)
 
 
-def _rename_no_replace(from_fd: int, name: str, to_fd: int, to_name: str) -> None:
+def rename_no_replace(from_fd: int, name: str, to_fd: int, to_name: str) -> None:
     """Rename where nothing has the new name. Raises OSError, EEXIST if something has."""
     if _renameat2 is not None:
         raw, to_raw = name.encode(), to_name.encode()
@@ -203,7 +203,7 @@ def _copy_all(from_fd: int, wanted: Sequence[str], to_fd: int, to_path: str) -> 
             _sync_file_system(to_fd)
         for name in [*drafts]:
             with alone(name):
-                _rename_no_replace(to_fd, drafts[name], to_fd, name)
+                rename_no_replace(to_fd, drafts[name], to_fd, name)
                 del drafts[name]
                 named.append(name)
     except OSError as error:  # of the sync: none of them is known to be on disk

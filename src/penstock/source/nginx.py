@@ -18,8 +18,9 @@ from typing import Literal
 from penstock import file_names, telemetry
 from penstock.errors import Halt
 from penstock.http1 import Reply
-from penstock.model import FileRead, ListedFile, Page, Unread
+from penstock.model import FileRead, ListedFile, Page, SpoolIdentity, Unread
 from penstock.ports import Moved
+from penstock.source import marker
 from penstock.source import nginx_listing as listings
 from penstock.source.http import CONNECTIONS, HttpSite, content_length, each, in_lanes
 from penstock.source.nginx_backlog import Backlog
@@ -28,6 +29,8 @@ from penstock.source.settling import Settling
 
 _ENTRIES_WARNED = 100_000
 _TOGETHER_FILES = 50  # asked for in one write; more would gain little
+_SMALL_BYTES = 1_024
+_MARKER_TAKEN = frozenset({HTTPStatus.OK, HTTPStatus.NOT_FOUND})
 _NO_NAME = "not a name that Penstock lists"
 _OK = int(HTTPStatus.OK)  # each look at the enumeration takes a third of a microsecond
 _TAKEN = frozenset({
@@ -81,7 +84,7 @@ class NginxSource:
             began = time.monotonic()
             listing = await listings.read(self._site, f"{self._spool}/")
             await asyncio.to_thread(self._take, listing, began)
-        return self._backlog.page(self._next_files())
+        return self._backlog.page(self._next_files(), self._settling.young)
 
     def _take(self, listing: listings.Listing, began: float) -> None:
         found: dict[str, listings.Entry] = {}
@@ -182,7 +185,7 @@ class NginxSource:
         if not reply.is_whole and size_bytes <= self._max_file_bytes:
             return None
         now = listings.time_of(reply.headers.get("Date", ""))
-        age_seconds = max(0.0, now - listings.time_of(reply.headers.get("Last-Modified", "")))
+        age_seconds = now - listings.time_of(reply.headers.get("Last-Modified", ""))
         return FileRead(name, reply.body, size_bytes, age_seconds)
 
     def _size(self, headers: Mapping[str, str]) -> int:
@@ -210,6 +213,13 @@ class NginxSource:
     async def reject(self, reasons: Mapping[str, str]) -> Sequence[Moved]:
         """See `Source.reject`. Raises Again or Halt if nginx cannot be asked."""
         return await each(list(reasons.items()), self._dav.reject)
+
+    async def identity(self) -> SpoolIdentity:
+        """See `Identified.identity`: the marker as a file; nginx tells no inode."""
+        path = f"{self._spool}/{marker.MARKER}"
+        reply = await self._site.call("GET", path, takes=_MARKER_TAKEN, body_bytes_max=_SMALL_BYTES)
+        is_there = reply.status == _OK
+        return SpoolIdentity(marker.id_of(reply.body)) if is_there else SpoolIdentity()
 
     async def delete_archived(self, older_than_days: float) -> int:
         """See `Source.delete_archived`; at most 10,000 files of one hour a call."""

@@ -3,6 +3,10 @@
 import time
 from collections.abc import Collection, Hashable, Iterable
 
+from penstock.model import Young
+
+_AHEAD_SECONDS = 2.0  # nginx tells whole seconds, and the kernel's own clock ticks
+
 
 class Settling:
     """Which files are complete: a directory does not tell whether a writer still has one open.
@@ -14,28 +18,32 @@ class Settling:
     def __init__(self, settle_seconds: float) -> None:
         self._settle_seconds = settle_seconds
         self._waiting: dict[str, tuple[Hashable, float]] = {}  # name: (stamp, since)
+        self._ahead: dict[str, float] = {}  # of these, by how much: changed later than it is now
+
+    @property
+    def young(self) -> Young:
+        """The files that were asked for and are not complete."""
+        return Young(len(self._waiting), len(self._ahead), max(self._ahead.values(), default=0.0))
 
     def is_complete(self, name: str, stamp: Hashable, age_seconds: float) -> bool:
         """Tell whether a file is complete; `stamp` is what every change of it changes."""
-        if self._settle_seconds == 0 or age_seconds >= self._settle_seconds:
-            self._waiting.pop(name, None)
-            return True
         now = time.monotonic()
         known, since = self._waiting.get(name, (None, now))
         if known != stamp:
-            self._waiting[name] = (stamp, now)
-            return False
-        if now - since < self._settle_seconds:
-            return False
-        del self._waiting[name]
-        return True
+            self._waiting[name] = (stamp, since := now)
+        if max(age_seconds, now - since) >= self._settle_seconds:  # also if that is 0
+            self.forget([name])
+            return True
+        if age_seconds < -_AHEAD_SECONDS:
+            self._ahead[name] = -age_seconds
+        return False
 
     def forget(self, names: Iterable[str]) -> None:
         """Forget files that are gone, or known to be complete."""
         for name in names if self._waiting else ():
             self._waiting.pop(name, None)
+            self._ahead.pop(name, None)
 
     def keep(self, present: Collection[str]) -> None:
         """Forget the files that are gone."""
-        for name in self._waiting.keys() - present:
-            del self._waiting[name]
+        self.forget(self._waiting.keys() - present)

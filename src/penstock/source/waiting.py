@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 
+from penstock.model import Young
 from penstock.source.order import UNPLACED, Order
 from penstock.source.scan import Seen
 from penstock.source.settling import Settling
@@ -41,6 +42,11 @@ class Waiting:
     def next_at_seconds(self) -> float:
         """Our monotonic clock when a file is to be looked at again."""
         return self._young[0][0] if self._young else math.inf
+
+    @property
+    def young(self) -> Young:
+        """The files that were looked at and are not complete."""
+        return self._settling.young
 
     def found(self, last_first: list[str]) -> None:
         """Add files that a scan found, the first one last; takes the list over."""

@@ -8,9 +8,11 @@ name, DataType and value. The batch and its entry ids cost nothing. Source: the 
 page of the SQS API reference; recorded cases in tests/data/sqs_cases.json.
 """
 
+import functools
 import hashlib
+from bisect import bisect_left
 from collections.abc import Sequence
-from typing import Final, Literal
+from typing import Any, Literal, NamedTuple
 
 from penstock.errors import Halt, Reject
 from penstock.model import (
@@ -20,15 +22,13 @@ from penstock.model import (
     ATTRIBUTE_FILE,
     ATTRIBUTE_ID,
     ATTRIBUTE_RECORDS,
+    BILLED_BYTES,
     CONTENT_TYPE_MANY,
     CONTENT_TYPE_ONE,
     Message,
     QueueLimits,
     RecordReject,
 )
-
-BILLED_BYTES: Final = 65_536
-"""SQS bills every started 64 KiB of a payload as one request."""
 
 _ATTRIBUTES = (
     ATTRIBUTE_ID,
@@ -38,6 +38,7 @@ _ATTRIBUTES = (
     ATTRIBUTE_CLAIM,
 )
 _FEW = 16  # records that are not worth being halved once more
+_FULL = 0.95  # of a message: to fill it further would not pay for a file read twice
 _ID_BYTES = hashlib.sha256().digest_size * 2
 # Everything in the size of the attributes but four values: records, file, content type, claim.
 _ATTRIBUTES_FIXED_BYTES = (
@@ -50,14 +51,23 @@ def _framed(part: bytes) -> bytes:
     return len(part).to_bytes(8, "big") + part
 
 
+class _Packed(NamedTuple):
+    """A message to be: its records, the file of each, and its size as SQS counts it."""
+
+    records: Sequence[bytes]
+    files: Sequence[int]
+    size_bytes: int
+
+
 class Packer:
     """Packs the records of one claim; owned by one lane, used for one claim.
 
     `limits` come from the queue. `message_bytes` (None: the queue's maximum) is the largest message
     to make, attributes included. With `records_per_message` "many" a body is a JSON array of
     records, with 1 the record itself. `fingerprint` stands for the settings that shape messages and
-    `names` are all the claim's files, in order; both go into every message's id. `claim` is the id
-    of the claim: an attribute, which leads from a message to the log, but no part of its id.
+    `names` are all the claim's files, in order; both go into every message's id, those that `keep`
+    has left out excepted. `claim` is the id of the claim: an attribute, which leads from a message
+    to the log, but no part of its id.
 
     Raises Halt if `message_bytes` is more than the queue takes.
     """
@@ -83,19 +93,15 @@ class Packer:
         # A limit of whole billed units is filled to within one record: cutting could not save.
         self._cuts = self._limit > BILLED_BYTES and self._limit % BILLED_BYTES != 0
         self._names = names
+        self._fingerprint = fingerprint
         self._claim = claim
-        self._identity = hashlib.sha256(
-            _framed(fingerprint.encode())
-            + len(names).to_bytes(8, "big")
-            + b"".join([_framed(name.encode()) for name in names])
-        )
         self._index = 0
         self._first_record = 0
         self._begins = (-1, 0)  # a file's position, and how many of its records were sent
         self._passed = 0
         self.sent_before = 0
         """How many of the records added an earlier owner of the claim has sent."""
-        self._done: list[Message] = []
+        self._done: list[_Packed] = []
         self._records: list[bytes] = []  # of the open message
         self._files: list[int] = []  # parallel: the file of each
         self._body_bytes = 1  # its body so far: "[", then each record and what follows it
@@ -117,7 +123,9 @@ class Packer:
         if self._was_sent(file, record):
             return
         if not self._many:
-            self._done.append(self._message([record], [file], record))
+            size = len(record) + self._attributes_bytes(file) + 1
+            self._refuse_too_large(record, size)
+            self._done.append(_Packed((record,), (file,), size))
             return
         if not self._fits(record):
             # Refused before anything is closed for it: no message is smaller for its sake.
@@ -170,6 +178,46 @@ class Packer:
         self._body_bytes, self._overhead_bytes = body_bytes, overhead_bytes
         return True
 
+    @property
+    def waiting_bytes(self) -> int:
+        """How large the messages are that `full` and `rest` would return now, all together."""
+        return sum(one.size_bytes for one in self._done) + self._open_bytes
+
+    @property
+    def _open_bytes(self) -> int:
+        """How large the open message is, to the few bytes of its count of records."""
+        return self._body_bytes + self._overhead_bytes if self._records else 0
+
+    def fullest(self, files: int) -> int:
+        """Return how many of the first `files` files to keep, so that messages are full.
+
+        0 where there is less than a message of all. Ask before any message was returned.
+        """
+        if self._open_bytes >= _FULL * self._limit or not (self._many and self._records):
+            return files
+        if not self._done:
+            return 0
+        sizes = [one.size_bytes for one in self._done]
+        starts = [one.files[0] for one in self._done[1:]] + [self._files[0]]
+        options = [(files, (sum(sizes) + self._open_bytes) / (len(sizes) + 1))]
+        held_bytes = 0
+        for count, (one, start) in enumerate(zip(self._done, starts, strict=True), 1):
+            kept = bisect_left(one.files, start)  # the rest is of a file that goes on after it
+            lost_bytes = sum(len(record) + 1 for record in one.records[kept:])
+            held_bytes += one.size_bytes
+            options.append((start, (held_bytes - lost_bytes) / count))
+        best_bytes = max(size for kept, size in options if kept)
+        enough_bytes = min(_FULL * self._limit, 0.99 * best_bytes)
+        return max(kept for kept, size in options if size >= enough_bytes)
+
+    def keep(self, files: int) -> None:
+        """Leave out all files but the first so many. Call it before any message was returned."""
+        records = [record for one in self._done for record in one.records] + self._records
+        of = [file for one in self._done for file in one.files] + self._files
+        kept = bisect_left(of, files)
+        self._names, self._done, self._records, self._files = self._names[:files], [], [], []
+        self.add_all(of[:kept], records[:kept])
+
     def _was_sent(self, file: int, record: bytes) -> bool:
         """Pass over a record that was sent; raise Reject if it fits no message: then it was not."""
         begin_file, begin_records = self._begins
@@ -185,7 +233,7 @@ class Packer:
     def full(self) -> list[Message]:
         """Return the messages that are complete, each once, in order."""
         done, self._done = self._done, []
-        return done
+        return [self._message(one) for one in done]
 
     def rest(self) -> list[Message]:
         """Close the open message and return all that were not returned yet, in order."""
@@ -216,7 +264,10 @@ class Packer:
         count = self._count_to_close() if cut else len(self._records)
         records, self._records = self._records[:count], self._records[count:]
         files, self._files = self._files[:count], self._files[count:]
-        self._done.append(self._message(records, files, b"[" + b",".join(records) + b"]"))
+        body_bytes = 1 + sum(map(len, records)) + len(records)
+        size = body_bytes + self._attributes_bytes(files[0]) + len(str(len(records)))
+        self._refuse_too_large(records[0], size)
+        self._done.append(_Packed(records, files, size))
         if self._records:
             self._body_bytes = 1 + sum(map(len, self._records)) + len(self._records)
             self._overhead_bytes = self._attributes_bytes(self._files[0])
@@ -237,10 +288,19 @@ class Packer:
         saves = count > 0 and size * (requests + 1) > whole * requests
         return count if saves else len(self._records)
 
-    def _message(self, records: Sequence[bytes], files: Sequence[int], body: bytes) -> Message:
-        """Make the next message; raise Reject, only possible with one record, if too large."""
-        size = len(body) + self._attributes_bytes(files[0]) + len(str(len(records)))
-        self._refuse_too_large(records[0], size)
+    @functools.cached_property
+    def _identity(self) -> Any:
+        """What every message's id begins with, hashed once: known when the first one is made."""
+        return hashlib.sha256(
+            _framed(self._fingerprint.encode())
+            + len(self._names).to_bytes(8, "big")
+            + b"".join([_framed(name.encode()) for name in self._names])
+        )
+
+    def _message(self, packed: _Packed) -> Message:
+        """Make the next message."""
+        records, files, size = packed
+        body = b"[" + b",".join(records) + b"]" if self._many else records[0]
         digest = self._identity.copy()
         digest.update(self._index.to_bytes(8, "big") + len(body).to_bytes(8, "big"))
         digest.update(body)

@@ -1,6 +1,6 @@
 -- age: what claims there are, those first that were made first. Changes nothing.
 --
--- KEYS  1 claims
+-- KEYS  1 leases
 -- ARGV  1 prefix of claim keys  2 most claims
 --
 -- Answers, per claim: id, worker (empty: nobody), attempt, ms since it was made, ms since its lease
@@ -10,15 +10,14 @@ local found, answer = {}, {}
 local ids = redis.call('ZRANGE', KEYS[1], 0, -1, 'WITHSCORES')
 for i = 1, #ids, 2 do
   local claim = claim_fields(ARGV[1] .. ids[i], 'worker', 'attempt', 'made_ms', 'token', 'ended_ms',
-    'waits_for')
+    'files', 'waits_for')
   if claim then
     local ended = tonumber(ids[i + 1])
     if ended == 0 then ended = math.min(number_or(claim[6], now), now) end  -- freed or released
-    local _, slashes = string.gsub(claim[1], '/', '')
     found[#found + 1] = {
       ids[i], claim[5] == '' and '' or claim[2] or '', number_or(claim[3], 1),
-      math.max(now - number_or(claim[4], now), 0), now - ended, slashes + 1,
-      claim[7] or '',
+      math.max(now - number_or(claim[4], now), 0), now - ended, number_or(claim[7], 1),
+      claim[8] or '',
     }
   end
 end

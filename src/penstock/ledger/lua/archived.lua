@@ -2,13 +2,14 @@
 -- that still names them may be in use, then `forget` lets go of them.
 --
 -- KEYS  1 json_files_processed  2 json_files_rejected  3 out_of_spool  4 counters
---       5 minutes
--- ARGV  1 names, joined by '/'
+--       5 minutes  6 gone
+-- ARGV  1 names, joined by '/'  2 most files remembered as gone; 0: these were moved, none is gone
 --
--- Answers how many of them were not noted before.
+-- Gone is what lay neither in the spool nor where it was to be moved. Answers how many of them were
+-- not noted before.
 local at = now_ms()
 local now = string.format('%.0f', at)
-local names, noted = split(ARGV[1]), {}
+local names, noted, most = split(ARGV[1]), {}, tonumber(ARGV[2])
 for i = 1, #names do
   noted[2 * i - 1] = now
   noted[2 * i] = names[i]
@@ -16,7 +17,12 @@ end
 local processed = redis.call('ZREM', KEYS[1], unpack(names))
 local rejected = redis.call('HDEL', KEYS[2], unpack(names))
 redis.call('ZADD', KEYS[3], unpack(noted))
-count(KEYS[4], 'files_archived', processed)
-tick(KEYS[5], at, 'files_archived', processed)
-count(KEYS[4], 'files_rejected_moved', rejected)
+if most > 0 and processed + rejected > 0 then
+  redis.call('ZADD', KEYS[6], unpack(noted))
+  redis.call('ZREMRANGEBYRANK', KEYS[6], 0, -1 - most)
+end
+local counter = most > 0 and 'files_gone' or 'files_archived'
+count(KEYS[4], counter, processed)
+tick(KEYS[5], at, counter, processed)
+count(KEYS[4], most > 0 and 'files_rejected_gone' or 'files_rejected_moved', rejected)
 return processed + rejected

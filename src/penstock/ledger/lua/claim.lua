@@ -1,7 +1,7 @@
--- claim: give the caller an expired claim, else the files whose retry is due, else those of its
--- candidates that are waiting.
+-- claim: give the caller an expired claim, else the files whose retry is due and, with them, those of
+-- its candidates that are waiting.
 --
--- KEYS  1 claims  2 json_files_processing  3 json_files_processed  4 out_of_spool
+-- KEYS  1 leases  2 json_files_processing  3 json_files_processed  4 out_of_spool
 --       5 json_files_rejected  6 retry  7 counters  8 epoch  9 workers  10 workers_since
 --       11 suspects  12 frontier  13 call:TOKEN  14 claim:NEW
 --       15 put_back  16 minutes
@@ -10,22 +10,25 @@
 --       7 how long the answer to this token is remembered, ms  8 most files of a claim
 --       9 most takeovers of a claim  10 cursor up to which the caller has tried every file
 --       11 epoch in which it has  12 number of claims it has seen made  13 candidate names, joined by '/'
+--       14 least files of a new claim: where fewer could be claimed, none are  15 but for files that
+--       have been due for so long, ms
 --
 -- Answers {kind, epoch, number of claims made before this one, …}, where … is by kind:
---   all        nothing: every candidate is claimed        none  nothing: there is nothing to claim
---   some       indexes of the candidates claimed, from 1, joined by commas
+--   none       indexes of the candidates that are waiting, from 1, joined by commas
+--   made       the same of those waiting and not claimed; those claimed, or their number where that
+--              is all candidates; the names due, which come first, joined by '/'; then what was said
+--              of each file that an operator put back
 --   worn       id of an expired claim that has been taken over too often: to be isolated first
 --   late       nothing: the claim this token once got has moved on; ask with a new token
---   retry, taken_over, repeat    id, attempt, fingerprint under which it was noted, names joined by
---              '/', 1 where an earlier owner may have sent something, how often it had to wait, the
---              positions of files that are processed; then '#INDEX' (the last owner's that noted any)
---              or '~INDEX' and journal entry of each confirmed message, and '=' and what was said of
---              each file that an operator put back
+--   taken_over, repeat    id, attempt, fingerprint under which it was noted, names joined by '/', 1
+--              where an earlier owner may have sent something, how often it had to wait, the positions of
+--              files that are processed; then what was said of each file that an operator put back
 -- Safe to run twice: the same token gets the claim that it got before.
 local LOOK = 16  -- expired claims looked at: the first may be no business of this worker
 local now = now_ms()
 local prefix, new, token, worker, fingerprint = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local lease, remember, most = tonumber(ARGV[6]), ARGV[7], tonumber(ARGV[8])
+local least = tonumber(ARGV[14])
 
 local epoch = redis.call('GET', KEYS[8])
 if not epoch then
@@ -42,32 +45,24 @@ elseif ARGV[10] ~= '' and ARGV[11] == epoch then
 end
 if redis.call('ZADD', KEYS[9], now, worker) == 1 then redis.call('HSET', KEYS[10], worker, now) end
 
-local function whole(kind, id)
-  local answer = {kind, epoch, made, id, 1, '', '', 0, 0, ''}
-  local fields = redis.call('HGETALL', prefix .. id)
-  local n, names = 10, ''
-  for i = 1, #fields, 2 do
-    local name, value = fields[i], fields[i + 1]
-    if name == 'attempt' then answer[5] = number_or(value, 1)
-    elseif name == 'noted_under' then answer[6] = value
-    elseif name == 'names' then answer[7], names = value, value
-    elseif name == 'tried' then answer[8] = 1
-    elseif name == 'waits' then answer[9] = number_or(value, 0)
-    elseif name == 'done' then answer[10] = value
-    elseif string.find(name, '^[#~]%d+$') and #name < 16 then
-      answer[n + 1], answer[n + 2] = name, value
-      n = n + 2
+-- What an operator said of files that were put back, of each.
+local function add_said(answer, names)
+  if not is_any_put_back(KEYS[15]) then return answer end
+  in_pieces(names, function(piece)
+    for _, said in ipairs(redis.call('HMGET', KEYS[15], unpack(piece))) do
+      if said then answer[#answer + 1] = said end
     end
-  end
-  if is_any_put_back(KEYS[15]) then
-    for _, said in ipairs(redis.call('HMGET', KEYS[15], unpack(split(names)))) do
-      if said then
-        answer[n + 1], answer[n + 2] = '=', said
-        n = n + 2
-      end
-    end
-  end
+  end)
   return answer
+end
+
+local function whole(kind, id)
+  local claim = claim_fields(prefix .. id, 'attempt', 'noted_under', 'tried', 'waits', 'done')
+  local answer = {
+    kind, epoch, made, id, number_or(claim[2], 1), claim[3] or '', claim[1], claim[4] and 1 or 0,
+    number_or(claim[5], 0), claim[6] or '',
+  }
+  return add_said(answer, split(claim[1]))
 end
 
 local before = answered(KEYS[13])
@@ -107,38 +102,34 @@ for _, expired in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMI
   end
 end
 
-local function make(names, joined)
+local due = redis.call('ZRANGEBYSCORE', KEYS[6], '-inf', now, 'LIMIT', 0, most)
+local candidates = split(ARGV[13])
+local indexes = waiting({KEYS[2], KEYS[5]}, {KEYS[3], KEYS[4], KEYS[6]}, candidates)
+local taken = math.min(#indexes, most - #due)
+if #due > 0 and redis.call('ZSCORE', KEYS[6], due[1]) + ARGV[15] <= now then least = 1 end
+if #due + taken < math.max(least, 1) then
+  return {'none', epoch, made, table.concat(indexes, ',')}
+end
+
+local names = {}
+for i = 1, #due do names[i] = due[i] end
+for i = 1, taken do names[#due + i] = candidates[indexes[i]] end
+in_pieces(due, function(piece) redis.call('ZREM', KEYS[6], unpack(piece)) end)
+in_pieces(names, function(piece)
   local processing = {}
-  for i = 1, #names do
-    processing[2 * i - 1] = names[i]
+  for i = 1, #piece do
+    processing[2 * i - 1] = piece[i]
     processing[2 * i] = new
   end
   redis.call('HSET', KEYS[2], unpack(processing))
-  redis.call('HSET', KEYS[14], 'names', joined, 'token', token,
-    'worker', worker, 'attempt', 1, 'fingerprint', fingerprint, 'made_ms', now,
-    'noted_by', token, 'noted_under', fingerprint)
-  redis.call('ZADD', KEYS[1], now + lease, new)
-  redis.call('SET', KEYS[13], new, 'PX', remember)
-  count(KEYS[7], 'claims', 1)
-end
-
-local due = redis.call('ZRANGEBYSCORE', KEYS[6], '-inf', now, 'LIMIT', 0, most)
-if #due > 0 then
-  redis.call('ZREM', KEYS[6], unpack(due))
-  make(due, table.concat(due, '/'))
-  return whole('retry', new)
-end
-
-if ARGV[13] == '' then return {'none', epoch, made} end
-local candidates = split(ARGV[13])
-local indexes, all = waiting({KEYS[2], KEYS[5]}, {KEYS[3], KEYS[4], KEYS[6]}, candidates)
-if #indexes == 0 then return {'none', epoch, made} end
-count(KEYS[7], 'files_seen', #indexes)
-if all then
-  make(candidates, ARGV[13])
-  return {'all', epoch, made}
-end
-local names = {}
-for i = 1, #indexes do names[i] = candidates[indexes[i]] end
-make(names, table.concat(names, '/'))
-return {'some', epoch, made, table.concat(indexes, ',')}
+end)
+redis.call('HSET', KEYS[14], 'names', table.concat(names, '/'), 'files', #names, 'token', token,
+  'worker', worker, 'attempt', 1, 'fingerprint', fingerprint, 'made_ms', now)
+redis.call('ZADD', KEYS[1], now + lease, new)
+redis.call('SET', KEYS[13], new, 'PX', remember)
+count(KEYS[7], 'claims', 1)
+count(KEYS[7], 'files_seen', taken)
+local left = table.concat(indexes, ',', taken + 1)
+local answer = {'made', epoch, made, left, taken, table.concat(due, '/')}
+if taken < #candidates then answer[5] = table.concat(indexes, ',', 1, taken) end
+return add_said(answer, due)

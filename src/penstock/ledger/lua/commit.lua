@@ -1,6 +1,6 @@
 -- commit: the one act that makes files processed, or rejected; for the claim's owner only.
 --
--- KEYS  1 claims  2 json_files_processing  3 json_files_processed  4 json_files_rejected
+-- KEYS  1 leases  2 json_files_processing  3 json_files_processed  4 json_files_rejected
 --       5 retry  6 counters  7 claim:ID  8 call:TOKEN  9 minutes  10 put_back
 -- ARGV  1 ID  2 token  3 how long the answer to this token is remembered, ms
 --       4 number of vanished files, then their names
@@ -44,7 +44,10 @@ for _ = 1, tonumber(ARGV[at]) do
   redis.call('ZADD', KEYS[5], now + tonumber(ARGV[at + 2]), ARGV[at + 1])
   at = at + 2
 end
-local shown = {files_processed = true, files_rejected = true, records_sent = true, bytes_sent = true}
+local shown = {
+  files_processed = true, files_rejected = true, records_sent = true, messages = true,
+  bytes_sent = true, bytes_room = true, requests_billed = true,
+}
 for i = at + 1, #ARGV, 2 do
   count(KEYS[6], ARGV[i], ARGV[i + 1])
   if shown[ARGV[i]] then tick(KEYS[9], now, ARGV[i], ARGV[i + 1]) end
@@ -58,7 +61,7 @@ for i = 1, #names do
     n = n + 2
   end
 end
-if n > 0 then redis.call('ZADD', KEYS[3], unpack(processed)) end
+in_pieces(processed, function(piece) redis.call('ZADD', KEYS[3], unpack(piece)) end)
 if is_any_put_back(KEYS[10]) then
   local over = {}
   for i = 1, #names do
@@ -66,8 +69,7 @@ if is_any_put_back(KEYS[10]) then
   end
   settle_put_back(KEYS[10], over)
 end
-if #names > 0 then redis.call('HDEL', KEYS[2], unpack(names)) end
-redis.call('DEL', KEYS[7])
-redis.call('ZREM', KEYS[1], ARGV[1])
+in_pieces(names, function(piece) redis.call('HDEL', KEYS[2], unpack(piece)) end)
+end_claim(KEYS[1], KEYS[7], ARGV[1])
 redis.call('SET', KEYS[8], 'committed', 'PX', ARGV[3])
 return 1

@@ -15,6 +15,17 @@ local function split(joined)
   return names
 end
 
+-- Call a function with the names, or other values, some at a time: Lua unpacks no more than 8,000.
+local function in_pieces(values, call)
+  if #values <= 1000 then
+    if #values > 0 then call(values) end
+    return
+  end
+  for at = 1, #values, 1000 do
+    call({unpack(values, at, math.min(at + 999, #values))})
+  end
+end
+
 -- The whole number that a text is; `instead` where it is missing or anything else.
 local function number_or(text, instead)
   if text and #text < 16 and string.find(text, '^%d+$') then return tonumber(text) end
@@ -49,6 +60,17 @@ local function claim_fields(key, ...)
   return values
 end
 
+-- The two journals of a claim, each message index to entry: that of its last owner who noted any, and
+-- what earlier ones confirmed and that one has not noted again.
+local function journals(key) return key .. ':journal', key .. ':earlier' end
+
+-- Whether a key is a hash. What is something else is let go of: nobody can go on with it.
+local function is_hash(key)
+  local kind = redis.call('TYPE', key).ok
+  if kind ~= 'hash' and kind ~= 'none' then redis.call('DEL', key) end
+  return kind == 'hash'
+end
+
 -- Add the positions, from 1, that ranges of them from 0 name: `0-41,43-43`. No more than `count`.
 local function add_positions(to, ranges, count)
   for from, last in string.gmatch(ranges or '', '(%d+)-(%d+)') do
@@ -57,10 +79,15 @@ local function add_positions(to, ranges, count)
   return to
 end
 
+-- Let go of a claim and its journals.
+local function end_claim(claims, key, id)
+  redis.call('DEL', key, journals(key))
+  redis.call('ZREM', claims, id)
+end
+
 -- Let go of a claim that nobody can go on with. `orphans` puts its files in line.
 local function drop(claims, counters, key, id)
-  redis.call('DEL', key)
-  redis.call('ZREM', claims, id)
+  end_claim(claims, key, id)
   count(counters, 'claims_dropped', 1)
 end
 
@@ -82,23 +109,29 @@ local function is_any_put_back(key) return redis.call('HLEN', key) > 0 end
 
 -- Let go of what an operator said of files that are settled now.
 local function settle_put_back(key, names)
-  if #names > 0 and is_any_put_back(key) then redis.call('HDEL', key, unpack(names)) end
+  if not is_any_put_back(key) then return end
+  in_pieces(names, function(piece) redis.call('HDEL', key, unpack(piece)) end)
 end
 
 -- The indexes, from 1, of those names that no key knows: they are waiting. Also whether that is all
 -- of them. Each of `hashes` and `sets` costs a look-up a name, but nothing while it is empty.
 local function waiting(hashes, sets, names)
   local count, known, any = #names, {}, false
-  local function look(values)
-    for i = 1, count do
-      if values[i] then known[i], any = true, true end
-    end
+  local function look(command, key)
+    local before = 0
+    in_pieces(names, function(piece)
+      local values = redis.call(command, key, unpack(piece))
+      for i = 1, #piece do
+        if values[i] then known[before + i], any = true, true end
+      end
+      before = before + #piece
+    end)
   end
   for _, key in ipairs(hashes) do
-    if redis.call('HLEN', key) > 0 then look(redis.call('HMGET', key, unpack(names))) end
+    if redis.call('HLEN', key) > 0 then look('HMGET', key) end
   end
   for _, key in ipairs(sets) do
-    if redis.call('ZCARD', key) > 0 then look(redis.call('ZMSCORE', key, unpack(names))) end
+    if redis.call('ZCARD', key) > 0 then look('ZMSCORE', key) end
   end
   local indexes, n = {}, 0
   for i = 1, count do

@@ -1,7 +1,7 @@
 -- correct: bring back what lies later than it could if it were written now. Redis's clock was ahead
 -- then, and was put right; nothing may wait for the time it told.
 --
--- KEYS  1 claims  2 loaders  3 retry  4 out_of_spool  5 overlooked  6 workers  7 sweeper
+-- KEYS  1 leases  2 loaders  3 retry  4 out_of_spool  5 overlooked  6 workers  7 sweeper
 --       8 loader_started  9 counters
 -- ARGV  1 1 to correct, 0 to change nothing  2 most of a key
 --       3… how long after now a time of keys 1 to 7 can lie, ms, in turn
@@ -18,7 +18,10 @@ for i = 1, 6 do
     if to_correct then redis.call('ZADD', times[i], i <= 2 and latest or is_now, member) end
   end
 end
-if number_or(redis.call('HGET', KEYS[7], 'until_ms'), 0) > now + tonumber(ARGV[9]) then
+local sweeper = redis.call('HMGET', KEYS[7], 'until_ms', 'pause_ms')
+-- It is a pause, whose own length is kept beside it, or a lease.
+local longest = math.min(math.max(number_or(sweeper[2], ARGV[9] + 0), ARGV[3] + 0), ARGV[9] + 0)
+if number_or(sweeper[1], 0) > now + longest then
   found = found + 1
   if to_correct then redis.call('HSET', KEYS[7], 'until_ms', is_now) end
 end

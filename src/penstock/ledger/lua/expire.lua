@@ -1,6 +1,6 @@
 -- expire: take expired claims from their owners, so that none of these can act any more.
 --
--- KEYS  1 claims  2 counters  3 call:TOKEN
+-- KEYS  1 leases  2 counters  3 call:TOKEN
 -- ARGV  1 prefix of claim keys  2 most claims  3 how long the answer to this token is remembered, ms
 --
 -- Answers a JSON array with, per claim that lost its owner: id, worker, attempt, ms since the lease
@@ -13,16 +13,15 @@ local found = {}
 local ids = redis.call('ZRANGEBYSCORE', KEYS[1], 1, now, 'WITHSCORES', 'LIMIT', 0, ARGV[2])
 for i = 1, #ids, 2 do
   local key = ARGV[1] .. ids[i]
-  local claim = claim_fields(key, 'worker', 'attempt', 'token')
-  if claim and claim[4] == '' then  -- it waited, and nobody lost it
+  local claim = claim_fields(key, 'worker', 'attempt', 'files', 'token')
+  if claim and claim[5] == '' then  -- it waited, and nobody lost it
     redis.call('ZADD', KEYS[1], 0, ids[i])
   elseif claim then
     redis.call('HSET', key, 'token', '', 'ended_ms', ids[i + 1])
     redis.call('ZADD', KEYS[1], 0, ids[i])
     count(KEYS[2], 'claims_expired', 1)
-    local _, slashes = string.gsub(claim[1], '/', '')
     found[#found + 1] = {
-      ids[i], claim[2] or '', number_or(claim[3], 1), now - ids[i + 1], slashes + 1,
+      ids[i], claim[2] or '', number_or(claim[3], 1), now - ids[i + 1], number_or(claim[4], 1),
     }
   else
     drop(KEYS[1], KEYS[2], key, ids[i])

@@ -1,19 +1,20 @@
 -- isolate: split an expired claim that has been taken over too often, so that the file that kills
--- its workers can hurt no other. Files whose every message is confirmed become processed, the others
--- a claim each; where there is but one file, it is rejected.
+-- its workers can hurt no other. Files whose every message is confirmed become processed; the others
+-- go into claims of fewer files, which are split when two more workers have died with them, and in the
+-- end have a claim each. Where there is but one file, it is rejected.
 --
--- KEYS  1 claims  2 json_files_processing  3 json_files_processed  4 json_files_rejected
+-- KEYS  1 leases  2 json_files_processing  3 json_files_processed  4 json_files_rejected
 --       5 counters  6 claim:ID  7 call:ID  8 put_back
 -- ARGV  1 ID  2 prefix of claim keys  3 most takeovers of a claim
 --       4 the time for the reason of a reject, ISO 8601
---       5 how long the answer is remembered, ms
+--       5 how long the answer is remembered, ms  6 most files of a claim that is split into single ones
 --
--- Answers a JSON array: numbers of files processed, rejected, and now in a claim of their own; the
--- same when it is repeated, and [0,0,0] when there is nothing to split any more.
+-- Answers a JSON array: numbers of files processed, rejected, and now in other claims; the same when
+-- it is repeated, and [0,0,0] when there is nothing to split any more.
 --
 -- A journal entry is `MESSAGE_ID FILES`: the positions of the files, from 0, that are complete once
 -- this message and all before it are confirmed, as ranges: `0-41,43-43`. Only those of the last
--- owner that noted any count ('#INDEX'): an earlier one may have made other messages.
+-- owner that noted any count: an earlier one may have made other messages.
 local before = answered(KEYS[7])
 if before then return before end
 local now = now_ms()
@@ -28,15 +29,26 @@ local names = split(claim[1])
 local attempt = number_or(claim[2], 1)
 if claim[3] or attempt <= tonumber(ARGV[3]) then return '[0,0,0]' end
 
+local journal, earlier = journals(KEYS[6])
 local done, complete, confirmed = add_positions({}, claim[5], #names), {}, 0
-while true do
-  local entry = redis.call('HGET', KEYS[6], '#' .. confirmed)
+while is_hash(journal) do
+  local entry = redis.call('HGET', journal, confirmed)
   if not entry then break end
   confirmed = confirmed + 1
   add_positions(complete, string.match(entry, '^%S+ (%S*)'), #names)
 end
 
-local processed, rejected, alone, over = 0, 0, 0, {}
+local processed, rejected, apart, over = 0, 0, 0, {}
+-- With a claim a file at once, thousands of good files would go in messages of their own.
+local function part(id, names, attempt)
+  redis.call('HSET', ARGV[2] .. id, 'names', table.concat(names, '/'), 'files', #names, 'token', '',
+    'worker', '', 'attempt', attempt, 'released', 1, 'fingerprint', claim[4] or '', 'made_ms', now,
+    'ended_ms', now)
+  redis.call('ZADD', KEYS[1], 0, id)
+  for i = 1, #names do redis.call('HSET', KEYS[2], names[i], id) end
+  apart = apart + #names
+end
+local open = {}
 for i = 1, #names do
   local name = names[i]
   if done[i] then  -- processed before
@@ -53,28 +65,26 @@ for i = 1, #names do
     over[#over + 1] = name
     rejected = rejected + 1
   else
-    local id = ARGV[1] .. '.' .. i
-    redis.call('HSET', ARGV[2] .. id, 'names', name, 'token', '', 'worker', '', 'attempt', 1,
-      'released', 1, 'fingerprint', claim[4] or '', 'made_ms', now,
-      'ended_ms', now)
-    redis.call('ZADD', KEYS[1], 0, id)
-    redis.call('HSET', KEYS[2], name, id)
-    alone = alone + 1
+    open[#open + 1] = i
   end
 end
+local few = tonumber(ARGV[6])
+local size = #names > few and few or 1
+for at = 1, #open, size do
+  local some = {}
+  for i = at, math.min(at + size - 1, #open) do some[#some + 1] = names[open[i]] end
+  part(ARGV[1] .. '.' .. open[at], some, size > 1 and tonumber(ARGV[3]) or 1)
+end
 settle_put_back(KEYS[8], over)
-redis.call('ZREM', KEYS[1], ARGV[1])
 -- Messages that also hold records of an incomplete file are sent again, in other company. No fewer
 -- than this: those after a gap, and one that ends within a file.
-local noted = 0
-for _, field in ipairs(redis.call('HKEYS', KEYS[6])) do
-  if string.find(field, '^[#~]') then noted = noted + 1 end
-end
-redis.call('DEL', KEYS[6])
+local noted = is_hash(journal) and redis.call('HLEN', journal) or 0
+if is_hash(earlier) then noted = noted + redis.call('HLEN', earlier) end
+end_claim(KEYS[1], KEYS[6], ARGV[1])
 count(KEYS[5], 'claims_isolated', 1)
 count(KEYS[5], 'files_processed', processed)
 count(KEYS[5], 'files_rejected', rejected)
-if alone + rejected > 0 then count(KEYS[5], 'messages_split', noted) end
-local answer = '[' .. processed .. ',' .. rejected .. ',' .. alone .. ']'
+if apart + rejected > 0 then count(KEYS[5], 'messages_split', noted) end
+local answer = '[' .. processed .. ',' .. rejected .. ',' .. apart .. ']'
 redis.call('SET', KEYS[7], answer, 'PX', ARGV[5])
 return answer

@@ -6,27 +6,32 @@
 --
 -- Answers 1, or 0 when somebody else owns the claim or it is no more.
 --
--- What an earlier owner noted is set aside, from '#INDEX' to '~INDEX', until this one has made the
--- same message under the same index and notes it again: only entries of one owner say together
--- which files are complete. An owner that notes nothing leaves them as they are.
+-- What an earlier owner noted is set aside, from the claim's journal to what is `earlier`, until this
+-- one has made the same message under the same index and notes it again: only entries of one owner say
+-- together which files are complete. An owner that notes nothing leaves them as they are.
 if field(KEYS[1], 'token') ~= ARGV[1] then
   count(KEYS[2], 'journals_refused', 1)
   return 0
 end
+local journal, earlier = journals(KEYS[1])
+local is_noted = is_hash(journal)
 if field(KEYS[1], 'noted_by') ~= ARGV[1] then
-  local noted = ARGV[3] == '1' and {} or redis.call('HGETALL', KEYS[1])
-  for i = 1, #noted, 2 do
-    if string.sub(noted[i], 1, 1) == '#' then
-      redis.call('HSET', KEYS[1], '~' .. string.sub(noted[i], 2), noted[i + 1])
-      redis.call('HDEL', KEYS[1], noted[i])
+  if is_noted and ARGV[3] ~= '1' then
+    if is_hash(earlier) then
+      in_pieces(redis.call('HGETALL', journal), function(piece)
+        redis.call('HSET', earlier, unpack(piece))
+      end)
+      redis.call('DEL', journal)
+    else
+      redis.call('RENAME', journal, earlier)
     end
   end
   redis.call('HSET', KEYS[1], 'noted_by', ARGV[1], 'noted_under', field(KEYS[1], 'fingerprint') or '')
 end
 local fields, n = {}, 0
 for index, entry in string.gmatch(ARGV[2], '([^/]+)/([^/]+)') do
-  fields[n + 1], fields[n + 2] = '#' .. index, entry
+  fields[n + 1], fields[n + 2] = index, entry
   n = n + 2
 end
-redis.call('HSET', KEYS[1], unpack(fields))
+redis.call('HSET', journal, unpack(fields))
 return 1

@@ -1,7 +1,7 @@
 -- orphans: those of the files being processed that no claim holds, because it is gone, or nobody can
 -- go on with it. They are put in line, due at once.
 --
--- KEYS  1 claims  2 json_files_processing  3 retry  4 counters
+-- KEYS  1 leases  2 json_files_processing  3 retry  4 counters  5 claims: those of an older version
 -- ARGV  1 prefix of claim keys  2 1 to put them in line, 0 to change nothing  3… names, at most 500
 --
 -- Answers how many there are. Safe to run twice: what is in line is no orphan.
@@ -10,7 +10,8 @@ for i = 3, #ARGV do
   local name = ARGV[i]
   local id = redis.call('HGET', KEYS[2], name)
   if id and is_held[id] == nil then
-    local known, key = redis.call('ZSCORE', KEYS[1], id), ARGV[1] .. id
+    local known = redis.call('ZSCORE', KEYS[1], id) or redis.call('ZSCORE', KEYS[5], id)
+    local key = ARGV[1] .. id
     is_held[id] = known and claim_fields(key) ~= nil
     if known and not is_held[id] and ARGV[2] == '1' then drop(KEYS[1], KEYS[4], key, id) end
   end

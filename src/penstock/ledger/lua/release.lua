@@ -2,7 +2,7 @@
 -- because files of it cannot be read, and keeps its journal: the next worker goes on where this one
 -- stopped, under the same message ids.
 --
--- KEYS  1 claims  2 claim:ID  3 call:TOKEN  4 counters  5 json_files_processing
+-- KEYS  1 leases  2 claim:ID  3 call:TOKEN  4 counters  5 json_files_processing
 --       6 json_files_processed  7 minutes  8 put_back
 -- ARGV  1 ID  2 token  3 how long the answer to this token is remembered, ms
 --       4 1 where this owner may have sent something  5 why it waits; empty: it does not

@@ -1,6 +1,6 @@
 -- renew: move the lease of a claim forward, for its owner only.
 --
--- KEYS  1 claims  2 claim:ID  3 counters
+-- KEYS  1 leases  2 claim:ID  3 counters
 -- ARGV  1 ID  2 token  3 lease, ms
 --
 -- Answers 1, or 0 when somebody else owns the claim or it is no more.

@@ -1,13 +1,31 @@
-"""What a command that puts files back says while it goes on."""
+"""What the commands that open the ledger share: how it is opened, and how they tell progress."""
 
+import asyncio
 import contextlib
-from collections.abc import Generator
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import AsyncExitStack
+from typing import TypeVar
 
 import typer
 from rich.console import Console
 
+from penstock import passes, wiring
+from penstock.ledger.ledger import Ledger
 from penstock.operate.requeue import Progress
+from penstock.settings.schema import Settings
 from penstock.wording import plural
+
+T = TypeVar("T")
+
+
+def with_ledger(settings: Settings, act: Callable[[Ledger, asyncio.Event], Awaitable[T]]) -> T:
+    """Run `act` with the opened ledger, and with the event that SIGTERM and Ctrl-C set."""
+
+    async def main(stop: asyncio.Event) -> T:
+        async with AsyncExitStack() as stack:
+            return await act(await wiring.ledger(settings, stack), stop)
+
+    return passes.run(main)
 
 
 @contextlib.contextmanager

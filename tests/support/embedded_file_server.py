@@ -1,4 +1,4 @@
-"""A file server over one spool that Penstock runs for itself, in STATE/fileserver/."""
+"""A file server over one spool as a process, for tests and benchmarks, in STATE/fileserver/."""
 
 import os
 import secrets

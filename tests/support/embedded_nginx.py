@@ -1,4 +1,4 @@
-"""A real nginx that Penstock runs for itself, in STATE/nginx/, with the shipped configuration."""
+"""A real nginx for tests and benchmarks, in STATE/nginx/, with the shipped configuration."""
 
 import getpass
 import os
@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from pathlib import Path
 
+from penstock.embedded import process
 from penstock.embedded.process import EmbeddedProcess, is_answered, reserve
 from penstock.errors import Halt
 
-_CONFIGURATION = Path(__file__).with_name("nginx.conf")
+_CONFIGURATION = Path(process.__file__).with_name("nginx.conf")  # planted bugs are in this one
 # nginx makes all of them at its start, and those it was built with belong to root.
 _TEMP_PATHS = ("proxy_temp_path", "fastcgi_temp_path", "uwsgi_temp_path", "scgi_temp_path")
 

@@ -1,0 +1,33 @@
+-- trim: give files of a claim back before any of its messages is sent, for its owner only: what would
+-- not fill a message. They are in line, due at once.
+--
+-- KEYS  1 leases  2 json_files_processing  3 retry  4 counters  5 claim:ID  6 call:TOKEN
+-- ARGV  1 ID  2 token  3 how many files the claim keeps, its first ones; with 0 it ends
+--       4 how long the answer to this token is remembered, ms
+--
+-- Answers 1, also when it is repeated; or 0 when somebody else owns the claim, it is no more, or a
+-- message of it is journalled.
+local claim = claim_fields(KEYS[5], 'token')
+if not claim or claim[2] ~= ARGV[2] or redis.call('EXISTS', journals(KEYS[5])) > 0 then
+  if not claim and answered(KEYS[6]) == 'trimmed' then return 1 end
+  count(KEYS[4], 'trims_refused', 1)
+  return 0
+end
+local names, keep, now = split(claim[1]), tonumber(ARGV[3]), string.format('%.0f', now_ms())
+local given, due = {}, {}
+for i = keep + 1, #names do
+  given[#given + 1] = names[i]
+  due[#due + 1] = now
+  due[#due + 1] = names[i]
+  names[i] = nil
+end
+in_pieces(given, function(piece) redis.call('HDEL', KEYS[2], unpack(piece)) end)
+in_pieces(due, function(piece) redis.call('ZADD', KEYS[3], unpack(piece)) end)
+count(KEYS[4], 'files_trimmed', #given)
+if keep > 0 then
+  redis.call('HSET', KEYS[5], 'names', table.concat(names, '/'), 'files', keep)
+else
+  end_claim(KEYS[1], KEYS[5], ARGV[1])
+  redis.call('SET', KEYS[6], 'trimmed', 'PX', ARGV[4])
+end
+return 1

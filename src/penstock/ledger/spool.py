@@ -1,0 +1,66 @@
+"""Which directory the files of a ledger lie in: of another one nothing is sent or moved."""
+
+from penstock import telemetry
+from penstock.errors import Again
+from penstock.ledger.scripts import Scripts, translate_redis_errors
+from penstock.model import SpoolIdentity
+
+
+class LedgerSpool:
+    """The spool of a ledger, as the ledger knows it."""
+
+    def __init__(self, scripts: Scripts) -> None:
+        self._scripts = scripts
+
+    @translate_redis_errors
+    async def confirm(self, seen: SpoolIdentity, files: int) -> bool:
+        """Tell whether `seen` is surely the spool of the ledger's files. Raises Again if it is not.
+
+        False where that cannot be told. If the ledger knows no spool, or holds no files, one with
+        `files` in it becomes its spool: never the empty directory that an unmounted spool leaves.
+        """
+        text = seen.as_text() if files else ""
+        before, held = await self._note(text)
+        known = SpoolIdentity.from_text(before)
+        if text and (known is None or not held):
+            if before:
+                await self._note(text, before)  # if nobody can read what was noted
+            if held:
+                telemetry.warn("spool.adopted", spool=str(seen), cause="the ledger knew none")
+            return True
+        if known is None or not held:
+            return False
+        same = seen.matches(known)
+        if same is False:
+            raise Again(another(known, seen))
+        if same and seen.inode and seen[:3] != known[:3]:
+            await self._note(seen.as_text(), before)
+        return bool(same)
+
+    @translate_redis_errors
+    async def known(self) -> SpoolIdentity | None:
+        """Return the spool of the ledger's files, if it knows one."""
+        return SpoolIdentity.from_text((await self._note(""))[0])
+
+    @translate_redis_errors
+    async def accept(self, seen: SpoolIdentity) -> SpoolIdentity | None:
+        """Make `seen` the ledger's spool, as an operator says; return the one before, if any."""
+        before, _ = await self._note("")
+        await self._note(seen.as_text(), before)
+        return SpoolIdentity.from_text(before)
+
+    async def _note(self, text: str, replaces: str = "") -> tuple[str, int]:
+        """Note an identity where that may be; return the one before, and whether files are held."""
+        keys = ["spool", "json_files_processing", "json_files_processed", "json_files_rejected",
+                "out_of_spool", "retry"]  # fmt: skip
+        before, held = await self._scripts.run("spool", keys, [text, replaces])
+        return before, held
+
+
+def another(known: SpoolIdentity, seen: SpoolIdentity) -> str:
+    """Say that the spool is another one, and what to do."""
+    return (
+        f"spool: it is another directory than the one whose files the ledger holds: {seen}, not"
+        f" {known}; nothing is sent or moved. Mount the right one again; or, if it was replaced on"
+        " purpose: penstock spool accept"
+    )

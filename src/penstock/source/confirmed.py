@@ -1,0 +1,87 @@
+"""A source whose every answer is of the spool that the ledger knows, or is an error.
+
+list                look, then confirm: nothing is claimed of another spool
+read                read, then confirm: nothing is sent of it, and no file passes for vanished
+archive, reject     confirm, move, and confirm again where a file was in neither place
+"""
+
+import math
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Protocol
+
+from penstock.model import FileRead, Page, SpoolIdentity, Unread
+from penstock.ports import Identified, Moved, Source
+from penstock.source.marker import MARKER
+
+_RECENT_SECONDS = 1.0
+_UNSURE = (
+    "is neither in the spool nor where it was to be moved, and nothing tells whether this is the"
+    f" spool that it lay in: that has no {MARKER} (docs/files.md), or was not listed yet"
+)
+
+
+class IdentifiedSource(Source, Identified, Protocol):
+    """A source that can tell which spool it leads to."""
+
+
+class ConfirmedSource:
+    """`Source` over another one. `confirm` asks the ledger; see `LedgerSpool.confirm`."""
+
+    def __init__(
+        self, source: IdentifiedSource, confirm: Callable[[SpoolIdentity, int], Awaitable[bool]]
+    ) -> None:
+        self._source = source
+        self._ask = confirm
+        self._confirmed: SpoolIdentity | None = None
+        self._confirmed_at_seconds = -math.inf
+
+    async def _confirm(self, files: int = 0) -> bool:
+        """Tell whether it is surely the ledger's spool. Raises Again if it is another one."""
+        seen = await self._source.identity()
+        is_sure = await self._ask(seen, files)
+        self._confirmed, self._confirmed_at_seconds = seen, time.monotonic()
+        return is_sure
+
+    async def _check(self) -> None:
+        """Confirm, unless that was done a moment ago and it is the same spool still."""
+        is_recent = time.monotonic() - self._confirmed_at_seconds < _RECENT_SECONDS
+        if not is_recent or await self._source.identity() != self._confirmed:
+            await self._confirm()
+
+    async def list(self, cursor: str) -> Page:
+        """See `Source.list`."""
+        page = await self._source.list(cursor)
+        await self._confirm(len(page.files))
+        return page
+
+    async def read(self, names: Sequence[str], bytes_max: int) -> Sequence[FileRead]:
+        """See `Source.read`."""
+        files = await self._source.read(names, bytes_max)
+        vanished = any(file.data is Unread.VANISHED for file in files)
+        await (self._confirm() if vanished else self._check())
+        return files
+
+    async def archive(self, names: Sequence[str]) -> Sequence[Moved]:
+        """See `Source.archive`."""
+        await self._check()
+        return await self._sure(await self._source.archive(names))
+
+    async def reject(self, reasons: Mapping[str, str]) -> Sequence[Moved]:
+        """See `Source.reject`."""
+        await self._check()
+        return await self._sure(await self._source.reject(reasons))
+
+    async def _sure(self, moved: Sequence[Moved]) -> Sequence[Moved]:
+        """Let no file pass for gone unless this is surely the spool that it lay in."""
+        if not any(file.vanished for file in moved) or await self._confirm():
+            return moved
+        return [Moved(f.name, f"{f.name} {_UNSURE}") if f.vanished else f for f in moved]
+
+    async def delete_archived(self, older_than_days: float) -> int:
+        """See `Source.delete_archived`."""
+        return await self._source.delete_archived(older_than_days)
+
+    async def close(self) -> None:
+        """See `Source.close`."""
+        await self._source.close()

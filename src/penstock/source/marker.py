@@ -1,0 +1,77 @@
+"""The marker of a spool: a hidden file in it with a random id, which tells it from any other.
+
+An unmounted spool leaves an empty directory in its place, and a new directory may get the old one's
+name: without a marker both look like a spool that somebody has emptied.
+"""
+
+import contextlib
+import os
+import re
+import secrets
+
+from penstock import beneath
+from penstock.errors import Again
+from penstock.model import SpoolIdentity
+from penstock.source import moves as moving
+
+MARKER = ".penstock-spool"
+"""The marker's name: hidden, so it is no file of the spool, and is never listed or moved."""
+
+_ID = re.compile(rb"[0-9a-f-]{8,64}")
+_ID_BYTES_MAX = 100
+
+
+def identity(fd: int, *, make: bool) -> SpoolIdentity:
+    """Return which directory this is; with `make`, make its marker where it has none.
+
+    Where nobody may write, file system and inode stand for it. Raises Again if it cannot be told.
+    """
+    try:
+        place = f"{os.statvfs(fd).f_fsid:x}-{os.fstat(fd).st_ino}"
+        found = _read(fd)
+        if found is None and make:
+            with contextlib.suppress(OSError):  # another process was first, or we may not write
+                _make(fd)
+            found = _read(fd)
+    except OSError as error:
+        raise Again(f"spool: read its marker {MARKER}: {error.strerror}") from None
+    return SpoolIdentity(*found, place) if found else SpoolIdentity(place=place)
+
+
+def id_of(data: bytes) -> str:
+    """Return the id that a marker holds. Raises Again if that is none."""
+    if _ID.fullmatch(data.strip()) is None:
+        raise Again(
+            f"spool: its marker {MARKER} holds no id; delete it, and it is made anew by whoever may"
+            " write there"
+        )
+    return data.strip().decode()
+
+
+def _read(fd: int) -> tuple[str, int, int] | None:
+    try:
+        with os.fdopen(beneath.open_file(fd, MARKER), "rb") as file:
+            data, status = file.read(_ID_BYTES_MAX), os.fstat(file.fileno())
+    except FileNotFoundError:
+        return None
+    # Empty: reserved by a process that is making it, where that takes two steps.
+    return (id_of(data), status.st_ino, status.st_ctime_ns) if data else None
+
+
+def _make(fd: int) -> None:
+    """Write the marker unless there is one. Raises OSError."""
+    opened, draft = beneath.create_draft(fd)
+    try:
+        with os.fdopen(opened, "wb") as file:
+            file.write(secrets.token_hex(16).encode() + b"\n")
+            file.flush()
+            os.fchmod(opened, 0o644)  # whoever reads the spool must be able to read it
+            os.fsync(opened)
+        moving.rename_no_replace(fd, draft, fd, MARKER)
+        os.fsync(fd)
+    except FileExistsError:
+        os.unlink(draft, dir_fd=fd)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(draft, dir_fd=fd)
+        raise
