@@ -128,12 +128,12 @@ class Loader:
 
     async def carry(
         self, claim: Claim, lease: Lease, note_age: Callable[[float], None]
-    ) -> Mapping[str, int]:
+    ) -> tuple[Claim, Mapping[str, int]]:
         """Carry one claim along the rest of the path. Its last two lines are the promise.
 
         `note_age` is given the age in seconds of the oldest of the files that were read. Returns
-        the claim's counters, by the names of Tally's fields; none where all of it was given back.
-        Raises Again if the claim cannot be finished now or has another owner, Halt if no claim can
+        the claim as it was committed, and its counters, by the names of Tally's fields; none where
+        all of it was given back. Raises Again if the claim cannot be finished now or has another owner, Halt if no claim can
         be.
         """
         noted: Mapping[int, str] = {}  # other settings make other messages
@@ -159,14 +159,14 @@ class Loader:
 
     async def _carry(
         self, claim: Claim, begun: Begun, lease: Lease, note_age: Callable[[float], None]
-    ) -> Mapping[str, int]:
+    ) -> tuple[Claim, Mapping[str, int]]:
         """Carry a claim from where it was begun. The last two lines are the promise."""
         packer = self.new_packer(claim)
         read: list[Read] = []
         if claim.is_open:
             claim = await self.trim(claim, lease, packer, read, note_age)
             if not claim.names:
-                return {}
+                return claim, {}
         outcome = ClaimOutcome(
             claim.names,
             begun.done,
@@ -301,13 +301,15 @@ class Loader:
             )  # fmt: skip
             outcome.sent(sent)
 
-    async def commit(self, claim: Claim, lease: Lease, outcome: ClaimOutcome) -> Mapping[str, int]:
-        """Make the claim's files processed, or what else became of each; return the counters."""
+    async def commit(
+        self, claim: Claim, lease: Lease, outcome: ClaimOutcome
+    ) -> tuple[Claim, Mapping[str, int]]:
+        """Make the claim's files processed, or what else became of each; return its counters."""
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         settled = outcome.settled(attempt=claim.attempt, now=now)
         if not await self.ledger.commit(claim, settled):
             raise lease.lost(claim)
-        return settled.counters
+        return claim, settled.counters
 
 
 def _readable(files: Sequence[FileRead]) -> int:

@@ -150,20 +150,19 @@ class _Pass:
 
     async def _carry(self, claim: Claim, since_seconds: float) -> None:
         """Carry a claim to its commit, or release it."""
-        self._tally.claims += 1
-        self._tally.claims_taken_over += claim.attempt > 1
         async with self._loader.ledger.holding(claim, since_seconds) as lease:
             try:
-                counters = await self._loader.carry(claim, lease, self._note_oldest)
+                claim, counters = await self._loader.carry(claim, lease, self._note_oldest)
             except BaseException as error:
                 await self._release(claim, lease, error)
                 if isinstance(error, UnreadableError):
                     return  # no reason for this lane to pause
                 raise
-        self._tally.add(counters)
         if not counters:
-            telemetry.event("claim.trimmed", claim=claim.id, files=len(claim.names))
+            telemetry.event("claim.trimmed", claim=claim.id)
             return
+        self._count(claim)
+        self._tally.add(counters)
         if counters.get("journal_mismatches"):
             telemetry.warn(
                 "claim.mismatched",
@@ -190,10 +189,15 @@ class _Pass:
         self._tally.oldest_waiting_seconds = oldest
         self._note_age(age_seconds)
 
+    def _count(self, claim: Claim) -> None:
+        self._tally.claims += 1
+        self._tally.claims_taken_over += claim.attempt > 1
+
     async def _release(self, claim: Claim, lease: Lease, error: BaseException) -> None:
         """Leave a claim to the next worker, at once if Redis can be told."""
         if isinstance(error, Halt):
             self.error = error  # before the claim is free: no other lane shall take it up
+        self._count(claim)
         step, waits_for, processed = "claim.released", "", ""
         repeats = error.possible_repeats if isinstance(error, PenstockError) else 0
         self._tally.possible_repeats += repeats

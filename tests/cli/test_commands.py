@@ -41,7 +41,7 @@ def replace_pass(
 ) -> None:
     """Let a command run `one_pass` over no parts at all."""
 
-    async def no_parts(*_: object) -> None:
+    async def no_parts(*_: object, **__: object) -> None:
         return None
 
     function = FUNCTIONS[command]

@@ -273,6 +273,7 @@ _RIGHT = Result(
     records_per_second=9.0,
     oldest_waiting_seconds_max=0.1,
     messages=1,
+    messages_full=0.1,
     batches=1,
 )
 

@@ -66,7 +66,7 @@ def told(**fields: Any) -> Told:
 
 RIGHT = {
     "all in order": told()
-    .add("pack", limit=1024, messages=[(0, 900, 90), (1, 500, 123)])
+    .add("pack", claim="c", limit=1024, messages=[(0, 900, 90), (1, 500, 123)])
     .claim().accept("1").renew().commit(),
     "taken over after the lease": told()
     .claim(until=103).accept("1").claim("t2").accept("1").commit("t2"),
@@ -106,7 +106,7 @@ WRONG = {
     "I5": told().claim().claim("t2").accept("1").commit("t2"),
     "I6": told().claim().accept("1", entries=11).commit(),
     "I7": told()
-    .add("pack", limit=1024, messages=[(0, 900, 90), (1, 500, 90)])
+    .add("pack", claim="c", limit=1024, messages=[(0, 900, 90), (1, 500, 90)])
     .claim().accept("1").commit(),
     "I8": told().claim().accept("1").commit(rejected=["a.json"]),
     "I10": told().claim().accept("1").expire(),

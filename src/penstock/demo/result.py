@@ -34,8 +34,8 @@ class Result:
     records_per_second: float
     oldest_waiting_seconds_max: float
     messages: int
-    messages_full: float
     batches: int
+    messages_full: float
 
     def as_dict(self) -> dict[str, int | float]:
         """Return the figures by name."""
