@@ -68,12 +68,24 @@ async def test_all_else_is_due_now(books: Books) -> None:
     assert await worker.loaders.enlist("o", 1) == 1
 
 
+async def test_a_sweep_waits_no_longer_than_its_own_pause(books: Books) -> None:
+    """An hour is no time that a pause of a minute can end at, though one of a day might."""
+    worker = books.worker()
+    await books.pass_seconds(3600)
+    assert await worker.upkeep.sweep("s", []) is not None
+    await worker.upkeep.swept("s", 60)
+    await books.pass_seconds(-3600)
+    assert await worker.upkeep.correct() == 1
+    assert await worker.upkeep.sweep("t", []) is not None
+
+
 async def test_what_is_in_order_stays_as_it_is(books: Books) -> None:
     """Leases, holds and sweeps of now are no business of a correction."""
     worker = books.worker()
     await claimed(worker, [A])
     await worker.commit(await claimed(worker, [B]), settled([B], retry_seconds={B: 3_600}))
     await worker.repairs.hold({C: PutBack("op")}, left_for_seconds=0)
+    await worker.upkeep.sweep("s", [])
     await worker.upkeep.swept("s", 86_400)
     await worker.loaders.enlist("l", 900)
     before = await books.everything()

@@ -237,6 +237,12 @@ class _Check:
             if event["name"] in names and claim not in self.resumed:
                 self.reshaped.update(names)
 
+    def on_leases(self, event: Event) -> None:
+        """Take over when leases end: Redis's clock, or a correction, has moved that."""
+        for claim, (token, _) in self.owner.items():
+            if token and claim in event["ends"]:
+                self.owner[claim] = (token, event["ends"][claim])
+
     def on_noted(self, event: Event) -> None:
         """Judge what is noted as out of the spool: archived lies somewhere, gone does not."""
         wrong = set(event["lying"]) if event["gone"] else {*event["names"]} - set(event["lying"])

@@ -22,8 +22,9 @@ from typing import Any
 import pytest
 
 from penstock import archiver, checker, loader, telemetry, wiring, worker
-from penstock.errors import PenstockError
+from penstock.errors import Again, PenstockError
 from penstock.ledger import ledger as ledger_module
+from penstock.ledger.epoch import Epoch
 from penstock.ledger.ledger import Ledger
 from penstock.ledger.scripts import Scripts
 from penstock.model import Claim, FileRead, Unread
@@ -69,6 +70,12 @@ RATES = {
     "listing out of order": 0.2,
     "listing lacks a file": 0.1,
     "file denied": 0.01,
+    "descriptors gone, reading": 0.005,
+    "descriptors gone, sending": 0.02,
+    "redis clock ahead": 0.05,
+    "redis clock back": 0.3,
+    "redis clock behind": 0.02,
+    "ledger key missing": 0.05,
     "files unreadable after a death": 0.3,
     "file still being written": 0.02,
     "file written to since it was listed": 0.01,
@@ -124,6 +131,9 @@ class Fleet:
         self.middle = _middle()
         self.stop = asyncio.Event()
         self.unreadable_until = 0.0
+        self.whole_books = True  # no key of the ledger was lost alone
+        self.epoch = ""  # as loaders keep it in a file
+        self.forgot = ""  # the epoch that was wiped last
         self.laws: Sequence[str] = ()
         self.said: list[str] = []
 
@@ -196,8 +206,7 @@ class Fleet:
                 return None
             if self.spool.shown is not self.spool.home and not self.pinned:
                 return None
-            is_hidden = self.loop.now < self.unreadable_until and not chaos.calm
-            if is_hidden or chaos.strikes("file denied"):
+            if self._is_denied():
                 self.history.add(self.loop.now, "denied", name=name)
                 return FileRead(name, Unread.DENIED, 0, 0.0, "scripted")
             if chaos.strikes("file written to since it was listed"):
@@ -214,6 +223,13 @@ class Fleet:
 
     # The processes.
 
+    def _is_denied(self) -> bool:
+        """Draw whether a file cannot be read now; or no file can, for want of descriptors."""
+        if self.chaos.strikes("descriptors gone, reading"):
+            raise Again("Too many open files: `ulimit -n`")
+        is_hidden = self.loop.now < self.unreadable_until and not self.chaos.calm
+        return is_hidden or self.chaos.strikes("file denied")
+
     def _is_young(self, name: str) -> bool:
         if name not in self.whole and self.chaos.strikes("file still being written"):
             return True
@@ -223,11 +239,13 @@ class Fleet:
     def ledger(self, process: Process) -> Ledger:
         """Return the ledger as this process sees it."""
         client: Any = Client(self.store, process)
-        return Ledger(
+        ledger = Ledger(
             Scripts(client, f"sim{self.seed}", clock=self.store.clock), worker=process.name,
             lease_seconds=LEASE_SECONDS, margin_seconds=2.0, takeovers_max=TAKEOVERS_MAX,
             monotonic=lambda: self.loop.now,
         )  # fmt: skip
+        ledger._epoch = _Remembered(self)
+        return ledger
 
     def loader(self, process: Process) -> loader.Loader:
         """Return a worker's parts."""
@@ -327,17 +345,32 @@ class Fleet:
         while True:
             await asyncio.sleep(self.dice.uniform(1, 8))
             if self.chaos.strikes("redis wiped"):
+                self.forgot = self.epoch
                 self.store.lose({})
             elif self.chaos.strikes("redis restored from a snapshot"):
+                self.forgot = ""
                 self.store.lose(snapshot)
             if self.chaos.strikes("snapshot"):
                 snapshot = self.store.snapshot()
+            if self.chaos.strikes("ledger key missing"):
+                self.store.delete_one(self.dice)
+                self.whole_books = False
+            self._meddle_with_the_clock()
             if self.chaos.strikes("spool away and back"):
                 await self.show(Folder("the mount point"))
             elif self.holds_files() and self.pinned and self.chaos.strikes("spool replaced"):
                 names = [*self.dice.sample(sorted(self.spool.files), len(self.spool.files) // 2)]
                 files = dict.fromkeys([*names, "other.json"], b'[{"id": "of another spool"}]')
                 await self.show(Folder("another", files))
+
+    def _meddle_with_the_clock(self) -> None:
+        if self.store.ahead_seconds:
+            if self.chaos.strikes("redis clock back"):
+                self.store.set_clock(0)
+        elif self.chaos.strikes("redis clock ahead"):
+            self.store.set_clock(self.dice.choice([30, 7200, 1e8]))
+        elif self.chaos.strikes("redis clock behind"):
+            self.store.set_clock(-self.dice.choice([30, 7200]))
 
     def holds_files(self) -> bool:
         """Tell whether the ledger holds files of a spool it knows: else it may take another."""
@@ -372,6 +405,9 @@ class Fleet:
         await asyncio.sleep(SAFETY_SECONDS)
         meddling.cancel()
         self.chaos.calm = True
+        if self.store.ahead_seconds:
+            self.store.set_clock(0)
+            await asyncio.sleep(60)  # each function corrects what is late
         until = self.loop.now + LIVENESS_SECONDS
         while self.loop.now < until and not self.is_done():
             await asyncio.sleep(5)
@@ -383,7 +419,12 @@ class Fleet:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         calm = Process("end", self.loop, self.chaos, self.history, {})
-        self.laws = await self.ledger(calm).reads.verify()
+        reads = self.ledger(calm).reads
+        self.laws = await reads.verify() if self.whole_books else ()
+        noticed = (await reads.counters()).get("ledger_losses", 0)
+        asked = self.store.client.exists(f"{self.store.prefix}epoch")
+        if self.forgot and asked and self.whole_books and not noticed:
+            self.laws = [*self.laws, "Redis came back empty, and nobody noticed"]
 
     def end(self) -> End:
         """Return how it ended."""
@@ -394,6 +435,18 @@ class Fleet:
             redis_keys={key.removeprefix(prefix) for key in self.store.held()},
             laws_broken=self.laws, said=self.said, content=CONTENT,
         )  # fmt: skip
+
+
+class _Remembered(Epoch):
+    """The epoch, kept beyond each process as in a file."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        super().__init__()
+        self._fleet = fleet
+        self.name = fleet.epoch
+
+    def begins(self, name: str) -> None:
+        self.name = self._fleet.epoch = name
 
 
 @functools.cache
@@ -454,7 +507,9 @@ def simulate(seed: int, client: Any, *, quiet: bool = False, canary: str = "") -
                 run(fleet.loop, fleet.live())
             broken = violations(fleet.history, fleet.end())
             waits = sum(line.startswith("claim.waits ") for line in fleet.said)
-            fleet.chaos.fired.update({"claim taken over unreadable": waits} if waits else {})
+            forgot = sum(line.startswith("redis.forgot ") for line in fleet.said)
+            seen = {"claim taken over unreadable": waits, "redis empty again, noticed": forgot}
+            fleet.chaos.fired.update({what: times for what, times in seen.items() if times})
         finally:
             fleet.store.clear()
     return Result(seed, broken, fleet.chaos.fired, fleet.history, Counter(fleet.sqs.records))

@@ -152,6 +152,8 @@ class ScriptedQueue:
             raise Halt("the queue does not exist")
         if chaos.strikes("queue credentials expired"):
             raise Halt("ExpiredToken: renew the credentials")
+        if chaos.strikes("descriptors gone, sending"):
+            raise Again("Too many open files: `ulimit -n`")
         if chaos.strikes("queue throttle storm"):
             self._sqs.throttled_until = process.loop.now + chaos.dice.uniform(0.1, 5)
         if self._sqs.throttled_until > process.loop.now and not chaos.calm:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import random
 import re
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
@@ -15,6 +16,7 @@ from support.sim_process import KilledError, Process
 _VERB = re.compile(r"^-- (claim|trim|renew|journal|commit|release|expire|isolate|archived|forget|"
                    r"sweep|swept|prune|age|hold|put_back|now|orphans|"
                    r"correct|spool|adopt):", re.MULTILINE)  # fmt: skip
+_BEGAN_SECONDS = 1_000_000_000  # what Redis's clock says when virtual time begins
 _NAMES = 12  # the argument of `claim` that holds the candidates
 
 
@@ -32,6 +34,7 @@ class Store:
         )
         self.history = history
         self.now = now
+        self.ahead_seconds = 0.0  # of Redis's clock, before the right time
         self.places = places
         self.names: dict[str, list[str]] = {}
         self.hidden: dict[bytes, bytes] = {}
@@ -42,7 +45,7 @@ class Store:
         On the bare connection, in one round trip: this is what a simulation spends its time on.
         """
         wire = self.client.connection
-        now = ("SET", self.now_key, int(self.now() * 1000))
+        now = ("SET", self.now_key, self._now_ms())
         call = ("EVALSHA", script.sha, len(keys), *keys, *args)
         wire.send_packed_command(wire.pack_commands([now, call]))
         wire.read_response()
@@ -61,17 +64,48 @@ class Store:
         dump = self.client.execute_command
         return {key: dump("DUMP", key, NEVER_DECODE=True) for key in self.held()}
 
+    def set_clock(self, ahead_seconds: float) -> None:
+        """Put Redis's clock ahead of the right time, behind it, or right: leases end then."""
+        self.ahead_seconds = ahead_seconds
+        self._note_leases()
+
+    def _now_ms(self) -> int:
+        return int((_BEGAN_SECONDS + self.now() + self.ahead_seconds) * 1000)
+
+    def _until(self, score: float | None) -> float:
+        """Return when a lease ends, in the right time."""
+        return score / 1000 - self.ahead_seconds - _BEGAN_SECONDS if score else 0.0
+
+    def _note_leases(self) -> None:
+        """Record when leases end now: a clock, or a correction, has moved that."""
+        claims = self.client.zrange(f"{self.prefix}leases", 0, -1, withscores=True)
+        ends = {claim: self._until(score) for claim, score in claims}
+        self.history.add(self.now(), "leases", ends=ends)
+
+    def delete_one(self, dice: random.Random) -> None:
+        """Lose one key of the ledger, but none that says who owns what, or which spool it is."""
+        kept = ("leases", "json_files_processing", "spool")
+        keys = [key for key in self.held() if key.removeprefix(self.prefix) not in kept]
+        if keys:
+            self.client.delete(dice.choice(keys))
+            self.note_loss()
+
     def lose(self, snapshot: dict[str, bytes]) -> None:
         """Forget everything since a snapshot; everything at all, if it is empty."""
         for key in self.held():
             self.client.delete(key)
         for key, data in snapshot.items():
             self.client.restore(key, 0, data)
+        self.note_loss()
+
+    def note_loss(self) -> None:
+        """Record that something was lost, and who holds what in what is left."""
         claims = self.client.zrange(f"{self.prefix}leases", 0, -1, withscores=True)
         held: dict[str, tuple[str, float, list[str]]] = {}
         for claim, until in claims:
             token, names = self.client.hmget(f"{self.prefix}claim:{claim}", "token", "names")
-            held[claim] = (token, until / 1000, names.split("/"))
+            if names:
+                held[claim] = (token, self._until(until), names.split("/"))
         self.history.add(self.now(), "redis_lost", claims=held)
 
     def clear(self) -> None:
@@ -101,13 +135,13 @@ class Store:
         else:
             claim, names = answer[3], answer[6].split("/")
         self.names[claim] = names
-        until = self.client.zscore(keys[0], claim) / 1000
+        until = self._until(self.client.zscore(keys[0], claim))
         self.history.add(
             self.now(), "claim", claim=claim, names=names, token=args[2], until=until, kind=kind
         )
 
     def _note_renew(self, keys: list[str], args: list[str], answer: Any) -> None:
-        until = (self.client.zscore(keys[0], args[0]) or 0) / 1000
+        until = self._until(self.client.zscore(keys[0], args[0]))
         self.history.add(
             self.now(), "renew", claim=args[0], token=args[1], ok=bool(answer), until=until
         )
@@ -141,6 +175,12 @@ class Store:
             self.now(), "commit", claim=args[0], token=args[1], ok=bool(answer),
             vanished=fates[0], rejected=fates[1], retry=fates[2],
         )  # fmt: skip
+
+    def _note_correct(self, keys: list[str], args: list[str], answer: Any) -> None:
+        assert keys
+        assert args
+        if int(answer):
+            self._note_leases()
 
     def _note_archived(self, keys: list[str], args: list[str], answer: Any) -> None:
         assert keys

@@ -24,6 +24,7 @@ FAULTS = {
     *RATES,
     "kill by a file",
     "claim taken over unreadable",
+    "redis empty again, noticed",
     *(f"kill {point}" for points in POINTS.values() for point in points),
 } - {"snapshot"}
 
