@@ -136,7 +136,7 @@ def _penstock(
     last = max(one.ended for one in ended)
     if archiver is None:
         return last - began, ended, {}
-    while any(os.scandir(place.spool)):
+    while any(not entry.name.startswith(".") for entry in os.scandir(place.spool)):
         time.sleep(0.01)
     last = time.monotonic()
     archiver.send_signal(signal.SIGTERM)

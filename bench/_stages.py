@@ -17,6 +17,8 @@ OTHER = "event loop, other"
 STAGES = {
     "list": (
         "source/candidates.py",
+        "source/confirmed.py",
+        "source/marker.py",
         "source/index.py",
         "source/order.py",
         "source/scan.py",
@@ -27,7 +29,7 @@ STAGES = {
         "source/nginx.py:list",
         "source/file_server.py:list",
     ),
-    "claim": ("ledger/ledger.py:claim", "ledger/ledger.py:_claim"),
+    "claim": ("ledger/ledger.py:claim", "ledger/ledger.py:_claim", "ledger/spool.py"),
     "read": (
         "source/directory.py",
         "source/nginx.py",
