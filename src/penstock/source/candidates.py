@@ -28,12 +28,19 @@ class _Listed:
     numbers = itertools.count()
 
     def __init__(
-        self, cursor: str, listed_at_seconds: float, epoch: str, *, after_loss: bool
+        self,
+        cursor: str,
+        listed_at_seconds: float,
+        came_at_seconds: float,
+        epoch: str,
+        *,
+        after_loss: bool,
     ) -> None:
         self.epoch = epoch
         self.number = next(self.numbers)
         self.cursor = cursor
         self.listed_at_seconds = listed_at_seconds
+        self.came_at_seconds = came_at_seconds
         self.after_loss = after_loss
         self.untried = 0
 
@@ -120,8 +127,9 @@ class Candidates:
                 self._drop_old()
                 if sum(len(run.names) for run in self._runs) >= files:
                     return self._take(files)
-                if self._monotonic() > self._empty_until_seconds and await self._list():
-                    continue
+                listed = await self._list()
+                if listed >= _RUN_FILES or (listed and not self.linger_seconds):
+                    continue  # there may be more at once
                 due_seconds = self._due_seconds()
                 if due_seconds <= 0 or stop.is_set():
                     runs, self._runs = self._runs, []
@@ -130,8 +138,8 @@ class Candidates:
 
     def _due_seconds(self) -> float:
         """Return how long the names that wait may wait for more; 0 where there are none."""
-        listed = [run.page.listed_at_seconds for run in self._runs]
-        return min(listed) + self.linger_seconds - self._monotonic() if listed else 0.0
+        came = [run.page.came_at_seconds for run in self._runs]
+        return min(came) + self.linger_seconds - self._monotonic() if came else 0.0
 
     def _take(self, files: int) -> Portion:
         """Take so many of the names that wait."""
@@ -151,13 +159,21 @@ class Candidates:
                 self._start_over(self.frontier)
                 return
 
-    async def _list(self) -> bool:
-        """List the next page; tell whether it had anything."""
+    async def _list(self) -> int:
+        """List the next page; return how many names it has. None are new for a while after none."""
+        if self._monotonic() <= self._empty_until_seconds:
+            return 0
         epoch, page = self._epoch, await self._source.list(self._cursor)
         while epoch and epoch != self._epoch:  # Redis forgot meanwhile: begin at the beginning
             epoch, page = self._epoch, await self._source.list(self._cursor)
         self._cursor = page.cursor
-        listed = _Listed(page.cursor, page.listed_at_seconds, epoch, after_loss=self._after_loss)
+        listed = _Listed(
+            page.cursor,
+            page.listed_at_seconds,
+            self._monotonic(),
+            epoch,
+            after_loss=self._after_loss,
+        )
         names = [file.name for file in page.files]
         listed.untried = len(names)
         self._pages.append(listed)
@@ -179,7 +195,7 @@ class Candidates:
             telemetry.warn("entries.ignored", entries=page.ignored, remedy="see source.pattern")
             self._ignored = 2 * page.ignored  # should they grow more, that is another warning
         self._tell_young(page)
-        return bool(names)
+        return len(names)
 
     def _tell_young(self, page: Page) -> None:
         self.young = page.young
