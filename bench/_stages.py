@@ -41,7 +41,7 @@ STAGES = {
         "records/needs.py",
         "records/values.py",
     ),
-    "pack": ("sqs/packer.py",),
+    "pack": ("sqs/packer.py", "sqs/filling.py"),
     "send": (
         "sqs/queue.py",
         "sqs/batch.py",

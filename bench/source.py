@@ -81,8 +81,8 @@ async def _server_page(site: HttpSite) -> tuple[int, float]:
 
 async def _process_all(source: Source, ledger: Ledger) -> None:
     """Claim and commit whatever there is, as a worker does."""
-    candidates = Candidates(source, files_max=_CLAIM, bytes_max=_ALL)
-    while (portion := await candidates.next()).names:
+    candidates, stop = Candidates(source, linger_seconds=0), asyncio.Event()
+    while (portion := await candidates.next(_CLAIM, stop)).names:
         answer = await ledger.claim(portion.names, _CLAIM, frontier=candidates.frontier)
         candidates.tried(portion)
         if answer.claim:
@@ -94,9 +94,9 @@ async def _first_claim(new_source: Callable[[], ServerSource], ledger: Ledger) -
     """Return the seconds from a worker's start to a claim, where all but one claim is processed."""
     source = new_source()
     began = time.perf_counter()
-    candidates = Candidates(source, files_max=_CLAIM, bytes_max=_ALL)
+    candidates = Candidates(source, linger_seconds=0)
     candidates.resume(await ledger.reads.frontier(), "")
-    portion = await candidates.next()
+    portion = await candidates.next(_CLAIM, asyncio.Event())
     answer = await ledger.claim(portion.names, _CLAIM, frontier=candidates.frontier)
     seconds = time.perf_counter() - began
     if answer.claim is None or len(answer.claim.names) != _CLAIM:

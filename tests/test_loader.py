@@ -127,7 +127,7 @@ async def test_a_file_that_waits_is_counted_once_after_a_loss(box: Box) -> None:
         claim = (await parts.ledger.claim([name], 500)).claim
         assert claim
         claim = dataclasses.replace(claim, after_loss=True)
-        counters = await parts.carry(claim, Lease(math.inf), lambda _: None)
+        _, counters = await parts.carry(claim, Lease(math.inf), lambda _: None)
     assert (counters["files_retried"], counters["files_after_loss"]) == (1, 1)
 
 

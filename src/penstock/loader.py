@@ -133,8 +133,8 @@ class Loader:
 
         `note_age` is given the age in seconds of the oldest of the files that were read. Returns
         the claim as it was committed, and its counters, by the names of Tally's fields; none where
-        all of it was given back. Raises Again if the claim cannot be finished now or has another owner, Halt if no claim can
-        be.
+        all of it was given back. Raises Again if the claim cannot be finished now or has another
+        owner, Halt if no claim can be.
         """
         noted: Mapping[int, str] = {}  # other settings make other messages
         if claim.fingerprint == self.fingerprint:
