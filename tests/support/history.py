@@ -253,7 +253,10 @@ class _Check:
     def on_redis_lost(self, event: Event) -> None:
         self.losses += 1
         self.names = {claim: names for claim, (_, _, names) in event["claims"].items()}
-        self.owner = {claim: (token, end) for claim, (token, end, _) in event["claims"].items()}
+        self.owner = {  # one that waits has no owner, whenever that ends
+            claim: (token, end if token else 0.0)
+            for claim, (token, end, _) in event["claims"].items()
+        }
 
     def at_end(self, end: End) -> None:
         copies = Counter(end.queue)

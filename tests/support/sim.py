@@ -26,6 +26,7 @@ from penstock.errors import Again, PenstockError
 from penstock.ledger import ledger as ledger_module
 from penstock.ledger.epoch import Epoch
 from penstock.ledger.ledger import Ledger
+from penstock.ledger.reads import LEASE_SECONDS_MAX
 from penstock.ledger.scripts import Scripts
 from penstock.model import Claim, FileRead, Unread
 from penstock.records.transform import Transform
@@ -409,6 +410,8 @@ class Fleet:
             self.store.set_clock(0)
             await asyncio.sleep(60)  # each function corrects what is late
         until = self.loop.now + LIVENESS_SECONDS
+        if self.chaos.fired["redis clock ahead"] or self.chaos.fired["redis clock behind"]:
+            until += 2 * LEASE_SECONDS_MAX  # a lease that is corrected ends as late as any can
         while self.loop.now < until and not self.is_done():
             await asyncio.sleep(5)
             for task in tasks:
@@ -441,12 +444,14 @@ class _Remembered(Epoch):
     """The epoch, kept beyond each process as in a file."""
 
     def __init__(self, fleet: Fleet) -> None:
-        super().__init__()
         self._fleet = fleet
-        self.name = fleet.epoch
+        super().__init__()
 
-    def begins(self, name: str) -> None:
-        self.name = self._fleet.epoch = name
+    def kept(self) -> str:
+        return self._fleet.epoch
+
+    def keep(self, name: str) -> None:
+        self._fleet.epoch = name
 
 
 @functools.cache

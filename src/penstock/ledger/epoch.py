@@ -16,15 +16,18 @@ class Epoch:
 
     def __init__(self, file: Path | None = None) -> None:
         self._file = file
-        self.name = ""
-        if file is not None:
-            self.name = self._known.get(file, "")
-            with contextlib.suppress(OSError, UnicodeDecodeError):
-                self.name = file.read_text()[:99]
+        self.name = self.kept()
 
-    def begins(self, name: str) -> None:
-        """Note another one."""
-        self.name = name
+    def kept(self) -> str:
+        """Return what this process, or one before it, has noted last."""
+        if self._file is None:
+            return ""
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            return self._file.read_text()[:99]
+        return self._known.get(self._file, "")
+
+    def keep(self, name: str) -> None:
+        """Have it known to the next process."""
         if self._file is None:
             return
         self._known[self._file] = name
@@ -33,3 +36,10 @@ class Epoch:
             draft = self._file.with_suffix(".draft")
             draft.write_text(name)
             draft.replace(self._file)
+
+    def begins(self, name: str) -> None:
+        """Take another one over; first the one that others knew while our first call was made."""
+        kept = self.kept()
+        self.name = name if self.name or not kept else kept
+        if self.name == name:
+            self.keep(name)
