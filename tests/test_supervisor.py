@@ -120,7 +120,7 @@ async def test_run_drains_over_http_with_a_redis_of_its_own(
 async def test_a_killed_worker_loses_nothing(box: Box, penstock: Start) -> None:
     """Kill -9 at full rate: another takes its claim over; what repeats was in flight."""
     box.set("run", archiver_interval_seconds=0.3, checker_interval_seconds=0.5)
-    box.set("ledger", lease_seconds=2)
+    box.set("ledger", lease_seconds=4)
     box.set("queue", records_per_message=1, connections=16)
     box.stub.latency_seconds = 0.05
     box.write_many(6000)
