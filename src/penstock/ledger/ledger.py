@@ -148,7 +148,7 @@ class Ledger:
         """Claim an expired claim, else files due for a retry, and with them waiting `candidates`.
 
         A new claim has `files_max` files or fewer, but none is made of fewer than `least`, unless
-        one has been due for `due_for_seconds`. Whoever holds it later gets the same names in the
+        one has been due for `due_for_seconds`. Who holds it later gets the same names in the
         same order, if `trim` has not cut them.
         `fingerprint` stands for the settings that shape messages. `frontier` is the listing cursor
         up to which every file has been claimed; any worker's will do: a slower one moves it back,
