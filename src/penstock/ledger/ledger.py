@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from penstock import telemetry
-from penstock.errors import PenstockError
+from penstock.errors import Again, PenstockError
 from penstock.ledger.epoch import Epoch
 from penstock.ledger.lease import Lease
 from penstock.ledger.loaders import LedgerLoaders
@@ -165,7 +165,17 @@ class Ledger:
             if not worn:
                 break
             await self.isolate(worn)
+        if answer.claim is not None and not await self._replicated():
+            await self.release(answer.claim, tried=False)
+            raise Again(
+                "ledger.claim: too few replicas of Redis confirmed a claim in time, nothing of it"
+                " was sent; see ledger.wait_replicas, and the replicas"
+            )
         return answer
+
+    @translate_redis_errors
+    async def _replicated(self) -> bool:
+        return await self._scripts.replicated()
 
     @translate_redis_errors
     async def _claim(
@@ -305,6 +315,7 @@ class Ledger:
             joined = "/".join(parts[at : at + _ENTRIES_A_CALL_MAX])
             if not await self._run("journal", keys, [claim.token, joined, int(claim.goes_on)]):
                 return False
+        await self._scripts.replicated()
         return True
 
     @translate_redis_errors
@@ -324,7 +335,9 @@ class Ledger:
         args += [len(settled.vanished), *settled.vanished]
         args += [len(settled.rejected), *rejected]
         args += [len(settled.retry_seconds), *retry, *counters]
-        return bool(await self._run("commit", keys, args))
+        is_ours = bool(await self._run("commit", keys, args))
+        await self._scripts.replicated()
+        return is_ours
 
     @translate_redis_errors
     async def release(
@@ -376,7 +389,7 @@ class Ledger:
 
     async def close(self) -> None:
         """Close the connections; nothing is called afterwards."""
-        await self._scripts.client.aclose()
+        await self._scripts.close()
 
 
 def _positions(indexes: str) -> list[int]:

@@ -115,12 +115,12 @@ class LedgerOverview:
     async def memory(self) -> Memory:
         """Return what Redis holds, as it estimates it."""
         async with self._scripts.client.pipeline(transaction=False) as pipe:
-            pipe.info()
             for name in _MEASURED:
                 pipe.memory_usage(self._scripts.key(name))
-            info, *measured = await pipe.execute()
+            measured = await pipe.execute()
+        info = await self._scripts.info()
         ledger_bytes = sum(cast("int", size or 0) for size in measured)
-        policy, evicted = info.get("maxmemory_policy", "noeviction"), info.get("evicted_keys", 0)
+        policy, evicted = await self._scripts.policy(info), info.get("evicted_keys", 0)
         limit = info.get("maxmemory", 0)
         return Memory(info["used_memory"], limit, ledger_bytes, policy, evicted)
 
