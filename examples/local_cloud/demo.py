@@ -12,13 +12,13 @@ from pathlib import Path
 import redis.asyncio as redis
 
 from examples.local_cloud.stack import FUNCTIONS, FunctionRun, LocalCloud
-from penstock.aws import bundle
 from penstock.demo import box as demo_box
 from penstock.demo.consumer import Consumer
 from penstock.demo.demo import Demo, DemoPlan
 from penstock.demo.result import Result
 from penstock.demo.tweets import SELECTION
 from penstock.demo.watch import Watch
+from scripts import bundle
 
 _STANDSTILL_SECONDS = 200.0  # three ticks of a minute
 _POLL_SECONDS = 1.0

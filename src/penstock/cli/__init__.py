@@ -28,7 +28,6 @@ COMMANDS = {
     "check": ("functions", "check"),
     "serve": ("serve", "serve"),
     "plan": ("plan", "plan"),
-    "bundle": ("bundle", "bundle"),
     "status": ("status", "status"),
     "console": ("console", "console"),
     "explain": ("explain", "explain"),
