@@ -27,7 +27,6 @@ COMMANDS = {
     "archive": ("functions", "archive"),
     "check": ("functions", "check"),
     "serve": ("serve", "serve"),
-    "plan": ("plan", "plan"),
     "status": ("status", "status"),
     "console": ("console", "console"),
     "explain": ("explain", "explain"),
