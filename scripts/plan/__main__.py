@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from penstock.cli import main
-from penstock.cli.options import Architecture, Json, QueueKind
+from penstock.cli.options import Json, QueueKind
+from scripts.bundle import Architecture
 from scripts.plan.formulas import Figure, Load, Plan
 from scripts.plan.formulas import plan as make
 from scripts.plan.prices import PRICES
