@@ -1,6 +1,7 @@
 """The state of a spool, gathered in one place for all who show it: status, console, metrics."""
 
 import asyncio
+import contextlib
 import dataclasses
 import math
 import time
@@ -97,9 +98,12 @@ class Observer:
         if "redis" in unreachable:
             found = {name: found[name] for name in ("queue", "spool") if name in found}
             await self._drop_ledger()
+        name = ""
+        with contextlib.suppress(PenstockError):
+            name = spool_name(settings)
         snapshot = Snapshot(
             at=time.time(),
-            spool_name=_or_empty(lambda: spool_name(settings)),
+            spool_name=name,
             source=without_password(settings.source.url),
             queue_url=without_password(settings.queue.url),
             fifo=settings.queue.url.endswith(".fifo"),
@@ -226,13 +230,6 @@ def _rates_of_the_last_minute(overview: Overview) -> dict[str, float]:
     *_, before, runs = _filled(overview)
     share = 1 - overview.at_seconds % _MINUTE / _MINUTE
     return {name: (runs[name] + before[name] * share) / _MINUTE for name in RATES}
-
-
-def _or_empty(ask: Callable[[], str]) -> str:
-    try:
-        return ask()
-    except PenstockError:
-        return ""
 
 
 async def observer(settings: Settings, stack: AsyncExitStack) -> Observer:
