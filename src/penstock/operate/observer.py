@@ -1,7 +1,6 @@
 """The state of a spool, gathered in one place for all who show it: status, console, metrics."""
 
 import asyncio
-import contextlib
 import dataclasses
 import math
 import time
@@ -98,12 +97,9 @@ class Observer:
         if "redis" in unreachable:
             found = {name: found[name] for name in ("queue", "spool") if name in found}
             await self._drop_ledger()
-        name = ""
-        with contextlib.suppress(PenstockError):
-            name = spool_name(settings)
         snapshot = Snapshot(
             at=time.time(),
-            spool_name=name,
+            spool_name=_or_empty(lambda: spool_name(settings)),
             source=without_password(settings.source.url),
             queue_url=without_password(settings.queue.url),
             fifo=settings.queue.url.endswith(".fifo"),
@@ -230,6 +226,13 @@ def _rates_of_the_last_minute(overview: Overview) -> dict[str, float]:
     *_, before, runs = _filled(overview)
     share = 1 - overview.at_seconds % _MINUTE / _MINUTE
     return {name: (runs[name] + before[name] * share) / _MINUTE for name in RATES}
+
+
+def _or_empty(ask: Callable[[], str]) -> str:
+    try:
+        return ask()
+    except PenstockError:
+        return ""
 
 
 async def observer(settings: Settings, stack: AsyncExitStack) -> Observer:
