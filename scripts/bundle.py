@@ -28,6 +28,7 @@ import typer
 
 from penstock import cli
 from penstock.cli.options import Json
+from penstock.cli.plan import Architecture
 from penstock.errors import Again, Halt
 from penstock.settings.reading import load
 from penstock.settings.secrets import without_password
@@ -263,13 +264,6 @@ def _run(command: Sequence[str], *, seed: bool = False) -> str:
             + " ".join(words[-6:])
         )
     return done.stdout
-
-
-class Architecture(StrEnum):
-    """What a Lambda function runs on."""
-
-    arm64 = "arm64"
-    x86_64 = "x86_64"
 
 
 class Python(StrEnum):

@@ -27,6 +27,7 @@ COMMANDS = {
     "archive": ("functions", "archive"),
     "check": ("functions", "check"),
     "serve": ("serve", "serve"),
+    "plan": ("plan", "plan"),
     "status": ("status", "status"),
     "console": ("console", "console"),
     "explain": ("explain", "explain"),
