@@ -82,13 +82,13 @@ def is_regular(fd: int, name: str) -> bool:
         return False
 
 
-def create_draft(fd: int) -> tuple[int, str]:
+def create_draft(fd: int, mode: int = 0o644) -> tuple[int, str]:
     """Create a file in a folder, under a hidden name that nobody can guess; return both.
 
     Raises OSError.
     """
     name = f".{secrets.token_hex(16)}.draft"
-    return os.open(name, _DRAFT_FLAGS, 0o644, dir_fd=fd), name
+    return os.open(name, _DRAFT_FLAGS, mode, dir_fd=fd), name
 
 
 def folders_by_number(fd: int, digits: tuple[int, ...]) -> Iterator[tuple[str, int]]:

@@ -25,6 +25,7 @@ from penstock.demo.cloud_server import EmbeddedCloud
 from penstock.embedded.redis import EmbeddedRedis
 from penstock.errors import Halt
 from penstock.serve import file_server, web
+from penstock.serve.guard import access_of
 from penstock.settings.reading import load
 
 STACK = "penstock-local"
@@ -104,7 +105,9 @@ class LocalCloud:
                 "serve": {"listen": "127.0.0.1:0", "token": SecretStr(token)},
             }
         )
-        app = file_server.new_app(wiring.served_directory(settings), web.tokens_of(settings.serve))
+        app = file_server.new_app(
+            wiring.served_directory(settings), access_of(settings.serve, self.directory / "state")
+        )
         serving = web.serving(app, settings.serve)
         self.file_server_url = await self._stack.enter_async_context(serving)
         return token
