@@ -4,14 +4,23 @@ UV ?= .cache/uv/bin/uv
 # The full form of a campaign is hours; SCALE=0.01 is a minute's taste of it.
 SCALE ?= 1
 
-.PHONY: help demo test check format docs bench profile campaign clean
+.PHONY: help demo demo-aws bundle plan test check format docs bench profile campaign clean
 .DEFAULT_GOAL := help
 
 help: ## Say what there is.
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: .venv/installed ## Drain a live directory into a local SQS, and prove that nothing was lost.
 	@.venv/bin/penstock demo $(ARGS)
+
+demo-aws: .venv/installed ## Deploy the AWS template on this machine, and watch its schedules drain.
+	@.venv/bin/python -m examples.local_cloud $(ARGS)
+
+bundle: .venv/installed ## Build the archive that AWS Lambda runs (ARGS="--arch arm64 -o FILE").
+	@.venv/bin/python -m scripts.bundle $(ARGS)
+
+plan: .venv/installed ## Say what a load takes and costs on AWS (ARGS="--files-per-second 6000 …").
+	@.venv/bin/python -m scripts.plan $(ARGS)
 
 test: .venv/installed ## Run the tests, several minutes.
 	@.venv/bin/pytest -n 2 -m "not campaign" $(ARGS)
@@ -27,7 +36,7 @@ format: .venv/installed ## Format the code, and mend what the linter can.
 	@.venv/bin/ruff check --quiet --fix . ; .venv/bin/ruff format --quiet .
 
 docs: .venv/installed ## Write anew what the docs have from the code: settings, commands, costs.
-	@.venv/bin/python scripts/reference.py
+	@.venv/bin/python -m scripts.reference
 
 bench: .venv/installed ## Measure the whole path, half an hour (ARGS=--quick: a taste).
 	@.venv/bin/python bench/run.py $(ARGS)

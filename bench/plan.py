@@ -1,4 +1,4 @@
-"""What `penstock plan` rests on: the loader's CPU by what causes it, Redis's bytes a file.
+"""What `make plan` rests on: the loader's CPU by what causes it, Redis's bytes a file.
 
     python bench/plan.py [--files 20000] [--rounds 3]
 
@@ -12,7 +12,7 @@ four figures:
     1 x 2,400 B, one record a message     file + record + 2.4 KB + message (sent in tens)
 
 CPU is this process's own, best of the rounds; what the others take is theirs. 500 B of each record
-are selected. Prints the three lines that stand in src/penstock/setup/plan.py, and nowhere else: put
+are selected. Prints the three lines that stand in scripts/plan/formulas.py, and nowhere else: put
 them there, then `make docs` writes the dollars that follow from them into deploy/README.md.
 """
 

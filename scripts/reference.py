@@ -2,7 +2,7 @@
 
 `make docs` runs it.
 
-    python scripts/reference.py [--check]
+    python -m scripts.reference [--check]
 
 With --check nothing is written, and the exit code is 1 if a page is not what the code says. In
 deploy/README.md it is the table of what a load costs, between two marks.
@@ -25,7 +25,7 @@ from pydantic.fields import FieldInfo
 
 from penstock.cli import app
 from penstock.settings.schema import Settings
-from penstock.setup.plan import Load, plan
+from scripts.plan.formulas import Load, plan
 
 ROOT = Path(__file__).parent.parent
 COSTS_BEGIN, COSTS_END = "<!-- costs: written by `make docs` -->\n", "<!-- /costs -->\n"

@@ -15,7 +15,7 @@ import redis.asyncio as redis
 from penstock.aws import handlers, invocation
 from penstock.errors import Again, Halt
 from penstock.settings.schema import Settings
-from penstock.setup.plan import CLAIM_LINE_BYTES
+from scripts.plan.formulas import CLAIM_LINE_BYTES
 from support.box import Box
 from support.lambda_runtime import Answer, LambdaFunction
 from support.sqs_stub import Fault

@@ -13,10 +13,10 @@ import pytest
 import samtranslator.translator.transform
 from cfnlint.decode import cfn_yaml
 
+from examples.local_cloud.stack import FUNCTIONS
 from penstock.aws import handlers
-from penstock.demo.local_cloud import FUNCTIONS
 from penstock.settings.schema import Settings
-from penstock.setup.plan import CLOUDWATCH_ALARMS, CLOUDWATCH_METRICS
+from scripts.plan.formulas import CLOUDWATCH_ALARMS, CLOUDWATCH_METRICS
 
 TEMPLATE = Path(__file__).parents[2] / "deploy" / "template.yaml"
 README = TEMPLATE.parent / "README.md"

@@ -52,7 +52,7 @@ def init(
         line = f"penstock: {directory}: {_useless(found)}; nothing is written"
         say(line, err=True)
         raise typer.Exit(1)
-    answer = _asking() if not yes and _is_terminal() else _taking
+    answer = _asking if not yes and _is_terminal() else _taking
     text = _toml(directory, found, answer)
     try:
         target.write_bytes(text.encode())
@@ -108,11 +108,8 @@ def _is_terminal() -> bool:
     return sys.stdin.isatty()
 
 
-def _asking() -> Callable[[str, str], str]:
-    def ask(question: str, default: str) -> str:
-        return str(typer.prompt(question, default=default))
-
-    return ask
+def _asking(question: str, default: str) -> str:
+    return str(typer.prompt(question, default=default))
 
 
 def _taking(_: str, default: str) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, cast
 
-from penstock.ledger.reads import number_or, paired_sizes, size_commands
+from penstock.ledger.reads import each_state, number_or, paired_sizes, size_commands
 from penstock.ledger.repairs import said
 from penstock.ledger.scripts import Scripts, translate_redis_errors
 from penstock.model import PutBack, SpoolIdentity
@@ -129,11 +129,7 @@ class LedgerOverview:
         """Return all that the ledger knows of one file."""
         key = self._scripts.key
         async with self._scripts.client.pipeline(transaction=True) as pipe:
-            pipe.hget(key("json_files_processing"), name)
-            pipe.zscore(key("json_files_processed"), name)
-            pipe.zscore(key("out_of_spool"), name)
-            pipe.hget(key("json_files_rejected"), name)
-            pipe.zscore(key("retry"), name)
+            each_state(pipe, "hget", "zscore", key, name)
             pipe.hget(key("put_back"), name)
             pipe.zscore(key("gone"), name)
             claim, processed, left, rejected, due, put_back, gone = await pipe.execute()

@@ -33,8 +33,7 @@ def verdicts(snapshot: Snapshot, limits: StatusSettings) -> Sequence[Verdict]:
     return sorted(found, key=lambda verdict: not verdict.wrong)
 
 
-def _unreachable(snapshot: Snapshot, limits: StatusSettings) -> Iterator[Verdict]:
-    del limits
+def _unreachable(snapshot: Snapshot, _: StatusSettings) -> Iterator[Verdict]:
     codes = {"redis": "redis-away", "spool": "spool-away", "queue": "queue-away"}
     advice = {
         "redis": "start Redis (`penstock run` starts an embedded one), or mend ledger.url; nothing"
@@ -51,8 +50,7 @@ def _unreachable(snapshot: Snapshot, limits: StatusSettings) -> Iterator[Verdict
             yield Verdict(code, wrong=True, text=cause, advice=what)
 
 
-def _spool(snapshot: Snapshot, limits: StatusSettings) -> Iterator[Verdict]:
-    del limits
+def _spool(snapshot: Snapshot, _: StatusSettings) -> Iterator[Verdict]:
     known, spool = snapshot.ledger and snapshot.ledger.spool, snapshot.spool
     if snapshot.ledger is None or known is None or spool is None:
         return
@@ -141,8 +139,7 @@ def _archiver(snapshot: Snapshot, limits: StatusSettings) -> Iterator[Verdict]:
     )  # fmt: skip
 
 
-def _rejects(snapshot: Snapshot, limits: StatusSettings) -> Iterator[Verdict]:
-    del limits
+def _rejects(snapshot: Snapshot, _: StatusSettings) -> Iterator[Verdict]:
     if snapshot.ledger is None:
         return
     last = snapshot.minutes[-_REJECTS_MINUTES:]
@@ -166,8 +163,7 @@ def _rejects(snapshot: Snapshot, limits: StatusSettings) -> Iterator[Verdict]:
         )  # fmt: skip
 
 
-def _redis(snapshot: Snapshot, limits: StatusSettings) -> Iterator[Verdict]:
-    del limits
+def _redis(snapshot: Snapshot, _: StatusSettings) -> Iterator[Verdict]:
     if snapshot.ledger is None:
         return
     lost = [at for at, minute in snapshot.ledger.minutes.items() if minute.get("ledger_losses")]
@@ -183,8 +179,7 @@ def _redis(snapshot: Snapshot, limits: StatusSettings) -> Iterator[Verdict]:
         )  # fmt: skip
 
 
-def _evicting(snapshot: Snapshot, limits: StatusSettings) -> Iterator[Verdict]:
-    del limits
+def _evicting(snapshot: Snapshot, _: StatusSettings) -> Iterator[Verdict]:
     if snapshot.memory and (evicts := snapshot.memory.evicts):
         yield Verdict(
             "redis-evicts", wrong=True, text=evicts.partition("; ")[0],
@@ -193,8 +188,7 @@ def _evicting(snapshot: Snapshot, limits: StatusSettings) -> Iterator[Verdict]:
         )  # fmt: skip
 
 
-def _room(snapshot: Snapshot, limits: StatusSettings) -> Iterator[Verdict]:
-    del limits
+def _room(snapshot: Snapshot, _: StatusSettings) -> Iterator[Verdict]:
     memory, spool = snapshot.memory, snapshot.spool
     if memory and memory.max_bytes and memory.used_bytes > _MEMORY_SHARE_MAX * memory.max_bytes:
         yield Verdict(

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from penstock import file_names, wiring
 from penstock.errors import Again
@@ -64,30 +64,6 @@ class SpoolState:
     identity: SpoolIdentity = SpoolIdentity()  # noqa: RUF009  it cannot change
 
 
-class View(Protocol):
-    """How the spool is looked at: where it is (DirectoryView), or over HTTP (RemoteView)."""
-
-    async def scan(self) -> list[str]:
-        """Return the names of all files, sorted. Raises Again or Halt if they cannot be listed."""
-        ...
-
-    async def age_seconds(self, name: str) -> float | None:
-        """Return the time since a listed file's last change; None if it has gone since."""
-        ...
-
-    async def rejects_kept(self) -> int | None:
-        """Return how many files the rejects directory holds; None if that is not to be seen."""
-        ...
-
-    def room(self) -> DiskRoom | None:
-        """Return what is left on the spool's disk; None if that is not to be seen."""
-        ...
-
-    async def identity(self) -> SpoolIdentity:
-        """Return which directory the spool is; makes no marker on this machine."""
-        ...
-
-
 class OldestWaiting:
     """Finds the oldest file that nobody has claimed, again and again.
 
@@ -125,7 +101,7 @@ class OldestWaiting:
 class SpoolWatch:
     """Looks at one spool, again and again."""
 
-    def __init__(self, view: View) -> None:
+    def __init__(self, view: "DirectoryView | RemoteView") -> None:
         self._view = view
         self._oldest = OldestWaiting(view.age_seconds)
         self._names: list[str] = []
@@ -171,7 +147,7 @@ class DirectoryView:
         self._matches = re.compile(pattern).fullmatch
 
     async def scan(self) -> list[str]:
-        """See `View.scan`."""
+        """Return the names of all files, sorted. Raises Again if they cannot be listed."""
         return await asyncio.to_thread(self._scan)
 
     def _scan(self) -> list[str]:
@@ -191,7 +167,7 @@ class DirectoryView:
             ) from None
 
     async def age_seconds(self, name: str) -> float | None:
-        """See `View.age_seconds`."""
+        """Return the time since a listed file's last change; None if it has gone since."""
         try:
             return max(0.0, time.time() - (self._spool / name).stat().st_ctime)
         except FileNotFoundError:
@@ -199,8 +175,8 @@ class DirectoryView:
         except OSError:
             return 0.0
 
-    async def rejects_kept(self) -> int | None:
-        """See `View.rejects_kept`."""
+    async def rejects_kept(self) -> int:
+        """Return how many files the rejects directory holds."""
         return await asyncio.to_thread(self._count_kept)
 
     def _count_kept(self) -> int:
@@ -212,8 +188,8 @@ class DirectoryView:
                     break
         return count
 
-    def room(self) -> DiskRoom | None:
-        """See `View.room`."""
+    def room(self) -> DiskRoom:
+        """Return what is left on the spool's disk."""
         disk = os.statvfs(self._spool)
         return DiskRoom(
             free_bytes=disk.f_bavail * disk.f_frsize,
@@ -222,7 +198,7 @@ class DirectoryView:
         )
 
     async def identity(self) -> SpoolIdentity:
-        """See `View.identity`."""
+        """Return which directory the spool is; makes no marker."""
         try:
             fd = os.open(self._spool, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
@@ -245,7 +221,7 @@ class RemoteView:
         self._page_files = page_files
 
     async def scan(self) -> list[str]:
-        """See `View.scan`."""
+        """See `DirectoryView.scan`; raises Halt, too."""
         found: set[str] = set()
         cursor = ""
         while True:
@@ -256,24 +232,22 @@ class RemoteView:
             cursor = page.cursor
 
     async def age_seconds(self, name: str) -> float | None:
-        """See `View.age_seconds`; by the clock of the machine that holds the file."""
+        """See `DirectoryView.age_seconds`; by the clock of the machine that holds the file."""
         (file,) = await self._source.read([name], 1)
         return None if file.data is Unread.VANISHED else max(0.0, file.age_seconds)
 
-    async def rejects_kept(self) -> int | None:
-        """See `View.rejects_kept`: over HTTP nobody lists that directory."""
-        return None
+    async def rejects_kept(self) -> None:
+        """Return nothing: over HTTP nobody lists that directory."""
 
-    def room(self) -> DiskRoom | None:
-        """See `View.room`: not told over HTTP."""
-        return None
+    def room(self) -> None:
+        """Return nothing: it is not told over HTTP."""
 
     async def identity(self) -> SpoolIdentity:
-        """See `View.identity`."""
+        """See `DirectoryView.identity`."""
         return await self._source.identity()
 
 
-async def view(settings: Settings, stack: AsyncExitStack) -> View:
+async def view(settings: Settings, stack: AsyncExitStack) -> DirectoryView | RemoteView:
     """Return how an observer looks at the spool. Raises Halt if `source.url` names none."""
     spool = spool_place(settings.source.url)
     if isinstance(spool, Directory):

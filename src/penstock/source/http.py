@@ -14,7 +14,7 @@ import ssl
 import zlib
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 import aiohttp
 from yarl import URL
@@ -87,7 +87,7 @@ class HttpSite:
     ) -> Reply:
         """Send one request; return its reply if its status is among `takes`.
 
-        `path` is below the address, its names quoted by `quoted`. `body_bytes_max` bounds the body
+        `path` is below the address, quoted. `body_bytes_max` bounds the body
         on the wire and after decompression. `wait_seconds` is how much longer than usual the server
         may take because it was asked to wait. `admit` is asked, with the header fields, whether the
         body shall be read; where it is not, the reply has none. Raises Again or Halt.
@@ -234,11 +234,6 @@ def content_length(headers: Mapping[str, str]) -> int | None:
     """Return how many bytes a body is announced to have; None if it is not."""
     text = headers.get("Content-Length", "")
     return int(text) if text.isdecimal() and text.isascii() else None
-
-
-def quoted(name: str) -> str:
-    """Return a file's name as one segment of a path."""
-    return quote(name, safe="")
 
 
 def _address(url: str) -> tuple[URL, str]:

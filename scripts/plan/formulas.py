@@ -12,15 +12,15 @@ from typing import Final, Literal, NamedTuple
 from penstock.errors import Halt
 from penstock.model import BILLED_BYTES, CLAIM_ID_LIKE, Message, QueueLimits
 from penstock.settings.schema import Settings
-from penstock.setup.plan_prices import (
+from penstock.sqs.batch import batches
+from penstock.sqs.filling import Filling
+from penstock.sqs.packer import Packer
+from scripts.plan.prices import (
     CACHE_NODE_BYTES,
     MONTH_HOURS,
     MONTH_SECONDS,
     PRICES,
 )
-from penstock.sqs.batch import batches
-from penstock.sqs.filling import Filling
-from penstock.sqs.packer import Packer
 
 
 class Cpu(NamedTuple):

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from penstock.cli import app
 from penstock.errors import Halt
-from penstock.setup.plan import REDIS_FILE_BYTES, Load, plan
-from penstock.setup.plan_prices import CACHE_NODE_BYTES, PRICES
+from scripts.plan.__main__ import app
+from scripts.plan.formulas import REDIS_FILE_BYTES, Load, plan
+from scripts.plan.prices import CACHE_NODE_BYTES, PRICES
 
 DOCS = Path(__file__).parents[2] / "docs"
 MONTH = 2_592_000
@@ -138,13 +138,13 @@ def test_the_command_prints_figures_and_json() -> None:
         "--files-per-second 6000 --records-per-file 1 --record-bytes 2400 --selected-bytes 500"
     )
     runner = CliRunner()
-    told = runner.invoke(app, ["plan", *options.split()])
+    told = runner.invoke(app, [*options.split()])
     assert (told.exit_code, told.exception) == (0, None)
     made = plan(MANY)
     assert f"$ {made.total:,.2f}" in told.stdout
-    machine = runner.invoke(app, ["plan", *options.split(), "--json"])
+    machine = runner.invoke(app, [*options.split(), "--json"])
     answer = json.loads(machine.stdout)
     assert math.isclose(answer["dollars_a_month_total"], made.total, abs_tol=0.01)
     assert set(answer["prices"]) == set(PRICES)
-    one = runner.invoke(app, ["plan", *options.split(), "--records-per-message", "1", "--json"])
+    one = runner.invoke(app, [*options.split(), "--records-per-message", "1", "--json"])
     assert json.loads(one.stdout)["load"]["records_per_message"] == 1

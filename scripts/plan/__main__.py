@@ -1,4 +1,4 @@
-"""`penstock plan`: what a load takes and costs on AWS."""
+"""`make plan`: what a load takes and costs on AWS."""
 
 import dataclasses
 import json
@@ -10,10 +10,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from penstock.cli.options import Architecture, Json, QueueKind
-from penstock.setup.plan import Figure, Load, Plan
-from penstock.setup.plan import plan as make
-from penstock.setup.plan_prices import PRICES
+from penstock.cli import main
+from penstock.cli.options import Json, QueueKind
+from scripts.bundle import Architecture
+from scripts.plan.formulas import Figure, Load, Plan
+from scripts.plan.formulas import plan as make
+from scripts.plan.prices import PRICES
+
+app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 
 
 class PerMessage(StrEnum):
@@ -23,6 +27,7 @@ class PerMessage(StrEnum):
     one = "1"
 
 
+@app.command()
 def plan(
     files_per_second: Annotated[float, typer.Option(min=0.001, max=1e6, help="Files written.")],
     records_per_file: Annotated[int, typer.Option(min=1, help="Records in a file.")],
@@ -107,3 +112,7 @@ def _amount(figure: Figure) -> str:
         return f"{value / 1000**thousands:,.1f} {('', 'k', 'M', 'G')[thousands]}{unit}"
     whole = value == int(value)
     return f"{value:,.{0 if whole else 2}f} {unit}"
+
+
+if __name__ == "__main__":
+    main(app)
