@@ -312,6 +312,14 @@ def test_what_is_secret_is_not_committed() -> None:
     assert all(path.startswith(("~", "/")) for found in made for path in found if path)
 
 
+def test_each_test_of_the_threat_model_is_there() -> None:
+    """docs/security.md names tests for what it says."""
+    named = re.findall(r"`(tests/\S+)::(\w+)`", (ROOT / "docs/security.md").read_text())
+    assert len(named) > 20
+    for file, test in named:
+        assert f"def {test}(" in (ROOT / file).read_text(), test
+
+
 def test_the_service_is_shut_in(tmp_path: Path) -> None:
     """S7: systemd itself says how far: below 3."""
     program = shutil.which("systemd-analyze")
