@@ -72,8 +72,8 @@ class Source(Protocol):
         ...
 
 
-class Identified(Protocol):
-    """What can tell which spool it leads to. Called per call of a source, never per file."""
+class IdentifiedSource(Source, Protocol):
+    """A source that can tell which spool it leads to: asked per call of it, never per file."""
 
     async def identity(self) -> SpoolIdentity:
         """Return which directory the spool is now. Raises Again if it is away.

@@ -24,7 +24,7 @@ from penstock.ledger.ledger import Ledger
 from penstock.ledger.scripts import Scripts
 from penstock.loader import Loader
 from penstock.model import Claim
-from penstock.ports import Queue, Source
+from penstock.ports import IdentifiedSource, Queue, Source
 from penstock.records.decode import Decoder
 from penstock.records.preamble import Preamble
 from penstock.records.selection import Selection
@@ -33,7 +33,7 @@ from penstock.settings.schema import EMBEDDED, EMBEDDED_QUEUE, QueueSettings, Se
 from penstock.settings.secrets import tokens
 from penstock.settings.spool_place import Directory, FileServer, Nginx, spool_name, spool_place
 from penstock.source.candidates import Candidates
-from penstock.source.confirmed import ConfirmedSource, IdentifiedSource
+from penstock.source.confirmed import ConfirmedSource
 from penstock.source.directory import DirectorySource
 from penstock.sqs.filling import Filling
 from penstock.sqs.packer import Packer

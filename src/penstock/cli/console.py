@@ -34,7 +34,7 @@ def console(
     SIGTERM stops it.
     """
     telemetry.configure(verbose=verbose)
-    settings = load(config, {"run": {"console": listen}} if listen else None)
+    settings = load(config, {"run": {"console": listen or None}})
     spool_place(settings.source.url)  # nothing else is worth a look without one
     passes.run(lambda stop: _until_stopped(settings, stop))
 

@@ -69,15 +69,9 @@ def _seen(found: Survey) -> list[str]:
     """Return what the samples show, in lines."""
     lines = [f"{plural(found.files, 'file')}, {found.samples:,} looked at"]
     lines.append(f"names      {found.pattern}")
-    lines += [
-        f"preamble   {text}  ({plural(count, 'file')})" for text, count in found.preambles.items()
-    ]
-    lines += [
-        f"documents  {shape}  ({plural(count, 'file')})" for shape, count in found.shapes.items()
-    ]
-    lines += [
-        f"rejected   {reason}  ({plural(count, 'file')})" for reason, count in found.reasons.items()
-    ]
+    of_files = {"preamble": found.preambles, "documents": found.shapes, "rejected": found.reasons}
+    for what, of in of_files.items():
+        lines += [f"{what:10} {text}  ({plural(count, 'file')})" for text, count in of.items()]
     if found.records:
         lines.append(f"records    {found.records:,}; their fields, in how many, of which types:")
     for name, seen in list(found.fields.items())[:_FIELDS_TOLD]:

@@ -13,6 +13,7 @@ Every script is safe to run twice: redis-py sends a command again when its reply
 
 import asyncio
 import contextlib
+import itertools
 import json
 import re
 import secrets
@@ -310,20 +311,16 @@ class Ledger:
     @translate_redis_errors
     async def commit(self, claim: Claim, settled: Settled) -> bool:
         """Make the claim's files processed, or what `settled` says; False if it is not ours."""
-        rejected = [part for pair in settled.rejected.items() for part in pair]
-        retry = [
-            part
-            for name, seconds in settled.retry_seconds.items()
-            for part in (name, int(seconds * 1000))
-        ]
-        counters = [part for pair in settled.counters.items() if pair[1] for part in pair]
+        flat, delays = itertools.chain.from_iterable, settled.retry_seconds.items()
+        counters = flat((name, by) for name, by in settled.counters.items() if by)
         keys = ["leases", "json_files_processing", "json_files_processed", "json_files_rejected",
                 "retry", "counters", f"claim:{claim.id}", f"call:{claim.token}", "minutes",
                 "put_back"]  # fmt: skip
         args: list[str | int] = [claim.id, claim.token, REMEMBER_MS]
         args += [len(settled.vanished), *settled.vanished]
-        args += [len(settled.rejected), *rejected]
-        args += [len(settled.retry_seconds), *retry, *counters]
+        args += [len(settled.rejected), *flat(settled.rejected.items())]
+        args += [len(delays), *flat((name, int(seconds * 1000)) for name, seconds in delays)]
+        args += counters
         return bool(await self._run("commit", keys, args))
 
     @translate_redis_errors

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, cast
 
 from penstock.ledger.reads import each_state, number_or, paired_sizes, size_commands
 from penstock.ledger.repairs import said
-from penstock.ledger.scripts import Scripts, translate_redis_errors
+from penstock.ledger.scripts import Part, translate_redis_errors
 from penstock.model import PutBack, SpoolIdentity
 
 _MEASURED = ("json_files_processing", "json_files_processed", "json_files_rejected",
@@ -82,11 +82,8 @@ class FileStory:
     journal: Mapping[int, str] = field(default_factory=dict[int, str])
 
 
-class LedgerOverview:
+class LedgerOverview(Part):
     """What a status page, a console or a person who asks for one file needs."""
-
-    def __init__(self, scripts: Scripts) -> None:
-        self._scripts = scripts
 
     @translate_redis_errors
     async def read(self) -> Overview:

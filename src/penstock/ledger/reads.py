@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
-from penstock.ledger.scripts import Scripts, translate_redis_errors
+from penstock.ledger.scripts import Part, Scripts, translate_redis_errors
 
 FILES_A_CALL_MAX = 500  # keeps every script near 1 ms, in which Redis serves nobody else
 # The settings allow no more, and AWS Lambda does not (its fifteen minutes).
@@ -36,11 +36,8 @@ class HeldClaim(NamedTuple):
     waits_for: str = ""
 
 
-class LedgerReads:
+class LedgerReads(Part):
     """What the archiver, the checker and a status page look up; nothing here changes anything."""
-
-    def __init__(self, scripts: Scripts) -> None:
-        self._scripts = scripts
 
     @translate_redis_errors
     async def counters(self) -> dict[str, int]:

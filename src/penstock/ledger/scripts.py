@@ -168,3 +168,10 @@ class Scripts:
             raise Again(
                 "ledger.url: this Redis is a replica and cannot be written to; name the primary"
             )
+
+
+class Part:
+    """Some of the verbs of a ledger, over its scripts."""
+
+    def __init__(self, scripts: Scripts) -> None:
+        self._scripts = scripts

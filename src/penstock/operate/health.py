@@ -5,12 +5,11 @@ The first verdict is the one to act on; those that follow from it are left out.
 
 from collections.abc import Callable, Iterator, Sequence
 
+from penstock.checker import OLD_LEASES
 from penstock.operate.snapshot import STOPPED, Snapshot, Verdict
 from penstock.settings.schema import StatusSettings
+from penstock.source.index import LARGE_FILES
 from penstock.wording import plural
-
-SPOOL_ENTRIES_MAX = 2_000_000
-"""ext4 without large_dir refuses new names at about 11 million: half an hour at 6,000 a second."""
 
 REJECTS_SHARE_MAX = 0.5
 _REJECTS_MIN = 10
@@ -21,7 +20,6 @@ _STARTED = (
     "`penstock run` starts them; a single pass (`penstock load`) does, and stops them again. What"
     " they know is kept meanwhile, and not shown"
 )
-_OLD_LEASES = 5  # a claim held for so many leases is alive, but its worker hardly gets on
 _OVERDUE_SECONDS = 30.0  # a worker that runs takes an expired claim over at its next call
 
 
@@ -106,7 +104,7 @@ def _workers(snapshot: Snapshot, limits: StatusSettings) -> Iterator[Verdict]:
             f" {duration(worst)}",
             advice="run `penstock load`: the next worker takes them over",
         )  # fmt: skip
-    longest = _OLD_LEASES * snapshot.lease_seconds
+    longest = OLD_LEASES * snapshot.lease_seconds
     waits = [claim for claim in snapshot.claims if claim.waits_for]
     if waits:
         yield Verdict(
@@ -209,7 +207,7 @@ def _room(snapshot: Snapshot, _: StatusSettings) -> Iterator[Verdict]:
             text=f"the spool's disk has {min(disk_share, inodes_share):.1%} of its {what} left",
             advice="make room: lower archive.retention_days, or move the archive",
         )  # fmt: skip
-    if spool.entries > SPOOL_ENTRIES_MAX:
+    if spool.entries > LARGE_FILES:
         yield Verdict(
             "spool-crowded", wrong=True,
             text=f"{spool.entries:,} files lie in the spool; some file systems refuse names at"

@@ -19,14 +19,14 @@ from typing import NamedTuple
 
 from penstock import file_names, wiring
 from penstock.errors import Again
+from penstock.ledger.reads import FILES_A_CALL_MAX
 from penstock.model import SpoolIdentity, Unread
+from penstock.ports import IdentifiedSource
 from penstock.settings.schema import Settings
 from penstock.settings.spool_place import Directory, spool_place
 from penstock.source import marker
-from penstock.source.confirmed import IdentifiedSource
 from penstock.source.frames import PAGE_FILES_MAX
 
-_NAMES_A_CALL = 500
 _SCAN_SHARE_MAX = 0.1
 _LOOK_SECONDS_MAX = 2.0  # of one search for the oldest waiting file
 _KEPT_SECONDS = 30.0  # between two counts of the rejects directory
@@ -80,8 +80,8 @@ class OldestWaiting:
         all_over = True
         began = time.monotonic()
         start = bisect_right(names, self._over_up_to)
-        for first in range(start, len(names), _NAMES_A_CALL):
-            page = names[first : first + _NAMES_A_CALL]
+        for first in range(start, len(names), FILES_A_CALL_MAX):
+            page = names[first : first + FILES_A_CALL_MAX]
             for name, state in zip(page, await states(page), strict=True):
                 if state in _WAITING:
                     age_seconds = await self._age_seconds(name)

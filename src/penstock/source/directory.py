@@ -237,7 +237,7 @@ class DirectorySource:
             return Moved(name, f"reject {name} to {self._rejects_directory}: {error.strerror}")
 
     async def identity(self) -> SpoolIdentity:
-        """See `Identified.identity`."""
+        """See `IdentifiedSource.identity`."""
         self.index.check_spool()
         return marker.identity(self._fd, make=True)
 

@@ -177,16 +177,11 @@ class HttpSite:
 
     def _session(self) -> aiohttp.ClientSession:
         if self._opened is None:
+            kept: Any = {"limit": self._connections, "keepalive_timeout": _IDLE_SECONDS}
             connector = (
-                aiohttp.UnixConnector(
-                    self._socket, limit=self._connections, keepalive_timeout=_IDLE_SECONDS
-                )
+                aiohttp.UnixConnector(self._socket, **kept)
                 if self._socket
-                else aiohttp.TCPConnector(
-                    limit=self._connections,
-                    keepalive_timeout=_IDLE_SECONDS,
-                    ssl=self._tls if self._tls is not None else True,
-                )
+                else aiohttp.TCPConnector(ssl=self._tls or True, **kept)
             )
             self._opened = aiohttp.ClientSession(
                 connector=connector,
@@ -286,12 +281,11 @@ async def _bounded(response: aiohttp.ClientResponse, bytes_max: int, what: str) 
     if encoding not in {"identity", "gzip"}:
         raise Again(f"{what}: answered in the encoding {encoding!r}, which was not asked for")
     gunzip = zlib.decompressobj(wbits=31) if encoding == "gzip" else None
-    decompress = gunzip.decompress if gunzip else _unchanged
     parts: list[bytes] = []
     total = 0
     async for chunk in response.content.iter_any():
         try:
-            part = decompress(chunk, bytes_max + 1 - total)
+            part = gunzip.decompress(chunk, bytes_max + 1 - total) if gunzip else chunk
         except zlib.error as error:
             raise Again(f"{what}: its compressed answer is broken: {error}") from None
         total += len(part)
@@ -305,7 +299,3 @@ async def _bounded(response: aiohttp.ClientResponse, bytes_max: int, what: str) 
     if gunzip and not gunzip.eof:
         raise Again(f"{what}: its compressed answer is cut off")
     return b"".join(parts)
-
-
-def _unchanged(chunk: bytes, _: int) -> bytes:
-    return chunk
