@@ -26,11 +26,12 @@ def open_root(path: Path, *, make: bool = False, links_max: int = 8) -> int:
     Raises OSError.
     """
     if make:
-        path.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):  # what it is instead, opening it tells
+            path.mkdir(parents=True, exist_ok=True)
     try:
         return os.open(path, _FOLDER_FLAGS)
     except OSError as error:
-        if error.errno not in {errno.ELOOP, errno.ENOTDIR}:
+        if not (error.errno in {errno.ELOOP, errno.ENOTDIR} and path.is_symlink()):
             raise
     link = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:

@@ -250,7 +250,7 @@ async def test_tokens_are_compared_in_constant_time(
 
     monkeypatch.setattr(guard.hmac, "compare_digest", noting)
     await site.ask(FILE)
-    assert compared[::2] == [t.encode() for t in (TOKEN, NEW_TOKEN, READ_TOKEN)]
+    assert compared[:3] == [t.encode() for t in (TOKEN, NEW_TOKEN, READ_TOKEN)]
     assert len(compared) == 6  # and the two halves of each, as a browser has them
 
 

@@ -19,7 +19,7 @@ from aiohttp.typedefs import Handler
 from penstock import telemetry
 from penstock.errors import Again, Halt
 from penstock.loopback import is_loopback
-from penstock.serve.guard import Access, Refused, guarded
+from penstock.serve.guard import Access, Refused
 from penstock.settings.schema import FD, ServeSettings
 
 BODY_BYTES_MAX = 16 << 20  # a thousand names, or the reasons of a thousand rejects
@@ -27,23 +27,23 @@ _PROBE_SECONDS = 5.0  # for a server that listens where we would to accept a con
 _IDLE_SECONDS = 75.0  # a connection without a whole request for so long is closed
 _PORT_MAX = 65_535
 _RECEIVE_BYTES = 32_768  # of a question that has come; Linux doubles it for its own needs
+_ACCESS = web.AppKey("access", Access)
 _STOP_SECONDS = 5.0  # how long calls in flight go on after a stop
 
 
 def application(access: Access) -> web.Application:
     """Return an application that those may call whom the guard lets through, on every route."""
-    app = web.Application(
-        middlewares=[_as_json, guarded(access)],
-        client_max_size=BODY_BYTES_MAX,
-    )
+    app = web.Application(middlewares=[_guarded], client_max_size=BODY_BYTES_MAX)
+    app[_ACCESS] = access
     app.on_response_prepare.append(_add_headers)
     return app
 
 
 @web.middleware
-async def _as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Answer every error as `{"error": "…"}`."""
+async def _guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Let a request through if it may pass; answer every error as `{"error": "…"}`."""
     try:
+        request.app[_ACCESS].check(request)
         response = await handler(request)
     except Refused as error:
         response = error_reply(error.status, str(error))
