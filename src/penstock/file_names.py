@@ -8,6 +8,7 @@ REASON_SUFFIX = ".reason.json"
 """What the file beside a rejected one has behind that one's name."""
 
 HOUR_FOLDER = "[0-9][0-9][0-9][0-9]/[0-9][0-9]/[0-9][0-9]/[0-9][0-9]"
+HOUR_DIGITS = (4, 2, 2, 2)
 """YYYY/MM/DD/HH, the folders of the archive: a glob pattern, and part by part an expression."""
 
 # 240 characters at most: NAME.reason.json must fit the 255 bytes that file systems allow.

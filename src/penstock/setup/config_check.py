@@ -1,8 +1,11 @@
 """Whether the settings can work: what is wrong with them, and what may not be meant."""
 
 import contextlib
-from collections.abc import Generator
+import os
+import stat
+from collections.abc import Generator, Iterator
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 from penstock import wiring
 from penstock.embedded.owner_mark import UNMARKED
@@ -29,11 +32,35 @@ async def mistakes(settings: Settings) -> list[str]:
 
 def warnings(settings: Settings) -> list[str]:
     """Return what can work as configured, and may not be meant, a line each."""
-    if settings.ledger.url == EMBEDDED:
-        with contextlib.suppress(Halt):  # which is one of the mistakes
-            if not isinstance(spool_place(settings.source.url), Directory):
-                return [UNMARKED]
-    return []
+    found: list[str] = []
+    directories = {"run.state_directory": Path(settings.run.state_directory)}
+    with contextlib.suppress(Halt):  # which is one of the mistakes
+        place = spool_place(settings.source.url)
+        if isinstance(place, Directory):
+            directories["archive.directory"] = place.archive_directory(settings.archive)
+            directories["archive.rejected_directory"] = place.rejects_directory(settings.archive)
+        elif settings.ledger.url == EMBEDDED:
+            found.append(UNMARKED)
+    for setting, directory in directories.items():
+        found += [f"{setting}: {line}" for line in _shared(directory)]
+    return found
+
+
+def _shared(directory: Path) -> Iterator[str]:
+    """Yield who else could put links, FIFOs or files of theirs into a directory, or its place."""
+    for path in (directory, directory.absolute().parent):
+        with contextlib.suppress(OSError):
+            status = path.stat()
+            is_sticky = path != directory and status.st_mode & stat.S_ISVTX
+            who = ""
+            if status.st_uid not in {0, os.geteuid()}:
+                who = f"user {status.st_uid}"
+            elif status.st_mode & stat.S_IWOTH and not is_sticky:
+                who = "every user"
+            elif status.st_mode & stat.S_IWGRP and status.st_gid not in {0, os.getegid()}:
+                who = f"group {status.st_gid}"
+            if who:
+                yield f"{who} may write to {path}; docs/security.md says what that allows"
 
 
 @contextlib.contextmanager
