@@ -74,6 +74,11 @@ def open_file(fd: int, name: str) -> int:
     return opened
 
 
+def names(fd: int) -> list[str]:
+    """Return what a folder holds, in no order."""
+    return os.listdir(fd)
+
+
 def is_regular(fd: int, name: str) -> bool:
     """Tell whether a folder has a regular file `name`, which is no link."""
     try:
@@ -82,13 +87,31 @@ def is_regular(fd: int, name: str) -> bool:
         return False
 
 
-def create_draft(fd: int) -> tuple[int, str]:
+def create_draft(fd: int, token: str = "") -> tuple[int, str]:
     """Create a file in a folder, under a hidden name that nobody can guess; return both.
 
-    Raises OSError.
+    A draft of the caller's own `token` takes the place of an earlier one. Raises OSError.
     """
-    name = f".{secrets.token_hex(16)}.draft"
+    name = f".{token or secrets.token_hex(16)}.draft"
+    if token:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=fd)
     return os.open(name, _DRAFT_FLAGS, 0o644, dir_fd=fd), name
+
+
+def remove_empty(root_fd: int, folder: str) -> None:
+    """Remove a folder and those above it, as far as they are empty."""
+    while folder:
+        above, _, name = folder.rpartition("/")
+        try:
+            fd = open_folder(root_fd, above or ".")
+            try:
+                os.rmdir(name, dir_fd=fd)
+            finally:
+                os.close(fd)
+        except OSError:  # not empty: it stays, and so do those above it
+            return
+        folder = above
 
 
 def folders_by_number(fd: int, digits: tuple[int, ...]) -> Iterator[tuple[str, int]]:

@@ -166,8 +166,11 @@ class LedgerSettings(Section):
 class ArchiveSettings(Section):
     """What becomes of processed files."""
 
-    action: Literal["move", "delete"] = "move"
-    """'move' to the archive directory, or 'delete' at once"""
+    action: Literal["move", "pack", "delete"] = "move"
+    """'move' to the archive directory; 'pack' many into one compressed file there, for more than
+    100 files a second; or 'delete' at once"""
+    pack_seconds: float = Field(default=60.0, ge=0, le=3600)
+    """how long 'pack' gathers files for one segment"""
     directory: str = Field(default="archive", min_length=1)
     """where processed files go; a relative path lies beside the spool"""
     rejected_directory: str = Field(default="rejected", min_length=1)

@@ -1,0 +1,160 @@
+"""Segments below an archive directory: their names, and the files that lie in them.
+
+    archive/YYYY/MM/DD/HH/FIRST-LAST-COUNT-ID.PART.tar.zst
+
+The folder is the hour of its files, by `file_names.hour_of`. FIRST and LAST are the times of the
+first and the last of them, COUNT how many there are, and ID is the staging room that they come
+from, beginning with the time at which it was made; of one hour it may make several parts.
+"""
+
+import contextlib
+import os
+import re
+from collections.abc import Generator, Iterable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from penstock import beneath, file_names
+from penstock.archive.segment import Member, Segment
+
+_TIME = r"(\d{8}T\d{6}Z)"
+_NAME = re.compile(rf"{_TIME}-{_TIME}-(\d+)-([0-9a-f]{{21}})\.(\d+)\.tar\.zst")
+_TIME_FORMAT = "%Y%m%dT%H%M%SZ"
+_SECONDS_MAX = 253_402_300_799  # the year 9999
+
+
+class SegmentName(NamedTuple):
+    """What the name of a segment tells; times in whole seconds since 1970."""
+
+    hour: str
+    name: str
+    first: int
+    last: int
+    files: int
+    id: str
+    part: int
+
+    @property
+    def made_at(self) -> tuple[str, int]:
+        """Sorts segments by the time at which they were made."""
+        return self.id, self.part
+
+    @property
+    def path(self) -> str:
+        """Where it lies below the archive."""
+        return f"{self.hour}/{self.name}"
+
+
+def segment_name(hour: str, name: str) -> SegmentName | None:
+    """Return what the name of a file in the archive tells; None if it is not a segment."""
+    if (match := _NAME.fullmatch(name)) is None:
+        return None
+    with contextlib.suppress(ValueError):  # no such day
+        first, last = (int(_moment(text)) for text in match.group(1, 2))
+        return SegmentName(hour, name, first, last, int(match[3]), match[4], int(match[5]))
+    return None
+
+
+def new_name(first: float, last: float, files: int, room_id: str, part: int) -> str:
+    """Return the name of a segment."""
+    begin, end = (
+        datetime.fromtimestamp(min(max(0, int(at)), _SECONDS_MAX), UTC).strftime(_TIME_FORMAT)
+        for at in (first, last)
+    )
+    return f"{begin}-{end}-{files}-{room_id}.{part}.tar.zst"
+
+
+def _moment(text: str) -> float:
+    return datetime.strptime(text, _TIME_FORMAT).replace(tzinfo=UTC).timestamp()
+
+
+def time_in(name: str) -> float | None:
+    """Return the time stamp in a file's name; None if there is none, or no such day."""
+    with contextlib.suppress(ValueError):
+        return file_names.time_of(name)
+    return None
+
+
+class Store:
+    """The segments of one archive directory. Raises OSError, and Halt if one is damaged."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def hours(self) -> list[str]:
+        """Return the folders of the archive, the oldest first."""
+        try:
+            root_fd = beneath.open_root(self._root)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        try:
+            return [hour for hour, _ in beneath.folders_by_number(root_fd, file_names.HOUR_DIGITS)]
+        finally:
+            os.close(root_fd)
+
+    def segments(self, hour: str) -> list[SegmentName]:
+        """Return the segments of an hour, those made last first."""
+        try:
+            with self._folder(hour) as fd:
+                found = (segment_name(hour, name) for name in beneath.names(fd))
+                return sorted(filter(None, found), key=lambda one: one.made_at, reverse=True)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    @contextlib.contextmanager
+    def _folder(self, hour: str) -> Generator[int]:
+        root_fd = beneath.open_root(self._root)
+        try:
+            fd = beneath.open_folder(root_fd, hour)
+        finally:
+            os.close(root_fd)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+    @contextlib.contextmanager
+    def open(self, segment: SegmentName) -> Generator[Segment]:
+        """Open a segment for reading."""
+        with self._folder(segment.hour) as folder_fd:
+            fd = beneath.open_file(folder_fd, segment.name)
+        try:
+            yield Segment(segment.path, os.fstat(fd).st_size, lambda at, size: _read(fd, at, size))
+        finally:
+            os.close(fd)
+
+    def candidates(self, name: str) -> Iterator[SegmentName]:
+        """Yield the segments that may hold a file, those made last first in each hour."""
+        hour, at = file_names.hour_of(name), time_in(name)
+        for folder in [hour] if hour else reversed(self.hours()):
+            for segment in self.segments(folder):
+                if at is None or segment.first <= int(at) <= segment.last:
+                    yield segment
+
+    def find(self, name: str) -> Iterator[tuple[SegmentName, Member]]:
+        """Yield every copy of a file, the one packed last first in each hour."""
+        for segment in self.candidates(name):
+            with contextlib.suppress(FileNotFoundError), self.open(segment) as opened:
+                if (member := opened.get(name)) is not None:
+                    yield segment, member
+
+    def held(self, names: Iterable[str]) -> set[str]:
+        """Return which of some names lie in segments; opens each segment once."""
+        wanted: dict[SegmentName, list[str]] = {}
+        for name in names:
+            for segment in self.candidates(name):
+                wanted.setdefault(segment, []).append(name)
+        found = set[str]()
+        for segment, there in wanted.items():
+            with contextlib.suppress(FileNotFoundError), self.open(segment) as opened:
+                found.update(name for name in there if opened.holds(name))
+        return found
+
+
+def _read(fd: int, at: int, size: int) -> bytes:
+    """Read so many bytes at an offset, or as many as there are."""
+    data = os.pread(fd, size, at)
+    while 0 < len(data) < size and (more := os.pread(fd, size - len(data), at + len(data))):
+        data += more
+    return data
