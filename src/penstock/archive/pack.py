@@ -52,6 +52,7 @@ def pack(
     tally = PackTally()
     with telemetry.by_cause("segment.stuck") as stuck:
         try:
+            staging.clear_replays(spool_fd)
             staging.seal(spool_fd, older_than_seconds)
             for room in staging.rooms_to_pack(spool_fd):
                 with contextlib.suppress(_Over):

@@ -222,10 +222,6 @@ class Segment:
         for line in self._names.decode().split("\n"):
             yield from filter(None, line.split("/"))
 
-    def holds(self, name: str) -> bool:
-        """Tell whether a file is in here; unpacks nothing more."""
-        return f"/{name}/".encode() in self._names
-
     def get(self, name: str) -> Member | None:
         """Return one file, or None if it is not in here; unpacks one frame."""
         at = self._names.find(f"/{name}/".encode())

@@ -150,6 +150,18 @@ def _hours(spool_fd: int, kind: str) -> Iterator[tuple[str, int]]:
                 os.close(fd)
 
 
+def clear_replays(spool_fd: int) -> None:
+    """Remove the copies of replays that have ended, however. Raises OSError."""
+    with _staging(spool_fd) as staging_fd:
+        for name in () if staging_fd is None else _names(staging_fd, REPLAY):
+            with _locked(staging_fd or 0, name) as room:
+                for copy in beneath.names(room.fd) if room else ():
+                    if copy != _LOCK:
+                        os.unlink(copy, dir_fd=room.fd if room else None)
+                if room:
+                    remove(staging_fd or 0, room)
+
+
 def remove(staging_fd: int, room: Room) -> None:
     """Remove a room, as far as it is empty; what is not empty stays, and is looked at again."""
     with contextlib.suppress(OSError):

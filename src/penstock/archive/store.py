@@ -19,7 +19,7 @@ from penstock import beneath, file_names
 from penstock.archive.segment import Member, Segment
 
 _TIME = r"(\d{8}T\d{6}Z)"
-_NAME = re.compile(rf"{_TIME}-{_TIME}-(\d+)-([0-9a-f]{{21}})\.(\d+)\.tar\.zst")
+_NAME = re.compile(rf"{_TIME}-{_TIME}-(\d+)-(\d{{13}}[0-9a-f]{{8}})\.(\d+)\.tar\.zst")
 _TIME_FORMAT = "%Y%m%dT%H%M%SZ"
 _SECONDS_MAX = 253_402_300_799  # the year 9999
 
@@ -35,10 +35,19 @@ class SegmentName(NamedTuple):
     id: str
     part: int
 
+    def may_hold(self, at: float | None) -> bool:
+        """Tell whether a file of that time may be in it; of none, any may."""
+        return at is None or self.first <= int(at) <= self.last
+
     @property
     def made_at(self) -> tuple[str, int]:
         """Sorts segments by the time at which they were made."""
         return self.id, self.part
+
+    @property
+    def made_seconds(self) -> float:
+        """When its room was made, in seconds since 1970."""
+        return int(self.id[:13]) / 1000
 
     @property
     def path(self) -> str:
@@ -129,7 +138,7 @@ class Store:
         hour, at = file_names.hour_of(name), time_in(name)
         for folder in [hour] if hour else reversed(self.hours()):
             for segment in self.segments(folder):
-                if at is None or segment.first <= int(at) <= segment.last:
+                if segment.may_hold(at):
                     yield segment
 
     def find(self, name: str) -> Iterator[tuple[SegmentName, Member]]:
@@ -141,15 +150,22 @@ class Store:
 
     def held(self, names: Iterable[str]) -> set[str]:
         """Return which of some names lie in segments; opens each segment once."""
-        wanted: dict[SegmentName, list[str]] = {}
+        wanted: dict[str, dict[str, float | None]] = {}
         for name in names:
-            for segment in self.candidates(name):
-                wanted.setdefault(segment, []).append(name)
+            wanted.setdefault(file_names.hour_of(name) or "", {})[name] = time_in(name)
         found = set[str]()
-        for segment, there in wanted.items():
-            with contextlib.suppress(FileNotFoundError), self.open(segment) as opened:
-                found.update(name for name in there if opened.holds(name))
+        for hour in self.hours() if "" in wanted else wanted:
+            here = wanted.get(hour, {}) | wanted.get("", {})
+            for segment in self.segments(hour):
+                some = {name for name, at in here.items() if segment.may_hold(at)} - found
+                with contextlib.suppress(FileNotFoundError), self.open(segment) as opened:
+                    found |= some.intersection(opened.names() if some else ())
         return found
+
+    def size_bytes(self, segment: SegmentName) -> int:
+        """Return how large a segment is."""
+        with self._folder(segment.hour) as fd:
+            return os.stat(segment.name, dir_fd=fd, follow_symlinks=False).st_size
 
 
 def _read(fd: int, at: int, size: int) -> bytes:
