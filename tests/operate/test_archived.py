@@ -12,9 +12,10 @@ from typer.testing import CliRunner, Result
 
 from penstock import passes, telemetry
 from penstock.archive import pack, staging
+from penstock.archive.forecast import ArchiveSpace, archive_space, forecast, rate_of
 from penstock.archive.store import Store
 from penstock.cli import app
-from penstock.operate import requeue
+from penstock.operate import observer, requeue
 from support.box import SECOND, Box
 
 FILES = 40
@@ -172,3 +173,91 @@ async def test_retention_deletes_whole_segments(
     assert (await packed.archive()).files_deleted == 2
 
     assert os.listdir(packed.root / "archive") == [".penstock-reserve"]  # noqa: PTH208
+
+
+def space(**given: Any) -> ArchiveSpace:
+    """Return what a disk of a terabyte has left for files that are moved."""
+    return ArchiveSpace(10**12, 67_000_000, 4096.0, 1.0, 0.0)._replace(**given)
+
+
+@pytest.mark.parametrize(
+    ("seen", "rate", "retention_days", "fits", "scarce", "days"),
+    [
+        (space(), 6000.0, 30.0, False, "inodes", 0.129),
+        (space(free_inodes=None), 6000.0, 30.0, False, "space", 0.471),
+        (space(file_bytes=460.0, file_inodes=1 / 360_000), 600.0, 30.0, True, "space", 41.9),
+        (space(), 10.0, 30.0, True, "inodes", 77.5),
+        (space(), 100.0, 0.0, True, "inodes", 7.75),
+        (space(), 1000.0, 0.0, False, "inodes", 0.775),
+        (space(oldest_days=29.9), 6000.0, 30.0, True, "inodes", 0.129),
+        (space(oldest_days=31.0), 6000.0, 30.0, True, "inodes", 0.129),
+    ],
+)
+def test_how_long_the_disk_lasts(
+    seen: ArchiveSpace, rate: float, retention_days: float, fits: object, scarce: str, days: float
+) -> None:
+    """By space or inodes, whichever ends first, until retention deletes as much as comes."""
+    told = forecast(seen, rate, retention_days)
+    assert told is not None
+    assert (told.fits, told.scarce) == (fits, scarce)
+    assert told.lasts_days == pytest.approx(days, rel=0.01)
+    assert forecast(seen, None, retention_days) is None
+    assert forecast(None, rate, retention_days) is None
+
+
+def test_a_rate_needs_ten_minutes() -> None:
+    """A burst is no rate to go by; after ten minutes it is of the time since it began."""
+    minutes = [{"files_processed": 0}] * 50 + [{"files_processed": 6000}] * 10
+    assert rate_of(minutes) == 100
+    assert rate_of([*minutes[:-1], {"files_processed": 0}]) == 90
+    assert rate_of(minutes[1:]) == 100
+    assert rate_of(minutes[:-1]) is None
+    assert rate_of([]) is None
+
+
+async def test_what_a_file_takes_is_what_it_took(packed: Box) -> None:
+    """Packed, a share of a segment; moved, its blocks and an inode; deleted, nothing."""
+    archive = packed.root / "archive"
+    seen = archive_space(archive, "pack", time.time())
+    assert seen is not None
+    sizes = sum(path.stat().st_size for path in archive.rglob("*.zst"))
+    assert seen.file_bytes == pytest.approx(sizes / (FILES + 1))
+    assert seen.file_inodes == pytest.approx(2 / (FILES + 1))
+    assert archive_space(archive, "delete", time.time()) is None
+    moved = archive_space(packed.root / "none", "move", time.time())
+    assert moved is not None
+    assert (moved.file_bytes, moved.file_inodes, moved.oldest_days) == (4096, 1, 0)
+
+
+async def test_an_archive_that_will_not_fit_is_told_of(
+    packed: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In status, by its code; in the metrics; and by config check, from names alone."""
+
+    def fast(_: object) -> float:
+        return 1e9
+
+    monkeypatch.setattr(observer, "rate_of", fast)
+    status = json.loads((await penstock(packed, "status", "--json", code=1)).output)
+    assert "archive-will-not-fit" in [one["code"] for one in status["verdicts"]]
+    assert status["forecast"]["lasts_days"] < 1
+    assert "archive's disk" in (await penstock(packed, "status", code=1)).output
+    assert "warning" not in (await penstock(packed, "config", "check")).output
+    for number in range(1000):
+        packed.write(f"2026-11-23T06-15-00.{number:06d}999.json", "{}")
+    packed.set("archive", action="move", retention_days=36_500)
+    assert "'pack' takes a fifth" in (await penstock(packed, "config", "check")).output
+
+
+async def test_init_proposes_to_pack_what_comes_fast(tmp_path: Path) -> None:
+    """By the time stamps in the names: a thousand a second yes, one a second no."""
+    for spool, step, is_packed in (("fast", 1, True), ("slow", 1000, False)):
+        (tmp_path / spool).mkdir()
+        for number in range(1000):
+            name = f"{1_795_000_000_000 + number * step}.json"
+            (tmp_path / spool / name).write_text('{"id": 1}')
+        config = tmp_path / f"{spool}.toml"
+        arguments = ["init", str(tmp_path / spool), "--yes", "--config", str(config)]
+        result = await asyncio.to_thread(CliRunner().invoke, app, arguments)
+        assert result.exit_code == 0, result.output
+        assert ('action = "pack"' in config.read_text()) is is_packed

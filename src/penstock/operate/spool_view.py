@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from penstock import file_names, wiring
+from penstock.archive.forecast import ArchiveSpace, archive_space
 from penstock.errors import Again
 from penstock.model import SpoolIdentity, Unread
 from penstock.settings.schema import Settings
@@ -53,7 +54,8 @@ class SpoolState:
     the order of names that is neither claimed nor settled, and `oldest_waiting_seconds` the time
     since its last change. `rejects_kept` counts the files in the rejects directory, up to 100,000,
     and `room` is that of the spool's disk; behind HTTP nobody tells these two, and they are None.
-    `identity` is which directory it is.
+    `archive` is what is left on the archive's, if any is kept here. `identity` is which directory
+    it is.
     """
 
     entries: int
@@ -61,6 +63,7 @@ class SpoolState:
     oldest_waiting_seconds: float = 0.0
     rejects_kept: int | None = None
     room: DiskRoom | None = None
+    archive: ArchiveSpace | None = None
     identity: SpoolIdentity = SpoolIdentity()  # noqa: RUF009  it cannot change
 
 
@@ -81,6 +84,10 @@ class View(Protocol):
 
     def room(self) -> DiskRoom | None:
         """Return what is left on the spool's disk; None if that is not to be seen."""
+        ...
+
+    async def archive_space(self) -> ArchiveSpace | None:
+        """Return what is left for the archive; None if that is not to be seen."""
         ...
 
     async def identity(self) -> SpoolIdentity:
@@ -132,6 +139,7 @@ class SpoolWatch:
         self._scanned_at_seconds = -math.inf
         self._scan_seconds = 0.0
         self._kept: int | None = None
+        self._archive: ArchiveSpace | None = None
         self._kept_at_seconds = -math.inf
 
     async def look(self, states: States | None) -> SpoolState:
@@ -146,6 +154,7 @@ class SpoolWatch:
             self._scanned_at_seconds = time.monotonic()
         if now - self._kept_at_seconds >= _KEPT_SECONDS:
             self._kept = await self._view.rejects_kept()
+            self._archive = await self._view.archive_space()
             self._kept_at_seconds = now
         oldest, age_seconds = await self._oldest.find(self._names, states) if states else ("", 0.0)
         return SpoolState(
@@ -154,6 +163,7 @@ class SpoolWatch:
             oldest_waiting_seconds=age_seconds,
             rejects_kept=self._kept,
             room=self._view.room(),
+            archive=self._archive,
             identity=await self._view.identity(),
         )
 
@@ -165,9 +175,12 @@ class SpoolWatch:
 class DirectoryView:
     """The spool where it is."""
 
-    def __init__(self, spool: Path, rejects_directory: Path, pattern: str) -> None:
+    def __init__(
+        self, spool: Path, rejects_directory: Path, pattern: str, archive: Path, action: str
+    ) -> None:
         self._spool = spool
         self._rejects_directory = rejects_directory
+        self._archive, self._action = archive, action
         self._matches = re.compile(pattern).fullmatch
 
     async def scan(self) -> list[str]:
@@ -221,6 +234,10 @@ class DirectoryView:
             inodes_free_share=disk.f_favail / disk.f_files if disk.f_files else 1.0,
         )
 
+    async def archive_space(self) -> ArchiveSpace | None:
+        """See `View.archive_space`."""
+        return await asyncio.to_thread(archive_space, self._archive, self._action, time.time())
+
     async def identity(self) -> SpoolIdentity:
         """See `View.identity`."""
         try:
@@ -268,6 +285,10 @@ class RemoteView:
         """See `View.room`: not told over HTTP."""
         return None
 
+    async def archive_space(self) -> ArchiveSpace | None:
+        """See `View.archive_space`: not told over HTTP."""
+        return None
+
     async def identity(self) -> SpoolIdentity:
         """See `View.identity`."""
         return await self._source.identity()
@@ -278,7 +299,10 @@ async def view(settings: Settings, stack: AsyncExitStack) -> View:
     spool = spool_place(settings.source.url)
     if isinstance(spool, Directory):
         rejects = spool.rejects_directory(settings.archive)
-        return DirectoryView(spool.path, rejects, settings.source.pattern)
+        archive = spool.archive_directory(settings.archive)
+        return DirectoryView(
+            spool.path, rejects, settings.source.pattern, archive, settings.archive.action
+        )
     # All that lies there at once, whether it is complete or not, and without waiting for more.
     at_once = settings.model_copy(
         update={"source": settings.source.model_copy(update={"settle_seconds": 0.0})}
