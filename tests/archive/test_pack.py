@@ -15,6 +15,8 @@ import pytest
 from penstock.archive import pack, staging
 from penstock.archive.store import Store
 from penstock.serve import file_server
+from penstock.settings.reading import load
+from penstock.setup import config_check
 from penstock.source.directory import DirectorySource
 from support import fileserver
 from support.require import require
@@ -304,3 +306,15 @@ async def test_the_file_server_packs_on_its_side(
             await asyncio.sleep(0.02)
         assert {one.vanished or one.error for one in await source.archive(names)} == {""}
         await source.close()
+
+
+def test_nginx_cannot_pack() -> None:
+    """One line says so, and what does: found by `config check`, before anything runs."""
+    overrides = {
+        "source": {"url": "nginx+http://127.0.0.1:1/spool/"},
+        "archive": {"action": "pack"},
+        "queue": {"url": "embedded"},
+    }
+    (line,) = asyncio.run(config_check.mistakes(load(overrides=overrides)))
+    assert "nginx cannot pack" in line
+    assert "penstock serve" in line
