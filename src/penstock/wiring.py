@@ -232,6 +232,7 @@ def directory_source(
         rescan_seconds=settings.serve.rescan_seconds,
     )
     source.pack_seconds = settings.archive.pack_seconds
+    source.bucket = settings.archive.bucket
     return source
 
 

@@ -130,7 +130,7 @@ def test_a_file_that_changes_meanwhile_is_not_lost(
         place.pack()
     assert [*place.staged()] == [name]
     assert place.pack().files == 1
-    copies = [member.data for _, member in Store(place.archive).find(name)]
+    copies = [member.data for _, _, member in Store(place.archive).find(name)]
     assert copies == [place.files[name] + b"more", place.files[name]], "the newest first"
     assert not place.staged()
 

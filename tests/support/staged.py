@@ -48,6 +48,7 @@ class Place:
             archive_action="pack",
         )
         self.fd = self.source._fd
+        self.bucket = ""
 
     def write(self, name: str) -> None:
         """Write a file as a producer does."""
@@ -61,13 +62,18 @@ class Place:
 
     def pack(self, older_than_seconds: float = 0.0) -> pack.PackTally:
         """Run one pass over what was staged so long ago."""
+        self.source.bucket = self.bucket
         return pack.pack(
-            self.fd, self.archive, older_than_seconds=older_than_seconds, over=lambda: False
+            self.fd,
+            self.archive,
+            older_than_seconds=older_than_seconds,
+            over=lambda: False,
+            bucket=self.bucket,
         )
 
     def packed(self) -> Counter[str]:
         """Count the files in segments by name; each is as it was written."""
-        store, found = Store(self.archive), Counter[str]()
+        store, found = Store(self.archive, self.bucket), Counter[str]()
         for hour in store.hours():
             for segment in store.segments(hour):
                 with store.open(segment) as opened:
@@ -92,6 +98,12 @@ class Place:
         assert not spool.keys() & (staged.keys() | packed.keys())
         assert spool.keys() | staged.keys() | packed.keys() == self.files.keys()
         assert set(packed.values()) <= {1}
+
+    def assert_all_packed_here(self) -> None:
+        """Expect every file in one segment on this machine, uploaded or not."""
+        bucket, self.bucket = self.bucket, ""
+        self.assert_all_packed()
+        self.bucket = bucket
 
     def assert_all_packed(self) -> None:
         """Expect every file in one segment, once, and nothing else anywhere."""

@@ -23,7 +23,8 @@ _KNOWN_FROM_MINUTES = 10  # of work in the last hour: less is no rate to go by
 class ArchiveSpace(NamedTuple):
     """What is free on the archive's disk, what a file takes there, and the age of the oldest.
 
-    `free_inodes` is None where the file system makes as many as it needs.
+    `free_inodes` is None where the file system makes as many as it needs. `is_uploaded`: what lies
+    there only waits for its upload to a bucket.
     """
 
     free_bytes: int
@@ -31,6 +32,7 @@ class ArchiveSpace(NamedTuple):
     file_bytes: float
     file_inodes: float
     oldest_days: float
+    is_uploaded: bool = False
 
 
 class Forecast(NamedTuple):
@@ -47,7 +49,9 @@ class Forecast(NamedTuple):
         return self.lasts_days >= self.needed_days
 
 
-def archive_space(archive: Path, action: str, now: float) -> ArchiveSpace | None:
+def archive_space(
+    archive: Path, action: str, now: float, *, is_uploaded: bool = False
+) -> ArchiveSpace | None:
     """Look at the archive; None where nothing is kept, or the disk cannot be asked."""
     with contextlib.suppress(OSError):
         if action != "delete":
@@ -58,7 +62,8 @@ def archive_space(archive: Path, action: str, now: float) -> ArchiveSpace | None
             taken = _taken(archive, hours, action)
             oldest = _archived_at(archive / hours[0]) if hours else now
             age_days = max(0.0, now - oldest) / _DAY_SECONDS
-            return ArchiveSpace(disk.f_bavail * disk.f_frsize, inodes, *taken, age_days)
+            free = disk.f_bavail * disk.f_frsize
+            return ArchiveSpace(free, inodes, *taken, age_days, is_uploaded)
     return None
 
 
@@ -86,7 +91,7 @@ def forecast(
 
     Until retention begins to delete as much as comes, it has to; a day, if nothing is ever deleted.
     """
-    if space is None or not files_per_second:
+    if space is None or space.is_uploaded or not files_per_second:
         return None
     lasts = {"space": space.free_bytes / max(1.0, space.file_bytes) / files_per_second}
     if space.free_inodes is not None and space.file_inodes:

@@ -21,7 +21,7 @@ from penstock import beneath, file_names, telemetry
 from penstock.archive import staging
 from penstock.archive.segment import Owned, Writer
 from penstock.archive.store import SegmentName, Store, new_name, segment_name, time_in
-from penstock.errors import Halt
+from penstock.errors import Again, Halt
 
 SEGMENT_BYTES = 1 << 30
 """Of files in one segment, about; a minute of 6,000 files a second is less."""
@@ -43,11 +43,17 @@ class PackTally:
 
 
 def pack(
-    spool_fd: int, archive: Path, *, older_than_seconds: float, over: Callable[[], bool]
+    spool_fd: int,
+    archive: Path,
+    *,
+    older_than_seconds: float,
+    over: Callable[[], bool],
+    bucket: str = "",
 ) -> PackTally:
     """Seal the rooms that are older than that, and pack all that are sealed, until `over`.
 
-    A room that cannot be packed stays, and is told in the log; the next pass tries again.
+    Segments are uploaded to the bucket at that address, if there is one. What cannot be packed or
+    uploaded stays, and is told in the log; the next pass tries again.
     """
     tally = PackTally()
     with telemetry.by_cause("segment.stuck") as stuck:
@@ -59,10 +65,32 @@ def pack(
                     _Packing(room, archive, over, tally, stuck).run()
                 if over():
                     break
-        except (OSError, Halt) as error:
+            if bucket:
+                _upload(spool_fd, archive, bucket, over)
+        except (OSError, Again, Halt) as error:
             tally.stuck += 1
             stuck.add(str(archive), f"pack: {getattr(error, 'strerror', None) or error}")
     return tally
+
+
+def _upload(spool_fd: int, archive: Path, bucket: str, over: Callable[[], bool]) -> None:
+    """Upload finished segments, and delete each here once the bucket has it, verified.
+
+    A segment is finished when its room is gone: till then its files may still lie there.
+    """
+    from penstock.archive.bucket import bucket_at  # noqa: PLC0415  botocore: 0.1 s of imports
+
+    store, there, packing = Store(archive), bucket_at(bucket), staging.sealed_ids(spool_fd)
+    for segment in (one for hour in store.hours() for one in store.segments(hour)):
+        if over():
+            return
+        path = archive / segment.path
+        if segment.id not in packing:
+            with contextlib.suppress(FileNotFoundError):  # another archiver was here
+                with path.open("rb") as file:
+                    there.upload(segment.path, file)
+                path.unlink()
+                telemetry.event("segment.uploaded", segment=segment.path, bucket=there.place)
 
 
 class _Over(Exception):

@@ -173,7 +173,7 @@ class Segment:
     """
 
     def __init__(self, title: str, size_bytes: int, read_at: Callable[[int, int], bytes]) -> None:
-        self._title = title
+        self.title = title
         self._read_at = read_at
         tail = self._read(max(0, size_bytes - _TAIL_BYTES), min(size_bytes, _TAIL_BYTES))
         table = self._table(tail)
@@ -213,7 +213,7 @@ class Segment:
 
     def _damaged(self, why: str) -> Halt:
         return Halt(
-            f"read segment {self._title}: damaged: {why}; restore it from a copy, or move it away:"
+            f"read segment {self.title}: damaged: {why}; restore it from a copy, or move it away:"
             " `zstd -t` checks it, `tar --zstd -xf` saves what can be read"
         )
 

@@ -117,6 +117,13 @@ def _age_seconds(room: Room) -> float:
     return -1.0
 
 
+def sealed_ids(spool_fd: int) -> set[str]:
+    """Return the ids of the rooms that are not packed yet."""
+    with _staging(spool_fd) as staging_fd:
+        names = () if staging_fd is None else _names(staging_fd, SEALED)
+        return {name.partition("-")[2] for name in names}
+
+
 def rooms_to_pack(spool_fd: int) -> Generator[Room]:
     """Yield each sealed room that nobody packs, and remove it where nothing is left in it."""
     with _staging(spool_fd) as staging_fd:

@@ -10,10 +10,10 @@ from, beginning with the time at which it was made; of one hour it may make seve
 import contextlib
 import os
 import re
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from penstock import beneath, file_names
 from penstock.archive.segment import Member, Segment
@@ -85,14 +85,38 @@ def time_in(name: str) -> float | None:
     return None
 
 
-class Store:
-    """The segments of one archive directory. Raises OSError, and Halt if one is damaged."""
+class Shelf(Protocol):
+    """Where segments lie. Raises OSError, or Again and Halt as `bucket.py` does."""
+
+    @property
+    def place(self) -> str:
+        """What it is called in errors and answers."""
+        ...
+
+    def hours(self) -> list[str]:
+        """Return its folders YYYY/MM/DD/HH, the oldest first."""
+        ...
+
+    def names(self, hour: str) -> list[str]:
+        """Return what one of them holds; nothing, if it is not there."""
+        ...
+
+    def open(
+        self, hour: str, name: str
+    ) -> contextlib.AbstractContextManager[tuple[int, Callable[[int, int], bytes]]]:
+        """Yield the size of a segment, and what reads so many bytes of it at an offset."""
+        ...
+
+
+class Folder:
+    """`Shelf` of a directory."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self.place = str(root)
 
     def hours(self) -> list[str]:
-        """Return the folders of the archive, the oldest first."""
+        """See `Shelf.hours`."""
         try:
             root_fd = beneath.open_root(self._root)
         except (FileNotFoundError, NotADirectoryError):
@@ -102,12 +126,11 @@ class Store:
         finally:
             os.close(root_fd)
 
-    def segments(self, hour: str) -> list[SegmentName]:
-        """Return the segments of an hour, those made last first."""
+    def names(self, hour: str) -> list[str]:
+        """See `Shelf.names`."""
         try:
             with self._folder(hour) as fd:
-                found = (segment_name(hour, name) for name in beneath.names(fd))
-                return sorted(filter(None, found), key=lambda one: one.made_at, reverse=True)
+                return beneath.names(fd)
         except (FileNotFoundError, NotADirectoryError):
             return []
 
@@ -124,14 +147,64 @@ class Store:
             os.close(fd)
 
     @contextlib.contextmanager
-    def open(self, segment: SegmentName) -> Generator[Segment]:
-        """Open a segment for reading."""
-        with self._folder(segment.hour) as folder_fd:
-            fd = beneath.open_file(folder_fd, segment.name)
+    def open(self, hour: str, name: str) -> Generator[tuple[int, Callable[[int, int], bytes]]]:
+        """See `Shelf.open`."""
+        with self._folder(hour) as folder_fd:
+            fd = beneath.open_file(folder_fd, name)
         try:
-            yield Segment(segment.path, os.fstat(fd).st_size, lambda at, size: _read(fd, at, size))
+            yield os.fstat(fd).st_size, lambda at, size: _read(fd, at, size)
         finally:
             os.close(fd)
+
+
+class Store:
+    """The segments of one archive: of a directory, and of a bucket if its address is given.
+
+    Raises OSError, Halt if a segment is damaged, and of a bucket what bucket.py says.
+    """
+
+    def __init__(self, root: Path, bucket: str = "") -> None:
+        self._shelves: list[Shelf] = [Folder(root)]
+        if bucket:
+            from penstock.archive.bucket import bucket_at  # noqa: PLC0415  botocore: 0.1 s
+
+            self._shelves.append(bucket_at(bucket))
+
+    def hours(self) -> list[str]:
+        """Return the folders of the archive, the oldest first."""
+        return sorted({hour for shelf in self._shelves for hour in shelf.hours()})
+
+    def segments(self, hour: str) -> list[SegmentName]:
+        """Return the segments of an hour, those made last first."""
+        names = {name for shelf in self._shelves for name in shelf.names(hour)}
+        found = (segment_name(hour, name) for name in names)
+        return sorted(filter(None, found), key=lambda one: one.made_at, reverse=True)
+
+    @contextlib.contextmanager
+    def _opened(
+        self, segment: SegmentName
+    ) -> Generator[tuple[str, int, Callable[[int, int], bytes]]]:
+        """Open it where it lies: in the directory, or, uploaded by then, in the bucket."""
+        *others, last = self._shelves
+        with contextlib.ExitStack() as stack:
+            for shelf in others:
+                with contextlib.suppress(FileNotFoundError):
+                    opened = shelf.open(segment.hour, segment.name)
+                    yield (f"{shelf.place}/{segment.path}", *stack.enter_context(opened))
+                    return
+            opened = last.open(segment.hour, segment.name)
+            yield (f"{last.place}/{segment.path}", *stack.enter_context(opened))
+
+    @contextlib.contextmanager
+    def open(self, segment: SegmentName) -> Generator[Segment]:
+        """Open a segment for reading."""
+        with self._opened(segment) as opened:
+            yield Segment(*opened)
+
+    def size_bytes(self, segment: SegmentName) -> int:
+        """Return how large a segment is."""
+        with self._opened(segment) as (_, size_bytes, _):
+            return size_bytes
 
     def candidates(self, name: str) -> Iterator[SegmentName]:
         """Yield the segments that may hold a file, those made last first in each hour."""
@@ -141,12 +214,12 @@ class Store:
                 if segment.may_hold(at):
                     yield segment
 
-    def find(self, name: str) -> Iterator[tuple[SegmentName, Member]]:
-        """Yield every copy of a file, the one packed last first in each hour."""
+    def find(self, name: str) -> Iterator[tuple[str, SegmentName, Member]]:
+        """Yield every copy of a file with where it lies, the one packed last first in each hour."""
         for segment in self.candidates(name):
             with contextlib.suppress(FileNotFoundError), self.open(segment) as opened:
                 if (member := opened.get(name)) is not None:
-                    yield segment, member
+                    yield opened.title, segment, member
 
     def held(self, names: Iterable[str]) -> set[str]:
         """Return which of some names lie in segments; opens each segment once."""
@@ -161,11 +234,6 @@ class Store:
                 with contextlib.suppress(FileNotFoundError), self.open(segment) as opened:
                     found |= some.intersection(opened.names() if some else ())
         return found
-
-    def size_bytes(self, segment: SegmentName) -> int:
-        """Return how large a segment is."""
-        with self._folder(segment.hour) as fd:
-            return os.stat(segment.name, dir_fd=fd, follow_symlinks=False).st_size
 
 
 def _read(fd: int, at: int, size: int) -> bytes:

@@ -34,7 +34,7 @@ class Archived:
 
     def __init__(self, dirs: SpoolFiles) -> None:
         self._dirs = dirs
-        self.store = Store(dirs.archive)
+        self.store = Store(dirs.archive, dirs.bucket)
 
     def copies(self, name: str) -> Iterator[Copy]:
         """Yield every copy of a file, the latest first."""
@@ -44,9 +44,8 @@ class Archived:
             with contextlib.suppress(FileNotFoundError):
                 status = path.stat()
                 yield Copy(str(path), status.st_size, status.st_ctime, path)
-        for segment, member in self.store.find(name):
-            where = f"{self._dirs.archive / segment.path}, packed"
-            yield Copy(where, len(member.data), segment.made_seconds, member)
+        for where, segment, member in self.store.find(name):
+            yield Copy(f"{where}, packed", len(member.data), segment.made_seconds, member)
 
     def held(self, names: Iterable[str]) -> set[str]:
         """Return which of some names are archived; looks into each segment once."""

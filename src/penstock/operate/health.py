@@ -225,7 +225,14 @@ def _room(snapshot: Snapshot, limits: StatusSettings) -> Iterator[Verdict]:
 
 
 def _archive(snapshot: Snapshot, limits: StatusSettings) -> Iterator[Verdict]:
-    del limits
+    space = snapshot.spool and snapshot.spool.archive
+    waits = 86_400 * space.oldest_days if space and space.is_uploaded else 0.0
+    if waits > limits.silent_seconds:
+        yield Verdict(
+            "uploads-late", wrong=True,
+            text=f"a packed segment has waited for its upload for {duration(waits)}",
+            advice="see `segment.stuck` in the archiver's log; it is kept until it is uploaded",
+        )  # fmt: skip
     seen = snapshot.forecast
     if seen is not None and not seen.fits:
         yield Verdict(

@@ -176,11 +176,15 @@ class DirectoryView:
     """The spool where it is."""
 
     def __init__(
-        self, spool: Path, rejects_directory: Path, pattern: str, archive: Path, action: str
+        self,
+        spool: Path,
+        rejects_directory: Path,
+        pattern: str,
+        archive: Callable[[], ArchiveSpace | None],
     ) -> None:
         self._spool = spool
         self._rejects_directory = rejects_directory
-        self._archive, self._action = archive, action
+        self._archive = archive
         self._matches = re.compile(pattern).fullmatch
 
     async def scan(self) -> list[str]:
@@ -236,7 +240,7 @@ class DirectoryView:
 
     async def archive_space(self) -> ArchiveSpace | None:
         """See `View.archive_space`."""
-        return await asyncio.to_thread(archive_space, self._archive, self._action, time.time())
+        return await asyncio.to_thread(self._archive)
 
     async def identity(self) -> SpoolIdentity:
         """See `View.identity`."""
@@ -299,10 +303,12 @@ async def view(settings: Settings, stack: AsyncExitStack) -> View:
     spool = spool_place(settings.source.url)
     if isinstance(spool, Directory):
         rejects = spool.rejects_directory(settings.archive)
-        archive = spool.archive_directory(settings.archive)
-        return DirectoryView(
-            spool.path, rejects, settings.source.pattern, archive, settings.archive.action
-        )
+        kept, archive = settings.archive, spool.archive_directory(settings.archive)
+
+        def space() -> ArchiveSpace | None:
+            return archive_space(archive, kept.action, time.time(), is_uploaded=bool(kept.bucket))
+
+        return DirectoryView(spool.path, rejects, settings.source.pattern, space)
     # All that lies there at once, whether it is complete or not, and without waiting for more.
     at_once = settings.model_copy(
         update={"source": settings.source.model_copy(update={"settle_seconds": 0.0})}

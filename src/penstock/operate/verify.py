@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from penstock import file_names
-from penstock.archive.store import Store
+from penstock.archive.store import Store, segment_name
 from penstock.ledger.ledger import Ledger
 from penstock.operate.archived import Archived
 from penstock.operate.spool_files import SpoolFiles
@@ -139,9 +139,10 @@ async def _look_at_archive(dirs: SpoolFiles, found: Verified) -> set[str]:
     count, odd = 0, set[str]()
     for folder in dirs.hours():
         archived = await asyncio.to_thread(_listed, folder)
+        archived -= {name for name in archived if segment_name("", name)}
         count += len(archived)
         odd |= archived & (spool | rejects)
-        count += await asyncio.to_thread(_count_packed, dirs, folder)
+    count += await asyncio.to_thread(_count_packed, dirs)
     found.files_in_archive = count
     return odd
 
@@ -152,12 +153,13 @@ def _listed(directory: Path) -> set[str]:
     return set()
 
 
-def _count_packed(dirs: SpoolFiles, folder: Path) -> int:
-    """Return how many files the segments of an hour hold, beside these. Raises Halt if damaged."""
-    store, count = Store(dirs.archive), 0
-    for segment in store.segments(str(folder.relative_to(dirs.archive))):
-        with store.open(segment) as opened:
-            count += sum(1 for _ in opened.names()) - 1
+def _count_packed(dirs: SpoolFiles) -> int:
+    """Return how many files the segments hold. Raises Halt if one is damaged."""
+    store, count = Store(dirs.archive, dirs.bucket), 0
+    for hour in store.hours():
+        for segment in store.segments(hour):
+            with store.open(segment) as opened:
+                count += sum(1 for _ in opened.names())
     return count
 
 

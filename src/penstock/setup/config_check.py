@@ -44,7 +44,9 @@ def warnings(settings: Settings) -> list[str]:
 def _archive_warnings(settings: Settings, spool: Directory) -> list[str]:
     """Say whether the archive's disk bears the rate at which the files in the spool came."""
     kept = settings.archive
-    space = archive_space(spool.archive_directory(kept), kept.action, time.time())
+    space = None
+    if not kept.bucket:
+        space = archive_space(spool.archive_directory(kept), kept.action, time.time())
     rate = arrival_rate(listed(spool.path, settings.source.pattern)[0])
     seen = forecast(space, rate, kept.retention_days)
     if seen is None or seen.fits:

@@ -40,6 +40,9 @@ class DirectorySource:
     pack_seconds = 60.0
     """How long staged files are gathered for one segment."""
 
+    bucket = ""
+    """The address of the bucket that segments are uploaded to, if there is one."""
+
     def __init__(
         self,
         spool: Path,
@@ -187,7 +190,7 @@ class DirectorySource:
             return moved
         found = staging.holds(self._fd, lost)
         try:
-            found |= Store(self._archive_directory).held({*lost} - found)
+            found |= Store(self._archive_directory, self.bucket).held({*lost} - found)
         except Halt as damaged:
             return [file._replace(error=str(damaged), vanished=False) if file.vanished else file
                     for file in moved]  # fmt: skip
@@ -203,6 +206,7 @@ class DirectorySource:
             self._fd,
             self._archive_directory,
             older_than_seconds=0.0 if at_once else self.pack_seconds,
+            bucket=self.bucket,
             over=over,
         )
 
