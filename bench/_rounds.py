@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -57,6 +58,11 @@ class Place:
         return self.root / "spool"
 
     @property
+    def state(self) -> Path:
+        """What loaders keep from one pass to the next."""
+        return self.root / "loaders"
+
+    @property
     def log(self) -> Path:
         """What the processes said on standard error."""
         return self.root / "log"
@@ -96,14 +102,20 @@ def idle_seconds(place: Place, workload: Workload) -> float:
     return min(_wait(_start(load, place.log), place.log).cpu_seconds for _ in range(3))
 
 
+def forget(place: Place) -> None:
+    """Let Redis forget everything, and loaders that it ever knew more."""
+    store: Any = redis.Redis.from_url(place.redis_url)
+    store.flushall()
+    store.close()
+    shutil.rmtree(place.state, ignore_errors=True)
+
+
 def run(place: Place, workload: Workload, contestant: Contestant, idle_seconds: float) -> Round:
     """Do a workload once. Exits if not all of its records came to the sink.
 
     `idle_seconds` of each loader's CPU, and of the archiver's, were its start.
     """
-    store: Any = redis.Redis.from_url(place.redis_url)
-    store.flushall()
-    store.close()
+    forget(place)
     place.ask_sink(f"/latency?{contestant.latency_ms / 1000}", post=True)
     names = place.names[: contestant.files or None]
     before, used = place.ask_sink()["records"], services_seconds(place)
@@ -182,6 +194,7 @@ def configured(place: Place, workload: Workload) -> Path:
         "[queue]", f'url = "{_queue_url(place, workload)}"', f'endpoint_url = "{place.sink_url}"',
         f"records_per_message = {json.dumps(per_message)}",
         "[ledger]", f'url = "{place.redis_url}"', 'spool = "bench"',
+        "[run]", f'state_directory = "{place.state}"',
     ]  # fmt: skip
     path = place.root / "penstock.toml"
     path.write_text("\n".join(lines) + "\n")

@@ -5,6 +5,7 @@ import random
 from pathlib import Path
 
 from penstock.demo.tweets import Template
+from penstock.source import marker
 
 COMMENT = b"// written by the container, do not edit\n"
 _TEMPLATES = 50
@@ -35,6 +36,7 @@ def write(spool: Path, files: int, records: int) -> None:
         fd = os.open(name(file), os.O_WRONLY | os.O_CREAT, 0o644, dir_fd=directory)
         os.write(fd, COMMENT + body)
         os.close(fd)
+    marker.identity(directory, make=True)  # else the first loader changes the directory
     os.close(directory)
     os.sync()  # what is still being written to the disk would slow the first round
 

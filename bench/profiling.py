@@ -24,11 +24,9 @@ import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import _rounds
 import _stages
-import redis
 import run
 from _workloads import WORKLOADS, Contestant, Workload
 
@@ -113,9 +111,7 @@ def _sampled(place: _rounds.Place, workload: Workload, profiler: str) -> Mapping
 
     Exits if it did not take every file.
     """
-    store: Any = redis.Redis.from_url(place.redis_url)
-    store.flushall()
-    store.close()
+    _rounds.forget(place)
     config = _rounds.configured(place, workload)
     out = place.root / "raw"
     load = [sys.executable, "-m", "penstock", "load", "--json", "--config", str(config)]

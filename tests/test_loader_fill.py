@@ -34,6 +34,19 @@ async def test_messages_of_a_backlog_are_full(box: Box, records: int, text_bytes
     assert (await box.check()).laws_broken == 0
 
 
+async def test_the_first_claims_are_right_too(box: Box) -> None:
+    """A look at some files comes before them: little is claimed only to be given back."""
+    box.set("worker", lanes=4)
+    box.set("select", fields="{id: id, text: text}")
+    text = "x" * 10_000
+    for number in range(800):
+        box.write(f"20261123T062745.{number:06d}.json", f'{{"id": {number}, "text": "{text}"}}')
+    tally = await box.load()
+    assert box.received_ids() == dict.fromkeys(range(800), 1)
+    assert tally.messages <= 8 + 3
+    assert (await box.counters())["files_trimmed"] <= 100
+
+
 async def test_files_that_trickle_in_wait_for_each_other(box: Box) -> None:
     """With a linger, ten passes' worth of files are one message; alone, they are sent at once."""
     box.set("queue", linger_seconds=1.0)

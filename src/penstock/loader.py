@@ -30,6 +30,8 @@ from penstock.sqs.filling import Filling
 from penstock.sqs.packer import Packer
 
 _ENOUGH = 0.97  # of the files that a claim wants: with fewer it waits for more
+_READ_BYTES = 1_048_576  # of files, taken together: as much as a CPU's cache holds
+_FIRST_FILES = 50  # looked at before the first claim
 _DENIED_RETRY_SECONDS = 30.0  # a file that cannot be read: someone may be fixing its mode
 
 
@@ -91,6 +93,12 @@ class Loader:
     claim_bytes_max: int
     settle_seconds: float
     denied: telemetry.ByCause = dataclasses.field(default_factory=telemetry.ByCause)
+    looking: asyncio.Lock = dataclasses.field(default_factory=asyncio.Lock)
+
+    @property
+    def read_bytes(self) -> int:
+        """How many bytes of files are read, transformed and packed together."""
+        return min(_READ_BYTES, self.claim_bytes_max)
 
     def tell(self) -> None:
         """Log why files could not be read since the last time: one line a cause."""
@@ -101,30 +109,52 @@ class Loader:
 
         Waits until there is so much, or until the first of it has waited long enough.
         """
+        await self._look(stop)
         wanted = self.filling.files_wanted()
         portion = await self.candidates.next(wanted, stop)
         is_last = portion.is_final and bool(portion.names)
         since_seconds = time.monotonic()
         waiting: Collection[int] = range(len(portion.names))
+        free = 1.0
         try:
             answer = await self.ledger.claim(
                 portion.names,
                 wanted,
                 least=1 if is_last else math.ceil(_ENOUGH * wanted),
-                due_for_seconds=self.candidates.linger_seconds,
+                due_for_seconds=0 if portion.is_final else max(1.0, self.candidates.linger_seconds),
                 fingerprint=self.fingerprint,
                 frontier=self.candidates.frontier,
             )
             if answer.tried:
-                waiting = answer.waiting
+                waiting, free = answer.waiting, answer.free
         finally:
-            self.candidates.tried(portion, waiting)
+            self.candidates.tried(portion, waiting, free)
         ledger_lost = self.candidates.in_epoch(answer.epoch)
         claim = answer.claim
         if claim is not None and answer.tried:
             after_loss = portion.is_after_loss(answer.epoch)
             claim = dataclasses.replace(claim, after_loss=after_loss, is_open=not portion.is_final)
         return Asked(claim, since_seconds, bool(portion.names) or ledger_lost, ledger_lost)
+
+    async def _look(self, stop: asyncio.Event) -> None:
+        """Read some files before the first claim: how many fill its messages depends on them."""
+        async with self.looking:
+            if self.filling.is_known:
+                return
+            portion = await self.candidates.next(_FIRST_FILES, stop)
+            try:
+                if portion.names:
+                    names = portion.names[:_FIRST_FILES]
+                    files = await self.source.read(names, self.read_bytes)
+                    done = [*self.transform.run(files, 0, {})]
+                    self._learn_from(len(files), [d for d in done if isinstance(d, Transformed)])
+            finally:
+                self.candidates.put_back(portion)
+
+    def _learn_from(self, files: int, parts: Sequence[Transformed]) -> None:
+        records = sum(len(part.records) for part in parts)
+        size_bytes = sum(sum(map(len, part.records)) for part in parts) + records
+        self.filling.learn(files, records, size_bytes)
 
     async def carry(
         self, claim: Claim, lease: Lease, note_age: Callable[[float], None]
@@ -180,7 +210,7 @@ class Loader:
         for run in [] if read else begun.left(len(claim.names)):
             position, end = run[0], run[-1] + 1
             while position < end:
-                if position:  # the claim is larger than a lane may hold in memory
+                if packer.waiting_bytes >= self.claim_bytes_max:  # more than a lane may hold
                     await self.send(packer.full(), claim, lease, outcome)
                 some = await self.read(claim, position, end, packer, note_age)
                 self.note([some], outcome)
@@ -227,7 +257,7 @@ class Loader:
         Always the same messages for the same files: a worker that takes the claim over rebuilds
         those that have been sent. There it stops before a file that it cannot read.
         """
-        files = await self.source.read(claim.names[position:end], self.claim_bytes_max)
+        files = await self.source.read(claim.names[position:end], self.read_bytes)
         note_age(max(file.age_seconds for file in files))
         readable = _readable(files) if claim.tried else len(files)
         unreadable = ""
@@ -235,15 +265,14 @@ class Loader:
             unreadable = f"{files[readable].name}: {files[readable].detail}"
             files = files[:readable]
         done: list[tuple[Transformed | Fate, Sequence[RecordReject]]] = []
-        records = size_bytes = 0
+        parts: list[Transformed] = []
         for one in self.transform.run(files, position, claim.put_back):
             if isinstance(one, Fate):
                 done.append((one.without_data(), ()))
                 continue
             done.append((one, packer.add_all(one.files, one.records)))
-            records += len(one.records)
-            size_bytes += sum(map(len, one.records)) + len(one.records)
-        self.filling.learn(len(files), records, size_bytes)
+            parts.append(one)
+        self._learn_from(len(files), parts)
         return Read(len(files), done, unreadable)
 
     def note(self, read: Sequence[Read], outcome: ClaimOutcome) -> None:

@@ -128,3 +128,19 @@ async def test_trimming_twice_changes_nothing_more(books: Books, kept: int) -> N
     assert client.repeated[-1] == (1, 1)
     assert (await worker.reads.counters())["files_trimmed"] == 5 - kept
     assert await worker.reads.verify() == []
+
+
+async def test_no_more_candidates_are_looked_at_than_a_claim_needs(books: Books) -> None:
+    """Some belong to others: more are offered than wanted. What was not looked at is untried."""
+    worker = books.worker()
+    await claimed(worker, NAMES[:900:2])
+    answer = await worker.claim(NAMES[:3_000], 600)
+    assert answer.claim is not None
+    others = set(NAMES[:900:2])
+    free = [name for name in NAMES[:3_000] if name not in others]
+    assert list(answer.claim.names) == free[:600]
+    assert [NAMES[at] for at in answer.waiting] == free[600:]
+    assert answer.free == (1_500 - 450) / 1_500
+    answer = await worker.claim(NAMES[:900], 900, least=900)
+    assert (answer.claim, list(answer.waiting), answer.free) == (None, [], 0.0)
+    assert await worker.reads.verify() == []

@@ -122,6 +122,19 @@ async def test_names_that_nobody_has_are_tried_again() -> None:
     assert scene.candidates.frontier == ""
 
 
+async def test_more_names_are_given_where_others_have_some() -> None:
+    """As many as it takes to find enough that nobody has, by what was found of late."""
+    scene = Scene(NAMES, page_files_max=8)
+    portion = await scene.next()
+    for _ in range(9):
+        scene.candidates.tried(portion, (), 0.51)
+        portion = Portion([], is_final=True)
+    assert len((await scene.next()).names) == 4
+    for _ in range(99):
+        scene.candidates.tried(portion, (), 0.0)
+    assert scene.candidates.share == pytest.approx(0.25)
+
+
 async def test_the_frontier_passes_a_page_when_all_of_it_is_tried() -> None:
     """Not before: a portion in flight may come back untried."""
     scene = Scene(NAMES)

@@ -46,8 +46,9 @@ class Answer(NamedTuple):
     """What `claim` gave: a claim or none, and the epoch of this Redis.
 
     `tried` is false if the candidates were not looked at, because something else came first.
-    `waiting` are the positions of those that are waiting and not claimed; who the others belong to
-    is known. Another epoch than before means that Redis has forgotten something since: it was
+    `waiting` are the positions of those that are not claimed and, as far as they were looked at,
+    waiting; who the others belong to is known. `free` is the part of those looked at that nobody
+    had. Another epoch than before means that Redis has forgotten something since: it was
     wiped, or restored from an older snapshot.
     """
 
@@ -55,6 +56,7 @@ class Answer(NamedTuple):
     tried: bool
     epoch: str
     waiting: Sequence[int] = ()
+    free: float = 1.0
 
 
 class Expired(NamedTuple):
@@ -196,16 +198,21 @@ class Ledger:
         if kind == "late":
             return "", Answer(None, tried=False, epoch=epoch)
         if kind == "none":
-            return "", Answer(None, tried=True, epoch=epoch, waiting=_positions(rest[0]))
+            waiting = _positions(rest[0])
+            free = len(waiting) / max(len(candidates), 1)
+            return "", Answer(None, tried=True, epoch=epoch, waiting=waiting, free=free)
         if kind == "made":
-            left, taken, due, *put_back = rest
+            left, taken, due, looked, *put_back = rest
             names = [*due.split("/")] if due else []
-            if isinstance(taken, int):  # all of them
+            if isinstance(taken, int):  # the first ones
                 names += candidates[:taken]
             else:
                 names += [candidates[at] for at in _positions(taken)]
             claim = Claim(new, token, tuple(names), 1, {}, fingerprint, put_back=said(put_back))
-            return "", Answer(claim, tried=True, epoch=epoch, waiting=_positions(left))
+            waiting = _positions(left)
+            free = (len(names) - due.count("/") - bool(due) + len(waiting)) / max(looked, 1)
+            waiting = [*waiting, *range(looked, len(candidates))]
+            return "", Answer(claim, tried=True, epoch=epoch, waiting=waiting, free=free)
         claim_id, attempt, noted_under, joined, tried, waits, done, *put_back = rest
         noted = await self._noted(claim_id, "journal")
         journal = {**await self._noted(claim_id, "earlier"), **noted}

@@ -200,7 +200,7 @@ class WorkerSettings(Section):
     claim_files_max: int = Field(default=6_000, ge=1, le=10_000)
     """most files in one claim: as many as fill its messages are claimed"""
     claim_bytes_max: int = Field(default=16_777_216, ge=1)
-    """bytes of files held in memory at once, a lane"""
+    """bytes that a lane holds: it sends its messages before there are more"""
 
 
 class RunSettings(Section):

@@ -20,6 +20,8 @@ from penstock.ports import Source
 _EMPTY_SECONDS = 0.05  # an empty listing answers all lanes that ask within this time, or longer
 _LOOK_SECONDS = 0.25  # how often the source is listed while names wait for more of them
 _RUN_FILES = 500  # names that stay together: two workers with one page take the same ones seldom
+_SHARE_MIN = 0.25  # of the names listed that no other worker has: so many more are given
+_TURN = 0.3  # how fast that share follows what was found of late
 
 
 class _Listed:
@@ -102,6 +104,8 @@ class Candidates:
         self._after_loss = False
         self._ignored = 0  # entries of the spool, up to which there is no warning
         self._ahead = 0  # files changed later than it is now, up to which there is none
+        self.share = 1.0
+        """The part of the names listed that no other worker had, as found of late."""
         self.young = Young()
         """The files that were not complete when the source was last listed."""
         self.frontier = ""
@@ -119,14 +123,16 @@ class Candidates:
     async def next(self, files: int, stop: asyncio.Event) -> Portion:
         """Return so many names, or all that there are when there is nothing to wait for.
 
-        No names where nothing is new. After `stop` nothing is waited for. Raises Again if the
-        source cannot be listed.
+        More than that where other workers have some of those that are listed. No names where
+        nothing is new. After `stop` nothing is waited for. Raises Again if the source cannot be
+        listed.
         """
         async with self._lock:
             while True:
                 self._drop_old()
-                if sum(len(run.names) for run in self._runs) >= files:
-                    return self._take(files)
+                listed = sum(len(run.names) for run in self._runs)
+                if listed >= files:
+                    return self._take(min(listed, math.ceil(files / self.share)))
                 listed = await self._list()
                 if listed >= _RUN_FILES or (listed and not self.linger_seconds):
                     continue  # there may be more at once
@@ -208,11 +214,13 @@ class Candidates:
             )  # fmt: skip
             self._ahead = 2 * page.young.ahead
 
-    def tried(self, portion: Portion, waiting: Collection[int] = ()) -> None:
+    def tried(self, portion: Portion, waiting: Collection[int] = (), free: float = 1.0) -> None:
         """Note that the names of a portion have an owner now, us or somebody else.
 
-        But for those at the positions `waiting`, which nobody has: they are tried again.
+        But for those at the positions `waiting`, which nobody has: they are tried again. `free` is
+        the part of those looked at that nobody else had.
         """
+        self.share = max(_SHARE_MIN, self.share + _TURN * (free - self.share))
         left, at = frozenset(waiting), 0
         for page, first, names in portion.runs:
             kept = [name for place, name in enumerate(names, at) if place in left] if left else []

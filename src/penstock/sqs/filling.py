@@ -38,6 +38,11 @@ class Filling:
         self._error = 0.02  # by what part the estimate was wrong of late
 
     @property
+    def is_known(self) -> bool:
+        """Whether it has learned from any file."""
+        return self._file_bytes is not None
+
+    @property
     def call_bytes(self) -> int:
         """How much a claim is to give: messages that are full, in bytes as SQS counts them."""
         wanted = math.ceil(_FILES_MIN * (self._file_bytes or 0) / self.message_bytes)

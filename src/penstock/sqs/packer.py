@@ -212,10 +212,15 @@ class Packer:
 
     def keep(self, files: int) -> None:
         """Leave out all files but the first so many. Call it before any message was returned."""
-        records = [record for one in self._done for record in one.records] + self._records
-        of = [file for one in self._done for file in one.files] + self._files
+        whole = sum(one.files[-1] < files for one in self._done)
+        if self._cuts and whole:
+            whole -= 1  # it was cut for what came after it
+        again = [*self._done[whole:], _Packed(self._records, self._files, 0)]
+        records = [record for one in again for record in one.records]
+        of = [file for one in again for file in one.files]
         kept = bisect_left(of, files)
-        self._names, self._done, self._records, self._files = self._names[:files], [], [], []
+        self._names, self._done = self._names[:files], self._done[:whole]
+        self._records, self._files = [], []
         self.add_all(of[:kept], records[:kept])
 
     def _was_sent(self, file: int, record: bytes) -> bool:

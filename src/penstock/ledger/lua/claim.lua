@@ -15,15 +15,17 @@
 --
 -- Answers {kind, epoch, number of claims made before this one, …}, where … is by kind:
 --   none       indexes of the candidates that are waiting, from 1, joined by commas
---   made       the same of those waiting and not claimed; those claimed, or their number where that
---              is all candidates; the names due, which come first, joined by '/'; then what was said
---              of each file that an operator put back
+--   made       the same of those waiting and not claimed, of the first that were looked at; those
+--              claimed, or their number where those are the first; the names due, which come first,
+--              joined by '/'; how many candidates were looked at, no more than were needed; then what
+--              was said of each file that an operator put back
 --   worn       id of an expired claim that has been taken over too often: to be isolated first
 --   late       nothing: the claim this token once got has moved on; ask with a new token
 --   taken_over, repeat    id, attempt, fingerprint under which it was noted, names joined by '/', 1
 --              where an earlier owner may have sent something, how often it had to wait, the positions of
 --              files that are processed; then what was said of each file that an operator put back
 -- Safe to run twice: the same token gets the claim that it got before.
+local PIECE = 500  -- candidates looked at together
 local LOOK = 16  -- expired claims looked at: the first may be no business of this worker
 local now = now_ms()
 local prefix, new, token, worker, fingerprint = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
@@ -104,7 +106,13 @@ end
 
 local due = redis.call('ZRANGEBYSCORE', KEYS[6], '-inf', now, 'LIMIT', 0, most)
 local candidates = split(ARGV[13])
-local indexes = waiting({KEYS[2], KEYS[5]}, {KEYS[3], KEYS[4], KEYS[6]}, candidates)
+local indexes, looked, is_all = {}, 0, true
+while #indexes < most - #due and looked < #candidates do
+  local piece = {unpack(candidates, looked + 1, math.min(looked + PIECE, #candidates))}
+  local found, all = waiting({KEYS[2], KEYS[5]}, {KEYS[3], KEYS[4], KEYS[6]}, piece)
+  for _, index in ipairs(found) do indexes[#indexes + 1] = looked + index end
+  looked, is_all = looked + #piece, is_all and all
+end
 local taken = math.min(#indexes, most - #due)
 if #due > 0 and redis.call('ZSCORE', KEYS[6], due[1]) + ARGV[15] <= now then least = 1 end
 if #due + taken < math.max(least, 1) then
@@ -130,6 +138,6 @@ redis.call('SET', KEYS[13], new, 'PX', remember)
 count(KEYS[7], 'claims', 1)
 count(KEYS[7], 'files_seen', taken)
 local left = table.concat(indexes, ',', taken + 1)
-local answer = {'made', epoch, made, left, taken, table.concat(due, '/')}
-if taken < #candidates then answer[5] = table.concat(indexes, ',', 1, taken) end
+local answer = {'made', epoch, made, left, taken, table.concat(due, '/'), looked}
+if not is_all then answer[5] = table.concat(indexes, ',', 1, taken) end
 return add_said(answer, due)
