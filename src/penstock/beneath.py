@@ -11,7 +11,7 @@ import errno
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -39,6 +39,20 @@ def open_root(path: Path, *, make: bool = False) -> int:
         return os.open(path, _FOLDER_FLAGS & ~os.O_NOFOLLOW)
     finally:
         os.close(link)
+
+
+@contextlib.contextmanager
+def opened(root: Path, folder: str = ".") -> Generator[int]:
+    """Yield a descriptor of a folder below a root that the settings name. Raises OSError."""
+    root_fd = open_root(root)
+    try:
+        fd = open_folder(root_fd, folder)
+    finally:
+        os.close(root_fd)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
 
 
 def open_folder(root_fd: int, folder: str, *, make: bool = False) -> int:

@@ -80,9 +80,9 @@ class Bucket:
         """See `Shelf.names`."""
         return [key.rpartition("/")[2] for key in self._keys(f"{hour}/")]
 
-    @contextlib.contextmanager
-    def open(self, hour: str, name: str) -> Generator[tuple[int, Callable[[int, int], bytes]]]:
+    def open(self, hour: str, name: str, stack: object) -> tuple[int, Callable[[int, int], bytes]]:
         """See `Shelf.open`."""
+        del stack  # nothing is left open
         key = {"Bucket": self._bucket, "Key": f"{self._prefix}{hour}/{name}"}
 
         def read_at(at: int, size: int) -> bytes:
@@ -91,8 +91,7 @@ class Bucket:
                 return bytes(found["Body"].read())
 
         with self._told("read"):
-            size = int(self._s3.head_object(**key)["ContentLength"])
-        yield size, read_at
+            return int(self._s3.head_object(**key)["ContentLength"]), read_at
 
     def upload(self, path: str, file: BinaryIO) -> None:
         """Upload a segment, and verify that the bucket has it; safe to repeat.

@@ -116,8 +116,8 @@ class _Packing:
         self._bytes_max = SEGMENT_BYTES
 
     def run(self) -> None:
-        root_fd = beneath.open_root(self._archive, make=True)
-        try:
+        self._archive.mkdir(parents=True, exist_ok=True)
+        with beneath.opened(self._archive) as root_fd:
             _keep_reserve(root_fd)
             for hour, from_fd in beneath.folders_by_number(self._room.fd, file_names.HOUR_DIGITS):
                 to_fd = beneath.open_folder(root_fd, hour, make=True)
@@ -125,8 +125,6 @@ class _Packing:
                     self._pack_hour(hour, from_fd, to_fd, root_fd)
                 finally:
                     os.close(to_fd)
-        finally:
-            os.close(root_fd)
 
     def _pack_hour(self, hour: str, from_fd: int, to_fd: int, root_fd: int) -> None:
         here = (segment_name(hour, name) for name in os.listdir(to_fd))

@@ -13,7 +13,7 @@ import fcntl
 import os
 import secrets
 import time
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable
 from typing import NamedTuple
 
 from penstock import beneath, file_names
@@ -37,21 +37,28 @@ class Room(NamedTuple):
 
 
 @contextlib.contextmanager
-def _staging(spool_fd: int) -> Generator[int | None]:
-    """Yield a descriptor of the staging folder of a spool; None if it has none."""
+def _names(spool_fd: int, kind: str) -> Generator[tuple[int, list[str]]]:
+    """Yield the staging folder and its rooms of a kind; none of them where it is missing."""
+    fd = -1
     try:
         fd = beneath.open_folder(spool_fd, FOLDER)
+        names = sorted(name for name in beneath.names(fd) if name.startswith(f"{kind}-"))
     except FileNotFoundError:
-        yield None
-        return
+        names = []
     try:
-        yield fd
+        yield fd, names
     finally:
-        os.close(fd)
+        if fd >= 0:
+            os.close(fd)
 
 
-def _names(staging_fd: int, kind: str) -> list[str]:
-    return sorted(name for name in os.listdir(staging_fd) if name.startswith(f"{kind}-"))
+def _rooms(spool_fd: int, kind: str, how: int = fcntl.LOCK_EX) -> Generator[tuple[int, Room]]:
+    """Yield the staging folder with each room of a kind that nobody else has, locked."""
+    with _names(spool_fd, kind) as (staging_fd, names):
+        for name in names:
+            with _locked(staging_fd, name, how) as room:
+                if room is not None:
+                    yield staging_fd, room
 
 
 @contextlib.contextmanager
@@ -59,8 +66,7 @@ def _locked(staging_fd: int, name: str, how: int = fcntl.LOCK_EX) -> Generator[R
     """Yield a room and its lock; None if another one has it, or if it is not there any more."""
     with contextlib.ExitStack() as stack:
         try:
-            fd = beneath.open_folder(staging_fd, name)
-            stack.callback(os.close, fd)
+            fd = stack.enter_context(_room(staging_fd, name))
             lock = os.open(_LOCK, _LOCK_FLAGS, 0o644, dir_fd=fd)
             stack.callback(os.close, lock)
             fcntl.flock(lock, how | fcntl.LOCK_NB)
@@ -90,25 +96,19 @@ def new_room(spool_fd: int, kind: str, how: int = fcntl.LOCK_EX) -> Generator[Ro
 @contextlib.contextmanager
 def room_to_fill(spool_fd: int) -> Generator[Room]:
     """Yield an open room, which is not sealed meanwhile. Raises OSError."""
-    with contextlib.ExitStack() as stack:
-        staging_fd = stack.enter_context(_staging(spool_fd))
-        for name in () if staging_fd is None else _names(staging_fd, OPEN):
-            room = stack.enter_context(_locked(staging_fd or 0, name, fcntl.LOCK_SH))
-            if room is not None:
-                yield room
-                return
-        yield stack.enter_context(new_room(spool_fd, OPEN, fcntl.LOCK_SH))
+    with contextlib.closing(_rooms(spool_fd, OPEN, fcntl.LOCK_SH)) as rooms:
+        for _, room in rooms:
+            yield room
+            return
+    with new_room(spool_fd, OPEN, fcntl.LOCK_SH) as room:
+        yield room
 
 
 def seal(spool_fd: int, older_than_seconds: float) -> None:
     """Seal the open rooms that are older than that, or younger than now. Raises OSError."""
-    with _staging(spool_fd) as staging_fd:
-        for name in () if staging_fd is None else _names(staging_fd, OPEN):
-            with _locked(staging_fd or 0, name) as room:
-                if room is not None and not 0 <= _age_seconds(room) < older_than_seconds:
-                    os.rename(
-                        name, f"{SEALED}-{room.id}", src_dir_fd=staging_fd, dst_dir_fd=staging_fd
-                    )
+    for fd, room in _rooms(spool_fd, OPEN):
+        if not 0 <= _age_seconds(room) < older_than_seconds:
+            os.rename(room.name, f"{SEALED}-{room.id}", src_dir_fd=fd, dst_dir_fd=fd)
 
 
 def _age_seconds(room: Room) -> float:
@@ -119,57 +119,48 @@ def _age_seconds(room: Room) -> float:
 
 def sealed_ids(spool_fd: int) -> set[str]:
     """Return the ids of the rooms that are not packed yet."""
-    with _staging(spool_fd) as staging_fd:
-        names = () if staging_fd is None else _names(staging_fd, SEALED)
+    with _names(spool_fd, SEALED) as (_, names):
         return {name.partition("-")[2] for name in names}
 
 
 def rooms_to_pack(spool_fd: int) -> Generator[Room]:
     """Yield each sealed room that nobody packs, and remove it where nothing is left in it."""
-    with _staging(spool_fd) as staging_fd:
-        for name in () if staging_fd is None else _names(staging_fd, SEALED):
-            with _locked(staging_fd or 0, name) as room:
-                if room is not None:
-                    yield room
-                    remove(staging_fd or 0, room)
-
-
-def holds(spool_fd: int, names: Iterable[str]) -> set[str]:
-    """Return which of some names are staged; those that are sealed meanwhile, too."""
-    left, found = {*names}, set[str]()
-    for kind in (OPEN, SEALED):  # in this order, as rooms change
-        for _, fd in _hours(spool_fd, kind):
-            found |= {name for name in left - found if beneath.is_regular(fd, name)}
-    return found
-
-
-def _hours(spool_fd: int, kind: str) -> Iterator[tuple[str, int]]:
-    """Yield the hours of all rooms of a kind, each with a descriptor."""
-    with _staging(spool_fd) as staging_fd:
-        for name in () if staging_fd is None else _names(staging_fd, kind):
-            try:
-                fd = beneath.open_folder(staging_fd or 0, name)
-            except FileNotFoundError:
-                continue
-            try:
-                yield from beneath.folders_by_number(fd, file_names.HOUR_DIGITS)
-            finally:
-                os.close(fd)
+    for staging_fd, room in _rooms(spool_fd, SEALED):
+        yield room
+        _remove(staging_fd, room)
 
 
 def clear_replays(spool_fd: int) -> None:
     """Remove the copies of replays that have ended, however. Raises OSError."""
-    with _staging(spool_fd) as staging_fd:
-        for name in () if staging_fd is None else _names(staging_fd, REPLAY):
-            with _locked(staging_fd or 0, name) as room:
-                for copy in beneath.names(room.fd) if room else ():
-                    if copy != _LOCK:
-                        os.unlink(copy, dir_fd=room.fd if room else None)
-                if room:
-                    remove(staging_fd or 0, room)
+    for staging_fd, room in _rooms(spool_fd, REPLAY):
+        for copy in beneath.names(room.fd):
+            if copy != _LOCK:
+                os.unlink(copy, dir_fd=room.fd)
+        _remove(staging_fd, room)
 
 
-def remove(staging_fd: int, room: Room) -> None:
+def holds(spool_fd: int, wanted: Iterable[str]) -> set[str]:
+    """Return which of some names are staged; those that are sealed meanwhile, too."""
+    left, found = {*wanted}, set[str]()
+    for kind in (OPEN, SEALED):  # in this order, as rooms change
+        with _names(spool_fd, kind) as (staging_fd, names):
+            for name in names:
+                with contextlib.suppress(FileNotFoundError), _room(staging_fd, name) as room_fd:
+                    for _, fd in beneath.folders_by_number(room_fd, file_names.HOUR_DIGITS):
+                        found |= {one for one in left - found if beneath.is_regular(fd, one)}
+    return found
+
+
+@contextlib.contextmanager
+def _room(staging_fd: int, name: str) -> Generator[int]:
+    fd = beneath.open_folder(staging_fd, name)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _remove(staging_fd: int, room: Room) -> None:
     """Remove a room, as far as it is empty; what is not empty stays, and is looked at again."""
     with contextlib.suppress(OSError):
         for depth in range(len(file_names.HOUR_DIGITS), 0, -1):  # who was killed left upper ones

@@ -8,6 +8,7 @@ from, beginning with the time at which it was made; of one hour it may make seve
 """
 
 import contextlib
+import errno
 import os
 import re
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -21,7 +22,11 @@ from penstock.archive.segment import Member, Segment
 _TIME = r"(\d{8}T\d{6}Z)"
 _NAME = re.compile(rf"{_TIME}-{_TIME}-(\d+)-(\d{{13}}[0-9a-f]{{8}})\.(\d+)\.tar\.zst")
 _TIME_FORMAT = "%Y%m%dT%H%M%SZ"
+_MISSING = (FileNotFoundError, NotADirectoryError)
 _SECONDS_MAX = 253_402_300_799  # the year 9999
+
+ReadAt = Callable[[int, int], bytes]
+"""Returns so many bytes at an offset, or as many as there are."""
 
 
 class SegmentName(NamedTuple):
@@ -86,25 +91,20 @@ def time_in(name: str) -> float | None:
 
 
 class Shelf(Protocol):
-    """Where segments lie. Raises OSError, or Again and Halt as `bucket.py` does."""
+    """Where segments lie: `Folder`, or `Bucket`. Raises OSError, or Again and Halt."""
 
-    @property
-    def place(self) -> str:
-        """What it is called in errors and answers."""
-        ...
+    place: str
 
     def hours(self) -> list[str]:
-        """Return its folders YYYY/MM/DD/HH, the oldest first."""
+        """Return its folders YYYY/MM/DD/HH."""
         ...
 
     def names(self, hour: str) -> list[str]:
         """Return what one of them holds; nothing, if it is not there."""
         ...
 
-    def open(
-        self, hour: str, name: str
-    ) -> contextlib.AbstractContextManager[tuple[int, Callable[[int, int], bytes]]]:
-        """Yield the size of a segment, and what reads so many bytes of it at an offset."""
+    def open(self, hour: str, name: str, stack: contextlib.ExitStack) -> tuple[int, ReadAt]:
+        """Return the size of a segment and what reads it, until the stack ends."""
         ...
 
 
@@ -117,44 +117,22 @@ class Folder:
 
     def hours(self) -> list[str]:
         """See `Shelf.hours`."""
-        try:
-            root_fd = beneath.open_root(self._root)
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-        try:
-            return [hour for hour, _ in beneath.folders_by_number(root_fd, file_names.HOUR_DIGITS)]
-        finally:
-            os.close(root_fd)
+        with contextlib.suppress(*_MISSING), beneath.opened(self._root) as fd:
+            return [hour for hour, _ in beneath.folders_by_number(fd, file_names.HOUR_DIGITS)]
+        return []
 
     def names(self, hour: str) -> list[str]:
         """See `Shelf.names`."""
-        try:
-            with self._folder(hour) as fd:
-                return beneath.names(fd)
-        except (FileNotFoundError, NotADirectoryError):
-            return []
+        with contextlib.suppress(*_MISSING), beneath.opened(self._root, hour) as fd:
+            return beneath.names(fd)
+        return []
 
-    @contextlib.contextmanager
-    def _folder(self, hour: str) -> Generator[int]:
-        root_fd = beneath.open_root(self._root)
-        try:
-            fd = beneath.open_folder(root_fd, hour)
-        finally:
-            os.close(root_fd)
-        try:
-            yield fd
-        finally:
-            os.close(fd)
-
-    @contextlib.contextmanager
-    def open(self, hour: str, name: str) -> Generator[tuple[int, Callable[[int, int], bytes]]]:
+    def open(self, hour: str, name: str, stack: contextlib.ExitStack) -> tuple[int, ReadAt]:
         """See `Shelf.open`."""
-        with self._folder(hour) as folder_fd:
+        with beneath.opened(self._root, hour) as folder_fd:
             fd = beneath.open_file(folder_fd, name)
-        try:
-            yield os.fstat(fd).st_size, lambda at, size: _read(fd, at, size)
-        finally:
-            os.close(fd)
+        stack.callback(os.close, fd)
+        return os.fstat(fd).st_size, lambda at, size: _read(fd, at, size)
 
 
 class Store:
@@ -181,30 +159,17 @@ class Store:
         return sorted(filter(None, found), key=lambda one: one.made_at, reverse=True)
 
     @contextlib.contextmanager
-    def _opened(
-        self, segment: SegmentName
-    ) -> Generator[tuple[str, int, Callable[[int, int], bytes]]]:
-        """Open it where it lies: in the directory, or, uploaded by then, in the bucket."""
-        *others, last = self._shelves
-        with contextlib.ExitStack() as stack:
-            for shelf in others:
-                with contextlib.suppress(FileNotFoundError):
-                    opened = shelf.open(segment.hour, segment.name)
-                    yield (f"{shelf.place}/{segment.path}", *stack.enter_context(opened))
-                    return
-            opened = last.open(segment.hour, segment.name)
-            yield (f"{last.place}/{segment.path}", *stack.enter_context(opened))
-
-    @contextlib.contextmanager
     def open(self, segment: SegmentName) -> Generator[Segment]:
-        """Open a segment for reading."""
-        with self._opened(segment) as opened:
-            yield Segment(*opened)
+        """Open a segment where it lies: in the directory, or, uploaded by then, in the bucket."""
+        with contextlib.ExitStack() as stack:
+            yield self._open(segment, stack)
 
-    def size_bytes(self, segment: SegmentName) -> int:
-        """Return how large a segment is."""
-        with self._opened(segment) as (_, size_bytes, _):
-            return size_bytes
+    def _open(self, segment: SegmentName, stack: contextlib.ExitStack) -> Segment:
+        for shelf in self._shelves:
+            with contextlib.suppress(FileNotFoundError):
+                opened = shelf.open(segment.hour, segment.name, stack)
+                return Segment(f"{shelf.place}/{segment.path}", *opened)
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), segment.path)
 
     def candidates(self, name: str) -> Iterator[SegmentName]:
         """Yield the segments that may hold a file, those made last first in each hour."""
@@ -231,9 +196,13 @@ class Store:
             here = wanted.get(hour, {}) | wanted.get("", {})
             for segment in self.segments(hour):
                 some = {name for name, at in here.items() if segment.may_hold(at)} - found
-                with contextlib.suppress(FileNotFoundError), self.open(segment) as opened:
-                    found |= some.intersection(opened.names() if some else ())
+                with contextlib.suppress(FileNotFoundError):
+                    found |= self._held(segment, some) if some else some
         return found
+
+    def _held(self, segment: SegmentName, names: set[str]) -> set[str]:
+        with self.open(segment) as opened:
+            return names.intersection(opened.names())
 
 
 def _read(fd: int, at: int, size: int) -> bytes:

@@ -47,11 +47,9 @@ def list_(
             say(json.dumps({"file": name}) if as_json else name)
         return
     for one in archived.segments(begins, ends):
-        size = archived.store.size_bytes(one)
-        line = {"segment": one.path, "files": one.files, "bytes": size,
+        line = {"segment": one.path, "files": one.files,
                 "first": iso_time(one.first), "last": iso_time(one.last)}  # fmt: skip
-        text = f"{one.path}  {plural(one.files, 'file')}, {size:,} bytes"
-        say(json.dumps(line) if as_json else text)
+        say(json.dumps(line) if as_json else f"{one.path}  {plural(one.files, 'file')}")
 
 
 @app.command()

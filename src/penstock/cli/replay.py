@@ -79,7 +79,7 @@ def replay(
     async def replayed(ledger: Ledger, stop: asyncio.Event) -> Report:
         token = requeue.operator_token()
         with progress_line() as progress, archived.own_files() as own:
-            paths = map(own.path, chosen())
+            paths = map(own, chosen())
             returning = (Returning(path, PutBack(token, salt=token)) for path in paths)
             return await requeue.put_back(ledger, where, returning, stop=stop, progress=progress)
 

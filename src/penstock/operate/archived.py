@@ -3,18 +3,17 @@
 import contextlib
 import errno
 import os
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from penstock import file_names
+from penstock import beneath, file_names
 from penstock.archive import staging
 from penstock.archive.segment import Member
 from penstock.archive.store import SegmentName, Store, segment_name, time_in
 from penstock.operate.spool_files import SpoolFiles
 
 _STAGED = f"{staging.FOLDER}/[os]*/"  # open and sealed rooms
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 class Copy(NamedTuple):
@@ -51,7 +50,7 @@ class Archived:
         """Return which of some names are archived; looks into each segment once."""
         left = {*names}
         found = {name for name in left if self._dirs.archived(name)}
-        with self._spool() as spool_fd:
+        with beneath.opened(self._dirs.spool) as spool_fd:
             found |= staging.holds(spool_fd, left - found)
         return found | self.store.held(left - found)
 
@@ -111,36 +110,21 @@ class Archived:
                     yield member
 
     @contextlib.contextmanager
-    def _spool(self) -> Generator[int]:
-        fd = os.open(self._dirs.spool, _FOLDER)
-        try:
-            yield fd
-        finally:
-            os.close(fd)
-
-    @contextlib.contextmanager
-    def own_files(self) -> Generator["OwnFiles"]:
-        """Yield what gives each file a path of its own on the spool's file system, for a while."""
-        with self._spool() as spool_fd:
+    def own_files(self) -> Generator[Callable[[Path | Member], Path]]:
+        """Yield what gives each file a path of its own, copied to the spool's file system."""
+        with beneath.opened(self._dirs.spool) as spool_fd:
             with staging.new_room(spool_fd, staging.REPLAY) as room:
-                yield OwnFiles(self._dirs.spool / staging.FOLDER / room.name, room.fd)
+
+                def path(file: Path | Member) -> Path:
+                    if isinstance(file, Path):
+                        return file
+                    with contextlib.suppress(FileNotFoundError):  # a copy that was not put back
+                        os.unlink(file.name, dir_fd=room.fd)
+                    write_out(room.fd, file)
+                    return self._dirs.spool / staging.FOLDER / room.name / file.name
+
+                yield path
             staging.clear_replays(spool_fd)
-
-
-class OwnFiles(NamedTuple):
-    """A room for copies of files that lie in segments."""
-
-    folder: Path
-    fd: int
-
-    def path(self, file: Path | Member) -> Path:
-        """Return where a file lies, after it was copied if need be. Raises OSError."""
-        if isinstance(file, Path):
-            return file
-        with contextlib.suppress(FileNotFoundError):  # another copy, which could not be put back
-            os.unlink(file.name, dir_fd=self.fd)
-        write_out(self.fd, file)
-        return self.folder / file.name
 
 
 def write_out(folder_fd: int, file: Path | Member) -> None:

@@ -282,18 +282,15 @@ def delete_older(archive: Path, before_seconds: float, files_max: int) -> int:
     # Not file_names.hour_of_time: a caller may name a time in the year 0, which datetime has not.
     last_folder = time.strftime("%Y/%m/%d/%H", time.gmtime(before_seconds))
     deleted = 0
-    try:
-        root_fd = beneath.open_root(archive)
-    except (FileNotFoundError, NotADirectoryError):
-        return 0
-    try:
+    with (
+        contextlib.suppress(FileNotFoundError, NotADirectoryError),
+        beneath.opened(archive) as root_fd,
+    ):
         for folder, fd in beneath.folders_by_number(root_fd, file_names.HOUR_DIGITS):
             if folder >= last_folder or deleted >= files_max:
                 break
             deleted += _delete_older_in(fd, before_seconds, files_max - deleted)
             beneath.remove_empty(root_fd, folder)
-    finally:
-        os.close(root_fd)
     return deleted
 
 
