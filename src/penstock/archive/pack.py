@@ -16,12 +16,16 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from penstock import beneath, file_names, telemetry
 from penstock.archive import staging
 from penstock.archive.segment import Owned, Writer
 from penstock.archive.store import SegmentName, Store, new_name, segment_name, time_in
 from penstock.errors import Again, Halt
+
+if TYPE_CHECKING:
+    from penstock.archive.bucket import Bucket
 
 SEGMENT_BYTES = 1 << 30
 """Of files in one segment, about; a minute of 6,000 files a second is less."""
@@ -84,13 +88,19 @@ def _upload(spool_fd: int, archive: Path, bucket: str, over: Callable[[], bool])
     for segment in (one for hour in store.hours() for one in store.segments(hour)):
         if over():
             return
-        path = archive / segment.path
         if segment.id not in packing:
             with contextlib.suppress(FileNotFoundError):  # another archiver was here
-                with path.open("rb") as file:
-                    there.upload(segment.path, file)
-                path.unlink()
-                telemetry.event("segment.uploaded", segment=segment.path, bucket=there.place)
+                _upload_one(archive, segment, there)
+
+
+def _upload_one(archive: Path, segment: SegmentName, there: "Bucket") -> None:
+    with beneath.opened(archive, segment.hour) as fd:
+        with os.fdopen(beneath.open_file(fd, segment.name), "rb") as file:
+            there.upload(segment.path, file)
+        os.unlink(segment.name, dir_fd=fd)
+    telemetry.event("segment.uploaded", segment=segment.path, bucket=there.place)
+    with beneath.opened(archive) as root_fd:
+        beneath.remove_empty(root_fd, segment.hour)
 
 
 class _Over(Exception):
