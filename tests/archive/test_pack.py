@@ -96,8 +96,11 @@ def test_a_pass_that_ends_at_each_call_leaves_each_file_in_one_place(
 def test_a_room_in_use_is_left_alone(place: Place) -> None:
     """What is being filled is not sealed, and what one archiver packs no other one does."""
     place.stage()
-    with staging.room_to_fill(place.fd):
+    with staging.room_to_fill(place.fd, 60):
         assert place.pack().files == 0
+    with staging.room_to_fill(place.fd, 0) as another:
+        assert len([*(place.spool / staging.FOLDER).iterdir()]) == 2, "an old one is not filled"
+        assert another.name.startswith("open-")
     staging.seal(place.fd, 0)
     rooms = staging.rooms_to_pack(place.fd)
     next(rooms)
@@ -148,6 +151,23 @@ def test_what_cannot_be_read_holds_up_no_other(
     assert [record.getMessage() for record in caplog.records].count("segment.stuck") == 1
     assert place.names[1] not in place.packed()
     assert place.pack().stuck == 1
+
+
+def test_a_room_that_cannot_be_packed_holds_up_no_other(place: Place) -> None:
+    """What it made is damaged, so nobody knows what may be deleted: it waits, the next does not."""
+    place.stage(place.names[:2])
+    staging.seal(place.fd, 0)
+    (room,) = staging.sealed_ids(place.fd)
+    folder = place.archive / "2026/11/23/05"
+    folder.mkdir(parents=True)
+    name = f"20261123T051500Z-20261123T051500Z-1-{room}.0.tar.zst"
+    (folder / name).write_bytes(b"not a segment")
+    place.stage(place.names[2:])
+    tally = place.pack()
+    assert (tally.stuck, tally.files) == (1, 58)
+    (folder / name).unlink()
+    place.pack()
+    place.assert_all_packed()
 
 
 def test_links_are_not_followed(place: Place, tmp_path: Path) -> None:

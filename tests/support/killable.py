@@ -41,7 +41,7 @@ def arm(point: str, times: int, number: signal.Signals) -> None:
     _wrap_plain(DirectorySource, "_read", "read", reach)
     _wrap_plain(DirectorySource, "_archive", "archive", reach)
     _wrap_plain(pack, "pack", "pack", reach)
-    _wrap_plain(pack._Packing, "_pack_part", "segment", reach)
+    _wrap_plain(pack._Packing, "_name", "segment", reach)
     _wrap_plain(pack, "_let_go", "let_go", reach)
 
 

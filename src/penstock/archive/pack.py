@@ -12,7 +12,7 @@ import contextlib
 import errno
 import os
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,19 +61,27 @@ def pack(
     """
     tally = PackTally()
     with telemetry.by_cause("segment.stuck") as stuck:
-        try:
+
+        @contextlib.contextmanager
+        def alone(what: str) -> Generator[None]:
+            try:
+                yield
+            except _Over:
+                pass
+            except (OSError, Again, Halt) as error:
+                tally.stuck += 1
+                stuck.add(what, f"pack {what}: {getattr(error, 'strerror', None) or error}")
+
+        with alone(str(archive)):
             staging.clear_replays(spool_fd)
             staging.seal(spool_fd, older_than_seconds)
             for room in staging.rooms_to_pack(spool_fd):
-                with contextlib.suppress(_Over):
+                with alone(room.name):
                     _Packing(room, archive, over, tally, stuck).run()
                 if over():
                     break
             if bucket:
                 _upload(spool_fd, archive, bucket, over)
-        except (OSError, Again, Halt) as error:
-            tally.stuck += 1
-            stuck.add(str(archive), f"pack: {getattr(error, 'strerror', None) or error}")
     return tally
 
 
@@ -84,8 +92,10 @@ def _upload(spool_fd: int, archive: Path, bucket: str, over: Callable[[], bool])
     """
     from penstock.archive.bucket import bucket_at  # noqa: PLC0415  botocore: 0.1 s of imports
 
-    store, there, packing = Store(archive), bucket_at(bucket), staging.sealed_ids(spool_fd)
-    for segment in (one for hour in store.hours() for one in store.segments(hour)):
+    store, there = Store(archive), bucket_at(bucket)
+    made = [one for hour in store.hours() for one in store.segments(hour)]
+    packing = staging.sealed_ids(spool_fd)  # after these: a room is there before its segments
+    for segment in made:
         if over():
             return
         if segment.id not in packing:
@@ -145,13 +155,15 @@ class _Packing:
         names = sorted(filter(file_names.is_safe, os.listdir(from_fd)))
         while names:
             try:
-                taken, written = self._pack_part(names, part, from_fd, to_fd)
+                taken, written = self._write(names, from_fd, to_fd)
             except OSError as error:
                 if error.errno not in _FULL or not _release_reserve(root_fd):
                     raise
                 self._bytes_max = _reserve_bytes(root_fd) // 2  # with headers it fits there
                 continue
-            _let_go(from_fd, written)
+            if written.names:
+                self._name(written, part, to_fd)
+                _let_go(from_fd, written)
             names = names[taken:]
             part += 1
 
@@ -164,25 +176,20 @@ class _Packing:
                     if _read(from_fd, member.name)[1] == member.data:
                         os.unlink(member.name, dir_fd=from_fd)
 
-    def _pack_part(
-        self, names: Sequence[str], part: int, from_fd: int, to_fd: int
-    ) -> "tuple[int, _Written]":
-        """Make one segment of the first of some names; return of how many, and what is in it."""
+    def _write(self, names: Sequence[str], from_fd: int, to_fd: int) -> "tuple[int, _Written]":
+        """Write a draft of the first of some names; return of how many, and what is in it."""
         fd, draft = beneath.create_draft(to_fd, self._room.id)
+        is_whole = False
         try:
-            written = _Written(fd)
+            written = _Written(fd, draft)
             taken = self._add(names, from_fd, written)
-            if not written.names:
-                os.unlink(draft, dir_fd=to_fd)
-                return taken, written
             written.end()
-            self._name(written, draft, part, to_fd)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(draft, dir_fd=to_fd)
-            raise
+            is_whole = bool(written.names)
         finally:
             os.close(fd)
+            if not is_whole:
+                with contextlib.suppress(OSError):
+                    os.unlink(draft, dir_fd=to_fd)
         return taken, written
 
     def _add(self, names: Sequence[str], from_fd: int, written: "_Written") -> int:
@@ -203,10 +210,10 @@ class _Packing:
                 return taken
         return len(names)
 
-    def _name(self, written: "_Written", draft: str, part: int, to_fd: int) -> None:
+    def _name(self, written: "_Written", part: int, to_fd: int) -> None:
         files = written.writer.files
         name = new_name(written.first, written.last, files, self._room.id, part)
-        os.rename(draft, name, src_dir_fd=to_fd, dst_dir_fd=to_fd)
+        os.rename(written.draft, name, src_dir_fd=to_fd, dst_dir_fd=to_fd)
         os.fsync(to_fd)
         self._tally.files += files
         self._tally.segments += 1
@@ -217,8 +224,8 @@ class _Packing:
 class _Written:
     """A segment that is being written, and what its files looked like when they were read."""
 
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
+    def __init__(self, fd: int, draft: str) -> None:
+        self._fd, self.draft = fd, draft
         self.writer = Writer(self._write)
         self.names: list[str] = []
         self.changed_ns, self.sizes = array("q"), array("q")  # many, so without an object each

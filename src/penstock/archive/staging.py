@@ -94,12 +94,16 @@ def new_room(spool_fd: int, kind: str, how: int = fcntl.LOCK_EX) -> Generator[Ro
 
 
 @contextlib.contextmanager
-def room_to_fill(spool_fd: int) -> Generator[Room]:
-    """Yield an open room, which is not sealed meanwhile. Raises OSError."""
+def room_to_fill(spool_fd: int, older_than_seconds: float) -> Generator[Room]:
+    """Yield an open room, which is not sealed meanwhile, and not old enough to be. Raises OSError.
+
+    An old one is let be: were it filled by one archiver after the other, none could seal it.
+    """
     with contextlib.closing(_rooms(spool_fd, OPEN, fcntl.LOCK_SH)) as rooms:
         for _, room in rooms:
-            yield room
-            return
+            if 0 <= _age_seconds(room) < older_than_seconds:
+                yield room
+                return
     with new_room(spool_fd, OPEN, fcntl.LOCK_SH) as room:
         yield room
 

@@ -180,7 +180,7 @@ class DirectorySource:
     def _stage(self, wanted: Sequence[str]) -> Sequence[Moved]:
         """Move files into a staging room; what was staged or packed before has not vanished."""
         with (
-            staging.room_to_fill(self._fd) as room,
+            staging.room_to_fill(self._fd, self.pack_seconds) as room,
             moving.Folders(self._spool / staging.FOLDER / room.name, room.fd) as folders,
         ):
             moved = self._move(folders, wanted)
