@@ -222,6 +222,34 @@ async def test_reading_holds_no_more_than_its_bound(
     assert rest == wanted
 
 
+async def test_files_that_turn_out_large_are_not_all_held(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many are asked for together, because those before them were small."""
+    small = [f"s{number:03d}.json" for number in range(200)]
+    large = [f"t{number:03d}.json" for number in range(60)]
+    for name in small:
+        (tmp_path / "spool" / name).write_bytes(b"x" * 100)
+    for name in large:
+        (tmp_path / "spool" / name).write_bytes(b"x" * 10_000)
+    source, held_bytes, asked = make(max_file_bytes=10_000), 0, 0
+    assert await source.read(small, 20_000)
+    call = source._site.get
+
+    async def counted(paths: Sequence[str], **named: Any) -> Sequence[Reply]:
+        nonlocal held_bytes, asked
+        replies = await call(paths, **named)
+        asked += len(paths)
+        held_bytes += sum(len(reply.body) for reply in replies)
+        return replies
+
+    monkeypatch.setattr(source._site, "get", counted)
+    files = await source.read(large, 20_000)
+    assert [file.name for file in files] == large[: len(files)]
+    assert asked * 10_000 > 2 * 30_000
+    assert held_bytes <= 20_000 + 10_000
+
+
 async def test_small_files_are_asked_for_together_and_large_ones_are_not(
     make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
