@@ -3,6 +3,9 @@
     processed ──move──▶ archive/YYYY/MM/DD/HH/ ──a minute later──▶ forgotten ──retention──▶ deleted
     rejected  ──move──▶ rejected/ beside NAME.reason.json ──a minute later──▶ forgotten
 
+Where files are packed, they are moved into a staging room instead, and at the end of a pass rooms
+become segments: archive/.
+
 A file is noted as archived only after it is out of the spool, for good, and forgotten only when no
 listing that still names it can be in use. While a batch is moved, the one before it is noted, and
 the next one asked for:
@@ -16,11 +19,12 @@ Any number of archivers may run at once.
 import asyncio
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from penstock import telemetry
+from penstock.archive.pack import PackTally
 from penstock.ledger.ledger import Ledger
 from penstock.ports import Moved, Source
 
@@ -44,6 +48,7 @@ class ArchiverTally:
     files_rejected: int = 0
     files_gone: int = 0
     files_stuck: int = 0
+    files_packed: int = 0
     files_forgotten: int = 0
     files_deleted: int = 0
     seconds: float = 0.0
@@ -51,11 +56,15 @@ class ArchiverTally:
 
 @dataclass(frozen=True, slots=True)
 class Archiver:
-    """The parts of one archiver; `retention_days` of 0 keeps archived files for ever."""
+    """The parts of one archiver; `retention_days` of 0 keeps archived files for ever.
+
+    `pack`, if there is one, packs staged files until what it is given says that the pass is over.
+    """
 
     source: Source
     ledger: Ledger
     retention_days: float
+    pack: Callable[[Callable[[], bool]], Awaitable[PackTally]] | None = None
 
 
 class _Told(NamedTuple):
@@ -83,6 +92,9 @@ async def archive(
         told = _Told(stuck, gone)
         await _archive_processed(archiver, tally, told, over)
         await _move_rejected(archiver, tally, told, over)
+    if archiver.pack is not None:
+        packed = await archiver.pack(over)
+        tally.files_packed, tally.files_stuck = packed.files, tally.files_stuck + packed.stuck
     while not over() and (forgotten := await archiver.ledger.upkeep.forget()):
         tally.files_forgotten += forgotten
     if archiver.retention_days:

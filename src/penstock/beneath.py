@@ -45,6 +45,20 @@ def open_root(path: Path, *, make: bool = False, links_max: int = 8) -> int:
         os.close(link)
 
 
+@contextlib.contextmanager
+def opened(root: Path, folder: str = ".") -> Generator[int]:
+    """Yield a descriptor of a folder below a root that the settings name. Raises OSError."""
+    root_fd = open_root(root)
+    try:
+        fd = open_folder(root_fd, folder)
+    finally:
+        os.close(root_fd)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
 def open_folder(root_fd: int, folder: str, *, make: bool = False) -> int:
     """Return a descriptor of `folder` below a root: names joined by `/`, or `.` for the root.
 
@@ -104,6 +118,11 @@ def read(fd: int, name: str, bytes_max: int) -> bytes:
         return file.read(bytes_max)
 
 
+def names(fd: int) -> list[str]:
+    """Return what a folder holds, in no order."""
+    return os.listdir(fd)
+
+
 def is_regular(fd: int, name: str) -> bool:
     """Tell whether a folder has a regular file `name`, which is no link."""
     try:
@@ -112,13 +131,31 @@ def is_regular(fd: int, name: str) -> bool:
         return False
 
 
-def create_draft(fd: int, mode: int = 0o644) -> tuple[int, str]:
+def create_draft(fd: int, mode: int = 0o644, token: str = "") -> tuple[int, str]:
     """Create a file in a folder, under a hidden name that nobody can guess; return both.
 
-    Raises OSError.
+    A draft of the caller's own `token` takes the place of an earlier one. Raises OSError.
     """
-    name = f".{secrets.token_hex(16)}.draft"
+    name = f".{token or secrets.token_hex(16)}.draft"
+    if token:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=fd)
     return os.open(name, _DRAFT_FLAGS, mode, dir_fd=fd), name
+
+
+def remove_empty(root_fd: int, folder: str) -> None:
+    """Remove a folder and those above it, as far as they are empty."""
+    while folder:
+        above, _, name = folder.rpartition("/")
+        try:
+            fd = open_folder(root_fd, above or ".")
+            try:
+                os.rmdir(name, dir_fd=fd)
+            finally:
+                os.close(fd)
+        except OSError:  # not empty: it stays, and so do those above it
+            return
+        folder = above
 
 
 def folders_by_number(fd: int, digits: tuple[int, ...]) -> Iterator[tuple[str, int]]:

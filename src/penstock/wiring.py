@@ -9,8 +9,9 @@ import os
 import resource
 import socket
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from penstock.archiver import Archiver
 from penstock.checker import Checker
@@ -152,10 +153,18 @@ def import_parts(settings: Settings) -> None:
         importlib.import_module("penstock.embedded.sqs")
 
 
-async def archiver(settings: Settings, stack: AsyncExitStack) -> Archiver:
-    """Return the archiver's parts. Raises Again or Halt as `loader` does."""
-    parts = await _source_and_ledger(settings, stack)
-    return Archiver(*parts, settings.archive.retention_days)
+async def archiver(
+    settings: Settings, stack: AsyncExitStack, *, is_only_pass: bool = True
+) -> Archiver:
+    """Return the archiver's parts. Raises Again or Halt as `loader` does.
+
+    `is_only_pass`: nobody follows, so that all staged files are packed now.
+    """
+    source, ledger = await _source_and_ledger(settings, stack)
+    directory, pack = source.source, None
+    if isinstance(directory, DirectorySource):
+        pack = partial(directory.pack, at_once=is_only_pass)
+    return Archiver(source, ledger, settings.archive.retention_days, pack)
 
 
 async def checker(settings: Settings, stack: AsyncExitStack) -> Checker:
@@ -168,7 +177,9 @@ async def checker(settings: Settings, stack: AsyncExitStack) -> Checker:
     )
 
 
-async def _source_and_ledger(settings: Settings, stack: AsyncExitStack) -> tuple[Source, Ledger]:
+async def _source_and_ledger(
+    settings: Settings, stack: AsyncExitStack
+) -> tuple[ConfirmedSource, Ledger]:
     """Return the ledger, and the way into the spool that it knows.
 
     A directory that is missing was never there, or is away: then it may come back.
@@ -206,7 +217,7 @@ def directory_source(
     settings: Settings, spool: Directory, *, served: bool = False
 ) -> DirectorySource:
     """Return a directory as the spool; `served`: as the file server has it, with events."""
-    return DirectorySource(
+    source = DirectorySource(
         spool.path,
         pattern=settings.source.pattern,
         settle_seconds=settings.source.settle_seconds,
@@ -217,6 +228,9 @@ def directory_source(
         served=settings.serve.watch if served else None,
         rescan_seconds=settings.serve.rescan_seconds,
     )
+    source.pack_seconds = settings.archive.pack_seconds
+    source.bucket = settings.archive.bucket
+    return source
 
 
 def served_directory(settings: Settings) -> DirectorySource:
@@ -258,8 +272,15 @@ def _http_source(
         max_file_bytes=settings.decode.max_file_bytes,
         archive_directory=settings.archive.directory,
         rejects_directory=settings.archive.rejected_directory,
-        archive_action=settings.archive.action,
+        archive_action=_action_of_nginx(settings),
     )
+
+
+def _action_of_nginx(settings: Settings) -> Literal["move", "delete"]:
+    if settings.archive.action == "pack":
+        raise Halt("archive.action: nginx cannot pack, it can only 'move' or 'delete'; to pack, run"
+                   " `penstock serve` in its place")  # fmt: skip
+    return settings.archive.action
 
 
 async def ledger(settings: Settings, stack: AsyncExitStack) -> Ledger:

@@ -18,6 +18,7 @@ import redis.asyncio as redis
 from typer.testing import CliRunner
 
 from penstock import supervisor, telemetry
+from penstock.archive.forecast import ArchiveSpace, Forecast
 from penstock.cli import app
 from penstock.embedded.redis import EmbeddedRedis
 from penstock.errors import Halt
@@ -501,8 +502,8 @@ async def test_a_crowded_spool(box: Box, monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_every_verdict_is_told_and_broken_here() -> None:
     """docs/monitoring.md has each code and no other, and a test here expects each."""
-    codes = set(re.findall(r'"([a-z]+-[a-z]+)"[,}:]', inspect.getsource(health)))
-    assert len(codes) == 20
+    codes = set(re.findall(r'"([a-z]+-[a-z-]+)"[,}:]', inspect.getsource(health)))
+    assert len(codes) == 22
     page = (Path(__file__).parents[2] / "docs/monitoring.md").read_text()
     table = page.split("## Verdicts\n", 1)[1].split("\n## ", 1)[0]
     assert set(re.findall(r"^\| `([a-z-]+)`", table, re.MULTILINE)) == codes
@@ -518,6 +519,18 @@ async def test_the_checker_has_not_run(box: Box) -> None:
     seen = await look(box)
     assert ([v.code for v in seen.verdicts], seen.healthy) == (["checker-late"], True)
     await healthy(box)
+
+
+async def test_an_archive_that_will_not_fit(box: Box) -> None:
+    """The disk ends before retention begins to delete; to pack, as the advice says, helps."""
+    await healthy(box)
+    seen = dataclasses.replace(await look(box), forecast=Forecast(6000, "inodes", 0.1, 30))
+    assert [v.code for v in verdicts(seen, StatusSettings())] == ["archive-will-not-fit"]
+    space = ArchiveSpace(1, 1, 1, 1, oldest_days=0.1, is_uploaded=True)
+    late = dataclasses.replace(seen, forecast=None, spool=SpoolState(entries=0, archive=space))
+    assert [v.code for v in verdicts(late, StatusSettings())] == ["uploads-late"]
+    seen = dataclasses.replace(seen, forecast=Forecast(6000, "space", 31, 30))
+    assert verdicts(seen, StatusSettings()) == []
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ def test_every_setting_can_come_from_the_environment(
         ("[worker]\nlanes = 0", "worker.lanes: 0 is not allowed; allowed: greater than or equal"),
         ('[source]\nsettle_seconds = "x"', "source.settle_seconds: 'x' is not allowed; allowed: a"),
         ("[queue]\nrecords_per_message = 2", "queue.records_per_message: 2 is not allowed; allow"),
-        ('[archive]\naction = "burn"', "archive.action: 'burn' is not allowed; allowed: 'move' or"),
+        ('[archive]\naction = "burn"', "archive.action: 'burn' is not allowed; allowed: 'move', "),
         (
             '[select]\nfields = "{a b}"',
             "select.fields: '{a b}' is not allowed; allowed: a JMESPath",

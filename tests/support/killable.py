@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from penstock.archive import pack
 from penstock.cli import main
 from penstock.ledger.scripts import Scripts
 from penstock.source.directory import DirectorySource
@@ -20,6 +21,7 @@ POINTS = (
     "journal.before", "journal.after", "commit.before", "commit.after",
 )  # fmt: skip
 ARCHIVER_POINTS = ("archive.before", "archive.after", "archived.before", "archived.after")
+PACK_POINTS = ("pack.before", "segment.before", "segment.after", "let_go.after", "pack.after")
 
 
 def arm(point: str, times: int, number: signal.Signals) -> None:
@@ -38,6 +40,9 @@ def arm(point: str, times: int, number: signal.Signals) -> None:
     _wrap(SqsQueue, "_call", lambda _: "send", reach)
     _wrap_plain(DirectorySource, "_read", "read", reach)
     _wrap_plain(DirectorySource, "_archive", "archive", reach)
+    _wrap_plain(pack, "pack", "pack", reach)
+    _wrap_plain(pack._Packing, "_name", "segment", reach)
+    _wrap_plain(pack, "_let_go", "let_go", reach)
 
 
 def _wrap(
@@ -54,7 +59,7 @@ def _wrap(
     setattr(owner, name, wrapped)
 
 
-def _wrap_plain(owner: type, name: str, label: str, reach: Callable[[str], None]) -> None:
+def _wrap_plain(owner: Any, name: str, label: str, reach: Callable[[str], None]) -> None:
     original = getattr(owner, name)
 
     def wrapped(*args: Any, **kwargs: Any) -> Any:

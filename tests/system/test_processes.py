@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 import redis.asyncio as redis
 
+from penstock.archive.store import Store
 from support.box import Box
 from support.campaign import scaled
-from support.killable import ARCHIVER_POINTS, POINTS
+from support.killable import ARCHIVER_POINTS, PACK_POINTS, POINTS
 
 FILES = 60
 LEASE_SECONDS = 1.0
@@ -128,6 +129,33 @@ async def test_an_archiver_killed_at_any_point_leaves_each_file_in_one_place(
     archived = [path for path in (box.root / "archive").rglob("*.json") if path.is_file()]
     assert len(archived) == FILES
     assert set(accepted(box).values()) == {1}
+
+
+_LONG = [pytest.param(point, marks=pytest.mark.campaign) for point in PACK_POINTS[:-2]]
+
+
+@pytest.mark.parametrize("point", ["archived.before", *PACK_POINTS[-2:], *_LONG])
+async def test_an_archiver_killed_while_it_packs_leaves_each_file_in_one_place(
+    point: str, box: Box
+) -> None:
+    """The same where files are staged, then packed; none is noted as gone, or sent twice."""
+    prepare(box)
+    box.set("archive", action="pack")
+    await recover(box)
+    process = await start(box, "archive", point, 0, "SIGKILL")
+    assert await process.wait() == -signal.SIGKILL
+    await box.archive()
+    await box.load()
+    assert list(box.spool.glob("[!.]*")) == []
+    store = Store(box.root / "archive")
+    names: list[str] = []
+    for segment in store.segments("2026/11/23/06"):
+        with store.open(segment) as opened:
+            names += opened.names()
+    assert len(names) == len(set(names)) == FILES
+    assert set(accepted(box).values()) == {1}
+    counters = await box.counters()
+    assert (counters["files_archived"], counters.get("files_gone", 0)) == (FILES, 0)
 
 
 async def test_a_worker_stopped_past_its_lease_does_no_harm(box: Box) -> None:

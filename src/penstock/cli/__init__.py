@@ -35,6 +35,7 @@ COMMANDS = {
     "verify": ("verify", "verify"),
     "rejected": ("rejected", "app"),
     "replay": ("replay", "replay"),
+    "archived": ("archived", "app"),
     "spool": ("spool", "app"),
     "config": ("config", "app"),
 }

@@ -73,7 +73,8 @@ def archive(
     """
 
     async def open_parts(stack: AsyncExitStack) -> passes.OnePass[archiver.ArchiverTally]:
-        parts = await wiring.archiver(reading.load(config), stack)
+        settings = reading.load(config)
+        parts = await wiring.archiver(settings, stack, is_only_pass=every is None)
         return lambda stop: archiver.archive(parts, stop=stop, budget_seconds=budget_seconds)
 
     _go("archiver", open_parts, every, as_json=as_json, verbose=verbose)

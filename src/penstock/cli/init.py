@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from penstock import wiring
+from penstock.archive.forecast import PACK_FROM_PER_SECOND
 from penstock.cli.options import Config, say
 from penstock.errors import Halt
 from penstock.records import expression
@@ -146,8 +147,17 @@ def _toml(directory: Path, found: Survey, answer: Callable[[str, str], str]) -> 
         "# redis://, rediss:// or unix://; 'embedded' is a redis-server of Penstock's own.",
         f"url = {toml(EMBEDDED)}",
         "",
+        *_archive(found),
     ]
     return "\n".join(parts)
+
+
+def _archive(found: Survey) -> list[str]:
+    """Return the section that so many files a second need; few need none."""
+    if found.files_per_second <= PACK_FROM_PER_SECOND:
+        return []
+    rate = f"{found.files_per_second:,.0f} files came a second, by their names"
+    return ["[archive]", f"# {rate}: too many to keep each.", 'action = "pack"', ""]
 
 
 def _decode(found: Survey, answer: Callable[[str, str], str]) -> list[str]:

@@ -2,13 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from penstock import telemetry
+from penstock.archive.segment import Member
 from penstock.cli.ledger import progress_line, with_ledger
 from penstock.cli.options import Config, Json, file_name, say
 from penstock.cli.rejected import DryRun, Since, Until, Yes, not_empty, print_report
@@ -16,6 +17,7 @@ from penstock.errors import Halt
 from penstock.ledger.ledger import Ledger
 from penstock.model import PutBack
 from penstock.operate import requeue
+from penstock.operate.archived import Archived
 from penstock.operate.requeue import Report, Returning
 from penstock.operate.spool_files import iso_time, spool_files
 from penstock.settings.reading import load
@@ -56,13 +58,17 @@ def replay(
     ends = time.time() if until is None else until
     names = list(dict.fromkeys(map(file_name, files or ())))
 
-    def archived() -> Iterator[Path]:
-        if names:
-            return filter(None, map(where.archived, names))
-        return where.archived_between(since or 0.0, ends)
+    archived = Archived(where)
 
-    missing = [name for name in names if where.archived(name) is None]
-    count = _announce(archived())
+    def chosen() -> Iterator[Path | Member]:
+        if names:
+            copies = (next(archived.copies(name), None) for name in names)
+            return (copy.file for copy in copies if copy)
+        return archived.between(since or 0.0, ends)
+
+    held = archived.held(names)
+    missing = [name for name in names if name not in held]
+    count = _announce(held if names else archived.names_between(since or 0.0, ends))
     window = "" if names else f" of {iso_time(since or 0)} to {iso_time(ends)}"
     if dry_run:
         typer.echo(f"{plural(count, 'file')}{window} would be sent again", err=True)
@@ -72,8 +78,9 @@ def replay(
 
     async def replayed(ledger: Ledger, stop: asyncio.Event) -> Report:
         token = requeue.operator_token()
-        returning = (Returning(path, PutBack(token, salt=token)) for path in archived())
-        with progress_line() as progress:
+        with progress_line() as progress, archived.own_files() as own:
+            paths = map(own, chosen())
+            returning = (Returning(path, PutBack(token, salt=token)) for path in paths)
             return await requeue.put_back(ledger, where, returning, stop=stop, progress=progress)
 
     report = with_ledger(settings, replayed) if count and not dry_run else Report()
@@ -82,12 +89,12 @@ def replay(
     print_report(report, verb, as_json=as_json, dry_run=dry_run)
 
 
-def _announce(paths: Iterator[Path]) -> int:
+def _announce(names: Iterable[str]) -> int:
     """Say which files are meant, and return how many."""
     count = 0
-    for count, path in enumerate(paths, 1):
+    for count, name in enumerate(names, 1):
         if count <= _SHOWN:
-            say(path.name, err=True)
+            say(name, err=True)
     if count > _SHOWN:
         typer.echo(f"and {count - _SHOWN:,} more", err=True)
     return count

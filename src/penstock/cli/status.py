@@ -185,6 +185,9 @@ def _figures(snapshot: Snapshot) -> Table:
     if spool is not None:
         room = f"; {_bytes(spool.room.free_bytes)} of disk free" if spool.room else ""
         table.add_row("in the spool", f"{plural(spool.entries, 'file')}{room}")
+    if (seen := snapshot.forecast) is not None:
+        lasts = duration(86_400 * seen.lasts_days)
+        table.add_row("archive's disk", f"{seen.scarce} for {lasts} at the last hour's rate")
     for worker in snapshot.workers[:_CLAIMS_SHOWN]:
         silent = f"last heard of {duration(worker.silent_for_seconds)} ago"
         table.add_row("worker", f"{worker.name}, {plural(worker.claims, 'claim')}, {silent}")

@@ -8,6 +8,7 @@ import msgspec
 
 from penstock.ledger.overview import FileStory
 from penstock.model import RecordReject
+from penstock.operate.archived import Archived
 from penstock.operate.health import duration
 from penstock.operate.spool_files import (
     DISCARDED,
@@ -35,12 +36,14 @@ def explained(name: str, story: FileStory, dirs: SpoolFiles | None) -> Explained
     """Return the story of a file; without `dirs` only what the ledger knows."""
     lines = list(_in_the_spool(name, dirs))
     lines += _in_the_ledger(story)
-    where = dirs.archived(name) if dirs else None
+    copies = [*Archived(dirs).copies(name)] if dirs else []
     reject = _reject(name, story, dirs)
     state = story.state
-    if where is not None:
-        moved = iso_time(where.stat().st_ctime)
-        lines.append(f"archived at {moved}: {where}, {where.stat().st_size:,} bytes")
+    if copies:
+        lines += [
+            f"archived at {iso_time(copy.at_seconds)}: {copy.where}, {copy.size_bytes:,} bytes"
+            for copy in reversed(copies)
+        ]
         state = "archived" if state in {"waiting", "gone"} else state
     if reject is not None:
         lines += _why(reject, dirs)

@@ -216,6 +216,27 @@ def _room(snapshot: Snapshot, _: StatusSettings) -> Iterator[Verdict]:
         )  # fmt: skip
 
 
+def _archive(snapshot: Snapshot, limits: StatusSettings) -> Iterator[Verdict]:
+    space = snapshot.spool and snapshot.spool.archive
+    waits = 86_400 * space.oldest_days if space and space.is_uploaded else 0.0
+    if waits > limits.silent_seconds:
+        yield Verdict(
+            "uploads-late", wrong=True,
+            text=f"a packed segment has waited for its upload for {duration(waits)}",
+            advice="see `segment.stuck` in the archiver's log; it is kept until it is uploaded",
+        )  # fmt: skip
+    seen = snapshot.forecast
+    if seen is not None and not seen.fits:
+        yield Verdict(
+            "archive-will-not-fit", wrong=True,
+            text=f"at {seen.files_per_second:,.0f} files a second, as in the last hour, the"
+            f" archive's disk has {seen.scarce} for {duration(86_400 * seen.lasts_days)}, and"
+            f" must last {duration(86_400 * seen.needed_days)}",
+            advice="archive.action = 'pack' takes a fifth of the bytes and hardly an inode; or"
+            " lower archive.retention_days, or give archive.directory a larger disk",
+        )  # fmt: skip
+
+
 def _books(snapshot: Snapshot, limits: StatusSettings) -> Iterator[Verdict]:
     if snapshot.ledger is None:
         return
@@ -244,5 +265,6 @@ def duration(seconds: float) -> str:
 
 
 _LOOKS: Sequence[Callable[[Snapshot, StatusSettings], Iterator[Verdict]]] = (
-    _unreachable, _spool, _workers, _archiver, _rejects, _redis, _evicting, _room, _books,
+    _unreachable, _spool, _workers, _archiver, _rejects, _redis, _evicting, _room, _archive,
+    _books,
 )  # fmt: skip

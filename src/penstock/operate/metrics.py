@@ -7,6 +7,7 @@ from typing import Any, Final
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import generate_latest
 
+from penstock.archive.forecast import Forecast
 from penstock.operate.snapshot import Snapshot
 from penstock.operate.spool_view import SpoolState
 from penstock.settings.schema import StatusSettings
@@ -98,7 +99,7 @@ def _families(seen: Snapshot, limits: StatusSettings) -> Iterator[Metric]:
             family = CounterMetricFamily(f"penstock_{name}", text, labels=["spool"])
             family.add_metric([spool_name], seen.ledger.counters.get(name, 0))
             yield family
-    for name, text, value in _of_the_spool(seen.spool):
+    for name, text, value in _of_the_spool(seen.spool, seen.forecast):
         yield gauge(name, text, value)
     if seen.queue is not None:
         depth = {name: float(count) for name, count in seen.queue._asdict().items()}
@@ -110,7 +111,9 @@ def _families(seen: Snapshot, limits: StatusSettings) -> Iterator[Metric]:
         yield gauge("ledger_memory_bytes", "This ledger's share, estimated.", memory.ledger_bytes)
 
 
-def _of_the_spool(spool: SpoolState | None) -> Iterator[tuple[str, str, float]]:
+def _of_the_spool(
+    spool: SpoolState | None, forecast: Forecast | None
+) -> Iterator[tuple[str, str, float]]:
     """Yield name, text and value of each gauge that is known; over HTTP some are not."""
     if spool is None:
         return
@@ -121,3 +124,6 @@ def _of_the_spool(spool: SpoolState | None) -> Iterator[tuple[str, str, float]]:
     if spool.room is not None:
         yield "disk_free_bytes", "Bytes free on the spool's disk.", spool.room.free_bytes
         yield "disk_size_bytes", "Bytes of the spool's disk.", spool.room.disk_bytes
+    if forecast is not None:
+        lasts_seconds = forecast.lasts_days * 86_400
+        yield "archive_lasts_seconds", "How long the archive's disk lasts.", lasts_seconds

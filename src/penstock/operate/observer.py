@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from penstock import wiring
+from penstock.archive.forecast import forecast, rate_of
 from penstock.embedded.redis import EmbeddedRedis
 from penstock.errors import Again, PenstockError
 from penstock.ledger.ledger import Ledger
@@ -97,6 +98,8 @@ class Observer:
         if "redis" in unreachable:
             found = {name: found[name] for name in ("queue", "spool") if name in found}
             await self._drop_ledger()
+        spool: SpoolState | None = found.get("spool")
+        rate = rate_of(found.get("minutes", ()))
         snapshot = Snapshot(
             at=time.time(),
             spool_name=_or_empty(lambda: spool_name(settings)),
@@ -105,7 +108,8 @@ class Observer:
             fifo=settings.queue.url.endswith(".fifo"),
             lease_seconds=settings.ledger.lease_seconds,
             unreachable=unreachable,
-            waiting=_waiting(found.get("spool"), found.get("ledger")),
+            waiting=_waiting(spool, found.get("ledger")),
+            forecast=forecast(spool and spool.archive, rate, settings.archive.retention_days),
             **found,
         )
         return dataclasses.replace(snapshot, verdicts=verdicts(snapshot, settings.status))

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
+from penstock.archive.forecast import Forecast
 from penstock.ledger.overview import Memory, Overview
 from penstock.ledger.reads import HeldClaim
 from penstock.model import QueueDepth
@@ -53,7 +54,8 @@ class Snapshot:
     `waiting` are files that nobody has claimed, those that wait for a retry included. `rates` are
     per second, over the last ten seconds where the observer has watched for so long, else over the
     last minute. `minutes` are the counts of each of the last 60 minutes, the oldest first; the last
-    one still runs. `counters` are the ledger's, since it began.
+    one still runs. `counters` are the ledger's, since it began. `forecast` is how long the
+    archive's disk lasts.
     """
 
     at: float
@@ -71,6 +73,7 @@ class Snapshot:
     workers: Sequence[SeenWorker] = ()
     rates: Mapping[str, float] = field(default_factory=dict[str, float])
     minutes: Sequence[Mapping[str, int]] = ()
+    forecast: Forecast | None = None
     laws_broken: Sequence[str] = ()
     unreachable: Mapping[str, str] = field(default_factory=dict[str, str])
     verdicts: Sequence[Verdict] = ()

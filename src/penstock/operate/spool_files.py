@@ -76,6 +76,7 @@ class SpoolFiles:
     archive: Path
     rejects: Path
     deletes: bool
+    bucket: str = ""
 
     def archived(self, name: str) -> Path | None:
         """Return where a file lies in the archive, or None; the folder follows from its name.
@@ -202,6 +203,7 @@ def _places(settings: Settings, spool: Directory) -> SpoolFiles:
         spool.archive_directory(settings.archive),
         spool.rejects_directory(settings.archive),
         deletes=settings.archive.action == "delete",
+        bucket=settings.archive.bucket,
     )
 
 

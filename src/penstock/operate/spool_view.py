@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from penstock import file_names, wiring
+from penstock.archive.forecast import ArchiveSpace, archive_space
 from penstock.errors import Again
 from penstock.ledger.reads import FILES_A_CALL_MAX
 from penstock.model import SpoolIdentity, Unread
@@ -53,7 +54,8 @@ class SpoolState:
     the order of names that is neither claimed nor settled, and `oldest_waiting_seconds` the time
     since its last change. `rejects_kept` counts the files in the rejects directory, up to 100,000,
     and `room` is that of the spool's disk; behind HTTP nobody tells these two, and they are None.
-    `identity` is which directory it is.
+    `archive` is what is left on the archive's, if any is kept here. `identity` is which directory
+    it is.
     """
 
     entries: int
@@ -61,6 +63,7 @@ class SpoolState:
     oldest_waiting_seconds: float = 0.0
     rejects_kept: int | None = None
     room: DiskRoom | None = None
+    archive: ArchiveSpace | None = None
     identity: SpoolIdentity = SpoolIdentity()  # noqa: RUF009  it cannot change
 
 
@@ -108,6 +111,7 @@ class SpoolWatch:
         self._scanned_at_seconds = -math.inf
         self._scan_seconds = 0.0
         self._kept: int | None = None
+        self._archive: ArchiveSpace | None = None
         self._kept_at_seconds = -math.inf
 
     async def look(self, states: States | None) -> SpoolState:
@@ -122,6 +126,7 @@ class SpoolWatch:
             self._scanned_at_seconds = time.monotonic()
         if now - self._kept_at_seconds >= _KEPT_SECONDS:
             self._kept = await self._view.rejects_kept()
+            self._archive = await self._view.archive_space()
             self._kept_at_seconds = now
         oldest, age_seconds = await self._oldest.find(self._names, states) if states else ("", 0.0)
         return SpoolState(
@@ -130,6 +135,7 @@ class SpoolWatch:
             oldest_waiting_seconds=age_seconds,
             rejects_kept=self._kept,
             room=self._view.room(),
+            archive=self._archive,
             identity=await self._view.identity(),
         )
 
@@ -141,9 +147,16 @@ class SpoolWatch:
 class DirectoryView:
     """The spool where it is."""
 
-    def __init__(self, spool: Path, rejects_directory: Path, pattern: str) -> None:
+    def __init__(
+        self,
+        spool: Path,
+        rejects_directory: Path,
+        pattern: str,
+        archive: Callable[[], ArchiveSpace | None],
+    ) -> None:
         self._spool = spool
         self._rejects_directory = rejects_directory
+        self._archive = archive
         self._matches = re.compile(pattern).fullmatch
 
     async def scan(self) -> list[str]:
@@ -197,6 +210,10 @@ class DirectoryView:
             inodes_free_share=disk.f_favail / disk.f_files if disk.f_files else 1.0,
         )
 
+    async def archive_space(self) -> ArchiveSpace | None:
+        """Return what is left for the archive."""
+        return await asyncio.to_thread(self._archive)
+
     async def identity(self) -> SpoolIdentity:
         """Return which directory the spool is; makes no marker."""
         try:
@@ -242,6 +259,9 @@ class RemoteView:
     def room(self) -> None:
         """Return nothing: it is not told over HTTP."""
 
+    async def archive_space(self) -> None:
+        """Return nothing: it is not told over HTTP."""
+
     async def identity(self) -> SpoolIdentity:
         """See `DirectoryView.identity`."""
         return await self._source.identity()
@@ -252,7 +272,12 @@ async def view(settings: Settings, stack: AsyncExitStack) -> DirectoryView | Rem
     spool = spool_place(settings.source.url)
     if isinstance(spool, Directory):
         rejects = spool.rejects_directory(settings.archive)
-        return DirectoryView(spool.path, rejects, settings.source.pattern)
+        kept, archive = settings.archive, spool.archive_directory(settings.archive)
+
+        def space() -> ArchiveSpace | None:
+            return archive_space(archive, kept.action, time.time(), is_uploaded=bool(kept.bucket))
+
+        return DirectoryView(spool.path, rejects, settings.source.pattern, space)
     # All that lies there at once, whether it is complete or not, and without waiting for more.
     at_once = settings.model_copy(
         update={"source": settings.source.model_copy(update={"settle_seconds": 0.0})}

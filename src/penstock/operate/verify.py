@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from penstock import file_names
+from penstock.archive.store import Store, segment_name
 from penstock.ledger.ledger import Ledger
+from penstock.operate.archived import Archived
 from penstock.operate.spool_files import SpoolFiles
 
 _NAMES_A_CALL = 500
@@ -116,8 +118,8 @@ async def _first_look(ledger: Ledger, dirs: SpoolFiles, pattern: str, found: Ver
     found.files_in_rejects = len(rejects)
     found.files_waiting = sum(known.get(name, "retry") == "retry" for name in spool)
     odd = {name for name, state in known.items() if name not in spool or state == "archived"}
-    odd = {n for n in odd if known[n] != "archived" or n in spool or not dirs.of(n)}
-    return odd | rejects
+    left = {n for n in odd if known[n] == "archived" and n not in spool and n not in rejects}
+    return (odd - await asyncio.to_thread(Archived(dirs).held, left)) | rejects
 
 
 async def _known(ledger: Ledger) -> AsyncIterator[tuple[str, str]]:
@@ -137,8 +139,10 @@ async def _look_at_archive(dirs: SpoolFiles, found: Verified) -> set[str]:
     count, odd = 0, set[str]()
     for folder in dirs.hours():
         archived = await asyncio.to_thread(_listed, folder)
+        archived -= {name for name in archived if segment_name("", name)}
         count += len(archived)
         odd |= archived & (spool | rejects)
+    count += await asyncio.to_thread(_count_packed, dirs)
     found.files_in_archive = count
     return odd
 
@@ -149,14 +153,25 @@ def _listed(directory: Path) -> set[str]:
     return set()
 
 
+def _count_packed(dirs: SpoolFiles) -> int:
+    """Return how many files the segments hold. Raises Halt if one is damaged."""
+    store, count = Store(dirs.archive, dirs.bucket), 0
+    for hour in store.hours():
+        for segment in store.segments(hour):
+            with store.open(segment) as opened:
+                count += sum(1 for _ in opened.names())
+    return count
+
+
 async def _still_wrong(ledger: Ledger, dirs: SpoolFiles, odd: set[str]) -> dict[str, str]:
     wrong: dict[str, str] = {}
+    archived = Archived(dirs)
     waiting = sorted(odd)
     for first in range(0, len(waiting), _NAMES_A_CALL):
         page = waiting[first : first + _NAMES_A_CALL]
         states = await ledger.reads.states(page)
         for name, state in zip(page, states, strict=True):
-            where = dirs.of(name)
+            where = archived.places(name)
             reason = (dirs.rejects / f"{name}{file_names.REASON_SUFFIX}").is_file()
             text = judge(state, where, deletes=dirs.deletes, has_reason=reason)
             if text:
@@ -172,7 +187,8 @@ def _reasons_alone(dirs: SpoolFiles) -> dict[str, str]:
 def _orphans(dirs: SpoolFiles) -> Iterator[str]:
     if not dirs.rejects.is_dir():
         return
+    archived = Archived(dirs)
     for entry in dirs.rejects.iterdir():
         name = entry.name.removesuffix(file_names.REASON_SUFFIX)
-        if name != entry.name and file_names.is_safe(name) and not dirs.of(name):
+        if name != entry.name and file_names.is_safe(name) and not archived.places(name):
             yield name

@@ -126,6 +126,7 @@ function showFigures(seen) {
     ["in the queue", queue ? count(queue.visible) : "?", queue ? `${Math.round(queue.visible) === 1 ? "message" : "messages"}, ${count(queue.in_flight)} in flight` : seen.away.queue ? "the queue is away" : "not known"],
     ["Redis memory", memory ? bytes(memory.used_bytes) : "?", memory ? `${memory.max_bytes ? `of ${bytes(memory.max_bytes)}, ` : ""}${bytes(memory.ledger_bytes)} this ledger's` : "Redis is away"],
     ["in the spool", spool ? count(spool.entries) : "?", spool ? `${spool.entries === 1 ? "file" : "files"}, whatever the state` : "not known"],
+    ...(seen.forecast ? [["archive's disk", `${(+seen.forecast.lasts_days).toFixed(1)} days`, `of ${seen.forecast.scarce} at the last hour's rate`]] : []),
     ["disk free", spool && spool.room ? bytes(spool.room.free_bytes) : "?", !spool ? "not known" : spool.room ? `of ${bytes(spool.room.disk_bytes)}` : "not told over HTTP"],
   ];
   $("figures").replaceChildren(...known.map(([name, value, more]) => {

@@ -24,6 +24,7 @@ from aiohttp import hdrs, web
 from msgspec.structs import replace
 
 from penstock import telemetry
+from penstock.aio import sleep_unless
 from penstock.errors import Again
 from penstock.model import FileRead, SpoolIdentity
 from penstock.ports import Moved
@@ -45,6 +46,7 @@ _SMALL_BYTES = 65_536
 _LARGE_MAX = 2  # larger bodies in memory at the same time; the others wait on the wire
 _BODY_SECONDS = 30.0  # for a caller to send its question
 _SEND_SECONDS = 60.0  # for a caller to take a frame
+_PACK_PAUSE_SECONDS = 5.0
 _COMPRESS_BYTES_MIN = 1_024
 _COMPRESS_LEVEL = 1  # 100 MB/s; level 6 saves a tenth more for thrice the time
 
@@ -62,6 +64,8 @@ class FileServer:
         self._reads = asyncio.Semaphore(_READS_MAX)
         self._large = asyncio.Semaphore(_LARGE_MAX)
         self._frames_bytes = 0  # put together, and not taken yet
+        self._ends = asyncio.Event()
+        self._packing: asyncio.Task[None] | None = None
 
     def add_to(self, app: web.Application) -> None:
         """Add the calls to an application."""
@@ -82,11 +86,21 @@ class FileServer:
         await self._source.index.open()
         with contextlib.suppress(Again):  # else each answer tries it again
             await self._source.identity()
+        self._packing = asyncio.create_task(self._keep_packing())
+
+    async def _keep_packing(self) -> None:
+        """Pack what callers have archived, where `archive.action` says so: calls only stage it."""
+        while not await sleep_unless(self._ends, _PACK_PAUSE_SECONDS):
+            with contextlib.suppress(Again):  # the spool is away: each answer says so
+                await self._source.pack(self._ends.is_set)
 
     async def _stop(self, _: web.Application) -> None:
         self._source.index.stop_waiting()
 
     async def _close(self, _: web.Application) -> None:
+        self._ends.set()
+        if self._packing is not None:
+            await self._packing
         await self._source.close()
 
     async def _say_spool(self, request: web.Request, response: web.StreamResponse) -> None:

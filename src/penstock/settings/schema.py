@@ -170,14 +170,30 @@ class LedgerSettings(Section):
 class ArchiveSettings(Section):
     """What becomes of processed files."""
 
-    action: Literal["move", "delete"] = "move"
-    """'move' to the archive directory, or 'delete' at once"""
+    action: Literal["move", "pack", "delete"] = "move"
+    """'move' to the archive directory; 'pack' many into one compressed file there, for more than
+    100 files a second; or 'delete' at once"""
+    pack_seconds: float = Field(default=60.0, ge=0, le=3600)
+    """how long 'pack' gathers files for one segment"""
     directory: str = Field(default="archive", min_length=1)
-    """where processed files go; a relative path lies beside the spool"""
+    """where processed files go; a relative path lies beside the spool; s3://BUCKET/PREFIX/: what is
+    packed is uploaded there, from `archive` beside the spool"""
     rejected_directory: str = Field(default="rejected", min_length=1)
     """where rejected files go, each with NAME.reason.json"""
     retention_days: float = Field(default=30.0, ge=0, le=36_500)
     """archived files older than this are deleted; 0: kept"""
+
+    @property
+    def bucket(self) -> str:
+        """The address of the bucket that segments are uploaded to, if there is one."""
+        return self.directory if self.directory.startswith("s3://") else ""
+
+    @model_validator(mode="after")
+    def _only_segments_are_uploaded(self) -> Self:
+        if self.bucket and self.action != "pack":
+            msg = "archive.action: only what is packed is uploaded to a bucket; allowed: 'pack'"
+            raise ValueError(msg)
+        return self
 
 
 class WorkerSettings(Section):

@@ -23,7 +23,8 @@ class Directory:
 
     def archive_directory(self, archive: ArchiveSettings) -> Path:
         """Return where processed files go. Raises Halt if that is on another file system."""
-        return self._beside(archive.directory, "archive.directory")
+        directory = "archive" if archive.bucket else archive.directory
+        return self._beside(directory, "archive.directory")
 
     def rejects_directory(self, archive: ArchiveSettings) -> Path:
         """Return where rejected files go. Raises Halt if that is on another file system."""

@@ -3,15 +3,18 @@
 import contextlib
 import os
 import stat
+import time
 from collections.abc import Generator, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 from penstock import wiring
+from penstock.archive.forecast import archive_space, arrival_rate, forecast
 from penstock.embedded.owner_mark import UNMARKED
 from penstock.errors import Halt
 from penstock.settings.schema import EMBEDDED, Settings
 from penstock.settings.spool_place import Directory, spool_place
+from penstock.setup.survey import listed
 
 
 async def mistakes(settings: Settings) -> list[str]:
@@ -37,7 +40,9 @@ def warnings(settings: Settings) -> list[str]:
     with contextlib.suppress(Halt):  # which is one of the mistakes
         place = spool_place(settings.source.url)
         if isinstance(place, Directory):
-            directories["archive.directory"] = place.archive_directory(settings.archive)
+            found += _archive_warnings(settings, place)
+            if not settings.archive.bucket:
+                directories["archive.directory"] = place.archive_directory(settings.archive)
             directories["archive.rejected_directory"] = place.rejects_directory(settings.archive)
         elif settings.ledger.url == EMBEDDED:
             found.append(UNMARKED)
@@ -61,6 +66,24 @@ def _shared(directory: Path) -> Iterator[str]:
                 who = f"group {status.st_gid}"
             if who:
                 yield f"{who} may write to {path}; docs/security.md says what that allows"
+
+
+def _archive_warnings(settings: Settings, spool: Directory) -> list[str]:
+    """Say whether the archive's disk bears the rate at which the files in the spool came."""
+    kept = settings.archive
+    space = None
+    if not kept.bucket:
+        space = archive_space(spool.archive_directory(kept), kept.action, time.time())
+    rate = arrival_rate(listed(spool.path, settings.source.pattern)[0])
+    seen = forecast(space, rate, kept.retention_days)
+    if seen is None or seen.fits:
+        return []
+    line = (
+        f"archive.action = {kept.action!r}: at {rate:,.0f} files a second, by the names in the"
+        f" spool, the archive's disk has {seen.scarce} for {seen.lasts_days:.1f} days, and must"
+        f" last {seen.needed_days:.1f}; 'pack' takes a fifth of the bytes and hardly an inode"
+    )
+    return [line]
 
 
 @contextlib.contextmanager

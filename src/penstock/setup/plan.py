@@ -48,6 +48,10 @@ TICK_SECONDS: Final = 300
 FORGET_SECONDS: Final = 60
 LOADER_MB: Final = 1769  # one vCPU; below it Lambda gives a share of one
 SMALL_MB: Final = 512  # archiver and checker
+DAY_SECONDS: Final = 86_400
+PACK_SECONDS: Final = 60
+PACKED_SHARE: Final = 0.19
+"""Bytes in the archive for each of a file, of 20,000 tweets that all differ; docs/capacity.md."""
 START_SECONDS: Final = 2.0  # of an invocation that finds nothing to do
 CLAIM_LINE_BYTES: Final = 750  # one line of JSON a claim; a test measures it
 CLOUDWATCH_METRICS: Final = 21  # those of the functions, aws/handlers.py
@@ -59,6 +63,7 @@ FIFO_CALLS_PER_SECOND: Final = 300  # without high throughput; docs/sqs.md
 _NAME = "2026-11-23T06-15-00.000000Z.json"
 _GIGABYTE = 1e9
 _MESSAGE_BYTES = 1_048_576
+_BLOCK_BYTES = 4096
 _CLAIMS_RECORDS_MAX = 2_000_000
 
 
@@ -236,6 +241,7 @@ def _figures(load: Load, claim: _FullClaim) -> dict[str, Figure]:
         "loaders": Figure(
             math.ceil(busy), "at once", f"of {LOADER_MB} MB, one vCPU; {busy:,.2f} rounded up"
         ),
+        **_archive_figures(load),
         "Redis memory": Figure(
             memory,
             "B",
@@ -247,6 +253,21 @@ def _figures(load: Load, claim: _FullClaim) -> dict[str, Figure]:
             "B",
             f"{node}: the smallest whose usable three quarters hold twice that",
         ),
+    }
+
+
+def _archive_figures(load: Load) -> dict[str, Figure]:
+    """Return what a day of the archive takes on a disk, by `archive.action`."""
+    files = load.files_per_second * DAY_SECONDS
+    file_bytes = load.records_per_file * load.record_bytes
+    blocks = math.ceil(file_bytes / _BLOCK_BYTES) * _BLOCK_BYTES
+    segments = math.ceil(min(files, DAY_SECONDS / PACK_SECONDS))
+    packed = files * file_bytes * PACKED_SHARE
+    each = f"an inode each, in blocks of {_BLOCK_BYTES:,} B"
+    few = f"{file_bytes:,} B x {PACKED_SHARE:g}, measured; {segments:,} inodes a day"
+    return {
+        "moved a day": Figure(files * blocks, "B", f"{files:,.0f} files, {each}"),
+        "packed a day": Figure(packed, "B", f"{files:,.0f} x {few}"),
     }
 
 

@@ -12,6 +12,7 @@ from typing import Any, Final, cast
 import msgspec
 
 from penstock import beneath
+from penstock.archive.forecast import arrival_rate
 from penstock.errors import Halt, Reject
 from penstock.file_names import is_draft, is_safe
 from penstock.model import Document
@@ -52,6 +53,7 @@ class Survey:
 
     files: int = 0
     samples: int = 0
+    files_per_second: float = 0.0
     pattern: str = ""
     suffix: str = ".json"
     left_out: Counter[str] = field(default_factory=Counter[str])
@@ -75,6 +77,7 @@ def look(directory: Path) -> Survey:
     chosen = [names[int(n * step)] for n in range(min(len(names), _SAMPLES_MAX))]
     samples = list(_read(directory, chosen))
     found.samples = len(samples)
+    found.files_per_second = arrival_rate(names)
     preamble, header, sure = _header(samples)
     (found.decode if sure else found.doubtful).update(header)
     whole = _see_preambles(found, samples, preamble)

@@ -26,7 +26,7 @@ class ConfirmedSource:
     def __init__(
         self, source: IdentifiedSource, confirm: Callable[[SpoolIdentity, int], Awaitable[bool]]
     ) -> None:
-        self._source = source
+        self.source = self._source = source
         self._ask = confirm
         self._confirmed: SpoolIdentity | None = None
         self._confirmed_at_seconds = -math.inf

@@ -9,11 +9,13 @@ import math
 import os
 import stat
 import time
-from collections.abc import Mapping, MutableSequence, Sequence
+from collections.abc import Callable, Mapping, MutableSequence, Sequence
 from pathlib import Path
 from typing import Literal
 
 from penstock import file_names
+from penstock.archive import pack, staging
+from penstock.archive.store import Store
 from penstock.errors import Again, Halt, own_trouble
 from penstock.model import FileRead, Page, SpoolIdentity, Unread
 from penstock.ports import Moved
@@ -35,6 +37,12 @@ class DirectorySource:
     is not a directory that can be opened.
     """
 
+    pack_seconds = 60.0
+    """How long staged files are gathered for one segment."""
+
+    bucket = ""
+    """The address of the bucket that segments are uploaded to, if there is one."""
+
     def __init__(
         self,
         spool: Path,
@@ -44,7 +52,7 @@ class DirectorySource:
         max_file_bytes: int,
         archive_directory: Path,
         rejects_directory: Path,
-        archive_action: Literal["move", "delete"] = "move",
+        archive_action: Literal["move", "pack", "delete"] = "move",
         page_files_max: int = 10_000,
         served: Literal["inotify", "poll"] | None = None,
         rescan_seconds: float = 20.0,
@@ -157,6 +165,8 @@ class DirectorySource:
         try:
             if self._archive_action == "delete":
                 moved = [moving.delete(self._fd, name) for name in wanted]
+            elif self._archive_action == "pack":
+                moved = self._stage(wanted)
             else:
                 with moving.Folders(self._archive_directory) as folders:
                     moved = self._move(folders, wanted)
@@ -166,6 +176,38 @@ class DirectorySource:
             directory = self._archive_directory
             return [Moved(n, f"archive {n} to {directory}: {error.strerror}") for n in wanted]
         return moved
+
+    def _stage(self, wanted: Sequence[str]) -> Sequence[Moved]:
+        """Move files into a staging room; what was staged or packed before has not vanished."""
+        with (
+            staging.room_to_fill(self._fd, self.pack_seconds) as room,
+            moving.Folders(self._spool / staging.FOLDER / room.name, room.fd) as folders,
+        ):
+            moved = self._move(folders, wanted)
+            folders.sync()
+        lost = [file.name for file in moved if file.vanished and file_names.is_safe(file.name)]
+        if not lost:
+            return moved
+        found = staging.holds(self._fd, lost)
+        try:
+            found |= Store(self._archive_directory, self.bucket).held({*lost} - found)
+        except Halt as damaged:
+            return [Moved(file.name, str(damaged)) if file.vanished else file for file in moved]
+        return [Moved(file.name) if file.name in found else file for file in moved]
+
+    async def pack(self, over: Callable[[], bool], *, at_once: bool = False) -> pack.PackTally:
+        """Pack what was staged `pack_seconds` ago, or at once, until `over`; see pack.py."""
+        if self._archive_action != "pack":
+            return pack.PackTally()
+        self.index.check_spool()
+        return await asyncio.to_thread(
+            pack.pack,
+            self._fd,
+            self._archive_directory,
+            older_than_seconds=0.0 if at_once else self.pack_seconds,
+            bucket=self.bucket,
+            over=over,
+        )
 
     def _move(self, folders: moving.Folders, wanted: Sequence[str]) -> Sequence[Moved]:
         """Move files of one hour at once, as most are; one by one what is anything else."""

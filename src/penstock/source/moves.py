@@ -23,7 +23,6 @@ from penstock.ports import Moved
 _RENAME_NOREPLACE = 1  # <linux/fs.h>
 _COMPARE_BYTES = 1 << 20
 _FOLDERS_MAX = 100  # open at once: a process has 1,024 descriptors, often
-_HOUR_DIGITS = (4, 2, 2, 2)  # of a folder YYYY/MM/DD/HH
 # What a file system answers that cannot do this (FUSE, exFAT, SMB, object stores), or may not: a
 # link to another user's file is refused by fs.protected_hardlinks.
 _CANNOT = frozenset(
@@ -41,12 +40,14 @@ if _renameat2 is not None:
 class Folders:
     """The folders below `root` that one batch moves files into, opened once each.
 
-    Made with mode 0755 where they are missing. A context manager: closes what it opened.
+    Made with mode 0755 where they are missing. A context manager: closes what it opened. `root_fd`,
+    if given, is a descriptor of the root, and stays the caller's.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, root_fd: int | None = None) -> None:
         self.root = root
-        self._root_fd = beneath.open_root(root, make=True)
+        is_open = root_fd is not None
+        self._root_fd = os.dup(root_fd) if is_open else beneath.open_root(root, make=True)
         self._fds: dict[str, int] = {}
 
     def open(self, folder: str) -> int:
@@ -281,18 +282,15 @@ def delete_older(archive: Path, before_seconds: float, files_max: int) -> int:
     # Not file_names.hour_of_time: a caller may name a time in the year 0, which datetime has not.
     last_folder = time.strftime("%Y/%m/%d/%H", time.gmtime(before_seconds))
     deleted = 0
-    try:
-        root_fd = beneath.open_root(archive)
-    except (FileNotFoundError, NotADirectoryError):
-        return 0
-    try:
-        for folder, fd in beneath.folders_by_number(root_fd, _HOUR_DIGITS):
+    with (
+        contextlib.suppress(FileNotFoundError, NotADirectoryError),
+        beneath.opened(archive) as root_fd,
+    ):
+        for folder, fd in beneath.folders_by_number(root_fd, file_names.HOUR_DIGITS):
             if folder >= last_folder or deleted >= files_max:
                 break
             deleted += _delete_older_in(fd, before_seconds, files_max - deleted)
-            _remove_empty(root_fd, folder)
-    finally:
-        os.close(root_fd)
+            beneath.remove_empty(root_fd, folder)
     return deleted
 
 
@@ -313,21 +311,6 @@ def _delete_older_in(fd: int, before_seconds: float, files_max: int) -> int:
 def _is_deletable(entry: os.DirEntry[str], before_seconds: float) -> bool:
     is_folder = entry.is_dir(follow_symlinks=False)  # never ours
     return not is_folder and entry.stat(follow_symlinks=False).st_ctime < before_seconds
-
-
-def _remove_empty(root_fd: int, folder: str) -> None:
-    """Remove a folder and those above it, as far as they are empty."""
-    while folder:
-        above, _, name = folder.rpartition("/")
-        try:
-            fd = beneath.open_folder(root_fd, above or ".")
-            try:
-                os.rmdir(name, dir_fd=fd)
-            finally:
-                os.close(fd)
-        except OSError:  # not empty: it stays, and so do those above it
-            return
-        folder = above
 
 
 def exists(fd: int, name: str) -> bool:

@@ -1,0 +1,119 @@
+"""How long the archive's disk lasts at a rate, by what archived files take on it."""
+
+import contextlib
+import os
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+from penstock.archive.store import Store, time_in
+
+PACK_FROM_PER_SECOND = 100
+"""Files a second from which on they are better packed: 260 million in 30 days."""
+
+_DAY_SECONDS = 86_400
+_ENOUGH_SECONDS = 100 * 365 * _DAY_SECONDS
+_SAMPLES = 50
+_UNKNOWN_BYTES = {"move": 4096.0, "pack": 1024.0}  # of a file, before one is archived
+_KNOWN_FROM_FILES = 1_000
+_KNOWN_FROM_MINUTES = 10  # of work in the last hour: less is no rate to go by
+
+
+class ArchiveSpace(NamedTuple):
+    """What is free on the archive's disk, what a file takes there, and the age of the oldest.
+
+    `free_inodes` is None where the file system makes as many as it needs. `is_uploaded`: what lies
+    there only waits for its upload to a bucket.
+    """
+
+    free_bytes: int
+    free_inodes: int | None
+    file_bytes: float
+    file_inodes: float
+    oldest_days: float
+    is_uploaded: bool = False
+
+
+class Forecast(NamedTuple):
+    """How long space or inodes last, and until when they must: when retention begins to delete."""
+
+    files_per_second: float
+    scarce: str
+    lasts_days: float
+    needed_days: float
+
+    @property
+    def fits(self) -> bool:
+        """Whether nothing has to be done."""
+        return self.lasts_days >= self.needed_days
+
+
+def archive_space(
+    archive: Path, action: str, now: float, *, is_uploaded: bool = False
+) -> ArchiveSpace | None:
+    """Look at the archive; None where nothing is kept, or the disk cannot be asked."""
+    with contextlib.suppress(OSError):
+        if action != "delete":
+            there = next(path for path in (archive, *archive.parents) if path.is_dir())
+            disk = os.statvfs(there)
+            inodes = disk.f_favail if disk.f_files else None
+            hours = Store(archive).hours()
+            taken = _taken(archive, hours, action)
+            oldest = _archived_at(archive / hours[0]) if hours else now
+            age_days = max(0.0, now - oldest) / _DAY_SECONDS
+            free = disk.f_bavail * disk.f_frsize
+            return ArchiveSpace(free, inodes, *taken, age_days, is_uploaded)
+    return None
+
+
+def _taken(archive: Path, hours: Sequence[str], action: str) -> tuple[float, float]:
+    """Return the bytes and inodes of a file, by what was archived last."""
+    if action == "pack":
+        segments = [one for hour in hours[-2:] for one in Store(archive).segments(hour)]
+        files = sum(one.files for one in segments)
+        sizes = [(archive / one.path).stat().st_size for one in segments]
+        return (sum(sizes) / files, len(segments) / files) if files else (_UNKNOWN_BYTES[action], 0)
+    with os.scandir(archive / hours[-1]) if hours else contextlib.nullcontext(()) as listing:
+        sizes = [entry.stat().st_blocks * 512 for entry in islice(listing, _SAMPLES)]
+    return sum(sizes) / len(sizes) if sizes else _UNKNOWN_BYTES[action], 1.0
+
+
+def _archived_at(folder: Path) -> float:
+    with os.scandir(folder) as listing:
+        return next((entry.stat().st_ctime for entry in listing), folder.stat().st_ctime)
+
+
+def forecast(
+    space: ArchiveSpace | None, files_per_second: float | None, retention_days: float
+) -> Forecast | None:
+    """Return how long the disk lasts; None if the rate or the disk is not known.
+
+    Until retention begins to delete as much as comes, it has to; a day, if nothing is ever deleted.
+    """
+    if space is None or space.is_uploaded or not files_per_second:
+        return None
+    lasts = {"space": space.free_bytes / max(1.0, space.file_bytes) / files_per_second}
+    if space.free_inodes is not None and space.file_inodes:
+        lasts["inodes"] = space.free_inodes / space.file_inodes / files_per_second
+    scarce = min(lasts, key=lambda what: lasts[what])
+    needed = max(0.0, retention_days - space.oldest_days) if retention_days else 1.0
+    days = min(lasts[scarce], _ENOUGH_SECONDS) / _DAY_SECONDS
+    return Forecast(files_per_second, scarce, days, needed)
+
+
+def rate_of(minutes: Sequence[Mapping[str, int]]) -> float | None:
+    """Return files processed a second since the first of the minutes in which there were some."""
+    counts = [minute["files_processed"] for minute in minutes]
+    first = next((at for at, count in enumerate(counts) if count), len(counts))
+    worked = counts[first:]
+    if len(worked) < _KNOWN_FROM_MINUTES:
+        return None
+    return sum(worked) / (60 * len(worked))
+
+
+def arrival_rate(names: Sequence[str]) -> float:
+    """Return at how many a second files came, by the time stamps in their names; 0 if not known."""
+    times = sorted(at for name in names if (at := time_in(name)) is not None)
+    span = times[-1] - times[0] if len(times) >= _KNOWN_FROM_FILES else 0.0
+    return (len(times) - 1) / span if span > 0 else 0.0

@@ -1,0 +1,176 @@
+"""Where processed files wait, on the spool's own file system, until they are packed.
+
+    SPOOL/.penstock-staging/open-ID/YYYY/MM/DD/HH/NAME      archivers move files into it
+    SPOOL/.penstock-staging/sealed-ID/YYYY/MM/DD/HH/NAME    nothing comes in: it is being packed
+    SPOOL/.penstock-staging/replay-ID/NAME                  copies on their way back into the spool
+
+An ID tells when its room was made. Each room has a lock, which ends with the process that holds it:
+archivers that fill a room share it, who seals, packs or removes a room has it alone.
+"""
+
+import contextlib
+import fcntl
+import os
+import secrets
+import time
+from collections.abc import Generator, Iterable
+from typing import NamedTuple
+
+from penstock import beneath, file_names
+
+FOLDER = ".penstock-staging"
+OPEN, SEALED, REPLAY = "open", "sealed", "replay"
+_LOCK = ".lock"
+_LOCK_FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC  # NFS locks no other kind
+
+
+class Room(NamedTuple):
+    """A folder below the staging folder, locked while it is in use."""
+
+    name: str
+    fd: int
+
+    @property
+    def id(self) -> str:
+        """What its segments have in their names."""
+        return self.name.partition("-")[2]
+
+
+@contextlib.contextmanager
+def _names(spool_fd: int, kind: str) -> Generator[tuple[int, list[str]]]:
+    """Yield the staging folder and its rooms of a kind; none of them where it is missing."""
+    fd = -1
+    try:
+        fd = beneath.open_folder(spool_fd, FOLDER)
+        names = sorted(name for name in beneath.names(fd) if name.startswith(f"{kind}-"))
+    except FileNotFoundError:
+        names = []
+    try:
+        yield fd, names
+    finally:
+        if fd >= 0:
+            os.close(fd)
+
+
+def _rooms(spool_fd: int, kind: str, how: int = fcntl.LOCK_EX) -> Generator[tuple[int, Room]]:
+    """Yield the staging folder with each room of a kind that nobody else has, locked."""
+    with _names(spool_fd, kind) as (staging_fd, names):
+        for name in names:
+            with _locked(staging_fd, name, how) as room:
+                if room is not None:
+                    yield staging_fd, room
+
+
+@contextlib.contextmanager
+def _locked(staging_fd: int, name: str, how: int = fcntl.LOCK_EX) -> Generator[Room | None]:
+    """Yield a room and its lock; None if another one has it, or if it is not there any more."""
+    with contextlib.ExitStack() as stack:
+        try:
+            fd = stack.enter_context(_room(staging_fd, name))
+            lock = os.open(_LOCK, _LOCK_FLAGS, 0o644, dir_fd=fd)
+            stack.callback(os.close, lock)
+            fcntl.flock(lock, how | fcntl.LOCK_NB)
+            here = os.stat(name, dir_fd=staging_fd, follow_symlinks=False)
+        except (FileNotFoundError, BlockingIOError):
+            yield None
+            return
+        yield Room(name, fd) if os.path.samestat(here, os.fstat(fd)) else None
+
+
+@contextlib.contextmanager
+def new_room(spool_fd: int, kind: str, how: int = fcntl.LOCK_EX) -> Generator[Room]:
+    """Make a room, and yield it locked. Raises OSError."""
+    staging_fd = beneath.open_folder(spool_fd, FOLDER, make=True)
+    try:
+        while True:
+            name = f"{kind}-{time.time_ns() // 1_000_000:013d}{secrets.token_hex(4)}"
+            os.mkdir(name, 0o755, dir_fd=staging_fd)
+            with _locked(staging_fd, name, how) as room:
+                if room is not None:  # else it was sealed in between
+                    yield room
+                    return
+    finally:
+        os.close(staging_fd)
+
+
+@contextlib.contextmanager
+def room_to_fill(spool_fd: int, older_than_seconds: float) -> Generator[Room]:
+    """Yield an open room, which is not sealed meanwhile, and not old enough to be. Raises OSError.
+
+    An old one is let be: were it filled by one archiver after the other, none could seal it.
+    """
+    with contextlib.closing(_rooms(spool_fd, OPEN, fcntl.LOCK_SH)) as rooms:
+        for _, room in rooms:
+            if 0 <= _age_seconds(room) < older_than_seconds:
+                yield room
+                return
+    with new_room(spool_fd, OPEN, fcntl.LOCK_SH) as room:
+        yield room
+
+
+def seal(spool_fd: int, older_than_seconds: float) -> None:
+    """Seal the open rooms that are older than that, or younger than now. Raises OSError."""
+    for fd, room in _rooms(spool_fd, OPEN):
+        if not 0 <= _age_seconds(room) < older_than_seconds:
+            os.rename(room.name, f"{SEALED}-{room.id}", src_dir_fd=fd, dst_dir_fd=fd)
+
+
+def _age_seconds(room: Room) -> float:
+    with contextlib.suppress(ValueError):
+        return time.time() - int(room.id[:13]) / 1000
+    return -1.0
+
+
+def sealed_ids(spool_fd: int) -> set[str]:
+    """Return the ids of the rooms that are not packed yet."""
+    with _names(spool_fd, SEALED) as (_, names):
+        return {name.partition("-")[2] for name in names}
+
+
+def rooms_to_pack(spool_fd: int) -> Generator[Room]:
+    """Yield each sealed room that nobody packs, and remove it where nothing is left in it."""
+    for staging_fd, room in _rooms(spool_fd, SEALED):
+        yield room
+        _remove(staging_fd, room)
+
+
+def clear_replays(spool_fd: int) -> None:
+    """Remove the copies of replays that have ended, however. Raises OSError."""
+    for staging_fd, room in _rooms(spool_fd, REPLAY):
+        for copy in beneath.names(room.fd):
+            if copy != _LOCK:
+                os.unlink(copy, dir_fd=room.fd)
+        _remove(staging_fd, room)
+
+
+def holds(spool_fd: int, wanted: Iterable[str]) -> set[str]:
+    """Return which of some names are staged; those that are sealed meanwhile, too."""
+    left, found = {*wanted}, set[str]()
+    for kind in (OPEN, SEALED):  # in this order, as rooms change
+        with _names(spool_fd, kind) as (staging_fd, names):
+            for name in names:
+                with contextlib.suppress(FileNotFoundError), _room(staging_fd, name) as room_fd:
+                    for _, fd in beneath.folders_by_number(room_fd, file_names.HOUR_DIGITS):
+                        found |= {one for one in left - found if beneath.is_regular(fd, one)}
+    return found
+
+
+@contextlib.contextmanager
+def _room(staging_fd: int, name: str) -> Generator[int]:
+    fd = beneath.open_folder(staging_fd, name)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _remove(staging_fd: int, room: Room) -> None:
+    """Remove a room, as far as it is empty; what is not empty stays, and is looked at again."""
+    with contextlib.suppress(OSError):
+        for depth in range(len(file_names.HOUR_DIGITS), 0, -1):  # who was killed left upper ones
+            for folder, _ in beneath.folders_by_number(room.fd, file_names.HOUR_DIGITS[:depth]):
+                beneath.remove_empty(room.fd, folder)
+        if beneath.names(room.fd) != [_LOCK]:
+            return
+        os.unlink(_LOCK, dir_fd=room.fd)
+        os.rmdir(room.name, dir_fd=staging_fd)

@@ -1,0 +1,96 @@
+"""`penstock archived list | get | extract`: what lies in the archive, packed or not."""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from penstock import beneath
+from penstock.cli.options import Config, Json, file_name, say
+from penstock.cli.rejected import Since, Until, not_empty
+from penstock.operate.archived import Archived, write_out
+from penstock.operate.spool_files import iso_time, spool_files
+from penstock.settings.reading import load
+from penstock.wording import plural
+
+app = typer.Typer(
+    name="archived",
+    help="List, show or extract archived files, those in segments, too.",
+    no_args_is_help=True,
+    add_completion=False,
+)
+
+
+def _archived(config: Path | None) -> Archived:
+    return Archived(spool_files(load(config), "archived"))
+
+
+@app.command("list")
+def list_(
+    since: Since = None,
+    until: Until = None,
+    names: Annotated[
+        bool, typer.Option("--names", help="The name of each file, not a line a segment.")
+    ] = False,
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """List the segments of a time, or with --names every archived file."""
+    not_empty(since, until)
+    archived, begins = _archived(config), since or 0.0
+    ends = time.time() if until is None else until
+    if names:
+        for name in archived.names_between(begins, ends):
+            say(json.dumps({"file": name}) if as_json else name)
+        return
+    for one in archived.segments(begins, ends):
+        line = {"segment": one.path, "files": one.files,
+                "first": iso_time(one.first), "last": iso_time(one.last)}  # fmt: skip
+        say(json.dumps(line) if as_json else f"{one.path}  {plural(one.files, 'file')}")
+
+
+@app.command()
+def get(
+    file: Annotated[str, typer.Argument(metavar="NAME")],
+    every: Annotated[bool, typer.Option("--all", help="All copies, the latest first.")] = False,
+    config: Config = None,
+) -> None:
+    """Write the bytes of an archived file to standard output; of several copies, the latest.
+
+    A file that was sent again has several. Exits with 1 if it is not in the archive.
+    """
+    found = False
+    for copy in _archived(config).copies(file_name(file)):
+        found = True
+        kept = copy.file
+        sys.stdout.buffer.write(kept.read_bytes() if isinstance(kept, Path) else kept.data)
+        if not every:
+            break
+    if not found:
+        say(f"{file}: not in the archive; `penstock explain {file}` tells what is known", err=True)
+        raise typer.Exit(1)
+
+
+@app.command()
+def extract(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Made if it is missing.")],
+    since: Since = None,
+    until: Until = None,
+    config: Config = None,
+) -> None:
+    """Copy the archived files of a time into a directory; a name that is there is passed over."""
+    not_empty(since, until)
+    ends = time.time() if until is None else until
+    copied = there = 0
+    folder_fd = beneath.open_root(directory, make=True)
+    for file in _archived(config).between(since or 0.0, ends):
+        try:
+            write_out(folder_fd, file)
+            copied += 1
+        except FileExistsError:
+            there += 1
+    passed = f"; {there:,} were there" if there else ""
+    typer.echo(f"{plural(copied, 'file')} copied{passed}", err=True)

@@ -1,0 +1,147 @@
+"""The archive as an operator sees it: files moved there, files that are staged, and segments."""
+
+import contextlib
+import errno
+import os
+from collections.abc import Callable, Generator, Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from penstock import beneath, file_names
+from penstock.archive import staging
+from penstock.archive.segment import Member
+from penstock.archive.store import SegmentName, Store, segment_name, time_in
+from penstock.operate.spool_files import SpoolFiles
+
+_STAGED = f"{staging.FOLDER}/[os]*/"  # open and sealed rooms
+
+
+class Copy(NamedTuple):
+    """One copy of an archived file: what tells where it lies, its size, when it was archived.
+
+    `file` is the path of its own, or the file as it was read from a segment.
+    """
+
+    where: str
+    size_bytes: int
+    at_seconds: float
+    file: Path | Member
+
+
+class Archived:
+    """What has left the spool, wherever it lies by now."""
+
+    def __init__(self, dirs: SpoolFiles) -> None:
+        self._dirs = dirs
+        self.store = Store(dirs.archive, dirs.bucket)
+
+    def copies(self, name: str) -> Iterator[Copy]:
+        """Yield every copy of a file, the latest first."""
+        hour = file_names.hour_of(name) or file_names.HOUR_FOLDER
+        staged = (folder / name for folder in self._dirs.spool.glob(_STAGED + hour))
+        for path in [*staged, *filter(None, [self._dirs.archived(name)])]:
+            with contextlib.suppress(FileNotFoundError):
+                status = path.stat()
+                yield Copy(str(path), status.st_size, status.st_ctime, path)
+        for where, segment, member in self.store.find(name):
+            yield Copy(f"{where}, packed", len(member.data), segment.made_seconds, member)
+
+    def held(self, names: Iterable[str]) -> set[str]:
+        """Return which of some names are archived; looks into each segment once."""
+        left = {*names}
+        found = {name for name in left if self._dirs.archived(name)}
+        with beneath.opened(self._dirs.spool) as spool_fd:
+            found |= staging.holds(spool_fd, left - found)
+        return found | self.store.held(left - found)
+
+    def places(self, name: str) -> list[str]:
+        """Return in which of spool, archive and rejects a file lies.
+
+        A copy in a segment counts if there is no other: a file that is sent again leaves one there.
+        """
+        return self._dirs.of(name) or ["archive"] * len(self.held([name]))
+
+    def names_between(self, since: float, until: float) -> Iterator[str]:
+        """Yield the names of the files whose time is in [since, until)."""
+        yield from (path.name for path in self._paths(since, until))
+        for segment in self.segments(since, until):
+            if since <= segment.first and segment.last < until - 1:
+                with self.store.open(segment) as opened:
+                    yield from opened.names()
+            else:
+                yield from (member.name for member in self._members(segment, since, until))
+
+    def between(self, since: float, until: float) -> Iterator[Path | Member]:
+        """Yield the files whose time is in [since, until); those of segments as they are read.
+
+        A file's time is the one in its name; without one, its last modification.
+        """
+        yield from self._paths(since, until)
+        for segment in self.segments(since, until):
+            yield from self._members(segment, since, until)
+
+    def segments(self, since: float, until: float) -> Iterator[SegmentName]:
+        """Yield the segments that may hold files of that time, by hour, those made last first."""
+        first, last = file_names.hour_of_time(max(0.0, since)), file_names.hour_of_time(until)
+        for hour in self.store.hours():
+            if first <= hour <= last:
+                for segment in self.store.segments(hour):
+                    if segment.first < until and since < segment.last + 1:
+                        yield segment
+
+    def _paths(self, since: float, until: float) -> Iterator[Path]:
+        for path in self._dirs.archived_between(since, until):
+            if segment_name("", path.name) is None:
+                yield path
+        for folder in sorted(self._dirs.spool.glob(_STAGED + file_names.HOUR_FOLDER)):
+            for path in sorted(folder.iterdir()):
+                at = time_in(path.name)
+                if since <= (path.stat().st_mtime if at is None else at) < until:
+                    yield path
+
+    def _members(self, segment: SegmentName, since: float, until: float) -> Iterator[Member]:
+        def is_wanted(name: str) -> bool:
+            at = time_in(name)
+            return at is None or since <= at < until
+
+        with self.store.open(segment) as opened:
+            for member in opened.members(is_wanted):
+                if time_in(member.name) is not None or since <= member.modified_ns / 1e9 < until:
+                    yield member
+
+    @contextlib.contextmanager
+    def own_files(self) -> Generator[Callable[[Path | Member], Path]]:
+        """Yield what gives each file a path of its own, copied to the spool's file system."""
+        with beneath.opened(self._dirs.spool) as spool_fd:
+            with staging.new_room(spool_fd, staging.REPLAY) as room:
+
+                def path(file: Path | Member) -> Path:
+                    if isinstance(file, Path):
+                        return file
+                    with contextlib.suppress(FileNotFoundError):  # a copy that was not put back
+                        os.unlink(file.name, dir_fd=room.fd)
+                    write_out(room.fd, file)
+                    return self._dirs.spool / staging.FOLDER / room.name / file.name
+
+                yield path
+            staging.clear_replays(spool_fd)
+
+
+def write_out(folder_fd: int, file: Path | Member) -> None:
+    """Write a copy of an archived file into a folder, with its time of change.
+
+    Raises OSError, FileExistsError if there is one of its name.
+    """
+    if isinstance(file, Path):
+        status = file.stat()
+        member = Member(file.name, status.st_mode, status.st_mtime_ns, file.read_bytes())
+    else:
+        member = file
+    if not file_names.is_safe(member.name):
+        raise OSError(errno.EINVAL, "not a name that Penstock lists", member.name)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    fd = os.open(member.name, flags, member.mode & 0o666, dir_fd=folder_fd)
+    with os.fdopen(fd, "wb") as writer:
+        writer.write(member.data)
+        writer.flush()
+        os.utime(fd, ns=(member.modified_ns, member.modified_ns))
