@@ -82,6 +82,16 @@ def by(function: str, runs: Sequence[FunctionRun]) -> list[FunctionRun]:
     return [run for run in runs if run.function == function]
 
 
+async def knock(cloud: LocalCloud) -> None:
+    """S3: without the key, nobody else runs code here through Lambda's API, or reads a secret."""
+    async with aiohttp.ClientSession() as session:
+        for path in ("/2015-03-31/functions", "/?Action=ListQueues", "/_ministack/health", "/"):
+            for headers in (None, {"Origin": "http://evil.example"}):
+                async with session.post(f"{cloud.cloud.address}{path}", headers=headers) as reply:
+                    assert reply.status == 403
+                    assert "Access-Control-Allow-Origin" not in reply.headers
+
+
 async def invoke(cloud: LocalCloud, count: int) -> None:
     """Start so many loaders, as Lambda does for a schedule: without waiting for them."""
     for _ in range(count):
@@ -128,6 +138,7 @@ async def test_the_template_drains_a_spool_by_its_own_schedules(tmp_path: Path) 
     The token of the file server comes from Secrets Manager, the code from the bundle.
     """
     async with local(tmp_path, {"LoaderSchedule": NOW}) as cloud:
+        await knock(cloud)
         await crowd(cloud)
         write(cloud, 0, 300)
         loaded = await ran(cloud, lambda runs: len(runs) == 1)
