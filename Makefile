@@ -4,14 +4,20 @@ UV ?= .cache/uv/bin/uv
 # The full form of a campaign is hours; SCALE=0.01 is a minute's taste of it.
 SCALE ?= 1
 
-.PHONY: help demo test check format docs bench profile campaign clean
+.PHONY: help demo demo-aws bundle test check format docs bench profile campaign clean
 .DEFAULT_GOAL := help
 
 help: ## Say what there is.
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: .venv/installed ## Drain a live directory into a local SQS, and prove that nothing was lost.
 	@.venv/bin/penstock demo $(ARGS)
+
+demo-aws: .venv/installed ## Deploy the AWS template on this machine, and watch its schedules drain.
+	@.venv/bin/python -m examples.local_cloud $(ARGS)
+
+bundle: .venv/installed ## Build the archive that AWS Lambda runs (ARGS="--arch arm64 -o FILE").
+	@.venv/bin/python -m scripts.bundle $(ARGS)
 
 test: .venv/installed ## Run the tests, several minutes.
 	@.venv/bin/pytest -n 2 -m "not campaign" $(ARGS)

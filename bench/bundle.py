@@ -1,6 +1,6 @@
-"""The archives that `penstock bundle` builds: sizes, import times, and that they are reproducible.
+"""The archives that `make bundle` builds: sizes, import times, and that they are reproducible.
 
-    python bench/bundle.py
+    python -m bench.bundle
 
 Builds each of the eight twice, compares the bytes, and prints the table that stands in docs/aws.md.
 The time is CPU, of a new process that imports the handlers, the least of three; it is there where
@@ -10,8 +10,8 @@ this machine can run the archive. One for a Python that is not on PATH is not co
 import tempfile
 from pathlib import Path
 
-from penstock.aws import bundle
-from penstock.aws.bundle import ARCHITECTURES, PYTHONS, Bundle
+from scripts import bundle
+from scripts.bundle import ARCHITECTURES, PYTHONS, Bundle
 
 
 def built(architecture: str, python: str, directory: Path) -> Bundle:

@@ -18,6 +18,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
+from urllib.parse import quote
 
 import redis.asyncio as redis
 import uvloop
@@ -30,7 +31,7 @@ from penstock.model import Settled
 from penstock.ports import Source
 from penstock.source.candidates import Candidates
 from penstock.source.file_server import ServerSource
-from penstock.source.http import CONNECTIONS, HttpSite, quoted
+from penstock.source.http import CONNECTIONS, HttpSite
 from penstock.source.nginx import NginxSource
 
 _READ = 20_000
@@ -197,7 +198,7 @@ async def _reads(names: Sequence[str], root: Path, stack: AsyncExitStack) -> Non
 
     async def get(name: str) -> bool:
         async with gate:
-            path = f"v1/files/{quoted(name)}"
+            path = f"v1/files/{quote(name, safe='')}"
             reply = await site.call("GET", path, takes={200}, body_bytes_max=1 << 24)
             return len(reply.body) == len(_BODY)
 

@@ -17,11 +17,13 @@ from dataclasses import dataclass
 
 from penstock import telemetry
 from penstock.ledger.ledger import Ledger
+from penstock.ledger.reads import FILES_A_CALL_MAX
 from penstock.ports import Source
 
 _SWEEP_SECONDS_MAX = 60.0  # of one pass; what was not reached is the next sweep's
-_NAMES_A_CALL = 500  # keeps a script near 1 ms
-_OLD_LEASES = 5  # a claim held for so many leases is alive, but its worker hardly gets on
+OLD_LEASES = 5
+"""A claim held for so many leases is alive, but its worker hardly gets on."""
+
 FIFO_WINDOW_SECONDS = 300.0
 """SQS FIFO drops repeats for so long after the first try."""
 
@@ -119,14 +121,7 @@ async def _free(checker: Checker, tally: CheckerTally, stop: asyncio.Event) -> N
     """Take expired claims from their owners, and split those that had too many."""
     while not stop.is_set() and (freed := await checker.ledger.expire()):
         for claim in freed:
-            telemetry.warn(
-                "claim.expired",
-                claim=claim.claim,
-                worker=claim.worker,
-                attempt=claim.attempt,
-                files=claim.files,
-                overdue_seconds=claim.overdue_seconds,
-            )
+            telemetry.warn("claim.expired", **claim._asdict())
             tally.claims_expired += 1
             tally.files_freed += claim.files
             isolated = await checker.ledger.isolate(claim.claim)
@@ -152,7 +147,7 @@ async def _look_at_claims(checker: Checker, tally: CheckerTally) -> None:
                 if claim.waits_for
                 else "run workers more often: SQS drops repeats for five minutes only",
             )
-        elif claim.worker and claim.age_seconds > _OLD_LEASES * checker.lease_seconds:
+        elif claim.worker and claim.age_seconds > OLD_LEASES * checker.lease_seconds:
             tally.claims_old += 1
             telemetry.warn(
                 "claim.old", claim=claim.claim, worker=claim.worker, age_seconds=claim.age_seconds
@@ -173,8 +168,8 @@ async def _sweep(
     while not stop.is_set() and time.monotonic() < until_seconds:
         page = await checker.source.list(cursor)
         names = [file.name for file in page.files]
-        for at in range(0, len(names), _NAMES_A_CALL):
-            swept = await checker.ledger.upkeep.sweep(sweeper, names[at : at + _NAMES_A_CALL])
+        for at in range(0, len(names), FILES_A_CALL_MAX):
+            swept = await checker.ledger.upkeep.sweep(sweeper, names[at : at + FILES_A_CALL_MAX])
             if swept is None:
                 return None
             tally.files_swept += swept

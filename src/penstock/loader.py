@@ -306,7 +306,7 @@ class Loader:
         self, messages: Sequence[Message], claim: Claim, lease: Lease, outcome: ClaimOutcome
     ) -> None:
         """Bring messages to SQS, except those that the journal has; journal every receipt."""
-        receipts = Receipts(self.ledger, claim)
+        receipts = Receipts(self.ledger.journal, claim)
 
         async def note(batch: Sequence[Message]) -> None:
             entries = {message.index: outcome.journal_entry(message) for message in batch}

@@ -409,7 +409,7 @@ class QueueDepth(NamedTuple):
     delayed: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Sent:
     """What became of the messages given to `Queue.send`; every one of them is in one place.
 
@@ -418,10 +418,10 @@ class Sent:
     `throttled` the calls that SQS asked to slow down.
     """
 
-    confirmed: Sequence[Message]
-    rejected: Sequence[MessageReject]
-    batches: int
-    possible_repeats: int
+    confirmed: list[Message] = field(default_factory=list[Message])
+    rejected: list[MessageReject] = field(default_factory=list[MessageReject])
+    batches: int = 0
+    possible_repeats: int = 0
     throttled: int = 0
 
 
@@ -429,15 +429,11 @@ class Sent:
 class Tally:
     """What one run of sqs_loader did; all but what is in seconds are counts.
 
-    The counters of the ledger have the same names. `claims_lost` got another owner before their
-    commit, `claims_released` were given back unfinished. `messages_skipped` were confirmed under an
-    earlier owner, `journal_mismatches` were confirmed then with another content and sent again.
-    `possible_repeats` were sent again because their outcome stayed unknown. Of the messages
-    submitted to the queue, `messages_failed` never will be taken. The messages sent had room for
-    `bytes_room`, and SQS bills `requests_billed` of 64 KiB for them. `ledger_losses` counts how
-    often Redis had forgotten something; `files_after_loss` were claimed from the spool as it lay
-    then, so some of them may have been sent before. `oldest_waiting_seconds` is the age of the
-    oldest file when it was read. `files_young` were not complete yet at the end.
+    The ledger's counters have the same names, and docs/metrics.md says what they count. Beside
+    those, `claims_lost` got another owner before their commit, and `claims_released` were given
+    back unfinished; `ledger_losses` counts how often Redis had forgotten something;
+    `oldest_waiting_seconds` is the age of the oldest file when it was read; `files_young` were not
+    complete yet at the end.
     """
 
     claims: int = 0

@@ -7,7 +7,7 @@ import random
 import signal
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from penstock import telemetry
 from penstock.aio import sleep_unless
@@ -21,16 +21,9 @@ _M_MMAP_THRESHOLD, _MAPPED_BYTES = -3, 4_718_592  # a body of 1 MiB takes 4 as t
 _M_ARENA_MAX, _ARENAS = -8, 1
 
 T = TypeVar("T")
-Tally_co = TypeVar("Tally_co", covariant=True)
 
-
-class OnePass(Protocol[Tally_co]):
-    """One pass of a function over opened parts; it ends early when `stop` is set."""
-
-    def __call__(self, stop: asyncio.Event) -> Awaitable[Tally_co]:
-        """Run the pass. Raises Again or Halt."""
-        ...
-
+OnePass = Callable[[asyncio.Event], Awaitable[T]]
+"""One pass of a function over opened parts; it ends early when the event is set."""
 
 Open = Callable[[AsyncExitStack], Awaitable[OnePass[T]]]
 

@@ -4,12 +4,14 @@ The ledger has none: Redis is Redis in every form of Penstock, so there is nothi
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
+
+import msgspec
 
 from penstock.model import FileRead, Message, Page, QueueLimits, Sent, SpoolIdentity
 
 
-class Moved(NamedTuple):
+class Moved(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """What became of one name given to `archive` or `reject`.
 
     `error` is empty when the file is out of the spool: moved now, moved before, or not there at
@@ -70,8 +72,8 @@ class Source(Protocol):
         ...
 
 
-class Identified(Protocol):
-    """What can tell which spool it leads to. Called per call of a source, never per file."""
+class IdentifiedSource(Source, Protocol):
+    """A source that can tell which spool it leads to: asked per call of it, never per file."""
 
     async def identity(self) -> SpoolIdentity:
         """Return which directory the spool is now. Raises Again if it is away.

@@ -6,7 +6,6 @@ closed in the reverse of the order in which they were opened, whatever happens.
 
 import importlib
 import os
-import re
 import resource
 import socket
 from contextlib import AsyncExitStack
@@ -14,18 +13,17 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import redis.asyncio as redis
-
 from penstock.archiver import Archiver
 from penstock.checker import Checker
 from penstock.embedded import owner_mark
 from penstock.embedded.redis import EmbeddedRedis
 from penstock.errors import Again, Halt
+from penstock.ledger.connect import Address
 from penstock.ledger.ledger import Ledger
 from penstock.ledger.scripts import Scripts
 from penstock.loader import Loader
 from penstock.model import Claim
-from penstock.ports import Queue, Source
+from penstock.ports import IdentifiedSource, Queue, Source
 from penstock.records.decode import Decoder
 from penstock.records.preamble import Preamble
 from penstock.records.selection import Selection
@@ -34,7 +32,7 @@ from penstock.settings.schema import EMBEDDED, EMBEDDED_QUEUE, QueueSettings, Se
 from penstock.settings.secrets import tokens
 from penstock.settings.spool_place import Directory, FileServer, Nginx, spool_name, spool_place
 from penstock.source.candidates import Candidates
-from penstock.source.confirmed import ConfirmedSource, IdentifiedSource
+from penstock.source.confirmed import ConfirmedSource
 from penstock.source.directory import DirectorySource
 from penstock.sqs.filling import Filling
 from penstock.sqs.packer import Packer
@@ -48,7 +46,6 @@ _FILE_SERVER_CONNECTIONS = 16
 _FILES_A_LANE, _FILES_BESIDE = 8, 96  # folders and connections of a source, sockets, libraries
 _REDIS_CONNECTIONS_BESIDE = 4  # figures, sweeps, the loaders' count
 # What redis-py would pass over is refused: a path that is no number, all from a # on.
-_REDIS_URL = re.compile(r"(rediss?://(?=.)[^/?#]*(/\d*)?|unix://[^?#]+)(\?[^#]*)?")
 
 
 def decode_side(settings: Settings) -> tuple[Preamble, Decoder, Selection]:
@@ -301,24 +298,16 @@ async def ledger(settings: Settings, stack: AsyncExitStack) -> Ledger:
 
 def unopened_ledger(settings: Settings, url: str) -> Ledger:
     """Return the ledger at a Redis of which nothing is known yet. Raises Halt if `url` is wrong."""
-    try:
-        pool = redis.BlockingConnectionPool.from_url(
-            url if _REDIS_URL.fullmatch(url) else "",  # which redis-py refuses, too
-            max_connections=_redis_connections(settings),
-            timeout=_REDIS_TIMEOUT_SECONDS,
-            decode_responses=True,
-            socket_timeout=_REDIS_TIMEOUT_SECONDS,
-            socket_connect_timeout=_REDIS_TIMEOUT_SECONDS,
-            health_check_interval=30,
-        )
-        pool.make_connection()  # connects nothing, but reads the address's query
-    except (ValueError, TypeError, redis.RedisError):  # their texts may repeat a part of a password
-        raise Halt(
-            "ledger.url: not an address of Redis; allowed: 'embedded', redis://host:port,"
-            " rediss://host:port or unix:///path, a password in it percent-encoded"
-        ) from None
+    address = Address(
+        url, timeout_seconds=_REDIS_TIMEOUT_SECONDS, connections=_redis_connections(settings)
+    )
     return Ledger(
-        Scripts(redis.Redis.from_pool(pool), spool_name(settings)),
+        Scripts(
+            address.client(),
+            spool_name(settings),
+            address=address,
+            replicas=settings.ledger.wait_replicas,
+        ),
         worker=_worker_name(),
         lease_seconds=settings.ledger.lease_seconds,
         margin_seconds=_margin_seconds(settings),

@@ -1,4 +1,4 @@
-"""What `penstock bundle` builds: imported alone, the same bytes again, small enough for Lambda."""
+"""What `make bundle` builds: imported alone, the same bytes again, small enough for Lambda."""
 
 import json
 import shutil
@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from penstock.aws import bundle
-from penstock.cli import app
 from penstock.errors import Again, Halt
+from scripts import bundle
 from support.bundled import built
 from support.require import require
 
@@ -79,7 +78,7 @@ def test_its_size_and_import_are_told() -> None:
 
 
 def test_without_a_lock_there_is_no_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An installed Penstock says that a checkout is needed."""
+    """Copied elsewhere, it says that a checkout is needed."""
     monkeypatch.setattr(bundle, "__file__", str(tmp_path / "a" / "b" / "c" / "d.py"))
     with pytest.raises(Halt, match=r"no uv\.lock in"):
         bundle.build(tmp_path / "b.zip", architecture=ARCHITECTURE, python=PYTHON)
@@ -107,7 +106,7 @@ def test_every_machine_of_lambda_gets_one(architecture: str, python: str, tmp_pa
     """Both architectures and all four Pythons: wheels for each, extensions of the right machine."""
     require(present=bool(shutil.which("file")), what="file, which names a binary's machine")
     options = ["--arch", architecture, "--python", python, "-o", str(tmp_path / "b.zip"), "--json"]
-    result = CliRunner().invoke(app, ["bundle", *options])
+    result = CliRunner().invoke(bundle.app, options)
     assert result.exception is None
     made = json.loads(result.stdout)
     assert made["zipped_bytes"] < bundle.ZIPPED_BYTES_MAX

@@ -13,8 +13,8 @@ import pytest
 import samtranslator.translator.transform
 from cfnlint.decode import cfn_yaml
 
+from examples.local_cloud.stack import FUNCTIONS
 from penstock.aws import handlers
-from penstock.demo.local_cloud import FUNCTIONS
 from penstock.settings.schema import Settings
 from penstock.setup.plan import CLOUDWATCH_ALARMS, CLOUDWATCH_METRICS
 

@@ -74,7 +74,7 @@ def book() -> SlowBook:
 @pytest.fixture
 async def batches(book: SlowBook) -> AsyncGenerator[Batches]:
     """Give batches whose receipts go to the ledger; what still waits at the end is cancelled."""
-    made = Batches(Receipts(book, CLAIM))
+    made = Batches(Receipts(book.journal, CLAIM))
     yield made
     for task in made.tasks:
         task.cancel()

@@ -45,7 +45,7 @@ def test_a_refused_message_is_traced_to_its_records() -> None:
     outcome.pack(left(1, []), [])
     outcome.pack(left(2, [1, 2]), [])
     refused = MessageReject(message(0, first_record=1, records=2), "too odd")
-    outcome.sent(Sent((), [refused], batches=1, possible_repeats=0))
+    outcome.sent(Sent([], [refused], batches=1, possible_repeats=0))
     rejected = outcome.settled(attempt=1, now="").rejected
     indexes = {
         name: [record["index"] for record in json.loads(story)["records"]]
@@ -60,7 +60,7 @@ def test_a_record_too_large_for_any_message_is_rejected_by_its_index() -> None:
     run = Transformed([0, 1, 2], [b"{}"] * 3, [0, 4, 2], 0)
     outcome.pack(run, [RecordReject(1, "too large")])
     refused = MessageReject(message(0, first_record=1, records=1), "too odd")
-    outcome.sent(Sent((), [refused], batches=1, possible_repeats=0))
+    outcome.sent(Sent([], [refused], batches=1, possible_repeats=0))
     rejected = outcome.settled(attempt=1, now="").rejected
     told = {name: json.loads(story)["records"] for name, story in rejected.items()}
     assert told == {

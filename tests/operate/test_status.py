@@ -24,12 +24,13 @@ from penstock.embedded.redis import EmbeddedRedis
 from penstock.errors import Halt
 from penstock.ledger import upkeep
 from penstock.operate import health
-from penstock.operate.health import SPOOL_ENTRIES_MAX, verdicts
+from penstock.operate.health import verdicts
 from penstock.operate.metrics import exposition
 from penstock.operate.observer import Observer
 from penstock.operate.snapshot import Snapshot
 from penstock.operate.spool_view import DiskRoom, RemoteView, SpoolState, SpoolWatch
 from penstock.settings.schema import StatusSettings
+from penstock.source.index import LARGE_FILES
 from support.box import Box
 from support.fileserver import NEW_TOKEN, TOKEN, served, source_at
 from support.nginx import nginx_over
@@ -492,7 +493,7 @@ async def test_a_full_disk(box: Box, tmp_path: Path) -> None:
 
 async def test_a_crowded_spool(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
     """More files than file systems like, here a hundred: workers and the archiver take them out."""
-    monkeypatch.setattr(health, "SPOOL_ENTRIES_MAX", 100)
+    monkeypatch.setattr(health, "LARGE_FILES", 100)
     await healthy(box)
     box.write_many(101)
     assert await codes(box) == ["spool-crowded"]
@@ -535,7 +536,7 @@ async def test_an_archive_that_will_not_fit(box: Box) -> None:
 @pytest.mark.parametrize(
     ("spool", "code"),
     [
-        (SpoolState(entries=SPOOL_ENTRIES_MAX + 1, room=DiskRoom(9, 10, 1.0)), "spool-crowded"),
+        (SpoolState(entries=LARGE_FILES + 1, room=DiskRoom(9, 10, 1.0)), "spool-crowded"),
         (SpoolState(entries=0, room=DiskRoom(9, 10, 0.01)), "disk-full"),
     ],
 )

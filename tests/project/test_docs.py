@@ -106,11 +106,11 @@ def test_configurations_load(page: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_make_targets_exist(page: Path) -> None:
     """Every `make …` in a page is a target of the Makefile."""
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     text = page.read_text()
-    spoken = re.findall(r"`make ([a-z]+)", text)
+    spoken = re.findall(r"`make ([a-z-]+)", text)
     for _, code in blocks(page, "sh"):
-        spoken += re.findall(r"^make ([a-z]+)", code, re.MULTILINE)
+        spoken += re.findall(r"^make ([a-z-]+)", code, re.MULTILINE)
     assert set(spoken) <= targets
 
 

@@ -59,7 +59,8 @@ def test_the_named_test_catches_the_bug(
 ) -> None:
     """A copy of the product with the bug in it fails the test that was written against it."""
     record_property("planted bug", bug.stem)
-    shutil.copytree(ROOT / "src", tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    for part in ("src", "scripts"):
+        shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__"))
     for path, text in planted(bug, tmp_path).items():
         path.write_text(text)
     environment = {
@@ -68,6 +69,7 @@ def test_the_named_test_catches_the_bug(
         "HYPOTHESIS_STORAGE_DIRECTORY": str(tmp_path / "hypothesis"),
     }
     command = [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", "-p", "no:xdist"]
+    command += ["-o", f"pythonpath={tmp_path} tests ."]
     done = subprocess.run(
         [*command, "--timeout", "60", header(bug, "Caught by")],
         cwd=ROOT,

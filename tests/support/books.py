@@ -6,6 +6,7 @@ from typing import Any
 
 import redis.asyncio as redis
 
+from penstock.ledger.connect import close
 from penstock.ledger.ledger import Ledger
 from penstock.ledger.scripts import Scripts
 from penstock.model import Claim, Settled
@@ -17,11 +18,12 @@ LEASE_SECONDS = 60.0
 class Books:
     """One spool in Redis, and as many workers on it as a test wants."""
 
-    def __init__(self, url: str, spool: str) -> None:
-        self.client: Any = redis.from_url(url, decode_responses=True)
+    def __init__(self, url: str, spool: str, *, client: Any = None, **more: Any) -> None:
+        self.client: Any = client or redis.from_url(url, decode_responses=True)
+        self._more = more
         self.spool = spool
         self.prefix = f"penstock:{{{spool}}}:"
-        self._now_key = f"test:now:{spool}"
+        self._now_key = f"test:now:{{{spool}}}"
         self._clock = (
             f"local function now_ms() return tonumber(redis.call('GET', '{self._now_key}')) end"
         )
@@ -44,7 +46,8 @@ class Books:
             "margin_seconds": 11.0,
             **settings,
         }
-        return Ledger(Scripts(client or self.client, self.spool, clock=self._clock), **given)
+        scripts = Scripts(client or self.client, self.spool, clock=self._clock, **self._more)
+        return Ledger(scripts, **given)
 
     async def everything(self) -> dict[str, object]:
         """Return all that Redis holds of this spool, by key without its prefix."""
@@ -67,8 +70,8 @@ class Books:
 
     async def snapshot(self) -> Mapping[str, bytes]:
         """Return all keys of this spool in Redis's own serialisation."""
-        raw = redis.Redis(connection_pool=self.client.connection_pool)
-        return {name: await _dump(raw, self.prefix + name) for name in await self.everything()}
+        held = await self.everything()
+        return {name: await _dump(self.client, self.prefix + name) for name in held}
 
     async def restore(self, snapshot: Mapping[str, bytes]) -> None:
         """Put back a snapshot: the keys that were not in it are gone."""
@@ -78,7 +81,7 @@ class Books:
 
     async def close(self) -> None:
         """Close the connections."""
-        await self.client.aclose()
+        await close(self.client)
 
 
 async def _dump(client: Any, key: str) -> bytes:

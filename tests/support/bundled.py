@@ -7,8 +7,8 @@ import json
 import tempfile
 from pathlib import Path
 
-from penstock.aws import bundle
-from penstock.aws.bundle import Bundle
+from scripts import bundle
+from scripts.bundle import Bundle
 
 
 @functools.cache
@@ -28,8 +28,10 @@ def built() -> Bundle:
 
 def _newest_source() -> str:
     """Return what changes whenever a source does, or another checkout is tested."""
-    package = Path(bundle.__file__).parents[1]
-    files = [*package.rglob("*.py"), *package.rglob("*.lua"), package.parents[1] / "uv.lock"]
+    root = bundle.checkout()
+    package = root / "src" / "penstock"
+    files = [*package.rglob("*.py"), *package.rglob("*.lua"), root / "uv.lock"]
+    files.append(Path(bundle.__file__))
     newest = max(path.stat().st_mtime_ns for path in files)
     place = hashlib.sha256(str(package).encode()).hexdigest()[:8]
     return f"{place}-{newest}"

@@ -81,7 +81,7 @@ class ScriptedSource:
         return self._spool.shown
 
     async def identity(self) -> SpoolIdentity:
-        """See `Identified.identity`."""
+        """See `IdentifiedSource.identity`."""
         return SpoolIdentity(self._folder().marker)
 
     async def list(self, cursor: str) -> Page:

@@ -20,23 +20,17 @@ async def with_secrets(settings: Settings) -> Settings:
     aws = settings.aws
     if aws.token_secret and aws.token_parameter:
         raise Halt("aws.token_secret and aws.token_parameter: both name the token; allowed: one")
-    overrides: dict[str, dict[str, Any]] = {}
+    found: dict[str, dict[str, Any]] = {}
     if aws.token_secret:
         token = await asyncio.to_thread(_secret, "aws.token_secret", aws.token_secret, "token")
-        overrides["source"] = {"token": token}
+        found["source"] = {"token": token}
     if aws.token_parameter:
-        token = await asyncio.to_thread(_parameter, aws.token_parameter)
-        overrides["source"] = {"token": token}
-    if aws.ledger_password_secret:
-        setting = "aws.ledger_password_secret"
-        found = await asyncio.to_thread(_secret, setting, aws.ledger_password_secret, "password")
-        overrides["ledger"] = {"url": with_password(settings.ledger.url, found)}
-    return _overridden(settings, overrides)
-
-
-def _overridden(settings: Settings, overrides: dict[str, dict[str, Any]]) -> Settings:
-    for section, values in overrides.items():
-        old = cast("BaseModel", getattr(settings, section))
+        found["source"] = {"token": await asyncio.to_thread(_parameter, aws.token_parameter)}
+    if name := aws.ledger_password_secret:
+        password = await asyncio.to_thread(_secret, "aws.ledger_password_secret", name, "password")
+        found["ledger"] = {"url": with_password(settings.ledger.url, password)}
+    for section, values in found.items():
+        old: BaseModel = getattr(settings, section)
         new = type(old).model_validate({**dict(old), **values})
         settings = settings.model_copy(update={section: new})
     return settings

@@ -3,6 +3,7 @@
 import importlib
 import os
 import sys
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -27,8 +28,6 @@ COMMANDS = {
     "check": ("functions", "check"),
     "serve": ("serve", "serve"),
     "plan": ("plan", "plan"),
-    "bundle": ("bundle", "bundle"),
-    "local-cloud": ("local_cloud", "local_cloud"),
     "status": ("status", "status"),
     "console": ("console", "console"),
     "explain": ("explain", "explain"),
@@ -85,10 +84,10 @@ def penstock(
     """Take options that stand before the command."""
 
 
-def main() -> None:
-    """Run the command line; errors are one line on standard error, and an exit code each kind."""
+def main(command: Callable[[], object] = app) -> None:
+    """Run a command line; errors are one line on standard error, and an exit code each kind."""
     try:
-        app()
+        command()
     except Again as error:
         sys.stderr.write(f"penstock: {error} (this may pass: try again)\n")
         sys.exit(EXIT_AGAIN)

@@ -30,7 +30,7 @@ def console(
     other machines it wants the tokens and the TLS of [serve]. Ctrl-C or SIGTERM stops it.
     """
     telemetry.configure(verbose=verbose)
-    settings = load(config, {"run": {"console": listen}} if listen else None)
+    settings = load(config, {"run": {"console": listen or None}})
     spool_place(settings.source.url)  # nothing else is worth a look without one
     passes.run(lambda stop: _until_stopped(settings, stop))
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import functools
 import json
 import math
 from collections.abc import Mapping
@@ -100,12 +101,7 @@ def _go(
 ) -> None:
     telemetry.configure(verbose=verbose)
     if every is not None:
-        pause = every
-
-        async def until_stopped(stop: asyncio.Event) -> None:
-            await passes.every(pause, open_parts, stop, what=what)
-
-        passes.run(until_stopped)
+        passes.run(functools.partial(passes.every, every, open_parts, what=what))
         return
 
     async def one_pass(stop: asyncio.Event) -> tuple[Any, bool]:

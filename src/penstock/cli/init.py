@@ -53,7 +53,7 @@ def init(
         line = f"penstock: {directory}: {_useless(found)}; nothing is written"
         say(line, err=True)
         raise typer.Exit(1)
-    answer = _asking() if not yes and _is_terminal() else _taking
+    answer = _asking if not yes and _is_terminal() else _taking
     text = _toml(directory, found, answer)
     try:
         target.write_bytes(text.encode())
@@ -70,15 +70,9 @@ def _seen(found: Survey) -> list[str]:
     """Return what the samples show, in lines."""
     lines = [f"{plural(found.files, 'file')}, {found.samples:,} looked at"]
     lines.append(f"names      {found.pattern}")
-    lines += [
-        f"preamble   {text}  ({plural(count, 'file')})" for text, count in found.preambles.items()
-    ]
-    lines += [
-        f"documents  {shape}  ({plural(count, 'file')})" for shape, count in found.shapes.items()
-    ]
-    lines += [
-        f"rejected   {reason}  ({plural(count, 'file')})" for reason, count in found.reasons.items()
-    ]
+    of_files = {"preamble": found.preambles, "documents": found.shapes, "rejected": found.reasons}
+    for what, of in of_files.items():
+        lines += [f"{what:10} {text}  ({plural(count, 'file')})" for text, count in of.items()]
     if found.records:
         lines.append(f"records    {found.records:,}; their fields, in how many, of which types:")
     for name, seen in list(found.fields.items())[:_FIELDS_TOLD]:
@@ -109,11 +103,8 @@ def _is_terminal() -> bool:
     return sys.stdin.isatty()
 
 
-def _asking() -> Callable[[str, str], str]:
-    def ask(question: str, default: str) -> str:
-        return str(typer.prompt(question, default=default))
-
-    return ask
+def _asking(question: str, default: str) -> str:
+    return str(typer.prompt(question, default=default))
 
 
 def _taking(_: str, default: str) -> str:

@@ -1,4 +1,4 @@
-"""What several commands have: options, the choices of some, and lines that are safe to show."""
+"""What several commands have: options, the kinds of queue, and lines that are safe to show."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -31,13 +31,6 @@ class QueueKind(StrEnum):
 
     standard = "standard"
     fifo = "fifo"
-
-
-class Architecture(StrEnum):
-    """What a Lambda function runs on."""
-
-    arm64 = "arm64"
-    x86_64 = "x86_64"
 
 
 def say(text: str, *, err: bool = False) -> None:

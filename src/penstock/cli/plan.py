@@ -10,10 +10,17 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from penstock.cli.options import Architecture, Json, QueueKind
+from penstock.cli.options import Json, QueueKind
 from penstock.setup.plan import Figure, Load, Plan
 from penstock.setup.plan import plan as make
 from penstock.setup.plan_prices import PRICES
+
+
+class Architecture(StrEnum):
+    """What a Lambda function runs on."""
+
+    arm64 = "arm64"
+    x86_64 = "x86_64"
 
 
 class PerMessage(StrEnum):

@@ -59,15 +59,8 @@ def preview(
     can be sent, and all with something rejected; --json shows every one. Exits with 0 if every file
     could be read, with 1 if one was rejected, be it for one of its records.
     """
-    given = {
-        "select": {"fields": select, "where": where},
-        "decode": {"records": records},
-    }
-    overrides = {
-        section: {key: value for key, value in values.items() if value is not None}
-        for section, values in given.items()
-    }
-    settings = load(config, {section: keys for section, keys in overrides.items() if keys})
+    overrides = {"select": {"fields": select, "where": where}, "decode": {"records": records}}
+    settings = load(config, overrides)
     totals = Totals()
     out = typer.get_binary_stream("stdout")
     files, left_out = files_of(paths, settings.source.pattern)

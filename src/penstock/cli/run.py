@@ -22,9 +22,5 @@ def run(config: Config = None, verbose: Verbose = False) -> None:
     settings = load(config)
     if wrong := asyncio.run(config_check.mistakes(settings)):
         raise Halt("\n".join(wrong))
-
-    async def until_stopped(stop: asyncio.Event) -> None:
-        await supervisor.supervise(settings, config, stop, verbose=verbose)
-
     typer.echo(f"draining {settings.source.url} into {settings.queue.url}; Ctrl-C stops", err=True)
-    passes.run(until_stopped)
+    passes.run(lambda stop: supervisor.supervise(settings, config, stop, verbose=verbose))

@@ -72,9 +72,7 @@ def serve(
         "tls_key": tls_key and str(tls_key.absolute()),
         "insecure": insecure or None,
     }
-    overrides: dict[str, Any] = {"serve": {k: v for k, v in given.items() if v is not None}}
-    if directory is not None:
-        overrides["source"] = {"url": str(directory.absolute())}
+    overrides = {"serve": given, "source": {"url": directory and str(directory.absolute())}}
     passes.run(lambda stop: _until_stopped(load(config, overrides), stop))
 
 

@@ -1,6 +1,5 @@
 """`penstock spool accept`: the spool was replaced on purpose."""
 
-import asyncio
 from contextlib import AsyncExitStack
 
 import typer
@@ -34,11 +33,10 @@ def accept(yes: Yes = False, config: Config = None) -> None:
     settings = load(config)
     if not yes:
         typer.confirm(f"accept what {settings.source.url} leads to now?", abort=True, err=True)
-    passes.run(lambda stop: _accepted(settings, stop))
+    passes.run(lambda _: _accepted(settings))
 
 
-async def _accepted(settings: Settings, stop: asyncio.Event) -> None:
-    del stop
+async def _accepted(settings: Settings) -> None:
     async with AsyncExitStack() as stack:
         source = await wiring.source(settings, stack)
         ledger = await wiring.ledger(settings, stack)

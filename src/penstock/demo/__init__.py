@@ -1,1 +1,1 @@
-"""The demo, on one box and on a local cloud."""
+"""The demo, on one box."""

@@ -13,6 +13,7 @@ Every script is safe to run twice: redis-py sends a command again when its reply
 
 import asyncio
 import contextlib
+import itertools
 import json
 import re
 import secrets
@@ -23,7 +24,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from penstock import telemetry
-from penstock.errors import PenstockError
+from penstock.errors import Again, PenstockError
 from penstock.ledger.epoch import Epoch
 from penstock.ledger.lease import Lease
 from penstock.ledger.loaders import LedgerLoaders
@@ -165,7 +166,17 @@ class Ledger:
             if not worn:
                 break
             await self.isolate(worn)
+        if answer.claim is not None and not await self._replicated():
+            await self.release(answer.claim, tried=False)
+            raise Again(
+                "ledger.claim: too few replicas of Redis confirmed a claim in time, nothing of it"
+                " was sent; see ledger.wait_replicas, and the replicas"
+            )
         return answer
+
+    @translate_redis_errors
+    async def _replicated(self) -> bool:
+        return await self._scripts.replicated()
 
     @translate_redis_errors
     async def _claim(
@@ -305,26 +316,25 @@ class Ledger:
             joined = "/".join(parts[at : at + _ENTRIES_A_CALL_MAX])
             if not await self._run("journal", keys, [claim.token, joined, int(claim.goes_on)]):
                 return False
+        await self._scripts.replicated()
         return True
 
     @translate_redis_errors
     async def commit(self, claim: Claim, settled: Settled) -> bool:
         """Make the claim's files processed, or what `settled` says; False if it is not ours."""
-        rejected = [part for pair in settled.rejected.items() for part in pair]
-        retry = [
-            part
-            for name, seconds in settled.retry_seconds.items()
-            for part in (name, int(seconds * 1000))
-        ]
-        counters = [part for pair in settled.counters.items() if pair[1] for part in pair]
+        flat, delays = itertools.chain.from_iterable, settled.retry_seconds.items()
+        counters = flat((name, by) for name, by in settled.counters.items() if by)
         keys = ["leases", "json_files_processing", "json_files_processed", "json_files_rejected",
                 "retry", "counters", f"claim:{claim.id}", f"call:{claim.token}", "minutes",
                 "put_back"]  # fmt: skip
         args: list[str | int] = [claim.id, claim.token, REMEMBER_MS]
         args += [len(settled.vanished), *settled.vanished]
-        args += [len(settled.rejected), *rejected]
-        args += [len(settled.retry_seconds), *retry, *counters]
-        return bool(await self._run("commit", keys, args))
+        args += [len(settled.rejected), *flat(settled.rejected.items())]
+        args += [len(delays), *flat((name, int(seconds * 1000)) for name, seconds in delays)]
+        args += counters
+        is_ours = bool(await self._run("commit", keys, args))
+        await self._scripts.replicated()
+        return is_ours
 
     @translate_redis_errors
     async def release(
@@ -376,7 +386,7 @@ class Ledger:
 
     async def close(self) -> None:
         """Close the connections; nothing is called afterwards."""
-        await self._scripts.client.aclose()
+        await self._scripts.close()
 
 
 def _positions(indexes: str) -> list[int]:

@@ -1,6 +1,6 @@
 """How many loaders run in Lambda: counted in Redis, so that they do not start too many others."""
 
-from penstock.ledger.scripts import Scripts, translate_redis_errors
+from penstock.ledger.scripts import Part, translate_redis_errors
 
 START_PAUSE_SECONDS = 30.0
 """Between two starts, by whomever: what one more does is seen before the next is asked for."""
@@ -8,11 +8,8 @@ START_PAUSE_SECONDS = 30.0
 _RESERVED_SECONDS = 60.0  # a loader that was started and has not begun by then never will
 
 
-class LedgerLoaders:
+class LedgerLoaders(Part):
     """The loaders of one spool. A loader's name is what its starter or its own invocation says."""
-
-    def __init__(self, scripts: Scripts) -> None:
-        self._scripts = scripts
 
     @translate_redis_errors
     async def enlist(self, name: str, seconds: float) -> int:

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, cast
 
-from penstock.ledger.reads import number_or, paired_sizes, size_commands
+from penstock.ledger.reads import each_state, number_or, paired_sizes, size_commands
 from penstock.ledger.repairs import said
-from penstock.ledger.scripts import Scripts, translate_redis_errors
+from penstock.ledger.scripts import Part, translate_redis_errors
 from penstock.model import PutBack, SpoolIdentity
 
 _MEASURED = ("json_files_processing", "json_files_processed", "json_files_rejected",
@@ -82,11 +82,8 @@ class FileStory:
     journal: Mapping[int, str] = field(default_factory=dict[int, str])
 
 
-class LedgerOverview:
+class LedgerOverview(Part):
     """What a status page, a console or a person who asks for one file needs."""
-
-    def __init__(self, scripts: Scripts) -> None:
-        self._scripts = scripts
 
     @translate_redis_errors
     async def read(self) -> Overview:
@@ -115,12 +112,12 @@ class LedgerOverview:
     async def memory(self) -> Memory:
         """Return what Redis holds, as it estimates it."""
         async with self._scripts.client.pipeline(transaction=False) as pipe:
-            pipe.info()
             for name in _MEASURED:
                 pipe.memory_usage(self._scripts.key(name))
-            info, *measured = await pipe.execute()
+            measured = await pipe.execute()
+        info = await self._scripts.info()
         ledger_bytes = sum(cast("int", size or 0) for size in measured)
-        policy, evicted = info.get("maxmemory_policy", "noeviction"), info.get("evicted_keys", 0)
+        policy, evicted = await self._scripts.policy(info), info.get("evicted_keys", 0)
         limit = info.get("maxmemory", 0)
         return Memory(info["used_memory"], limit, ledger_bytes, policy, evicted)
 
@@ -129,11 +126,7 @@ class LedgerOverview:
         """Return all that the ledger knows of one file."""
         key = self._scripts.key
         async with self._scripts.client.pipeline(transaction=True) as pipe:
-            pipe.hget(key("json_files_processing"), name)
-            pipe.zscore(key("json_files_processed"), name)
-            pipe.zscore(key("out_of_spool"), name)
-            pipe.hget(key("json_files_rejected"), name)
-            pipe.zscore(key("retry"), name)
+            each_state(pipe, "hget", "zscore", key, name)
             pipe.hget(key("put_back"), name)
             pipe.zscore(key("gone"), name)
             claim, processed, left, rejected, due, put_back, gone = await pipe.execute()

@@ -4,13 +4,12 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
-from penstock.ledger.scripts import Scripts, translate_redis_errors
+from penstock.ledger.scripts import Part, Scripts, translate_redis_errors
 
 FILES_A_CALL_MAX = 500  # keeps every script near 1 ms, in which Redis serves nobody else
 # The settings allow no more, and AWS Lambda does not (its fifteen minutes).
 LEASE_SECONDS_MAX, RETRY_SECONDS_MAX, SWEEP_PAUSE_SECONDS_MAX = 240.0, 3_600.0, 86_400.0
 LOADER_SECONDS_MAX = 900.0
-_STATES: tuple[str, ...] = ("processing", "processed", "archived", "rejected", "retry")
 _KEYS = {
     "processing": "json_files_processing",
     "processed": "json_files_processed",
@@ -18,6 +17,7 @@ _KEYS = {
     "rejected": "json_files_rejected",
     "retry": "retry",
 }
+_HASHES = frozenset({"processing", "rejected"})  # the keys of the other states are sorted sets
 
 
 class HeldClaim(NamedTuple):
@@ -36,11 +36,8 @@ class HeldClaim(NamedTuple):
     waits_for: str = ""
 
 
-class LedgerReads:
+class LedgerReads(Part):
     """What the archiver, the checker and a status page look up; nothing here changes anything."""
-
-    def __init__(self, scripts: Scripts) -> None:
-        self._scripts = scripts
 
     @translate_redis_errors
     async def counters(self) -> dict[str, int]:
@@ -66,16 +63,11 @@ class LedgerReads:
 
         One of waiting, processing, processed, archived, rejected or retry (waiting for its time).
         """
-        key = self._scripts.key
         async with self._scripts.client.pipeline(transaction=True) as pipe:
-            pipe.hmget(key("json_files_processing"), list(names))
-            pipe.zmscore(key("json_files_processed"), list(names))
-            pipe.zmscore(key("out_of_spool"), list(names))
-            pipe.hmget(key("json_files_rejected"), list(names))
-            pipe.zmscore(key("retry"), list(names))
+            each_state(pipe, "hmget", "zmscore", self._scripts.key, list(names))
             columns = cast("list[list[str | float | None]]", await pipe.execute())
         return [
-            next((s for s, found in zip(_STATES, row, strict=True) if found is not None), "waiting")
+            next((s for s, found in zip(_KEYS, row, strict=True) if found is not None), "waiting")
             for row in zip(*columns, strict=True)
         ]
 
@@ -109,10 +101,9 @@ class LedgerReads:
         Begins with cursor 0 and ends when 0 comes back; a name may come twice.
         """
         key, redis = self._scripts.key(_KEYS[state]), cast("Any", self._scripts.client)
-        is_hash = state in {"processing", "rejected"}
-        scan = redis.hscan if is_hash else redis.zscan
+        scan = redis.hscan if state in _HASHES else redis.zscan
         cursor, found = await scan(key, cursor, count=FILES_A_CALL_MAX)
-        return cursor, list(found) if is_hash else [name for name, _ in found]
+        return cursor, list(dict(found))
 
     @translate_redis_errors
     async def claims(self, most: int = 100) -> Sequence[HeldClaim]:
@@ -226,13 +217,15 @@ async def orphans(scripts: Scripts, *, free: bool) -> int:
             return found
 
 
+def each_state(pipe: Any, of_hash: str, of_set: str, key: Callable[[str], str], *of: Any) -> None:
+    """Ask a pipeline for one thing of each state's key: a hash, or a sorted set."""
+    for state, name in _KEYS.items():
+        getattr(pipe, of_hash if state in _HASHES else of_set)(key(name), *of)
+
+
 def size_commands(pipe: Any, key: Callable[[str], str]) -> None:
     """Ask for the size of each state, and the counters."""
-    pipe.hlen(key("json_files_processing"))
-    pipe.zcard(key("json_files_processed"))
-    pipe.zcard(key("out_of_spool"))
-    pipe.hlen(key("json_files_rejected"))
-    pipe.zcard(key("retry"))
+    each_state(pipe, "hlen", "zcard", key)
     pipe.zcard(key("leases"))
     pipe.hgetall(key("counters"))
 
@@ -240,7 +233,7 @@ def size_commands(pipe: Any, key: Callable[[str], str]) -> None:
 def paired_sizes(answers: Sequence[Any]) -> tuple[dict[str, int], dict[str, int]]:
     """Return sizes and counters from the answers to `size_commands`."""
     *counts, counted = answers
-    sizes: dict[str, int] = dict(zip((*_STATES, "claims"), counts, strict=True))
+    sizes: dict[str, int] = dict(zip((*_KEYS, "claims"), counts, strict=True))
     return sizes, _whole(counted)
 
 

@@ -8,18 +8,12 @@ With one record a message, a call a batch would cost as much as all else that is
 """
 
 import asyncio
-from collections.abc import Awaitable, Mapping
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Mapping
 
 from penstock.model import Claim
 
-
-class Journal(Protocol):
-    """What notes receipts: a Ledger."""
-
-    def journal(self, claim: Claim, confirmed: Mapping[int, str]) -> Awaitable[bool]:
-        """Note confirmed messages; see `Ledger.journal`."""
-        ...
+Journal = Callable[[Claim, Mapping[int, str]], Awaitable[bool]]
+"""`Ledger.journal`."""
 
 
 class _Together:
@@ -31,10 +25,10 @@ class _Together:
 
 
 class Receipts:
-    """Takes the receipts of one claim's batches to its journal, one call at a time."""
+    """Takes the receipts of one claim's batches to its journal, one call of `journal` at a time."""
 
-    def __init__(self, ledger: Journal, claim: Claim) -> None:
-        self._ledger = ledger
+    def __init__(self, journal: Journal, claim: Claim) -> None:
+        self._journal = journal
         self._claim = claim
         self._next = _Together()
         self._calling = asyncio.Lock()
@@ -52,7 +46,7 @@ class Receipts:
                 if self._next is ours:
                     self._next = _Together()
                 try:
-                    ours.outcome = await self._ledger.journal(self._claim, ours.entries)
+                    ours.outcome = await self._journal(self._claim, ours.entries)
                 except Exception as error:  # noqa: BLE001 - raised below, and to all that wait
                     ours.outcome = error
         if isinstance(ours.outcome, Exception):

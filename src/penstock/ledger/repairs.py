@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from penstock import telemetry
-from penstock.ledger.scripts import Scripts, translate_redis_errors
+from penstock.ledger.scripts import Part, translate_redis_errors
 from penstock.model import LISTING_SECONDS_MAX, PutBack
 
 FORGET_AFTER_SECONDS = 2 * LISTING_SECONDS_MAX
@@ -21,11 +21,8 @@ HOLD_SECONDS = 120.0
 """So long nobody claims a file that is being put back; who moves it is done in half of that."""
 
 
-class LedgerRepairs:
+class LedgerRepairs(Part):
     """What an operator does to the ledger, beside workers and archivers that go on meanwhile."""
-
-    def __init__(self, scripts: Scripts) -> None:
-        self._scripts = scripts
 
     @translate_redis_errors
     async def hold(

@@ -6,15 +6,19 @@ script may touch them together. docs/ledger.md says what each holds.
 
 import contextlib
 import functools
+import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from importlib import resources
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, cast
 
 import redis.asyncio as redis
 from redis import exceptions as failed
+from redis.asyncio.cluster import ClusterNode, RedisCluster
 from redis.commands.core import AsyncScript
 
+from penstock import telemetry
 from penstock.errors import Again, Halt, own_trouble
+from penstock.ledger.connect import Address, close
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -22,6 +26,7 @@ T = TypeVar("T")
 REMEMBER_MS = 120_000
 """How long the answer to a token is remembered: redis-py re-sends within 4 tries of 5 s each."""
 
+_REPLICATED_MS = 1_000  # how long replicas may take
 _VERSION_MIN = (6, 2)  # ZMSCORE
 _SOURCES: Mapping[str, str] = {
     file.name.removesuffix(".lua"): file.read_text()
@@ -36,8 +41,15 @@ _TYPES: Mapping[str, str] = {
     "suspects": "hash", "sweeper": "hash", "minutes": "hash", "put_back": "hash",
     "overlooked": "zset", "loaders": "zset", "loader_started": "string",
     "spool": "string", "gone": "zset",
+    "waited": "string",
 }  # fmt: skip
 
+_CLUSTER = (failed.ClusterError, failed.AskError, failed.RedisClusterException)
+_UNREACHABLE = (failed.ConnectionError, failed.TimeoutError, OSError)
+_PASSING = (
+    failed.OutOfMemoryError, failed.ReadOnlyError, failed.BusyLoadingError, failed.TryAgainError,
+    *_CLUSTER,
+)  # fmt: skip
 _ALL_BUSY = "No connection available."  # all that tells it: redis-py has no class for it
 
 
@@ -52,21 +64,54 @@ def translate_redis_errors(operation: Callable[P, Awaitable[T]]) -> Callable[P, 
         verb = f"ledger.{operation.__name__.lstrip('_')}"
         try:
             return await operation(*args, **kwargs)
-        except (failed.AuthenticationError, failed.NoPermissionError) as error:
-            raise Halt(f"{verb}: Redis refuses us: {error}; see ledger.url") from None
-        except failed.OutOfMemoryError as error:
-            raise Again(f"{verb}: Redis is full: {error}; give it memory (maxmemory)") from None
-        except (failed.ReadOnlyError, failed.BusyLoadingError, failed.TryAgainError) as error:
-            raise Again(f"{verb}: Redis is not ready: {error}") from None
-        except (failed.ConnectionError, failed.TimeoutError, OSError) as error:
-            raise Again(f"{verb}: {_why_unreachable(error)}") from None
-        except failed.RedisError as error:
-            if _is_passing(str(error)):
-                raise Again(f"{verb}: Redis is not ready: {error}") from None
+        except (failed.RedisError, failed.RedisClusterException, OSError) as error:
+            text = _why_it_halts(error)
+            if text is None:
+                raise Again(f"{verb}: {_why_it_may_pass(error)}") from None
             odd = await _odd_keys(args) if "WRONGTYPE" in str(error) else ""
-            raise Halt(f"{verb}: {odd or f'Redis answers with an error: {error}'}") from None
+            raise Halt(f"{verb}: {odd or text}") from None
 
     return wrapped
+
+
+def _why_it_halts(error: Exception) -> str | None:
+    """Return what a person must mend; None for an error that may pass."""
+    if isinstance(error, failed.AuthenticationError):
+        return f"Redis refuses us: {error}; see ledger.url"
+    # Of a command in a script, Redis 7.0 says no more than that there is one.
+    if isinstance(error, failed.NoPermissionError) or "executing the script can't" in str(error):
+        return f"Redis refuses us: {error}; the user needs all that docs/ledger.md lists for access"
+    if _is_untrusted(error):
+        return (
+            f"the certificate of Redis is not trusted: {error}; name the CA that signed it:"
+            " ledger.url = rediss://…?ssl_ca_certs=/path/ca.pem"
+        )
+    if "SELECT is not allowed in cluster mode" in str(error):
+        return (
+            "ledger.url: another database than 0, but this Redis is a node of a cluster, which has"
+            " no other; allowed: no number in ledger.url"
+        )
+    if isinstance(error, (*_PASSING, *_UNREACHABLE)) or _is_passing(str(error)):
+        return None
+    return f"Redis answers with an error: {error}"
+
+
+def _why_it_may_pass(error: Exception) -> str:
+    if isinstance(error, failed.OutOfMemoryError):
+        return f"Redis is full: {error}; give it memory (maxmemory)"
+    if isinstance(error, _UNREACHABLE) and not isinstance(error, failed.BusyLoadingError):
+        return _why_unreachable(error)
+    if isinstance(error, _CLUSTER):
+        return f"the cluster of Redis is not whole: {error}"
+    return f"Redis is not ready: {error}"
+
+
+def _is_untrusted(error: BaseException) -> bool:
+    """Tell whether a server's certificate is what stood in the way: no later try can help."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, ssl.SSLCertVerificationError):
+        cause = cause.__cause__ or cause.__context__
+    return cause is not None
 
 
 def _why_unreachable(error: Exception) -> str:
@@ -122,10 +167,26 @@ def _is_passing(text: str) -> bool:
 
 
 class Scripts:
-    """One spool's keys and scripts at one Redis. `clock` replaces lua/clock.lua in a test."""
+    """One spool's keys and scripts at one Redis.
 
-    def __init__(self, client: "redis.Redis", spool: str, *, clock: str | None = None) -> None:
-        self.client = client
+    `address` makes a client of the whole cluster where the server turns out to be a node of one.
+    `replicas` is how many have to confirm what must not be forgotten; see `replicated`. `clock`
+    replaces lua/clock.lua in a test.
+    """
+
+    def __init__(
+        self,
+        client: "redis.Redis",
+        spool: str,
+        *,
+        address: Address | None = None,
+        replicas: int = 0,
+        clock: str | None = None,
+    ) -> None:
+        self.client: redis.Redis = client
+        self._address = address
+        self._replicas = replicas
+        self._node: redis.Redis | None = None  # of a cluster: the one with our keys, for WAIT
         self._prefix = f"penstock:{{{spool}}}:"
         self._clock = clock or _SOURCES["clock"]
         self._scripts: dict[str, AsyncScript] = {}
@@ -143,7 +204,77 @@ class Scripts:
         if script is None:
             text = f"{self._clock}\n{_SOURCES['common']}\n{_SOURCES[verb]}"
             script = self._scripts[verb] = self.client.register_script(text)
-        return await script(keys=[self._prefix + key for key in keys], args=args)  # type: ignore[arg-type]
+        return await script(
+            keys=[self._prefix + key for key in keys], args=args, client=self.client
+        )  # type: ignore[arg-type]
+
+    async def info(self) -> Mapping[str, Any]:
+        """Return what the server says of itself that holds this spool's keys."""
+        return cast("Mapping[str, Any]", await cast("Any", self.client).info(**await self._here()))
+
+    async def policy(self, info: Mapping[str, Any]) -> str:
+        """Return what this Redis does when it is full, as `info` says; noeviction if that is safe.
+
+        So is volatile-… where nobody can change it: it lets go of keys with an expiry only, and of
+        ours those are answers remembered for two minutes. ElastiCache Serverless is such a one.
+        """
+        policy = str(info.get("maxmemory_policy", "noeviction"))
+        if policy.startswith("volatile-"):
+            try:
+                await cast("Any", self.client).execute_command(
+                    "CONFIG GET", "maxmemory-policy", **await self._here()
+                )
+            except (failed.NoPermissionError, failed.ResponseError) as error:
+                telemetry.event("redis.policy", policy=policy, accepted=f"cannot change: {error}")
+                return "noeviction"
+        return policy
+
+    async def _here(self) -> Mapping[str, ClusterNode]:
+        """Return what has redis-py ask the node with our keys, where there are several."""
+        is_cluster = isinstance(self.client, RedisCluster)
+        return {"target_nodes": await self._owner()} if is_cluster else {}
+
+    async def replicated(self) -> bool:
+        """Tell whether enough replicas have all that was written by now, if any have to.
+
+        Waits for them for a second. A primary that is lost later has then a successor that knows.
+        """
+        if not self._replicas:
+            return True
+        client = self.client
+        if isinstance(client, RedisCluster):
+            client = await self._of(await self._owner())
+        async with client.pipeline(transaction=False) as pipe:
+            # WAIT looks at what its own connection wrote, and replicas take all in one order.
+            pipe.set(self.key("waited"), "")
+            pipe.wait(self._replicas, _REPLICATED_MS)
+            _, confirmed = await pipe.execute()
+        if confirmed >= self._replicas:
+            return True
+        await cast("Any", self.client).hincrby(self.key("counters"), "writes_unconfirmed", 1)
+        if not isinstance(self.client, RedisCluster):  # its replicas may follow another one by now
+            await self.client.connection_pool.disconnect(inuse_connections=False)
+        return False
+
+    async def _owner(self) -> ClusterNode:
+        cluster = cast("RedisCluster", self.client)
+        await cluster.initialize()
+        return cast("ClusterNode", cluster.get_node_from_key(self.key("waited")))
+
+    async def _of(self, node: ClusterNode) -> "redis.Redis":
+        """Return a client of one node alone."""
+        options = self._node.connection_pool.connection_kwargs if self._node else {}
+        if self._node is None or (options["host"], options["port"]) != (node.host, node.port):
+            if self._node is not None:
+                await self._node.aclose()
+            self._node = cast("Address", self._address).client(node.host, int(node.port))
+        return self._node
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await close(self.client)
+        if self._node is not None:
+            await self._node.aclose()
 
     async def check(self, *, may_evict: bool = False) -> None:
         """Raise Halt if this Redis cannot hold a ledger.
@@ -151,8 +282,13 @@ class Scripts:
         An eviction policy other than noeviction would let Redis forget files under memory pressure;
         with `may_evict` somebody else says so.
         """
-        info = await self.client.info()
-        policy = str(info.get("maxmemory_policy", "noeviction"))
+        info = await self.info()
+        is_one = not isinstance(self.client, RedisCluster)
+        if is_one and int(info.get("cluster_enabled", 0)) and self._address:
+            await self.client.aclose()
+            self.client = cast("redis.Redis", self._address.cluster())
+            info = await self.info()
+        policy = await self.policy(info)
         if policy != "noeviction" and not may_evict:
             raise Halt(
                 f"ledger.url: this Redis has maxmemory-policy {policy} and would forget files when"
@@ -168,3 +304,10 @@ class Scripts:
             raise Again(
                 "ledger.url: this Redis is a replica and cannot be written to; name the primary"
             )
+
+
+class Part:
+    """Some of the verbs of a ledger, over its scripts."""
+
+    def __init__(self, scripts: Scripts) -> None:
+        self._scripts = scripts

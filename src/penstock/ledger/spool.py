@@ -2,15 +2,12 @@
 
 from penstock import telemetry
 from penstock.errors import Again
-from penstock.ledger.scripts import Scripts, translate_redis_errors
+from penstock.ledger.scripts import Part, translate_redis_errors
 from penstock.model import SpoolIdentity
 
 
-class LedgerSpool:
+class LedgerSpool(Part):
     """The spool of a ledger, as the ledger knows it."""
-
-    def __init__(self, scripts: Scripts) -> None:
-        self._scripts = scripts
 
     @translate_redis_errors
     async def confirm(self, seen: SpoolIdentity, files: int) -> bool:
@@ -32,7 +29,11 @@ class LedgerSpool:
             return False
         same = seen.matches(known)
         if same is False:
-            raise Again(another(known, seen))
+            raise Again(
+                "spool: it is another directory than the one whose files the ledger holds:"
+                f" {seen}, not {known}; nothing is sent or moved. Mount the right one again; or, if"
+                " it was replaced on purpose: penstock spool accept"
+            )
         if same and seen.inode and seen[:3] != known[:3]:
             await self._note(seen.as_text(), before)
         return bool(same)
@@ -55,12 +56,3 @@ class LedgerSpool:
                 "out_of_spool", "retry"]  # fmt: skip
         before, held = await self._scripts.run("spool", keys, [text, replaces])
         return before, held
-
-
-def another(known: SpoolIdentity, seen: SpoolIdentity) -> str:
-    """Say that the spool is another one, and what to do."""
-    return (
-        f"spool: it is another directory than the one whose files the ledger holds: {seen}, not"
-        f" {known}; nothing is sent or moved. Mount the right one again; or, if it was replaced on"
-        " purpose: penstock spool accept"
-    )

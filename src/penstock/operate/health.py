@@ -5,12 +5,11 @@ The first verdict is the one to act on; those that follow from it are left out.
 
 from collections.abc import Callable, Iterator, Sequence
 
+from penstock.checker import OLD_LEASES
 from penstock.operate.snapshot import STOPPED, Snapshot, Verdict
 from penstock.settings.schema import StatusSettings
+from penstock.source.index import LARGE_FILES
 from penstock.wording import plural
-
-SPOOL_ENTRIES_MAX = 2_000_000
-"""ext4 without large_dir refuses new names at about 11 million: half an hour at 6,000 a second."""
 
 REJECTS_SHARE_MAX = 0.5
 _REJECTS_MIN = 10
@@ -21,7 +20,6 @@ _STARTED = (
     "`penstock run` starts them; a single pass (`penstock load`) does, and stops them again. What"
     " they know is kept meanwhile, and not shown"
 )
-_OLD_LEASES = 5  # a claim held for so many leases is alive, but its worker hardly gets on
 _OVERDUE_SECONDS = 30.0  # a worker that runs takes an expired claim over at its next call
 
 
@@ -33,8 +31,7 @@ def verdicts(snapshot: Snapshot, limits: StatusSettings) -> Sequence[Verdict]:
     return sorted(found, key=lambda verdict: not verdict.wrong)
 
 
-def _unreachable(snapshot: Snapshot, limits: StatusSettings) -> Iterator[Verdict]:
-    del limits
+def _unreachable(snapshot: Snapshot, _: StatusSettings) -> Iterator[Verdict]:
     codes = {"redis": "redis-away", "spool": "spool-away", "queue": "queue-away"}
     advice = {
         "redis": "start Redis (`penstock run` starts an embedded one), or mend ledger.url; nothing"
@@ -51,8 +48,7 @@ def _unreachable(snapshot: Snapshot, limits: StatusSettings) -> Iterator[Verdict
             yield Verdict(code, wrong=True, text=cause, advice=what)
 
 
-def _spool(snapshot: Snapshot, limits: StatusSettings) -> Iterator[Verdict]:
-    del limits
+def _spool(snapshot: Snapshot, _: StatusSettings) -> Iterator[Verdict]:
     known, spool = snapshot.ledger and snapshot.ledger.spool, snapshot.spool
     if snapshot.ledger is None or known is None or spool is None:
         return
@@ -108,7 +104,7 @@ def _workers(snapshot: Snapshot, limits: StatusSettings) -> Iterator[Verdict]:
             f" {duration(worst)}",
             advice="run `penstock load`: the next worker takes them over",
         )  # fmt: skip
-    longest = _OLD_LEASES * snapshot.lease_seconds
+    longest = OLD_LEASES * snapshot.lease_seconds
     waits = [claim for claim in snapshot.claims if claim.waits_for]
     if waits:
         yield Verdict(
@@ -141,8 +137,7 @@ def _archiver(snapshot: Snapshot, limits: StatusSettings) -> Iterator[Verdict]:
     )  # fmt: skip
 
 
-def _rejects(snapshot: Snapshot, limits: StatusSettings) -> Iterator[Verdict]:
-    del limits
+def _rejects(snapshot: Snapshot, _: StatusSettings) -> Iterator[Verdict]:
     if snapshot.ledger is None:
         return
     last = snapshot.minutes[-_REJECTS_MINUTES:]
@@ -166,8 +161,7 @@ def _rejects(snapshot: Snapshot, limits: StatusSettings) -> Iterator[Verdict]:
         )  # fmt: skip
 
 
-def _redis(snapshot: Snapshot, limits: StatusSettings) -> Iterator[Verdict]:
-    del limits
+def _redis(snapshot: Snapshot, _: StatusSettings) -> Iterator[Verdict]:
     if snapshot.ledger is None:
         return
     lost = [at for at, minute in snapshot.ledger.minutes.items() if minute.get("ledger_losses")]
@@ -183,8 +177,7 @@ def _redis(snapshot: Snapshot, limits: StatusSettings) -> Iterator[Verdict]:
         )  # fmt: skip
 
 
-def _evicting(snapshot: Snapshot, limits: StatusSettings) -> Iterator[Verdict]:
-    del limits
+def _evicting(snapshot: Snapshot, _: StatusSettings) -> Iterator[Verdict]:
     if snapshot.memory and (evicts := snapshot.memory.evicts):
         yield Verdict(
             "redis-evicts", wrong=True, text=evicts.partition("; ")[0],
@@ -193,8 +186,7 @@ def _evicting(snapshot: Snapshot, limits: StatusSettings) -> Iterator[Verdict]:
         )  # fmt: skip
 
 
-def _room(snapshot: Snapshot, limits: StatusSettings) -> Iterator[Verdict]:
-    del limits
+def _room(snapshot: Snapshot, _: StatusSettings) -> Iterator[Verdict]:
     memory, spool = snapshot.memory, snapshot.spool
     if memory and memory.max_bytes and memory.used_bytes > _MEMORY_SHARE_MAX * memory.max_bytes:
         yield Verdict(
@@ -215,7 +207,7 @@ def _room(snapshot: Snapshot, limits: StatusSettings) -> Iterator[Verdict]:
             text=f"the spool's disk has {min(disk_share, inodes_share):.1%} of its {what} left",
             advice="make room: lower archive.retention_days, or move the archive",
         )  # fmt: skip
-    if spool.entries > SPOOL_ENTRIES_MAX:
+    if spool.entries > LARGE_FILES:
         yield Verdict(
             "spool-crowded", wrong=True,
             text=f"{spool.entries:,} files lie in the spool; some file systems refuse names at"

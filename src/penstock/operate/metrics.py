@@ -49,6 +49,7 @@ COUNTERS: Final[Mapping[str, str]] = {
     "renewals_refused": "Renewals by a worker that had lost its claim.",
     "journals_refused": "Receipts noted by a worker that had lost its claim.",
     "commits_refused": "Commits by a worker that had lost its claim.",
+    "writes_unconfirmed": "Writes that too few replicas of Redis confirmed in time.",
     "releases_refused": "Releases by a worker that had lost its claim.",
 }
 """The ledger's counters that are metrics, `penstock_NAME_total`, and what each counts."""

@@ -15,19 +15,19 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from penstock import file_names, wiring
 from penstock.archive.forecast import ArchiveSpace, archive_space
 from penstock.errors import Again
+from penstock.ledger.reads import FILES_A_CALL_MAX
 from penstock.model import SpoolIdentity, Unread
+from penstock.ports import IdentifiedSource
 from penstock.settings.schema import Settings
 from penstock.settings.spool_place import Directory, spool_place
 from penstock.source import marker
-from penstock.source.confirmed import IdentifiedSource
 from penstock.source.frames import PAGE_FILES_MAX
 
-_NAMES_A_CALL = 500
 _SCAN_SHARE_MAX = 0.1
 _LOOK_SECONDS_MAX = 2.0  # of one search for the oldest waiting file
 _KEPT_SECONDS = 30.0  # between two counts of the rejects directory
@@ -67,34 +67,6 @@ class SpoolState:
     identity: SpoolIdentity = SpoolIdentity()  # noqa: RUF009  it cannot change
 
 
-class View(Protocol):
-    """How the spool is looked at: where it is (DirectoryView), or over HTTP (RemoteView)."""
-
-    async def scan(self) -> list[str]:
-        """Return the names of all files, sorted. Raises Again or Halt if they cannot be listed."""
-        ...
-
-    async def age_seconds(self, name: str) -> float | None:
-        """Return the time since a listed file's last change; None if it has gone since."""
-        ...
-
-    async def rejects_kept(self) -> int | None:
-        """Return how many files the rejects directory holds; None if that is not to be seen."""
-        ...
-
-    def room(self) -> DiskRoom | None:
-        """Return what is left on the spool's disk; None if that is not to be seen."""
-        ...
-
-    async def archive_space(self) -> ArchiveSpace | None:
-        """Return what is left for the archive; None if that is not to be seen."""
-        ...
-
-    async def identity(self) -> SpoolIdentity:
-        """Return which directory the spool is; makes no marker on this machine."""
-        ...
-
-
 class OldestWaiting:
     """Finds the oldest file that nobody has claimed, again and again.
 
@@ -111,8 +83,8 @@ class OldestWaiting:
         all_over = True
         began = time.monotonic()
         start = bisect_right(names, self._over_up_to)
-        for first in range(start, len(names), _NAMES_A_CALL):
-            page = names[first : first + _NAMES_A_CALL]
+        for first in range(start, len(names), FILES_A_CALL_MAX):
+            page = names[first : first + FILES_A_CALL_MAX]
             for name, state in zip(page, await states(page), strict=True):
                 if state in _WAITING:
                     age_seconds = await self._age_seconds(name)
@@ -132,7 +104,7 @@ class OldestWaiting:
 class SpoolWatch:
     """Looks at one spool, again and again."""
 
-    def __init__(self, view: View) -> None:
+    def __init__(self, view: "DirectoryView | RemoteView") -> None:
         self._view = view
         self._oldest = OldestWaiting(view.age_seconds)
         self._names: list[str] = []
@@ -188,7 +160,7 @@ class DirectoryView:
         self._matches = re.compile(pattern).fullmatch
 
     async def scan(self) -> list[str]:
-        """See `View.scan`."""
+        """Return the names of all files, sorted. Raises Again if they cannot be listed."""
         return await asyncio.to_thread(self._scan)
 
     def _scan(self) -> list[str]:
@@ -208,7 +180,7 @@ class DirectoryView:
             ) from None
 
     async def age_seconds(self, name: str) -> float | None:
-        """See `View.age_seconds`."""
+        """Return the time since a listed file's last change; None if it has gone since."""
         try:
             return max(0.0, time.time() - (self._spool / name).stat().st_ctime)
         except FileNotFoundError:
@@ -216,8 +188,8 @@ class DirectoryView:
         except OSError:
             return 0.0
 
-    async def rejects_kept(self) -> int | None:
-        """See `View.rejects_kept`."""
+    async def rejects_kept(self) -> int:
+        """Return how many files the rejects directory holds."""
         return await asyncio.to_thread(self._count_kept)
 
     def _count_kept(self) -> int:
@@ -229,8 +201,8 @@ class DirectoryView:
                     break
         return count
 
-    def room(self) -> DiskRoom | None:
-        """See `View.room`."""
+    def room(self) -> DiskRoom:
+        """Return what is left on the spool's disk."""
         disk = os.statvfs(self._spool)
         return DiskRoom(
             free_bytes=disk.f_bavail * disk.f_frsize,
@@ -239,11 +211,11 @@ class DirectoryView:
         )
 
     async def archive_space(self) -> ArchiveSpace | None:
-        """See `View.archive_space`."""
+        """Return what is left for the archive; None if nothing is kept."""
         return await asyncio.to_thread(self._archive)
 
     async def identity(self) -> SpoolIdentity:
-        """See `View.identity`."""
+        """Return which directory the spool is; makes no marker."""
         try:
             fd = os.open(self._spool, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
@@ -266,7 +238,7 @@ class RemoteView:
         self._page_files = page_files
 
     async def scan(self) -> list[str]:
-        """See `View.scan`."""
+        """See `DirectoryView.scan`; raises Halt, too."""
         found: set[str] = set()
         cursor = ""
         while True:
@@ -277,28 +249,25 @@ class RemoteView:
             cursor = page.cursor
 
     async def age_seconds(self, name: str) -> float | None:
-        """See `View.age_seconds`; by the clock of the machine that holds the file."""
+        """See `DirectoryView.age_seconds`; by the clock of the machine that holds the file."""
         (file,) = await self._source.read([name], 1)
         return None if file.data is Unread.VANISHED else max(0.0, file.age_seconds)
 
-    async def rejects_kept(self) -> int | None:
-        """See `View.rejects_kept`: over HTTP nobody lists that directory."""
-        return None
+    async def rejects_kept(self) -> None:
+        """Return nothing: over HTTP nobody lists that directory."""
 
-    def room(self) -> DiskRoom | None:
-        """See `View.room`: not told over HTTP."""
-        return None
+    def room(self) -> None:
+        """Return nothing: it is not told over HTTP."""
 
-    async def archive_space(self) -> ArchiveSpace | None:
-        """See `View.archive_space`: not told over HTTP."""
-        return None
+    async def archive_space(self) -> None:
+        """Return nothing: it is not told over HTTP."""
 
     async def identity(self) -> SpoolIdentity:
-        """See `View.identity`."""
+        """See `DirectoryView.identity`."""
         return await self._source.identity()
 
 
-async def view(settings: Settings, stack: AsyncExitStack) -> View:
+async def view(settings: Settings, stack: AsyncExitStack) -> DirectoryView | RemoteView:
     """Return how an observer looks at the spool. Raises Halt if `source.url` names none."""
     spool = spool_place(settings.source.url)
     if isinstance(spool, Directory):

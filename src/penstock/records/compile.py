@@ -97,11 +97,8 @@ def _library(node: Tree, scope: _Value) -> _Value:
     """Leave a node to the jmespath library, on values that remember their bytes."""
     opened, struct = _opened(scope, [node])
     read = struct.library_value if struct else values.remembered
-    return _Value(_Kind.PLAIN, then(then(opened if struct else _json(scope), read), _visit(node)))
-
-
-def _visit(node: Tree) -> On:
-    return lambda value: expression.evaluate(node, value)
+    known = then(opened if struct else _json(scope), read)
+    return _Value(_Kind.PLAIN, then(known, lambda value: expression.evaluate(node, value)))
 
 
 def _scope(struct: Struct | None) -> _Value:
@@ -349,8 +346,8 @@ def _function_expression(node: Tree, scope: _Value) -> _Value:
     if name == "not_null":  # often asked for, and nothing is to be computed
         texts = [_json(_value(child, scope)) for child in children]
         return _Value(_Kind.JSON, lambda scope: _first([text(scope) for text in texts]))
-    convert = _plain if name in _COMPUTING else _remembered
-    arguments = [convert(_value(child, scope)) for child in children]
+    decode = values.decoded if name in _COMPUTING else values.remembered
+    arguments = [_plain(_value(child, scope), decode) for child in children]
     return _Value(
         _Kind.PLAIN, lambda scope: values.call(name, [argument(scope) for argument in arguments])
     )
@@ -369,15 +366,10 @@ def _json(value: _Value) -> On:
 
 
 def _plain(value: _Value, decode: On = values.decoded) -> On:
-    """Return what gives the value as json.loads does."""
+    """Return what gives the value as json.loads does, or as `decode` does."""
     if value.constant is not _NOT_CONSTANT:
         return lambda _: value.constant
     return value.on if value.kind is _Kind.PLAIN else then(_json(value), decode)
-
-
-def _remembered(value: _Value) -> On:
-    """Return what gives the value as a Python one that remembers its bytes."""
-    return _plain(value, values.remembered)
 
 
 _NODES: Final[Mapping[str, Callable[[Tree, _Value], _Value]]] = {

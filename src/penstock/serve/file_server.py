@@ -292,7 +292,7 @@ async def _frame(files: Sequence[FileRead], max_file_bytes: int) -> bytes:
 
 
 def _moved_reply(results: Sequence[Moved]) -> web.Response:
-    return reply(wire.MovedFiles([wire.MovedEntry(*result) for result in results]))
+    return reply(wire.MovedFiles([*results]))
 
 
 async def _sent(request: web.Request, body: bytes, content_type: str) -> web.StreamResponse:

@@ -38,6 +38,7 @@ def load(
     """Read the settings: `overrides` over the environment over `config` over the defaults.
 
     Without `config`, what PENSTOCK_CONFIG names is read, or else ./penstock.toml if it is there.
+    None as a value in `overrides` overrides nothing.
     Raises Halt with one line per wrong value.
     """
     named = os.environ.get("PENSTOCK_CONFIG")
@@ -47,7 +48,12 @@ def load(
         raise Halt(f"{who}: {path}: no such file; give an existing penstock.toml")
     environment = _environment()
     given: dict[str, Any] = {}
-    for source in (_file(path), environment, overrides or {}):
+    said = {
+        section: values
+        for section, options in (overrides or {}).items()
+        if (values := {key: value for key, value in options.items() if value is not None})
+    }
+    for source in (_file(path), environment, said):
         for section, values in source.items():
             both = isinstance(given.get(section), Mapping) and isinstance(values, Mapping)
             given[section] = {**given[section], **values} if both else values

@@ -151,7 +151,8 @@ class LedgerSettings(Section):
     """Redis, which knows who is processing what."""
 
     url: str = EMBEDDED
-    """redis://, rediss:// or unix:// address; 'embedded': a redis-server of our own, for one box"""
+    """redis://, rediss://, unix:// or redis+sentinel:// address, or valkey for redis; any node of a
+    cluster will do; 'embedded': a redis-server of our own, for one box"""
     spool: str = Field(default="", pattern=r"^([A-Za-z0-9][A-Za-z0-9_.-]{0,62})?$")
     """this spool's name in Redis, the same for every worker on this directory; empty: made from its
     path, where Redis is on this machine"""
@@ -159,6 +160,9 @@ class LedgerSettings(Section):
     """a claim not renewed for so long is taken over; SQS FIFO forgets after 300"""
     takeovers_max: int = Field(default=3, ge=1, le=100)
     """a claim whose workers died more often is split, and at last its file rejected"""
+    wait_replicas: int = Field(default=0, ge=0, le=5)
+    """replicas that must have a claim before it is sent, and its journal and commit before it goes
+    on; without, Redis may forget the last of them in a failover, and repeats follow"""
     sweep_seconds: float = Field(default=300.0, ge=1, le=86_400)
     """pause between two sweeps of the whole spool for files that were overlooked"""
 

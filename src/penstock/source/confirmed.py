@@ -8,10 +8,9 @@ archive, reject     confirm, move, and confirm again where a file was in neither
 import math
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Protocol
 
 from penstock.model import FileRead, Page, SpoolIdentity, Unread
-from penstock.ports import Identified, Moved, Source
+from penstock.ports import IdentifiedSource, Moved
 from penstock.source.marker import MARKER
 
 _RECENT_SECONDS = 1.0
@@ -19,10 +18,6 @@ _UNSURE = (
     "is neither in the spool nor where it was to be moved, and nothing tells whether this is the"
     f" spool that it lay in: that has no {MARKER} (docs/files.md), or was not listed yet"
 )
-
-
-class IdentifiedSource(Source, Identified, Protocol):
-    """A source that can tell which spool it leads to."""
 
 
 class ConfirmedSource:

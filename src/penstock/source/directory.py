@@ -192,7 +192,7 @@ class DirectorySource:
         try:
             found |= Store(self._archive_directory, self.bucket).held({*lost} - found)
         except Halt as damaged:
-            return [file._replace(error=str(damaged), vanished=False) if file.vanished else file
+            return [Moved(file.name, str(damaged)) if file.vanished else file
                     for file in moved]  # fmt: skip
         return [Moved(file.name) if file.name in found else file for file in moved]
 
@@ -280,7 +280,7 @@ class DirectorySource:
             return Moved(name, f"reject {name} to {self._rejects_directory}: {error.strerror}")
 
     async def identity(self) -> SpoolIdentity:
-        """See `Identified.identity`."""
+        """See `IdentifiedSource.identity`."""
         self.index.check_spool()
         return marker.identity(self._fd, make=True)
 

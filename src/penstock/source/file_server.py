@@ -149,7 +149,7 @@ class ServerSource:
         return reply
 
     async def identity(self) -> SpoolIdentity:
-        """See `Identified.identity`; every answer tells it, so it is asked for only before."""
+        """See `IdentifiedSource.identity`; every answer tells it: asked for only before."""
         if self._spool is None:
             await self._call("HEAD", "v1/openapi.json", body_bytes_max=_SMALL_BYTES)
         return SpoolIdentity.from_text(self._spool or "") or SpoolIdentity()

@@ -83,18 +83,10 @@ class RejectRequest(msgspec.Struct):
     reasons: dict[str, str]
 
 
-class MovedEntry(msgspec.Struct, omit_defaults=True):
-    """What became of one name, as in penstock.ports.Moved."""
-
-    name: str
-    error: str = ""
-    vanished: bool = False
-
-
 class MovedFiles(msgspec.Struct):
     """The answer to files:archive and files:reject: one result a name, in order."""
 
-    results: list[MovedEntry]
+    results: list[Moved]
 
 
 class Deleted(msgspec.Struct):
@@ -157,4 +149,4 @@ def moved(answer: bytes, wanted: Iterable[str]) -> list[Moved]:
         results = []
     if [result.name for result in results] != list(wanted):
         raise Again("the server's answer is not one result for each file")
-    return [Moved(result.name, result.error, result.vanished) for result in results]
+    return results

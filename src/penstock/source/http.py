@@ -14,7 +14,7 @@ import ssl
 import zlib
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 import aiohttp
 from yarl import URL
@@ -87,7 +87,7 @@ class HttpSite:
     ) -> Reply:
         """Send one request; return its reply if its status is among `takes`.
 
-        `path` is below the address, its names quoted by `quoted`. `body_bytes_max` bounds the body
+        `path` is below the address, quoted. `body_bytes_max` bounds the body
         on the wire and after decompression. `wait_seconds` is how much longer than usual the server
         may take because it was asked to wait. `admit` is asked, with the header fields, whether the
         body shall be read; where it is not, the reply has none. Raises Again or Halt.
@@ -177,16 +177,11 @@ class HttpSite:
 
     def _session(self) -> aiohttp.ClientSession:
         if self._opened is None:
+            kept: Any = {"limit": self._connections, "keepalive_timeout": _IDLE_SECONDS}
             connector = (
-                aiohttp.UnixConnector(
-                    self._socket, limit=self._connections, keepalive_timeout=_IDLE_SECONDS
-                )
+                aiohttp.UnixConnector(self._socket, **kept)
                 if self._socket
-                else aiohttp.TCPConnector(
-                    limit=self._connections,
-                    keepalive_timeout=_IDLE_SECONDS,
-                    ssl=self._tls if self._tls is not None else True,
-                )
+                else aiohttp.TCPConnector(ssl=self._tls or True, **kept)
             )
             self._opened = aiohttp.ClientSession(
                 connector=connector,
@@ -234,11 +229,6 @@ def content_length(headers: Mapping[str, str]) -> int | None:
     """Return how many bytes a body is announced to have; None if it is not."""
     text = headers.get("Content-Length", "")
     return int(text) if text.isdecimal() and text.isascii() else None
-
-
-def quoted(name: str) -> str:
-    """Return a file's name as one segment of a path."""
-    return quote(name, safe="")
 
 
 def _address(url: str) -> tuple[URL, str]:
@@ -291,12 +281,11 @@ async def _bounded(response: aiohttp.ClientResponse, bytes_max: int, what: str) 
     if encoding not in {"identity", "gzip"}:
         raise Again(f"{what}: answered in the encoding {encoding!r}, which was not asked for")
     gunzip = zlib.decompressobj(wbits=31) if encoding == "gzip" else None
-    decompress = gunzip.decompress if gunzip else _unchanged
     parts: list[bytes] = []
     total = 0
     async for chunk in response.content.iter_any():
         try:
-            part = decompress(chunk, bytes_max + 1 - total)
+            part = gunzip.decompress(chunk, bytes_max + 1 - total) if gunzip else chunk
         except zlib.error as error:
             raise Again(f"{what}: its compressed answer is broken: {error}") from None
         total += len(part)
@@ -310,7 +299,3 @@ async def _bounded(response: aiohttp.ClientResponse, bytes_max: int, what: str) 
     if gunzip and not gunzip.eof:
         raise Again(f"{what}: its compressed answer is cut off")
     return b"".join(parts)
-
-
-def _unchanged(chunk: bytes, _: int) -> bytes:
-    return chunk

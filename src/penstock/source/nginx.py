@@ -215,7 +215,7 @@ class NginxSource:
         return await each(list(reasons.items()), self._dav.reject)
 
     async def identity(self) -> SpoolIdentity:
-        """See `Identified.identity`: the marker as a file; nginx tells no inode."""
+        """See `IdentifiedSource.identity`: the marker as a file; nginx tells no inode."""
         path = f"{self._spool}/{marker.MARKER}"
         reply = await self._site.call("GET", path, takes=_MARKER_TAKEN, body_bytes_max=_SMALL_BYTES)
         is_there = reply.status == _OK

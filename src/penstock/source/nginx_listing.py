@@ -56,13 +56,12 @@ async def read(site: HttpSite, path: str, *, may_be_absent: bool = False) -> Lis
         except CutOff as error:
             if attempt == _ATTEMPTS - 1:
                 raise Again(f"list {path}: {error}; nginx's error log says why") from None
-            await asyncio.sleep(_PAUSE_SECONDS * 2**attempt)
-            continue
-        if reply.status == HTTPStatus.OK:
-            entries = await asyncio.to_thread(_entries, path, reply.body)
-            return Listing(entries, time_of(reply.headers.get("Date", "")))
-        if reply.status == HTTPStatus.NOT_FOUND:
-            return Listing((), 0.0)
+        else:
+            if reply.status == HTTPStatus.OK:
+                entries = await asyncio.to_thread(_entries, path, reply.body)
+                return Listing(entries, time_of(reply.headers.get("Date", "")))
+            if reply.status == HTTPStatus.NOT_FOUND:
+                return Listing((), 0.0)
         await asyncio.sleep(_PAUSE_SECONDS * 2**attempt)
     raise Again(
         f"list {path}: nginx answered 500 {_ATTEMPTS} times; its error log says why, if not files"

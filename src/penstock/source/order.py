@@ -74,14 +74,6 @@ class Mark(NamedTuple):
     length: int
 
 
-class Cut(NamedTuple):
-    """A part of the order: files, the place behind them, and the earliest look at any of them."""
-
-    files: Sequence[ListedFile]
-    end: int
-    seen_at_seconds: float
-
-
 class Order:
     """Every file that is known to lie in the spool: with its place once it is complete."""
 
@@ -171,8 +163,8 @@ class Order:
         """Return what each chunk holds by now."""
         return [Mark(chunk, chunk.live, len(chunk.names)) for chunk in self._chunks if chunk]
 
-    def cut(self, place: int, files_max: int) -> Cut:
-        """Return the next files from a place on, up to `files_max`."""
+    def cut(self, place: int, files_max: int) -> tuple[Sequence[ListedFile], int, float]:
+        """Return up to `files_max` files from a place on, the place behind, their earliest look."""
         files: list[ListedFile] = []
         seen_at_seconds = math.inf
         number, at = divmod(max(place, self._chunks_gone * CHUNK_FILES), CHUNK_FILES)
@@ -182,9 +174,9 @@ class Order:
                     seen_at_seconds = min(seen_at_seconds, chunk.seen_at_seconds)
                 at = chunk.copy(at, files, files_max)
                 if len(files) == files_max or len(chunk.names) < CHUNK_FILES:
-                    return Cut(files, number * CHUNK_FILES + at, seen_at_seconds)
+                    return files, number * CHUNK_FILES + at, seen_at_seconds
             number, at = number + 1, 0
-        return Cut(files, number * CHUNK_FILES, seen_at_seconds)
+        return files, number * CHUNK_FILES, seen_at_seconds
 
     def stale(self, place: int, files_max: int, before_seconds: float) -> Chunk | None:
         """Return the first chunk of such a cut with a file last seen before, if there is one."""

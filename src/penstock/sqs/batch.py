@@ -21,13 +21,7 @@ from penstock.model import (
     MessageReject,
     QueueLimits,
 )
-from penstock.sqs.errors import (
-    Kind,
-    kind_of_call,
-    kind_of_entry,
-    remedy_of,
-    short_code,
-)
+from penstock.sqs.errors import Kind, kind_of_call, kind_of_entry, remedy_of, short_code
 
 _HTTP_OK: Final = 200
 _REASON_CHARACTERS_MAX: Final = 300  # SQS's texts are shorter; a proxy's page is not

@@ -30,7 +30,7 @@ from typing import Final
 from penstock import telemetry
 from penstock.errors import Again, Halt, PenstockError, own_trouble
 from penstock.http1 import NoReplyError, NotSentError
-from penstock.model import Keys, Message, MessageReject, QueueDepth, QueueLimits, Sent
+from penstock.model import Keys, Message, QueueDepth, QueueLimits, Sent
 from penstock.sqs.attributes import read_depth, read_limits
 from penstock.sqs.batch import BatchOutcome, batches, outcome_of, request_body
 from penstock.sqs.client import SqsClient
@@ -57,16 +57,12 @@ _GROUP: Final = re.compile(r"[!-~]{1,128}")
 
 @dataclass(slots=True)
 class _Run:
-    """One call of `send` while it lasts: what became of its messages, shared by its batches."""
+    """One call of `send` while it lasts, shared by its batches."""
 
     group: str | None
     deadline: Callable[[], float]
     on_confirmed: Callable[[Sequence[Message]], Awaitable[None]]
-    confirmed: list[Message] = field(default_factory=list[Message])
-    rejected: list[MessageReject] = field(default_factory=list[MessageReject])
-    batches: int = 0
-    possible_repeats: int = 0
-    throttled: int = 0
+    sent: Sent = field(default_factory=Sent)
     first_tried: dict[int, float] = field(default_factory=dict[int, float])
     unknown: set[int] = field(default_factory=set[int])
     garbled: Counter[int] = field(default_factory=Counter[int])
@@ -156,13 +152,7 @@ class SqsQueue:
                 # Whoever is next sends these again.
                 run.failure.possible_repeats = len(run.unknown & run.first_tried.keys())
             raise run.failure
-        return Sent(
-            confirmed=run.confirmed,
-            rejected=run.rejected,
-            batches=run.batches,
-            possible_repeats=run.possible_repeats,
-            throttled=run.throttled,
-        )
+        return run.sent
 
     async def _deliver(self, run: _Run, batch: list[Message]) -> None:
         """Send one batch until nothing is left of it, or until the run has failed.
@@ -215,7 +205,7 @@ class SqsQueue:
             await self._client.refresh()
             self._note_try(run, batch)
             reply = await self._client.call("SendMessageBatch", body)
-            run.batches += 1
+            run.sent.batches += 1
             if len(body) < _HASHED_HERE_BYTES_MAX:
                 return outcome_of(batch, *reply)
             return await asyncio.to_thread(outcome_of, batch, *reply)
@@ -239,17 +229,17 @@ class SqsQueue:
             dropped = run.group is not None and now - first < _DEDUPLICATION_SECONDS
             if message.index in run.unknown and not dropped:
                 run.unknown.discard(message.index)
-                run.possible_repeats += 1
+                run.sent.possible_repeats += 1
 
     async def _take(self, run: _Run, outcome: BatchOutcome) -> None:
         """Keep what a call brought; pass receipts on before anything else happens."""
-        run.throttled += outcome.throttled
-        run.rejected += outcome.rejected
+        run.sent.throttled += outcome.throttled
+        run.sent.rejected += outcome.rejected
         run.unknown.update([message.index for message in outcome.unknown + outcome.garbled])
         if outcome.garbled:
             run.garbled.update([message.index for message in outcome.garbled])
         if outcome.confirmed:
-            run.confirmed += outcome.confirmed
+            run.sent.confirmed += outcome.confirmed
             await run.on_confirmed(outcome.confirmed)
         if outcome.halt:
             raise Halt(f"the queue {self._url} takes nothing: {outcome.halt}")

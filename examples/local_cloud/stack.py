@@ -19,13 +19,13 @@ from typing import Any, NamedTuple, Self
 
 from pydantic import SecretStr
 
+from examples.local_cloud.server import EmbeddedCloud
 from penstock import wiring
-from penstock.aws import bundle
-from penstock.demo.cloud_server import EmbeddedCloud
 from penstock.embedded.redis import EmbeddedRedis
 from penstock.errors import Halt
 from penstock.serve import file_server, web
 from penstock.settings.reading import load
+from scripts import bundle
 
 STACK = "penstock-local"
 FUNCTIONS = ("sqs_loader", "json_files_processed_archiver", "json_files_processing_checker")

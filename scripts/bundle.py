@@ -1,4 +1,6 @@
-"""The archive that AWS Lambda runs: the core, penstock[lambda], and nothing else.
+"""Build the archive that AWS Lambda runs: the core, penstock[lambda], and nothing else.
+
+`make bundle` runs it.
 
     uv.lock ──export──▶ versions and hashes ──install for another machine──▶ a directory
     src/penstock ──without the command line─────────────────────────────────────┘
@@ -8,6 +10,7 @@ Reproducible: the same lock, sources and Python give the same bytes, whoever bui
 """
 
 import hashlib
+import json
 import os
 import platform
 import re
@@ -17,9 +20,15 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
+from enum import StrEnum
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Annotated, Final, NamedTuple
 
+import typer
+
+from penstock import cli
+from penstock.cli.options import Json
+from penstock.cli.plan import Architecture
 from penstock.errors import Again, Halt
 from penstock.settings.reading import load
 from penstock.settings.secrets import without_password
@@ -58,6 +67,9 @@ _IMPORT: Final = (
     "import sys, time; sys.path.insert(0, sys.argv[1]); began = time.process_time(); "
     f"import {_MODULE}; print(time.process_time() - began)"
 )
+
+
+app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 
 
 class Bundle(NamedTuple):
@@ -162,11 +174,11 @@ def build(
 
 def checkout() -> Path:
     """Return the checkout that this runs from: it has the lock. Raises Halt if there is none."""
-    root = Path(__file__).resolve().parents[3]
+    root = Path(__file__).resolve().parents[1]
     if not (root / "uv.lock").is_file():
         raise Halt(
             f"bundle: no uv.lock in {root}; what is deployed is built from a checkout of Penstock:"
-            " clone it, `make .venv/installed`, and run its .venv/bin/penstock"
+            " clone it, and `make bundle` there"
         )
     return root
 
@@ -185,7 +197,7 @@ def _interpreter(python: str) -> str:
         return sys.executable
     found = shutil.which(f"python{python}")
     if found:  # pyenv has commands of this name that only say which version to choose
-        done = subprocess.run([found, "--version"], capture_output=True, text=True, check=False)  # noqa: S603  a Python
+        done = subprocess.run([found, "--version"], capture_output=True, text=True, check=False)
         if done.stdout.startswith(f"Python {python}."):
             return found
     return ""
@@ -244,7 +256,7 @@ def _import_seconds(interpreter: str, tree: Path) -> float:
 def _run(command: Sequence[str], *, seed: bool = False) -> str:
     """Run a program and return what it prints. Raises Again with its last words if it fails."""
     environment = os.environ | ({"PYTHONHASHSEED": "0"} if seed else {})
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)  # noqa: S603  our own commands
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
         words = (done.stderr or done.stdout).strip().splitlines()
         raise Again(
@@ -252,3 +264,75 @@ def _run(command: Sequence[str], *, seed: bool = False) -> str:
             + " ".join(words[-6:])
         )
     return done.stdout
+
+
+class Python(StrEnum):
+    """The versions that Penstock runs on."""
+
+    python3_11 = "3.11"
+    python3_12 = "3.12"
+    python3_13 = "3.13"
+    python3_14 = "3.14"
+
+
+@app.command()
+def main(
+    architecture: Annotated[
+        Architecture, typer.Option("--arch", help="What the functions run on.")
+    ] = Architecture.arm64,
+    python: Annotated[
+        Python, typer.Option("--python", help="Their version of Python.")
+    ] = Python.python3_13,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="By default, dist/penstock-ARCH-PYTHON.zip."
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config",
+            "-c",
+            metavar="FILE",
+            help="A penstock.toml that the functions shall use: what to decode, select and pack.",
+            exists=True,
+            dir_okay=False,
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Build the archive that AWS Lambda runs, from the versions and hashes of the lock file.
+
+    The same sources and lock give the same bytes. Says its size, and what it costs a new process
+    to import it, where this machine can run it. To be deployed with deploy/template.yaml.
+    """
+    path = output or Path("dist") / f"penstock-{architecture.value}-{python.value}.zip"
+    built = build(
+        path,
+        architecture=architecture.value,
+        python=python.value,
+        config=config.read_text() if config else "",
+        say=lambda line: typer.echo(f"{line} …", err=True),
+    )
+    if as_json:
+        typer.echo(json.dumps(built._asdict()))
+        return
+    typer.echo(f"{built.path}  sha256 {built.sha256}")
+    typer.echo(
+        f"{built.zipped_bytes / 1e6:.1f} MB zipped, {built.unzipped_bytes / 1e6:.1f} MB unzipped,"
+        f" {built.packages} packages and Penstock"
+    )
+    if not built.compiled:
+        typer.echo(
+            f"not compiled: there is no python{built.python} here, so every cold start compiles;"
+            " build where there is one"
+        )
+    if built.import_seconds is None:
+        typer.echo("import time not measured: this machine cannot run it")
+    else:
+        typer.echo(f"{built.import_seconds:.2f} s of CPU to import in a new process")
+
+
+if __name__ == "__main__":
+    cli.main(app)

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import redis.asyncio as redis
 
-from penstock.aws import bundle
+from examples.local_cloud.stack import FUNCTIONS, FunctionRun, LocalCloud
 from penstock.demo import box as demo_box
 from penstock.demo.consumer import Consumer
 from penstock.demo.demo import Demo, DemoPlan
-from penstock.demo.local_cloud import FUNCTIONS, FunctionRun, LocalCloud
 from penstock.demo.result import Result
 from penstock.demo.tweets import SELECTION
 from penstock.demo.watch import Watch
+from scripts import bundle
 
 _STANDSTILL_SECONDS = 200.0  # three ticks of a minute
 _POLL_SECONDS = 1.0
@@ -26,7 +26,7 @@ _POLL_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class CloudResult(Result):
-    """The figures of `penstock local-cloud --json`: those of the demo, and runs of functions.
+    """The figures of `make demo-aws ARGS=--json`: those of the demo, and runs of functions.
 
     `loaders_started` of the `loader_runs` were started by a loader that saw the backlog grow, the
     others by the schedule.

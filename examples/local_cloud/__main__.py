@@ -1,4 +1,4 @@
-"""`penstock local-cloud`: AWS on this machine, with an account of every record."""
+"""`python -m examples.local_cloud`, or `make demo-aws`: its command line."""
 
 import time
 from typing import Annotated
@@ -6,19 +6,23 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from examples.local_cloud.demo import CloudDemo
+from examples.local_cloud.stack import FunctionRun
 from penstock import passes
+from penstock.cli import main
 from penstock.cli.demo import Progress, account, say, working_directory
 from penstock.cli.options import Json, Keep, QueueKind
 from penstock.demo.demo import DemoPlan
-from penstock.demo.local_cloud import FunctionRun
-from penstock.demo.local_cloud_demo import CloudDemo
 
 _FIGURES = (
     "files_processed", "records_sent", "messages", "claims_taken_over", "files_archived",
     "files_rejected", "claims_expired", "files_waiting", "laws_broken",
 )  # fmt: skip
 
+app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 
+
+@app.command()
 def local_cloud(
     rate: Annotated[float, typer.Option(min=0.1, help="Files a second.")] = 200,
     seconds: Annotated[float, typer.Option(min=0.1, help="How long files are written.")] = 60,
@@ -70,3 +74,7 @@ def local_cloud(
             )
             result = passes.run(run.run)
         account(console, run, result, place, seconds, as_json=as_json)
+
+
+if __name__ == "__main__":
+    main(app)

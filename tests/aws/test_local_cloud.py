@@ -15,8 +15,8 @@ import pytest
 import redis.asyncio as redis
 from typer.testing import CliRunner
 
-from penstock.cli import app
-from penstock.demo.local_cloud import STACK, FunctionRun, LocalCloud, stack_parameters
+from examples.local_cloud.__main__ import app
+from examples.local_cloud.stack import STACK, FunctionRun, LocalCloud, stack_parameters
 from support.bundled import built
 from support.require import require_ministack, require_redis
 
@@ -245,10 +245,10 @@ async def test_a_growing_backlog_starts_loaders_up_to_the_most(tmp_path: Path) -
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("queue", ["standard", "fifo"])
 def test_the_command_accounts_for_every_record(queue: str) -> None:
-    """`penstock local-cloud` ends with 0: all three schedules have done their work."""
+    """`make demo-aws` ends with 0: all three schedules have done their work."""
     require_ministack()
     options = ["--rate", "100", "--seconds", "30", "--queue", queue, "--json"]
-    result = CliRunner().invoke(app, ["local-cloud", *options])
+    result = CliRunner().invoke(app, options)
     assert result.exception is None, result.stderr
     account = json.loads(result.stdout.splitlines()[-1])
     assert (account["records_lost"], account["records_duplicated"]) == (0, 0)

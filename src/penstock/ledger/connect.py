@@ -1,0 +1,116 @@
+"""The way to the ledger's Redis: one server, the primary that Sentinels name, or a cluster.
+
+An address tells which of the first two it is; a server tells for itself that it is in a cluster.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any, cast
+from urllib.parse import unquote
+
+import redis.asyncio as redis
+from redis.asyncio.cluster import RedisCluster
+from redis.asyncio.connection import parse_url
+from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
+
+from penstock.errors import Halt
+
+_PLAIN = re.compile(r"((rediss?|valkeys?)://([^/?#@]*@)?[^/?#@]+(/\d*)?|unix://[^?#]+)(\?[^#]*)?")
+_SENTINELS = re.compile(
+    r"(?P<scheme>rediss?|valkeys?)\+sentinel://(?P<user>[^/?#@]*@)?(?P<hosts>[^/?#@]+)"
+    r"/(?P<primary>[^/?#]+)(?P<query>\?[^#]*)?"
+)
+_SENTINEL = re.compile(r"(?P<host>\[[^\[\]]+\]|[^\[\]:]+)(:(?P<port>\d{1,5}))?")
+
+
+class Address:
+    """An address of Redis, `ledger.url`. Raises Halt if it is none; connects nothing.
+
+    A client makes up to `connections` connections and waits for them, as for each answer,
+    `timeout_seconds`.
+    """
+
+    def __init__(self, url: str, *, timeout_seconds: float, connections: int) -> None:
+        self._connections = connections
+        self._common: Mapping[str, Any] = {
+            "decode_responses": True,
+            "socket_timeout": timeout_seconds,
+            "socket_connect_timeout": timeout_seconds,
+            "health_check_interval": 30,
+        }
+        self._sentinels = _SENTINELS.fullmatch(url)
+        # Of others redis-py makes what it can; an empty one it refuses.
+        self._url = re.sub("^valkey", "redis", url) if _PLAIN.fullmatch(url) else ""
+        try:
+            self.client().connection_pool.make_connection()  # reads the address's query
+        except (ValueError, TypeError, redis.RedisError):  # they may repeat a part of a password
+            raise Halt(
+                "ledger.url: not an address of Redis; allowed: 'embedded', redis://host:port,"
+                " rediss://host:port, unix:///path, redis+sentinel://host:port,host:port/PRIMARY,"
+                " or valkey in the place of redis; a password in it percent-encoded"
+            ) from None
+
+    def client(self, host: str = "", port: int = 0) -> "redis.Redis":
+        """Return a client of one server, or of the primary that Sentinels name.
+
+        With `host` and `port`, of the one there instead of that in the address.
+        """
+        if self._sentinels:
+            return self._by_sentinels(self._sentinels)
+        pool = redis.BlockingConnectionPool.from_url(
+            self._url,
+            max_connections=self._connections,
+            timeout=self._common["socket_timeout"],
+            **self._common,
+        )
+        if host:
+            pool.connection_kwargs.update(host=host, port=port)
+        return redis.Redis.from_pool(pool)
+
+    def cluster(self) -> "RedisCluster":
+        """Return a client of the whole cluster that the server is a node of."""
+        options: dict[str, Any] = {**self._common, **parse_url(self._url)}
+        options.pop("db", None)  # 0
+        tls = options.pop("connection_class", None) is redis.SSLConnection
+        return RedisCluster(ssl=tls, require_full_coverage=False, **options)
+
+    def _by_sentinels(self, found: re.Match[str]) -> "redis.Redis":
+        """Return a client that asks for the primary whenever it connects anew.
+
+        TLS, where the address says so, is spoken with the Sentinels too. Raises ValueError.
+        """
+        scheme = found["scheme"].replace("valkey", "redis")
+        options: dict[str, Any] = {
+            **parse_url(f"{scheme}://{found['user'] or ''}primary{found['query'] or ''}")
+        }
+        tls = options.pop("connection_class", None) is redis.SSLConnection
+        of_sentinel = {
+            name: options.pop(f"sentinel_{name}")
+            for name in ("username", "password")
+            if f"sentinel_{name}" in options
+        }
+        options = {name: value for name, value in options.items() if name != "host"} | {"ssl": tls}
+        shared = {name: value for name, value in options.items() if name.startswith("ssl")}
+        asked = Sentinel(
+            [_sentinel(text) for text in found["hosts"].split(",")],
+            sentinel_kwargs={**self._common, **shared, **of_sentinel},
+            **self._common,
+            **options,
+        )
+        return asked.master_for(unquote(found["primary"]))
+
+
+async def close(client: "redis.Redis | RedisCluster") -> None:
+    """Close a client, and those of the Sentinels that it asks."""
+    await client.aclose()
+    pool = getattr(client, "connection_pool", None)
+    if isinstance(pool, SentinelConnectionPool):
+        for sentinel in cast("Any", pool).sentinel_manager.sentinels:
+            await sentinel.aclose()
+
+
+def _sentinel(text: str) -> tuple[str, int]:
+    found = _SENTINEL.fullmatch(text)
+    if found is None:
+        raise ValueError
+    return found["host"].strip("[]"), int(found["port"] or 26_379)
