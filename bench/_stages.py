@@ -29,7 +29,12 @@ STAGES = {
         "source/nginx.py:list",
         "source/file_server.py:list",
     ),
-    "claim": ("ledger/ledger.py:claim", "ledger/ledger.py:_claim", "ledger/spool.py"),
+    "claim": (
+        "ledger/ledger.py:claim",
+        "ledger/ledger.py:_claim",
+        "ledger/spool.py",
+        "ledger/connect.py",
+    ),
     "read": (
         "source/directory.py",
         "source/nginx.py",

@@ -53,6 +53,7 @@ class EmbeddedCloud(EmbeddedSqs):
                 endpoint_url=self.address,
                 aws_access_key_id=self.keys.access_key,
                 aws_secret_access_key=self.keys.secret_key,
+                aws_session_token=self.keys.token,
                 config=botocore.config.Config(
                     connect_timeout=5, read_timeout=60, s3={"addressing_style": "path"}, proxies={}
                 ),

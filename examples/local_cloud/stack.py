@@ -10,20 +10,18 @@ AWS. The functions run from the bundle, and find the server's token in Secrets M
 
 import asyncio
 import json
-import secrets
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from pydantic import SecretStr
-
 from examples.local_cloud.server import EmbeddedCloud
 from penstock import wiring
 from penstock.embedded.redis import EmbeddedRedis
 from penstock.errors import Halt
 from penstock.serve import file_server, web
+from penstock.serve.guard import access_of
 from penstock.settings.reading import load
 from scripts import bundle
 
@@ -84,8 +82,7 @@ class LocalCloud:
         try:
             await self._stack.enter_async_context(self.redis)
             await self._stack.enter_async_context(self.cloud)
-            token = await self._serve()
-            await self._deploy(token)
+            await self._deploy(await self._serve())
         except BaseException:
             await self._stack.aclose()
             raise
@@ -94,23 +91,23 @@ class LocalCloud:
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
 
-    async def _serve(self) -> str:
-        """Start the file server; return its token."""
-        token = secrets.token_hex(32)
+    async def _serve(self) -> Mapping[str, str]:
+        """Start the file server; return its moving and its reading token by their parameters."""
         self.spool.mkdir(parents=True, exist_ok=True)
         settings = load(
             overrides={
                 "source": {"url": str(self.spool), "settle_seconds": 0.5},
-                "serve": {"listen": "127.0.0.1:0", "token": SecretStr(token)},
+                "serve": {"listen": "127.0.0.1:0"},
             }
         )
-        app = file_server.new_app(wiring.served_directory(settings), web.tokens_of(settings.serve))
+        access = access_of(settings.serve, self.directory / "state" / "server")
+        app = file_server.new_app(wiring.served_directory(settings), access)
         serving = web.serving(app, settings.serve)
         self.file_server_url = await self._stack.enter_async_context(serving)
-        return token
+        return {"TokenSecretArn": access.moving[0], "ReadTokenSecretArn": access.reading[0]}
 
-    async def _deploy(self, token: str) -> None:
-        """Upload the bundle and the token, make the stack, and wait until it stands."""
+    async def _deploy(self, tokens: Mapping[str, str]) -> None:
+        """Upload the bundle and the tokens, make the stack, and wait until it stands."""
         api = self.cloud.api
         await api("s3", "create_bucket", Bucket=STACK)
         code = self.directory / "bundle.zip"
@@ -118,10 +115,13 @@ class LocalCloud:
         if self._config:
             bundle.add_config(code, self._config)
         await api("s3", "put_object", Bucket=STACK, Key="bundle.zip", Body=code.read_bytes())
-        secret = await api(
-            "secretsmanager", "create_secret", Name=f"{STACK}-token",
-            SecretString=json.dumps({"token": token}),
-        )  # fmt: skip
+        arns: dict[str, str] = {}
+        for parameter, token in tokens.items():
+            secret = await api(
+                "secretsmanager", "create_secret", Name=f"{STACK}-{parameter}",
+                SecretString=json.dumps({"token": token}),
+            )  # fmt: skip
+            arns[parameter] = secret["ARN"]
         architecture, python = bundle.here()
         given = SCHEDULES | {
             "CodeBucket": STACK,
@@ -130,7 +130,7 @@ class LocalCloud:
             "Runtime": f"python{python}",
             "SpoolName": self.spool_name,
             "FileServerUrl": self.file_server_url,
-            "TokenSecretArn": secret["ARN"],
+            **arns,
             "RedisUrl": self.redis.url,
         }
         template = (bundle.checkout() / "deploy" / "template.yaml").read_text()

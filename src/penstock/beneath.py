@@ -19,40 +19,30 @@ _FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a FI
 _DRAFT_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def open_root(path: Path, *, make: bool = False) -> int:
+def open_root(path: Path, *, make: bool = False, links_max: int = 8) -> int:
     """Return a descriptor of a directory that the settings name; with `make`, make it if needed.
 
     It may be a link if root or this process's user made that: another user's could lead anywhere.
     Raises OSError.
     """
     if make:
-        path.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):  # what it is instead, opening it tells
+            path.mkdir(parents=True, exist_ok=True)
     try:
         return os.open(path, _FOLDER_FLAGS)
     except OSError as error:
-        if error.errno not in {errno.ELOOP, errno.ENOTDIR}:
+        if not (error.errno in {errno.ELOOP, errno.ENOTDIR} and path.is_symlink()):
             raise
     link = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         if os.fstat(link).st_uid not in {0, os.geteuid()}:
             raise OSError(errno.ELOOP, "a link that belongs to another user", str(path))
-        return os.open(path, _FOLDER_FLAGS & ~os.O_NOFOLLOW)
+        if not links_max:
+            raise OSError(errno.ELOOP, "too many links", str(path))
+        # Of this link, not of one that has taken its place since.
+        return open_root(path.parent / os.readlink("", dir_fd=link), links_max=links_max - 1)
     finally:
         os.close(link)
-
-
-@contextlib.contextmanager
-def opened(root: Path, folder: str = ".") -> Generator[int]:
-    """Yield a descriptor of a folder below a root that the settings name. Raises OSError."""
-    root_fd = open_root(root)
-    try:
-        fd = open_folder(root_fd, folder)
-    finally:
-        os.close(root_fd)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
 
 
 def open_folder(root_fd: int, folder: str, *, make: bool = False) -> int:
@@ -79,9 +69,29 @@ def _make_folder(fd: int, name: str) -> None:
         os.mkdir(name, 0o755, dir_fd=fd)
 
 
-def open_file(fd: int, name: str) -> int:
-    """Return a descriptor of a regular file in a folder, to read from. Raises OSError."""
-    opened = os.open(name, _FILE_FLAGS, dir_fd=fd)
+@contextlib.contextmanager
+def folder(root: Path, below: str = ".", *, make: bool = False) -> Generator[int]:
+    """Yield a descriptor of a folder below a root, as `open_folder`. Raises OSError."""
+    root_fd = open_root(root, make=make)
+    try:
+        fd = open_folder(root_fd, below, make=make)
+    except OSError as error:
+        error.filename = str(root / below)  # not the step alone
+        raise
+    finally:
+        os.close(root_fd)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def open_file(fd: int, name: str, more_flags: int = 0) -> int:
+    """Return a descriptor of a regular file in a folder, to read from. Raises OSError.
+
+    `more_flags` are os.open's, to write to it or to make it, with mode 0600, as well.
+    """
+    opened = os.open(name, _FILE_FLAGS | more_flags, 0o600, dir_fd=fd)
     if not stat.S_ISREG(os.fstat(opened).st_mode):
         os.close(opened)
         raise OSError(errno.EINVAL, "not a regular file", name)
@@ -93,6 +103,12 @@ def names(fd: int) -> list[str]:
     return os.listdir(fd)
 
 
+def read(fd: int, name: str, bytes_max: int) -> bytes:
+    """Return the beginning of a regular file in a folder. Raises OSError."""
+    with os.fdopen(open_file(fd, name), "rb") as file:
+        return file.read(bytes_max)
+
+
 def is_regular(fd: int, name: str) -> bool:
     """Tell whether a folder has a regular file `name`, which is no link."""
     try:
@@ -101,7 +117,7 @@ def is_regular(fd: int, name: str) -> bool:
         return False
 
 
-def create_draft(fd: int, token: str = "") -> tuple[int, str]:
+def create_draft(fd: int, mode: int = 0o644, token: str = "") -> tuple[int, str]:
     """Create a file in a folder, under a hidden name that nobody can guess; return both.
 
     A draft of the caller's own `token` takes the place of an earlier one. Raises OSError.
@@ -110,7 +126,7 @@ def create_draft(fd: int, token: str = "") -> tuple[int, str]:
     if token:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name, dir_fd=fd)
-    return os.open(name, _DRAFT_FLAGS, 0o644, dir_fd=fd), name
+    return os.open(name, _DRAFT_FLAGS, mode, dir_fd=fd), name
 
 
 def remove_empty(root_fd: int, folder: str) -> None:

@@ -113,7 +113,7 @@ def _fields(record: logging.LogRecord) -> dict[str, Any]:
     return getattr(record, "fields", {})
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
     """Return a text without what breaks a line or steers a terminal, escaped as in JSON.
 
     Paths of requests and names of files are in fields, and anybody may choose these.
@@ -132,7 +132,7 @@ class _JsonLines(logging.Formatter):
             "step": record.getMessage(),
             **_fields(record),
         }
-        return _one_line(json.dumps(line, default=str, ensure_ascii=False))
+        return one_line(json.dumps(line, default=str, ensure_ascii=False))
 
 
 class _Plain(logging.Formatter):
@@ -140,4 +140,4 @@ class _Plain(logging.Formatter):
         at = time.strftime("%H:%M:%S", time.localtime(record.created))
         words = " ".join(f"{name}={value}" for name, value in _fields(record).items())
         mark = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
-        return _one_line(f"{at} {mark}{record.getMessage()} {words}".rstrip())
+        return one_line(f"{at} {mark}{record.getMessage()} {words}".rstrip())

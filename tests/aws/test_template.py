@@ -134,6 +134,26 @@ def test_no_role_may_do_more_than_it_must(expanded: dict[str, Any]) -> None:
         assert set[str]().union(*map(actions, statements(policies))) == allowed
 
 
+def test_only_the_archiver_has_the_moving_token(expanded: dict[str, Any]) -> None:
+    """Where there is a reading token: the others' roles and variables have that one."""
+    given = expanded["Resources"]
+    for function, policy in (
+        ("Loader", "ReadingToken"), ("Archiver", "MovingToken"), ("Checker", "ReadingToken"),
+    ):  # fmt: skip
+        arns = given[f"{function}Role"]["Properties"]["ManagedPolicyArns"]
+        chosen = [arn["Fn::If"][1]["Ref"] for arn in arns]
+        assert chosen == ["SecretsAndVpc", policy]
+        variables = given[function]["Properties"]["Environment"]["Variables"]
+        secret = variables["PENSTOCK_AWS__TOKEN_SECRET"]
+        wanted = {"Ref": "TokenSecretArn"}
+        if policy == "ReadingToken":
+            wanted = {"Fn::If": ["HasReadToken", {"Ref": "ReadTokenSecretArn"}, wanted]}
+        assert secret == wanted
+    for policy, arn in (("MovingToken", "TokenSecretArn"), ("ReadingToken", "ReadTokenSecretArn")):
+        text = json.dumps(given[policy]["Properties"]["PolicyDocument"])
+        assert f'"Ref": "{arn}"' in text
+
+
 def test_the_loader_may_start_itself_alone(expanded: dict[str, Any]) -> None:
     """Its permission names its own function, and only where it is to fan out."""
     loader = expanded["Resources"]["Loader"]["Properties"]["FunctionName"]["Fn::Sub"]

@@ -15,9 +15,9 @@ from typer.testing import CliRunner, Result
 from penstock import archiver, checker, passes, supervisor, telemetry, wiring, worker
 from penstock.archiver import ArchiverTally
 from penstock.checker import CheckerTally
-from penstock.cli import app
+from penstock.cli import app, main
 from penstock.embedded.redis import EmbeddedRedis
-from penstock.errors import Halt, PenstockError
+from penstock.errors import Again, Halt, PenstockError
 from penstock.model import Tally
 from penstock.wording import plural
 
@@ -279,3 +279,20 @@ def test_no_command_says_a_password_of_an_address(
         result = penstock(*command)
         assert "sesame" not in result.output + result.stderr + repr(result.exception), command
         assert isinstance(result.exception, (PenstockError, SystemExit, type(None))), command
+
+
+def test_no_error_steers_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """Another user may choose a part of one: a name, a marker beside the spool."""
+    for error, code in ((Halt("a\x1b[31m\nb\x9b1m"), 78), (Again("c\x1b]0;x\x07"), 75)):
+
+        def command(error: Exception = error) -> None:
+            raise error
+
+        with pytest.raises(SystemExit) as ended:
+            main(command)
+        assert ended.value.code == code
+    assert capsys.readouterr().err.splitlines() == [
+        "penstock: a\\u001b[31m",
+        "penstock: b\\u009b1m",
+        "penstock: c\\u001b]0;x\\u0007 (this may pass: try again)",
+    ]

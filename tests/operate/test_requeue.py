@@ -201,7 +201,7 @@ async def test_a_directory_that_cannot_be_used_is_one_line(
         await asyncio.to_thread(main)
     assert ended.value.code == EXIT_HALT
     told = capsys.readouterr().err
-    assert told == f"penstock: {box.root}/rejected/discarded: File exists\n"
+    assert told == f"penstock: {box.root}/rejected/discarded: Not a directory\n"
     (box.root / "rejected" / "discarded").unlink()
     await accounted(box)
 

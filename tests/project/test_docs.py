@@ -3,6 +3,7 @@
 import ast
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -278,6 +279,60 @@ def test_the_dockerfile_is_linted() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+def test_only_the_wheel_and_the_lock_come_into_the_image() -> None:
+    """S7: the context is a list of what may come in, and what is installed has its hash."""
+    lines = (ROOT / ".dockerignore").read_text().splitlines()
+    assert lines[1] == "*"
+    allowed = [line.removeprefix("!") for line in lines if line.startswith("!")]
+    assert all((ROOT / name).exists() for name in allowed)
+    assert not [name for name in allowed if re.search(r"token|\.pem|\.key|\.venv|\.git", name)]
+    text = (ROOT / "deploy/Dockerfile").read_text()
+    assert "--require-hashes" in text
+    uv = ROOT / ".cache/uv/bin/uv"
+    require(present=uv.exists(), what="uv, as `make` gets it")
+    (options,) = re.findall(r"/uv/bin/uv export --locked (.+) -o \S+ \\$", text, re.MULTILINE)
+    command = [uv, "export", "--frozen", "--offline", "--project", ROOT, *options.split()]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    wanted = re.findall(
+        r"^[a-z0-9.-]+(?:\[\w,]+)?==[^\n]*\\\n( +--hash)?", done.stdout, re.MULTILINE
+    )
+    assert len(wanted) > 10
+    assert all(wanted)
+
+
+def test_what_is_secret_is_not_committed() -> None:
+    """S7: a token or a key that somebody makes in the checkout all the same is ignored."""
+    names = ["token", "move.token", "key.pem", "cert.pem", "tls.key", ".penstock/move.token"]
+    require(present=(ROOT / ".git").exists(), what="a checkout of git")
+    command = ["git", "-C", ROOT, "check-ignore", *names]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout.split() == names
+    steps = "".join(code for _, code in blocks(ROOT / "deploy/README.md", "sh"))
+    made = re.findall(r"> ?(\S+)|--(?:token-file|tls-cert|tls-key) (\S+)", steps)
+    assert all(path.startswith(("~", "/")) for found in made for path in found if path)
+
+
+def test_each_test_of_the_threat_model_is_there() -> None:
+    """docs/security.md names tests for what it says."""
+    named = re.findall(r"`(tests/\S+)::(\w+)`", (ROOT / "docs/security.md").read_text())
+    assert len(named) > 20
+    for file, test in named:
+        assert f"def {test}(" in (ROOT / file).read_text(), test
+
+
+def test_the_service_is_shut_in(tmp_path: Path) -> None:
+    """S7: systemd itself says how far: below 3."""
+    program = shutil.which("systemd-analyze")
+    require(present=bool(program), what="systemd-analyze (Debian: systemd)")
+    unit = tmp_path / "penstock.service"
+    unit.write_text((ROOT / "deploy/penstock.service").read_text().replace("/opt/", "/bin/true #"))
+    command = [str(program), "security", "--offline=true", "--no-pager", str(unit)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    found = re.search(r"Overall exposure level for \S+: (\S+)", done.stdout)
+    assert found, done.stderr
+    assert float(found[1]) < 3
+
+
 def test_the_containers_name_what_exists() -> None:
     """Dockerfile and compose file are not run here: what can be told by reading them is."""
     text = (ROOT / "deploy/Dockerfile").read_text()
@@ -296,6 +351,12 @@ def test_the_containers_name_what_exists() -> None:
     (build,) = re.findall(r"context: (\S+), dockerfile: (\S+)}", compose)
     assert (ROOT / "deploy" / build[0] / build[1]).is_file()
     services = set(re.findall(r"^  ([a-z]+):$", compose.split("\nvolumes:")[0], re.MULTILINE))
+    for line in (
+        "read_only: true", "cap_drop: [ALL]", 'security_opt: ["no-new-privileges:true"]', 'user: "',
+    ):  # fmt: skip
+        assert compose.count(f"    {line}") == len(services), line
+    assert "healthcheck:" in compose
+    assert re.search(r'^HEALTHCHECK .*CMD \["penstock", "status"\]$', text, re.MULTILINE)
     assert set(re.findall(r"depends_on: \[([a-z]+)\]", compose)) <= services
     for image in re.findall(r"image: (\S+)", compose):
         assert ":" in image

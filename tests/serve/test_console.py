@@ -20,8 +20,9 @@ from playwright.async_api import Browser, Page, Route, async_playwright, expect
 from penstock.demo.tweets import SELECTION
 from penstock.embedded.redis import EmbeddedRedis
 from penstock.operate import requeue, spool_files
-from penstock.serve import console, web
-from penstock.serve.console import OPEN_TO_ALL, add_console
+from penstock.serve import console, guard, web
+from penstock.serve.console import add_console
+from penstock.serve.guard import Access, access_of
 from support.box import Box
 from support.require import require
 
@@ -49,11 +50,11 @@ def _named(box: Box) -> None:
 @contextlib.asynccontextmanager
 async def served(box: Box, **serve: Any) -> AsyncGenerator[str]:
     """Serve the console of a box on a free port of this machine; yields its address."""
-    box.set("serve", **serve)
+    box.set("serve", **({"token": TOKEN} | serve))
     known = box.settings
-    tokens = web.tokens_of(known.serve)
-    app = web.application(tokens, OPEN_TO_ALL)
-    add_console(app, known, has_tokens=bool(tokens))
+    access = access_of(known.serve, box.root / "state")
+    app = web.application(access)
+    add_console(app, known, access)
     listen = known.serve.model_copy(update={"listen": "127.0.0.1:0"})
     async with web.serving(app, listen) as address:
         yield address
@@ -70,9 +71,28 @@ async def browser() -> AsyncIterator[Browser]:
         await made.close()
 
 
-async def opened(browser: Browser, address: str, **context: Any) -> tuple[Page, list[str]]:
-    """Open the page; also return what it complains of, and what it asks of other hosts."""
-    page = await (await browser.new_context(**context)).new_page()
+def caller() -> aiohttp.ClientSession:
+    """Return a session with the token."""
+    return aiohttp.ClientSession(headers={"Authorization": f"Bearer {TOKEN}"})
+
+
+async def opened(
+    browser: Browser, address: str, *, first: str = "", is_known: bool = True, **given: Any
+) -> tuple[Page, list[str]]:
+    """Open the page; also return what it complains of, and what it asks of other hosts.
+
+    The browser has been given the token before, if `is_known`.
+    """
+    context = await browser.new_context(**given)
+    page = await context.new_page()
+    if is_known:
+        access = Access((TOKEN,))
+        cookie = {"name": access.cookie, "value": guard._half("cookie", TOKEN), "url": address}
+        await context.add_cookies([cookie])  # type: ignore[list-item]
+        half = guard._half("page", TOKEN)
+        await page.add_init_script(
+            f"if (origin === '{address}') localStorage.setItem('penstock-page', '{half}')"
+        )
     wrong: list[str] = []
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.on("console", lambda m: wrong.append(m.text) if "Security Policy" in m.text else None)
@@ -81,7 +101,7 @@ async def opened(browser: Browser, address: str, **context: Any) -> tuple[Page, 
     )
     page.set_default_timeout(60_000)
     expect.set_options(timeout=60_000)
-    await page.goto(address)
+    await page.goto(first or address)
     return page, wrong
 
 
@@ -146,10 +166,10 @@ async def test_a_reject_is_retried_by_keyboard_alone(
 
 
 async def test_the_page_asks_for_the_token(box: Box, browser: Browser) -> None:
-    """Without it no figure is shown; a wrong one is said to be wrong; the right one is kept in the
-    tab."""  # noqa: D205, D209
+    """Without it no figure is shown; a wrong one is said to be wrong; the right one is kept, half
+    in a strict cookie that no script sees, and half by the page."""  # noqa: D205, D209
     async with served(box, token=TOKEN) as address:
-        page, wrong = await opened(browser, address)
+        page, wrong = await opened(browser, address, is_known=False)
         await expect(page.locator("#login")).to_be_visible()
         await expect(page.locator("#all")).to_be_hidden()
         await page.get_by_label("Token").fill("a token, pasted from a letter \N{EM DASH}")
@@ -163,7 +183,14 @@ async def test_the_page_asks_for_the_token(box: Box, browser: Browser) -> None:
         await expect(page.locator("#all")).to_be_visible()
         await page.reload()
         await expect(page.locator("#all")).to_be_visible()
-        assert TOKEN not in page.url
+        other = await page.context.new_page()
+        await other.goto(address)
+        await expect(other.locator("#all")).to_be_visible()
+        (cookie,) = await page.context.cookies()
+        assert (cookie.get("httpOnly"), cookie.get("sameSite")) == (True, "Strict")
+        seen = await page.evaluate("document.cookie + JSON.stringify(localStorage)")
+        for secret in (TOKEN, cookie.get("value", "")):
+            assert secret not in seen + page.url
         assert wrong == []
 
 
@@ -226,7 +253,7 @@ async def test_another_site_cannot_make_a_browser_retry(
     box: Box, headers: dict[str, str], status: int
 ) -> None:
     """Without a token: no form, no other origin, no name that was pointed at this machine."""
-    async with served(box) as address, aiohttp.ClientSession() as session:
+    async with served(box) as address, caller() as session:
         data = json.dumps({"names": ["nobody.json"]})
         reply = await session.post(f"{address}/v1/rejects:retry", data=data, headers=headers)
         assert reply.status == status
@@ -239,7 +266,7 @@ async def test_no_content_of_a_file_is_in_a_reason(box: Box) -> None:
     box.write("2026-11-23T07.json", 'a word of ann"}, {"name": "bob"}]')
     await box.load()
     await box.archive()
-    async with served(box) as address, aiohttp.ClientSession() as session:
+    async with served(box) as address, caller() as session:
         told = await (await session.get(f"{address}/v1/rejects")).text()
     assert "line 1 is neither JSON" in told
     assert "ann" not in told.replace("cannot", "")
@@ -248,7 +275,7 @@ async def test_no_content_of_a_file_is_in_a_reason(box: Box) -> None:
 
 async def test_the_stream_ends_when_the_server_stops(box: Box) -> None:
     """An open page holds nobody up."""
-    async with aiohttp.ClientSession() as session:
+    async with caller() as session:
         async with served(box) as address:
             reply = await session.get(f"{address}/v1/status/stream")
             line = await reply.content.readline()
@@ -285,7 +312,7 @@ async def test_the_rejects_are_asked_for_again_after_a_failure(box: Box, browser
     box.write("2026-11-23T07.json", "garbage")
     await box.load()
     async with served(box) as address:
-        page, _ = await opened(browser, "about:blank")
+        page, _ = await opened(browser, address, first="about:blank")
         answers = iter([503, 503])
 
         async def fails(route: Route) -> None:
@@ -306,7 +333,7 @@ async def test_a_reason_that_cannot_be_read_is_told(box: Box) -> None:
     for file, text in zip(files, broken, strict=False):
         reason = box.root / "rejected" / f"{file}.reason.json"
         reason.write_bytes(text.encode(errors="surrogateescape"))
-    async with served(box) as address, aiohttp.ClientSession() as session:
+    async with served(box) as address, caller() as session:
         told = await (await session.get(f"{address}/v1/rejects")).json()
         reasons = [reject["reason"] for reject in told["rejects"]]
         assert reasons.count("its reason is missing or cannot be read") == 4
@@ -330,7 +357,7 @@ async def test_of_many_rejects_only_the_latest_are_read(
         return one(where, name)
 
     monkeypatch.setattr(spool_files.SpoolFiles, "rejected_one", counted)
-    async with served(box) as address, aiohttp.ClientSession() as session:
+    async with served(box) as address, caller() as session:
         asked = [session.get(f"{address}/v1/rejects") for _ in range(5)]
         for reply in await asyncio.gather(*asked):
             told = await reply.json()
@@ -345,7 +372,7 @@ async def test_a_retry_that_cannot_be_done_says_why(box: Box) -> None:
     file = box.write("2026-11-23T07.json", "garbage")
     await box.load()
     await box.archive()
-    async with served(box) as address, aiohttp.ClientSession() as session:
+    async with served(box) as address, caller() as session:
         names = [file, "../../etc/passwd", f"{file}.reason.json", ""]
 
         async def retried() -> tuple[int, dict[str, Any]]:
@@ -366,7 +393,8 @@ async def test_a_retry_that_cannot_be_done_says_why(box: Box) -> None:
 
 async def test_behind_a_proxy_that_ends_tls_the_origin_is_the_host(box: Box) -> None:
     """The browser says https, we hear http: the same host is the same site."""
-    async with served(box, token=TOKEN) as address, aiohttp.ClientSession() as session:
+    hosts = ("penstock.example",)
+    async with served(box, hosts=hosts) as address, aiohttp.ClientSession() as session:
         headers = {"Authorization": f"Bearer {TOKEN}", "Host": "penstock.example"}
         for origin, status in (("https://penstock.example", 200), ("https://evil.example", 403),
                                ("null", 403)):  # fmt: skip
@@ -409,7 +437,7 @@ async def test_another_site_takes_no_place_of_an_operator(
 ) -> None:
     """Its page may ask for streams in an operator's browser: it gets none, the operator does."""
     monkeypatch.setattr(console, "_STREAMS_MAX", 2)
-    async with served(box) as address, aiohttp.ClientSession() as session:
+    async with served(box) as address, caller() as session:
         url = f"{address}/v1/status/stream"
         foreign = [await session.get(url, headers=headers) for _ in range(2)]
         own = await session.get(url, headers={"Sec-Fetch-Site": "same-origin", "Origin": address})
@@ -429,12 +457,15 @@ async def test_a_page_that_nobody_reads_keeps_no_place(
     monkeypatch.setattr(console, "_STREAMS_MAX", 1)
     monkeypatch.setattr(console, "_STREAM_SECONDS", 0.001)
     monkeypatch.setattr(console, "_WRITE_SECONDS", 0.3)
-    async with served(box) as address, aiohttp.ClientSession() as session:
+    async with served(box) as address, caller() as session:
         host, _, port = address.removeprefix("http://").partition(":")
         asleep = socket.socket()
         asleep.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         asleep.connect((host, int(port)))
-        asleep.send(f"GET /v1/status/stream HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n".encode())
+        asleep.send(
+            f"GET /v1/status/stream HTTP/1.1\r\nHost: {host}:{port}\r\n"
+            f"Authorization: Bearer {TOKEN}\r\n\r\n".encode()
+        )
         statuses: list[int] = []
         async with asyncio.timeout(40):
             while 503 not in statuses or 200 not in statuses[statuses.index(503) :]:

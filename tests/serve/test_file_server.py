@@ -24,6 +24,7 @@ from penstock.errors import Again
 from penstock.model import FileRead
 from penstock.ports import Source
 from penstock.serve import file_server, web
+from penstock.serve.guard import Access, May
 from penstock.settings.reading import load
 from penstock.settings.schema import ServeSettings
 from penstock.source import frames as wire
@@ -103,15 +104,23 @@ async def test_the_description_names_every_call(tmp_path: Path) -> None:
         tmp_path / "spool", pattern=".*", settle_seconds=0, max_file_bytes=1,
         archive_directory=tmp_path / "a", rejects_directory=tmp_path / "r",
     )  # fmt: skip
-    app = file_server.new_app(source, [])
+    app = file_server.new_app(source, Access())
     routes = {
         (route.resource.canonical, route.method.lower())
         for route in app.router.routes()
         if route.resource and route.method != "HEAD"
     }
     assert routes == {(path, method) for path, method, _ in OPERATIONS.values()}
-    open_to_all = {path for path, _, one in OPERATIONS.values() if one.get("security") == []}
-    assert app[web.OPEN_TO_ALL] == open_to_all
+    needs = {
+        (route.resource.canonical, route.method.lower()): getattr(route.handler, "needs", May.MOVE)
+        for route in app.router.routes()
+        if route.resource and route.method != "HEAD"
+    }
+    may = {None: May.READ, "": May.NOTHING, "moving": May.MOVE}
+    for path, method, one in OPERATIONS.values():
+        wanted = one.get("security")
+        kinds = wanted if wanted is None else "".join(kind for each in wanted for kind in each)
+        assert needs[path, method] is may[kinds], (path, method)
     await source.close()
 
 
@@ -225,7 +234,9 @@ async def test_a_listing_that_waits_is_woken_by_a_new_file(tmp_path: Path) -> No
 async def test_a_worker_does_not_wait_long_for_what_may_still_come(tmp_path: Path) -> None:
     """A pass that has nothing left ends, within a tenth of a second; so does its listing."""
     async with served(tmp_path) as address, AsyncExitStack() as stack:
-        source = await wiring.source(load(overrides={"source": {"url": address}}), stack)
+        source = await wiring.source(
+            load(overrides={"source": {"url": address, "token": TOKEN}}), stack
+        )
         cursor = (await source.list("")).cursor
         began = time.monotonic()
         assert (await source.list(cursor)).files == []
@@ -283,7 +294,7 @@ async def test_requests_are_logged_only_where_wanted(
         tmp_path / "spool", pattern=".*", settle_seconds=0, max_file_bytes=1,
         archive_directory=tmp_path / "a", rejects_directory=tmp_path / "r",
     )  # fmt: skip
-    app: aio.Application = file_server.new_app(source, [TOKEN])
+    app: aio.Application = file_server.new_app(source, Access((TOKEN,)))
     serve = ServeSettings(listen="127.0.0.1:0", access_log=wanted)
     async with web.serving(app, serve) as address:
         for target in ("/v1/files", f"/v1/files?token={TOKEN}", f"/nothing#{TOKEN}"):

@@ -18,11 +18,12 @@ import pytest
 from aiohttp import web as aio
 
 from penstock import telemetry
-from penstock.serve import file_server, web
+from penstock.serve import file_server, guard, web
+from penstock.serve.guard import Access
 from penstock.settings.schema import ServeSettings
 from penstock.source.directory import DirectorySource
 from support import raw_http
-from support.fileserver import NEW_TOKEN, TOKEN, served
+from support.fileserver import NEW_TOKEN, READ_TOKEN, TOKEN, served
 from support.raw_http import RawReply
 from support.traversal import spellings
 
@@ -223,7 +224,7 @@ async def test_two_authorizations_are_refused(site: Site) -> None:
     """Not the first nor the last of them counts, even if both are right."""
     for second in (TOKEN, NEW_TOKEN, "wrong"):
         raw = await site.lines(
-            f"GET {FILE} HTTP/1.1", "Host: x", "Connection: close",
+            f"GET {FILE} HTTP/1.1", "Host: localhost", "Connection: close",
             f"Authorization: Bearer {TOKEN}", f"Authorization: Bearer {second}",
         )  # fmt: skip
         assert raw_http.parsed(raw).status in {400, 401}
@@ -247,9 +248,10 @@ async def test_tokens_are_compared_in_constant_time(
         compared.append(other)
         return compare(one, other)
 
-    monkeypatch.setattr(web.hmac, "compare_digest", noting)
+    monkeypatch.setattr(guard.hmac, "compare_digest", noting)
     await site.ask(FILE)
-    assert compared == [TOKEN.encode(), NEW_TOKEN.encode()]
+    assert compared[:3] == [t.encode() for t in (TOKEN, NEW_TOKEN, READ_TOKEN)]
+    assert len(compared) == 6  # and the two halves of each, as a browser has them
 
 
 async def test_bodies_are_bounded_and_plain(site: Site) -> None:
@@ -342,7 +344,7 @@ async def test_headers_are_bounded(site: Site) -> None:
         await site.ask(FILE, headers={"X-Large": "a" * 20_000}),
         await site.ask(FILE, headers=many),
         await site.ask(FILE, headers={"X": "a\x00b"}),
-        raw_http.parsed(await site.lines(f"GET {FILE} HTTP/9.9", "Host: x")),
+        raw_http.parsed(await site.lines(f"GET {FILE} HTTP/9.9", "Host: localhost")),
         raw_http.parsed(await site.lines("\x16\x03\x01 not http")),
     ):
         assert 400 <= reply.status < 500
@@ -356,9 +358,9 @@ async def test_a_broken_request_with_a_token_leaves_none_in_the_log(
     """Nor in the answer: what does not parse is quoted to nobody."""
     with caplog.at_level(logging.DEBUG):
         for lines in (
-            ("Host: x", f"Authorization: Bearer {TOKEN}\x00"),
-            ("Host: x", f"Authorization : Bearer {TOKEN}"),
-            ("Host: x", f"Authorization: Bearer {TOKEN}\x01", "Content-Length: -1"),
+            ("Host: localhost", f"Authorization: Bearer {TOKEN}\x00"),
+            ("Host: localhost", f"Authorization : Bearer {TOKEN}"),
+            ("Host: localhost", f"Authorization: Bearer {TOKEN}\x01", "Content-Length: -1"),
         ):
             raw = await site.lines(f"GET {FILE} HTTP/1.1", *lines)
             assert TOKEN.encode() not in raw
@@ -374,7 +376,7 @@ async def test_the_access_log_is_a_line_a_request(
         monkeypatch.setattr(log, name, getattr(log, name))
     monkeypatch.setattr(log, "handlers", [])
     telemetry.configure(verbose=False, as_json=False)
-    app = web.application([], frozenset())
+    app = web.application(Access())
     async with web.serving(app, ServeSettings(listen="127.0.0.1:0", access_log=True)) as address:
         await raw_http.ask(address, "/a%0a12:00:00%20claim.committed%1b[31m%0d%c2%9b31m")
     said = capsys.readouterr().err
@@ -385,8 +387,8 @@ async def test_the_access_log_is_a_line_a_request(
 
 async def test_pipelined_requests_are_answered_in_order(site: Site) -> None:
     """Hundreds at once on one connection: one answer each, and a bad one harms no other."""
-    one = f"GET {FILE} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n"
-    bare = f"GET {FILE} HTTP/1.1\r\nHost: x\r\n"
+    one = f"GET {FILE} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n"
+    bare = f"GET {FILE} HTTP/1.1\r\nHost: localhost\r\n"
     requests = (one + "\r\n" + bare + "\r\n") * 150 + one + "Connection: close\r\n\r\n"
     host, _, port = site.address.removeprefix("http://").partition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
@@ -399,7 +401,7 @@ async def test_pipelined_requests_are_answered_in_order(site: Site) -> None:
 
 async def test_ambiguous_lengths_are_refused(site: Site) -> None:
     """What a proxy before us might read otherwise ends the connection."""
-    body = "0\r\n\r\nGET /v1/files HTTP/1.1\r\nHost: x\r\n\r\n"
+    body = "0\r\n\r\nGET /v1/files HTTP/1.1\r\nHost: localhost\r\n\r\n"
     for lengths in (
         ("Content-Length: 5", "Transfer-Encoding: chunked"),
         ("Content-Length: 5", "Content-Length: 6"),
@@ -408,7 +410,7 @@ async def test_ambiguous_lengths_are_refused(site: Site) -> None:
         ("Transfer-Encoding: chunked, identity",),
         ("Transfer-Encoding: xchunked",),
     ):
-        lines = [f"POST {READ} HTTP/1.1", "Host: x", f"Authorization: Bearer {TOKEN}",
+        lines = [f"POST {READ} HTTP/1.1", "Host: localhost", f"Authorization: Bearer {TOKEN}",
                  "Content-Type: application/json", *lengths]  # fmt: skip
         raw = await raw_http.exchange(
             site.address, ("\r\n".join(lines) + "\r\n\r\n" + body).encode()
@@ -422,7 +424,7 @@ async def test_an_answer_to_head_has_no_body(site: Site) -> None:
     for target in ("/v1/files", FILE, "/healthz", "/v1/openapi.json"):
         host, _, port = site.address.removeprefix("http://").partition(":")
         reader, writer = await asyncio.open_connection(host, int(port))
-        lines = [f"HEAD {target} HTTP/1.1", "Host: x", f"Authorization: Bearer {TOKEN}",
+        lines = [f"HEAD {target} HTTP/1.1", "Host: localhost", f"Authorization: Bearer {TOKEN}",
                  "Connection: close"]  # fmt: skip
         writer.write(("\r\n".join(lines) + "\r\n\r\n").encode())
         raw = await asyncio.wait_for(reader.read(), 20)
@@ -442,7 +444,7 @@ CONDITIONS = (
 @pytest.mark.parametrize("asked", CONDITIONS)
 async def test_a_file_comes_whole_whatever_part_is_asked_for(site: Site, asked: str) -> None:
     """A server may pass over ranges and conditions (RFC 9110): no caller of ours has any."""
-    lines = [f"GET {FILE} HTTP/1.1", "Host: x", "Connection: close", asked,
+    lines = [f"GET {FILE} HTTP/1.1", "Host: localhost", "Connection: close", asked,
              *(f"{name}: {value}" for name, value in BEARER.items())]  # fmt: skip
     head = "\r\n".join(lines).encode() + b"\r\n\r\n"
     reply = raw_http.parsed(await raw_http.exchange(site.address, head))
@@ -457,7 +459,7 @@ async def quick_app(root: Path, idle_seconds: float) -> AsyncGenerator[str]:
         root / "spool", pattern=r".*\.json", settle_seconds=0.0, max_file_bytes=64 << 20,
         archive_directory=root / "archive", rejects_directory=root / "rejected",
     )  # fmt: skip
-    app = file_server.new_app(source, [TOKEN])
+    app = file_server.new_app(source, Access((TOKEN,)))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(web, "_IDLE_SECONDS", idle_seconds)
         async with web.serving(app, ServeSettings(listen="127.0.0.1:0")) as address:
@@ -484,7 +486,7 @@ async def _closed_after(address: str, start: bytes, drip: bytes = b"") -> float:
 
 async def test_a_request_that_does_not_end_is_cut_off(tmp_path: Path) -> None:
     """Slow-loris: nothing, half a line, a field now and then, also behind a whole request."""
-    whole = f"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\nGET {FILE} HTTP/1.1\r\n".encode()
+    whole = f"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\nGET {FILE} HTTP/1.1\r\n".encode()
     async with quick_app(tmp_path, idle_seconds=0.6) as address:
         for start, drip in ((b"", b""), (b"GET /v1", b""), (b"GET / HTTP/1.1\r\n", b"X: y\r\n"),
                             (whole, b"X: y\r\n")):  # fmt: skip
@@ -497,7 +499,7 @@ async def test_a_body_that_does_not_end_is_cut_off(
 ) -> None:
     """A slow body is 408, an endless one in chunks 413; other callers are served meanwhile."""
     monkeypatch.setattr(file_server, "_BODY_SECONDS", 0.5)
-    head = [f"POST {READ} HTTP/1.1", "Host: x", f"Authorization: Bearer {TOKEN}",
+    head = [f"POST {READ} HTTP/1.1", "Host: localhost", f"Authorization: Bearer {TOKEN}",
             "Content-Type: application/json", "Connection: close"]  # fmt: skip
     slow = "\r\n".join([*head, "Content-Length: 99", "", "{"]).encode()
     chunk = b"100000\r\n" + b" " * 0x100000 + b"\r\n"
@@ -521,7 +523,7 @@ async def test_who_does_not_take_a_frame_is_cut_off(
         (tmp_path / "spool" / NAME).write_bytes(b"x" * (30 << 20))
         body = json.dumps({"names": [NAME], "bytes_max": 1}).encode()
         head = [
-            f"POST {READ} HTTP/1.1", "Host: x", f"Authorization: Bearer {TOKEN}",
+            f"POST {READ} HTTP/1.1", "Host: localhost", f"Authorization: Bearer {TOKEN}",
             "Content-Type: application/json", f"Content-Length: {len(body)}", "", "",
         ]  # fmt: skip
         host, _, port = address.removeprefix("http://").partition(":")

@@ -77,7 +77,7 @@ def test_help_teaches(tmp_path: Path) -> None:
     assert code == 0
     text = re.sub(r"[\s│]+", " ", out)
     for wanted in (
-        "source.url", "openssl rand -hex 32", "TLS", "SIGTERM", "--listen", "--unix",
+        "source.url", "run.state_directory", "TLS", "SIGTERM", "--listen", "--unix",
         "--token-file", "--tls-cert", "--tls-key", "--insecure", "127.0.0.1:8080", "--config",
     ):  # fmt: skip
         assert wanted in text, wanted
@@ -86,16 +86,19 @@ def test_help_teaches(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_serves_until_it_is_told_to_stop(spool: Path, number: int) -> None:
     """Port 0 shows its address in the log; a call that waits comes back; the exit code is 0."""
-    with running(spool.parent, str(spool), "--listen", "127.0.0.1:0") as (process, address):
-        page = requests.get(f"{address}/v1/files?wait=5", timeout=20).json()
+    arguments = (str(spool), "--listen", "127.0.0.1:0")
+    with running(spool.parent, *arguments) as (process, address), requests.Session() as session:
+        token = (spool.parent / ".penstock" / "read.token").read_text().strip()
+        session.headers["Authorization"] = f"Bearer {token}"
+        page = session.get(f"{address}/v1/files?wait=5", timeout=20).json()
         deadline = time.monotonic() + 20
         while not page["files"] and time.monotonic() < deadline:  # it settles for two seconds
-            page = requests.get(f"{address}/v1/files?wait=5", timeout=20).json()
+            page = session.get(f"{address}/v1/files?wait=5", timeout=20).json()
         assert [file["name"] for file in page["files"]] == [NAME]
         answers: list[Any] = []
         waiting = threading.Thread(
             target=lambda: answers.append(
-                requests.get(f"{address}/v1/files?wait=30&after={page['cursor']}", timeout=60)
+                session.get(f"{address}/v1/files?wait=30&after={page['cursor']}", timeout=60)
             )
         )
         waiting.start()
@@ -161,7 +164,7 @@ ERRORS: list[tuple[list[str], str]] = [
     (["missing"], "source.url: .*missing cannot be opened as a directory"),
     (["spool", "--listen", "127.0.0.1:99999"], "serve.listen: 127.0.0.1:99999: no such port"),
     ([], "source.url: "),
-    (["spool", "--listen", "0.0.0.0:0"], "serve.listen: .* no token; allowed: "),
+    (["spool", "--listen", "0.0.0.0:0"], "serve.listen: .* without TLS .*; allowed: "),
     (["spool", "--listen", "nonsense"], "serve.listen: 'nonsense' is not allowed; allowed: "),
     (["spool", "--token-file", "missing"], "serve.token_file: .*missing cannot be read"),
     (["spool", "--tls-cert", "missing"], "serve.tls_cert, serve.tls_key: one is missing"),
@@ -194,11 +197,12 @@ def test_what_cannot_work_halts(
     assert "\n" not in str(result.exception)
 
 
-async def _hostile(address: str, kind: str, body: bytes) -> None:
+async def _hostile(address: str, token: str, kind: str, body: bytes) -> None:
     """Send a body of 15 MiB until it is answered, or for 15 s."""
     chunked = kind == "archive"
     length = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {15 << 20}"
-    head = f"POST /v1/files:{kind} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    head = f"POST /v1/files:{kind} HTTP/1.1\r\nHost: localhost\r\n"
+    head += f"Content-Type: application/json\r\nAuthorization: Bearer {token}\r\n"
     host, _, port = address.removeprefix("http://").partition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     with contextlib.suppress(TimeoutError, ConnectionError):
@@ -223,7 +227,8 @@ async def test_two_hundred_hostile_bodies_leave_memory_alone(spool: Path) -> Non
     bodies = {kind: body.ljust(15 << 20)[: 15 << 20] for kind, body in bodies.items()}
     with running(spool.parent, str(spool), "--listen", "127.0.0.1:0") as (process, address):
         kinds = [("read", "archive", "reject")[n % 3] for n in range(200)]
-        each = [_hostile(address, kind, bodies[kind]) for kind in kinds]
+        token = (spool.parent / ".penstock" / "move.token").read_text().strip()
+        each = [_hostile(address, token, kind, bodies[kind]) for kind in kinds]
         await asyncio.gather(*each)
         status = Path(f"/proc/{process.pid}/status").read_text()
         peak = re.search(r"VmHWM:\s+(\d+) kB", status)

@@ -18,6 +18,7 @@ from pydantic import SecretStr
 
 from penstock.errors import Again, Halt
 from penstock.serve import file_server, web
+from penstock.serve.guard import Access, access_of
 from penstock.settings.schema import ServeSettings
 from penstock.source.directory import DirectorySource
 from penstock.source.file_server import ServerSource
@@ -32,12 +33,14 @@ async def serving(root: Path, **given: Any) -> AsyncGenerator[str]:
     """Serve `root`/spool, one file in it, as the settings say."""
     (root / "spool").mkdir(exist_ok=True)
     (root / "spool" / NAME).write_text("{}")
-    serve = ServeSettings.model_validate({"listen": "127.0.0.1:0"} | given)
+    serve = ServeSettings.model_validate(
+        {"listen": "127.0.0.1:0", "token": SecretStr(TOKEN)} | given
+    )
     source = DirectorySource(
         root / "spool", pattern=".*", settle_seconds=0, max_file_bytes=99,
         archive_directory=root / "a", rejects_directory=root / "r",
     )  # fmt: skip
-    app = file_server.new_app(source, web.tokens_of(serve))
+    app = file_server.new_app(source, access_of(serve, root / "state"))
     async with web.serving(app, serve) as address:
         yield address
 
@@ -143,8 +146,9 @@ def test_old_tls_is_refused(authority: Authority) -> None:
 async def test_a_unix_socket(tmp_path: Path) -> None:
     """It needs no token by itself, is used by http+unix://, and is gone afterwards."""
     path = tmp_path / "s"
-    async with serving(tmp_path, unix_socket=str(path)) as address:
+    async with serving(tmp_path, unix_socket=str(path), token=SecretStr("")) as address:
         assert address == f"http+unix://{path}"
+        assert path.stat().st_mode & 0o007 == 0
         assert await read(address) == b"{}"
     assert not path.exists()
 
@@ -161,8 +165,8 @@ async def test_a_unix_socket_may_want_a_token_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("listen", ["127.0.0.1:0", "127.8.9.10:0", "localhost:0"])
-async def test_loopback_needs_nothing(tmp_path: Path, listen: str) -> None:
-    """Neither a token nor TLS: who is on this machine may read the directory itself."""
+async def test_loopback_needs_no_tls(tmp_path: Path, listen: str) -> None:
+    """Nothing of it crosses a wire."""
     async with serving(tmp_path, listen=listen) as address:
         assert await read(address) == b"{}"
 
@@ -178,16 +182,17 @@ OUTSIDE = [
     "0.0.0.0:0", "[::]:0", "192.0.2.1:0", "example.com:0", "127.0.0.1.example.com:0",
     "localhost.example.com:0", "0177.0.0.1:0", "2130706433:0", "[::ffff:192.0.2.1]:0",
 ]  # fmt: skip
+NONE = {"token": SecretStr("")}
 MISUSES: list[tuple[dict[str, Any], str]] = [
-    *(({"listen": listen}, "no token; allowed: set serve.token_file") for listen in OUTSIDE),
-    *(({"listen": listen, "insecure": True}, "no token; allowed") for listen in OUTSIDE),
-    *(({"listen": listen, "token": SecretStr(TOKEN)}, "without TLS") for listen in OUTSIDE),
+    *(({"listen": listen, "token": SecretStr(token)}, "without TLS") for listen in OUTSIDE
+      for token in ("", TOKEN)),
     ({"token": SecretStr("short")}, "shorter than 16 characters; allowed: .*openssl rand"),
     ({"token": SecretStr(f"{TOKEN} short")}, "shorter than 16"),
     ({"token": SecretStr(f"{TOKEN} {TOKEN}2 {TOKEN}3")}, "3 tokens; allowed: two"),
     ({"token": SecretStr(TOKEN), "token_file": "x"}, "both are given; allowed: one"),
-    ({"token_file": "/nonexistent"}, "serve.token_file: /nonexistent cannot be read"),
-    ({"token_file": "/dev/null"}, "is empty; allowed: a token"),
+    ({"read_token": SecretStr("short")}, "serve.read_token: shorter than 16 characters"),
+    ({**NONE, "token_file": "/nonexistent"}, "serve.token_file: /nonexistent cannot be read"),
+    ({**NONE, "token_file": "/dev/null"}, "is empty; allowed: a token"),
     ({"tls_cert": "x"}, "serve.tls_cert, serve.tls_key: one is missing; allowed: both"),
     ({"tls_key": "x"}, "one is missing"),
     ({"tls_cert": "/nonexistent", "tls_key": "/nonexistent"}, "/nonexistent cannot be used"),
@@ -223,4 +228,5 @@ async def test_a_port_in_use_is_refused(tmp_path: Path) -> None:
 async def test_tokens_come_from_a_file(tmp_path: Path) -> None:
     """One a line or side by side; the spaces around do not count."""
     (tmp_path / "t").write_text(f"\n  {TOKEN}\n{TOKEN}2  \n")
-    assert web.tokens_of(ServeSettings(token_file=str(tmp_path / "t"))) == [TOKEN, f"{TOKEN}2"]
+    serve = ServeSettings(token_file=str(tmp_path / "t"))
+    assert access_of(serve, tmp_path) == Access((TOKEN, f"{TOKEN}2"))

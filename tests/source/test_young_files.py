@@ -56,7 +56,7 @@ async def directory(box: Box) -> AsyncGenerator[None]:
 async def server(box: Box) -> AsyncGenerator[None]:
     """Put `penstock serve` before it, which no event tells of closed files."""
     async with fileserver.served(box.root, served="poll", settle_seconds=1) as address:
-        box.set("source", url=address)
+        box.set("source", url=address, token=fileserver.TOKEN)
         yield
 
 

@@ -17,7 +17,7 @@ from botocore.exceptions import ClientError
 
 from penstock.embedded.sqs import EmbeddedSqs
 from penstock.errors import Halt
-from penstock.model import Message, QueueLimits, Sent
+from penstock.model import Keys, Message, QueueLimits, Sent
 from penstock.sqs.queue import SqsQueue
 from support.messages import LIMITS, numbered, packed
 from support.require import require_ministack
@@ -58,6 +58,7 @@ class Server(NamedTuple):
     name: str
     endpoint_url: str
     boto: Any
+    keys: Keys | None = None
 
 
 @pytest.fixture(scope="module", params=SERVERS)
@@ -72,7 +73,7 @@ def server(
     elif name == "ministack":
         require_ministack()
         with threaded(EmbeddedSqs(tmp_path_factory.mktemp("ministack"))) as ministack:
-            yield _server(name, ministack.endpoint_url)
+            yield _server(name, ministack.endpoint_url, ministack.keys)
     else:
         moto = pytest.importorskip("moto.server").ThreadedMotoServer("127.0.0.1", 0, verbose=False)
         moto.start()
@@ -81,15 +82,16 @@ def server(
         moto.stop()
 
 
-def _server(name: str, endpoint_url: str) -> Server:
+def _server(name: str, endpoint_url: str, keys: Keys | None = None) -> Server:
     client: Any = boto3.client(  # pyright: ignore[reportUnknownVariableType]
         "sqs",
         endpoint_url=endpoint_url,
         region_name="us-east-1",
         aws_access_key_id="test",
         aws_secret_access_key="test",  # noqa: S106 - no secret
+        aws_session_token=keys.token if keys else None,
     )
-    return Server(name, endpoint_url, client)
+    return Server(name, endpoint_url, client, keys)
 
 
 _numbers = itertools.count()
@@ -142,7 +144,9 @@ async def opened(server: Server, aws: None) -> AsyncIterator[Open]:
         if fifo:
             attributes["FifoQueue"] = "true"
         url = server.boto.create_queue(QueueName=name, Attributes=attributes)["QueueUrl"]
-        queue = SqsQueue(url, endpoint_url=server.endpoint_url, region="us-east-1")
+        queue = SqsQueue(
+            url, endpoint_url=server.endpoint_url, region="us-east-1", keys=server.keys
+        )
         queues.append(queue)
         return Opened(server, url, queue, await queue.open())
 

@@ -26,7 +26,7 @@ async def ask(
     body: bytes = b"",
 ) -> RawReply:
     """Send one request for exactly `target` to `http://host:port`, on a connection of its own."""
-    fields = {"Host": "penstock", "Connection": "close"}
+    fields = {"Host": "localhost", "Connection": "close"}
     fields |= {"Content-Length": str(len(body))} if body else {}
     lines = [f"{name}: {value}" for name, value in (fields | dict(headers or {})).items()]
     raw = target.encode() if isinstance(target, str) else target

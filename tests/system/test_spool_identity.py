@@ -60,7 +60,8 @@ class Served(Kind):
         served = fileserver.served(
             self.box.root, archive_directory=self.box.root / "archive", rescan_seconds=1
         )
-        self.box.set("source", url=await self._stack.enter_async_context(served))
+        address = await self._stack.enter_async_context(served)
+        self.box.set("source", url=address, token=fileserver.TOKEN)
 
     async def reopen(self) -> None:
         """See `Kind.reopen`."""

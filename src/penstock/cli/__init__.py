@@ -12,6 +12,7 @@ import typer.main
 
 from penstock import __version__
 from penstock.errors import Again, Halt
+from penstock.telemetry import one_line
 
 EXIT_AGAIN = 75  # EX_TEMPFAIL of sysexits.h: it may work later
 EXIT_HALT = 78  # EX_CONFIG: someone has to mend something first
@@ -84,15 +85,20 @@ def penstock(
     """Take options that stand before the command."""
 
 
+def _say(line: str) -> None:
+    sys.stderr.write(f"penstock: {one_line(line)}\n")  # others may have chosen words in it
+
+
 def main(command: Callable[[], object] = app) -> None:
     """Run a command line; errors are one line on standard error, and an exit code each kind."""
     try:
         command()
     except Again as error:
-        sys.stderr.write(f"penstock: {error} (this may pass: try again)\n")
+        _say(f"{error} (this may pass: try again)")
         sys.exit(EXIT_AGAIN)
     except Halt as error:
-        sys.stderr.write("".join(f"penstock: {line}\n" for line in str(error).splitlines()))
+        for line in str(error).splitlines():
+            _say(line)
         sys.exit(EXIT_HALT)
     except BrokenPipeError:  # `penstock … | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -101,5 +107,5 @@ def main(command: Callable[[], object] = app) -> None:
         if error.filename is None:
             raise
         # A directory that may not be read, a full disk: what is to be mended is not in here.
-        sys.stderr.write(f"penstock: {error.filename}: {error.strerror}\n")
+        _say(f"{error.filename}: {error.strerror}")
         sys.exit(EXIT_HALT)

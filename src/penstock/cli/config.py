@@ -28,8 +28,8 @@ def show(config: Config = None, as_json: Json = False) -> None:
     for values in sections.values():
         for name in [name for name in values if name.endswith("url")]:
             values[name] = without_password(values[name])
-        if values.get("token"):
-            values["token"] = "…"  # noqa: S105  none: what is printed cannot be taken for it
+        # What is printed cannot be taken for a token.
+        values |= {name: "…" for name in ("token", "read_token") if values.get(name)}
     if as_json:
         typer.echo(json.dumps(sections))
         return

@@ -13,6 +13,7 @@ from penstock.aio import sleep_unless
 from penstock.cli.options import Config, Verbose
 from penstock.errors import Again
 from penstock.serve import console, file_server, web
+from penstock.serve.guard import access_of
 from penstock.settings.reading import load
 from penstock.settings.schema import Settings
 from penstock.settings.spool_place import spool_directory
@@ -40,7 +41,7 @@ def serve(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Holds the token that callers must have; two while they change over.",
+            help="Holds the moving token that callers must have; two while they change over.",
         ),
     ] = None,
     tls_cert: Annotated[
@@ -59,8 +60,9 @@ def serve(
 ) -> None:
     """Serve the spool over HTTP, to workers on other machines or in AWS Lambda.
 
-    They reach it with source.url = "http://host:port". Listens on this machine alone, unless told
-    otherwise; for other machines it wants a token (`openssl rand -hex 32 > token`) and TLS.
+    They reach it with source.url = "http://host:port" and a token. Where none is set, the first
+    start makes two in run.state_directory, and the log says where; on a Unix socket it asks for
+    none. Listens on this machine alone unless told otherwise; for other machines it wants TLS.
     Needs no Redis and no queue. Ctrl-C or SIGTERM stops it; calls in flight are finished.
     """
     telemetry.configure(verbose=verbose)
@@ -77,11 +79,13 @@ def serve(
 
 
 async def _until_stopped(settings: Settings, stop: asyncio.Event) -> None:
-    tokens = web.tokens_of(settings.serve)
-    app = file_server.new_app(wiring.served_directory(settings), tokens, console.OPEN_TO_ALL)
-    console.add_console(app, settings, has_tokens=bool(tokens))
+    access = access_of(settings.serve, Path(settings.run.state_directory))
+    app = file_server.new_app(wiring.served_directory(settings), access)
+    console.add_console(app, settings, access)
     async with web.serving(app, settings.serve) as address:
-        telemetry.event("server.listens", address=address, spool=settings.source.url)
+        telemetry.event(
+            "server.listens", address=address, spool=settings.source.url, **access.how_to_use()
+        )
         await _while_it_is_the_spool(spool_directory(settings.source.url, "serve").path, stop)
 
 

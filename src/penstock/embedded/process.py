@@ -12,6 +12,7 @@ of them with the last descriptor, so none is ever stale and no pid is ever trust
 
 import asyncio
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Self, cast
 from urllib.parse import urlsplit
 
+from penstock import beneath
 from penstock.embedded.tether import tethered
 from penstock.errors import Halt
 
@@ -93,10 +95,11 @@ class EmbeddedProcess:
 
         Raises Halt if it cannot be started or does not answer, with the end of its log.
         """
-        with _usable(self.directory):
-            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self.directory.chmod(0o700)
-        self._owner = _lock(self.directory / "owner.lock")
+        with _usable(self.directory), _opened(self.directory, make=True) as fd:
+            if os.fstat(fd).st_uid != os.geteuid():
+                raise PermissionError(errno.EPERM, "it belongs to another user")
+            os.fchmod(fd, 0o700)
+        self._owner = _lock(self.directory, "owner.lock")
         if self._owner is None:
             await self._join()
             return
@@ -145,7 +148,11 @@ class EmbeddedProcess:
 
         In a session of its own: Ctrl-C at the terminal is for Penstock, which stops its parts last.
         """
-        with self.log.open("ab") as log:
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+        with (
+            _opened(self.directory) as fd,
+            os.fdopen(beneath.open_file(fd, self.log.name, flags), "ab") as log,
+        ):
             self._process = subprocess.Popen(  # noqa: S603  the command is ours
                 tethered(*command),
                 stdin=subprocess.DEVNULL,
@@ -177,7 +184,7 @@ class EmbeddedProcess:
         found: list[int] = []
 
         async def free() -> bool:
-            descriptor = _lock(self.directory / "process.lock")
+            descriptor = _lock(self.directory, "process.lock")
             found.extend([] if descriptor is None else [descriptor])
             return bool(found)
 
@@ -228,10 +235,15 @@ def _usable(path: Path) -> Generator[None]:
         ) from None
 
 
-def _lock(path: Path) -> int | None:
-    """Return a descriptor that holds the flock of `path`, or None if another one does."""
-    with _usable(path):
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+def _opened(directory: Path, *, make: bool = False) -> contextlib.AbstractContextManager[int]:
+    """Give a descriptor of one of our directories: a link in its place is none."""
+    return beneath.folder(directory.parent, directory.name, make=make)
+
+
+def _lock(directory: Path, name: str) -> int | None:
+    """Return a descriptor that holds the flock of a file, or None if another one does."""
+    with _usable(directory / name), _opened(directory) as fd:
+        descriptor = beneath.open_file(fd, name, os.O_RDWR | os.O_CREAT)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -242,8 +254,8 @@ def _lock(path: Path) -> int | None:
 
 def _read_note(directory: Path) -> dict[str, str]:
     """Return what the owner wrote into its lock file; empty while it has not."""
-    with contextlib.suppress(OSError, ValueError):
-        return cast("dict[str, str]", json.loads((directory / "owner.lock").read_bytes()))
+    with contextlib.suppress(OSError, ValueError), _opened(directory) as fd:
+        return cast("dict[str, str]", json.loads(beneath.read(fd, "owner.lock", 10_000)))
     return {}
 
 
@@ -288,7 +300,9 @@ def reserve(previous: str, *, listen: bool = True) -> socket.socket:
     raise AssertionError(previous)  # unreachable: the loop's last turn returns or raises
 
 
-async def is_answered(url: str, status: int = 200) -> bool:
+async def is_answered(
+    url: str, status: int = 200, headers: Mapping[str, str] | None = None
+) -> bool:
     """Tell whether a server answers a GET of `url` with `status`; wait up to two seconds for it."""
     # Here, because a box whose parts speak no HTTP does without: 0.14 s of imports, and 10 MB.
     import aiohttp  # noqa: PLC0415
@@ -297,7 +311,7 @@ async def is_answered(url: str, status: int = 200) -> bool:
     with contextlib.suppress(aiohttp.ClientError, TimeoutError):
         async with (
             aiohttp.ClientSession(timeout=timeout) as session,
-            session.get(url) as response,
+            session.get(url, headers=headers) as response,
         ):
             return response.status == status
     return False

@@ -1,6 +1,11 @@
-"""A real SQS API on loopback that Penstock runs for itself, in STATE/sqs/: ministack."""
+"""A real SQS API on loopback that Penstock runs for itself, in STATE/sqs/: ministack.
+
+Who has no key gets no answer (door.py): it lies in STATE/sqs/key, and in the environment of the
+processes that use the server.
+"""
 
 import contextlib
+import functools
 import importlib.util
 import io
 import json
@@ -17,6 +22,13 @@ from penstock.embedded.process import EmbeddedProcess, is_answered, reserve
 from penstock.errors import Again, Halt
 from penstock.model import Keys
 from penstock.settings.schema import QueueSettings
+from penstock.settings.secrets import kept_secret
+
+KEY_NAME = "AWS_SESSION_TOKEN"
+"""The variable with the key, for all that use this server, and for its door."""
+
+_DOOR = "penstock.embedded.door:app"
+_KEY_HEADER = "X-Amz-Security-Token"
 
 
 class EmbeddedSqs(EmbeddedProcess):
@@ -29,21 +41,31 @@ class EmbeddedSqs(EmbeddedProcess):
     title = "embedded SQS"
     remedy = "pip install 'penstock[local]'"
     region: ClassVar[str] = "us-east-1"
-    keys: ClassVar[Keys] = Keys("embedded", "embedded", "")
-    environment: ClassVar[Mapping[str, str]] = {
-        "AWS_ACCESS_KEY_ID": keys.access_key,
-        "AWS_SECRET_ACCESS_KEY": keys.secret_key,
-        "AWS_DEFAULT_REGION": region,
-        "AWS_REGION": region,
-        "AWS_CONFIG_FILE": os.devnull,
-        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }
-    """What a process that uses this server, and only that one, is given instead of its AWS_…
-    variables: never set in our own environment, where a user's real credentials are."""
 
     def __init__(self, state_directory: Path, *, share: bool = False) -> None:
         super().__init__(state_directory.absolute() / "sqs", share=share)
+
+    @functools.cached_property
+    def keys(self) -> Keys:
+        """The credentials; made at the first start. Raises Halt if they cannot be kept."""
+        return Keys("embedded", "embedded", kept_secret(self.directory, "key", "queue.url"))
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """What a process that uses this server is given instead of its AWS_… variables.
+
+        Never set in our own environment, where a user's real credentials are.
+        """
+        return {
+            "AWS_ACCESS_KEY_ID": self.keys.access_key,
+            "AWS_SECRET_ACCESS_KEY": self.keys.secret_key,
+            KEY_NAME: self.keys.token,
+            "AWS_DEFAULT_REGION": self.region,
+            "AWS_REGION": self.region,
+            "AWS_CONFIG_FILE": os.devnull,
+            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
 
     @property
     def endpoint_url(self) -> str:
@@ -56,7 +78,14 @@ class EmbeddedSqs(EmbeddedProcess):
             raise Halt(f"{self.title}: ministack is not installed; {self.remedy}")
         with reserve(previous) as listener:
             port = int(listener.getsockname()[1])
-            command = [sys.executable, "-m", "hypercorn", "ministack.app:app", "--workers", "0"]
+            command = [
+                sys.executable,
+                "-m",
+                "hypercorn",
+                "penstock.embedded.door:app",
+                "--workers",
+                "0",
+            ]
             command += ["--bind", f"fd://{listener.fileno()}", "--log-level", "WARNING"]
             command += ["--keep-alive", "75", "--graceful-timeout", "1"]
             self.spawn(command, self._settings(port), [inherit, listener.fileno()])
@@ -64,7 +93,11 @@ class EmbeddedSqs(EmbeddedProcess):
 
     async def answers(self) -> bool:
         """Tell whether the server answers; wait up to two seconds for it."""
-        return await is_answered(f"{self.address}/_ministack/health")
+        return await is_answered(f"{self.address}/_ministack/health", headers=self._with_key)
+
+    @property
+    def _with_key(self) -> Mapping[str, str]:
+        return {_KEY_HEADER: self.keys.token}
 
     def settings_of(self, queue: QueueSettings, url: str) -> QueueSettings:
         """Return the settings of a queue with those of one at this server instead, at `url`."""
@@ -99,6 +132,7 @@ class EmbeddedSqs(EmbeddedProcess):
         """
         key = f"{self.keys.access_key}/20260101/{self.region}/sqs/aws4_request"
         headers = {
+            **self._with_key,
             "X-Amz-Target": f"AmazonSQS.{action}",
             "Content-Type": "application/x-amz-json-1.0",
             "Authorization": f"AWS4-HMAC-SHA256 Credential={key}, SignedHeaders=host, Signature=0",
@@ -117,6 +151,7 @@ class EmbeddedSqs(EmbeddedProcess):
         """Return ministack's whole environment: SQS only, nothing of the user's, no other port."""
         inherited = {k: v for k, v in os.environ.items() if k in {"PATH", "PYTHONPATH", "LANG"}}
         return inherited | {
+            KEY_NAME: self.keys.token,
             "SERVICES": "sqs",
             "GATEWAY_PORT": str(port),
             "MINISTACK_HOST": "127.0.0.1",

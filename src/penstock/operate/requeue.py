@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
-from penstock import file_names, telemetry, wiring
+from penstock import beneath, file_names, telemetry, wiring
 from penstock.aio import sleep_unless
 from penstock.ledger.ledger import Ledger
 from penstock.ledger.repairs import FORGET_AFTER_SECONDS, HOLD_SECONDS
@@ -135,7 +135,7 @@ async def _put_back_batch(
         held = [name for name, word in words.items() if word == "held"]
         if held:
             moving_out = [batch[name] for name in held]
-            moved = await asyncio.to_thread(_move, moving_out, dirs.spool, began)
+            moved = await asyncio.to_thread(_move, moving_out, dirs, began)
             outside = {name: put_backs[name] for name in held if moved[name]}
             inside = [name for name in held if not moved[name]]
             await ledger.repairs.put_back(inside, outside)
@@ -163,30 +163,24 @@ def _already_there(spool: Path, wanted: Sequence[str]) -> list[str]:
     return [name for name in wanted if os.path.lexists(spool / name)]
 
 
-def _move(files: Sequence[Returning], spool: Path, began: float) -> Mapping[str, str]:
+def _move(files: Sequence[Returning], dirs: SpoolFiles, began: float) -> Mapping[str, str]:
     """Move files into the spool; return by name why one was not, or nothing."""
     failures: dict[str, str] = {}
-    to_fd = os.open(spool, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    with beneath.folder(dirs.spool) as to_fd:
         for folder in {file.path.parent for file in files}:
-            from_fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
+            with dirs.opened(folder) as from_fd:
                 for file in files:
                     if file.path.parent != folder:
                         continue
                     if time.monotonic() - began > HOLD_SECONDS / 2:
                         failures[file.name] = "the disk is too slow: the hold would run out"
                         continue
-                    moved = moving.move(from_fd, file.name, to_fd, str(spool))
+                    moved = moving.move(from_fd, file.name, to_fd, str(dirs.spool))
                     gone = "it is not there any more"
                     failures[file.name] = gone if moved.vanished else moved.error
                     if not failures[file.name]:
                         _forget_reason(from_fd, file.name)
-            finally:
-                os.close(from_fd)
         os.fsync(to_fd)
-    finally:
-        os.close(to_fd)
     return failures
 
 
@@ -249,27 +243,29 @@ async def retried(
 def discard(dirs: SpoolFiles, files: Iterable[RejectedFile], *, keep_copy: bool) -> Report:
     """Take files out of the rejects directory: into `discarded/` there, or, for ever, away."""
     report = Report()
-    kept = dirs.rejects / DISCARDED
-    if keep_copy:
-        kept.mkdir(exist_ok=True)
-    for file in files:
-        for name in (file.name, file.name + file_names.REASON_SUFFIX):
-            path = dirs.rejects / name
-            try:
-                if keep_copy:
-                    if (kept / name).exists():
-                        report.refused[file.name] = f"{kept / name} exists; rename one of the two"
-                        break
-                    path.rename(kept / name)
-                else:
-                    path.unlink()
-            except FileNotFoundError:
-                continue  # its reason may be missing, or another operator was here
-            except OSError as error:
-                report.refused[file.name] = f"{path}: {error.strerror}"
-                break
-        else:
-            report.done.append(file.name)
+    with contextlib.ExitStack() as stack:
+        fd = stack.enter_context(beneath.folder(dirs.rejects, make=True))
+        kept_fd = None
+        if keep_copy:
+            kept_fd = stack.enter_context(beneath.folder(dirs.rejects, DISCARDED, make=True))
+        for file in files:
+            for name in (file.name, file.name + file_names.REASON_SUFFIX):
+                try:
+                    if kept_fd is None:
+                        os.unlink(name, dir_fd=fd)
+                    else:
+                        moving.rename_no_replace(fd, name, kept_fd, name)
+                except FileNotFoundError:
+                    continue  # its reason may be missing, or another operator was here
+                except FileExistsError:
+                    kept = dirs.rejects / DISCARDED / name
+                    report.refused[file.name] = f"{kept} exists; rename one of the two"
+                    break
+                except OSError as error:
+                    report.refused[file.name] = f"{dirs.rejects / name}: {error.strerror}"
+                    break
+            else:
+                report.done.append(file.name)
     telemetry.event("files.discarded", files=len(report.done), kept=keep_copy)
     return report
 

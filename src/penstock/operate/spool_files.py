@@ -3,10 +3,12 @@
 Only where the directory is local: over HTTP nobody lists the archive and the rejects.
 """
 
+import contextlib
 import heapq
 import json
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import chain, islice
@@ -15,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from penstock import file_names
+from penstock import beneath, file_names
 from penstock.errors import Halt
 from penstock.model import RecordReject
 from penstock.settings.schema import Settings
@@ -24,6 +26,7 @@ from penstock.settings.spool_place import Directory, spool_directory, spool_plac
 DISCARDED = "discarded"
 """The subdirectory of the rejects directory with the copies of what was discarded."""
 
+_REASON_BYTES_MAX = 16 << 20  # as over HTTP; what is longer somebody else wrote
 _RECORDS_MAX = 10_000  # Redis is told the index of each that is to be sent
 
 
@@ -82,18 +85,50 @@ class SpoolFiles:
         """
         hour = file_names.hour_of(name)
         folders = [self.archive / hour] if hour else list(self.hours())
-        found = (folder / name for folder in folders)
-        return next((path for path in found if path.is_file()), None)
+        return next((f / name for f in folders if self._has(f, name)), None)
 
     def of(self, name: str) -> list[str]:
         """Return in which of spool, archive and rejects a file lies."""
         found = ["spool"] if os.path.lexists(self.spool / name) else []
         found += ["archive"] if self.archived(name) else []
-        return found + (["rejects"] if (self.rejects / name).is_file() else [])
+        return found + (["rejects"] if self._has(self.rejects, name) else [])
+
+    def opened(self, folder: Path) -> AbstractContextManager[int]:
+        """Give a descriptor of archive, rejects, spool or a folder below: without following links.
+
+        Raises OSError.
+        """
+        roots = (self.archive, self.rejects, self.spool)
+        root = next(root for root in roots if folder.is_relative_to(root))
+        return beneath.folder(root, str(folder.relative_to(root)))
+
+    def _has(self, folder: Path, name: str) -> bool:
+        with contextlib.suppress(OSError), self.opened(folder) as fd:
+            return beneath.is_regular(fd, name)
+        return False
+
+    def _listed(self, folder: Path) -> list[tuple[str, os.stat_result]]:
+        """Return the files of a folder whose names are safe, sorted; none if it is not there.
+
+        Raises OSError.
+        """
+        with (
+            contextlib.suppress(FileNotFoundError),
+            self.opened(folder) as fd,
+            os.scandir(fd) as listing,
+        ):
+            return sorted(
+                (entry.name, entry.stat(follow_symlinks=False))
+                for entry in listing
+                if file_names.is_safe(entry.name) and entry.is_file(follow_symlinks=False)
+            )
+        return []
 
     def hours(self) -> Iterator[Path]:
         """Yield the YYYY/MM/DD/HH folders of the archive, the oldest first."""
-        yield from sorted(self.archive.glob(file_names.HOUR_FOLDER))
+        with contextlib.suppress(FileNotFoundError), beneath.folder(self.archive) as fd:
+            for hour, _ in beneath.folders_by_number(fd, file_names.HOUR_DIGITS):
+                yield self.archive / hour
 
     def archived_between(self, since: float, until: float) -> Iterator[Path]:
         """Yield archived files whose time is in [since, until), seconds since 1970, by hour.
@@ -103,41 +138,34 @@ class SpoolFiles:
         first, last = file_names.hour_of_time(max(0.0, since)), file_names.hour_of_time(until)
         for folder in self.hours():
             if first <= str(folder.relative_to(self.archive)) <= last:
-                for path in sorted(folder.iterdir()):
-                    if file_names.is_safe(path.name) and since <= _time_of(path) < until:
-                        yield path
+                for name, status in self._listed(folder):
+                    at = file_names.time_of(name)
+                    if since <= (status.st_mtime if at is None else at) < until:
+                        yield folder / name
 
     def rejected(self) -> Iterator[RejectedFile]:
         """Yield what the rejects directory holds, by name."""
-        if not self.rejects.is_dir():
-            return
-        for entry in sorted(self.rejects.iterdir()):
-            if file_names.is_safe(entry.name) and entry.is_file():
-                yield self.rejected_one(entry.name)
+        for name, _ in self._listed(self.rejects):
+            yield self.rejected_one(name)
 
     def latest_rejected(self, count: int) -> tuple[list[RejectedFile], int]:
         """Return the `count` files rejected last, and how many the rejects directory holds.
 
         Opens only the reasons of these: all of them could be 100,000.
         """
-        if not self.rejects.is_dir():
-            return [], 0
-        with os.scandir(self.rejects) as listing:
-            came = [(entry.stat().st_ctime, entry.name) for entry in listing
-                    if file_names.is_safe(entry.name) and entry.is_file()]  # fmt: skip
+        came = [(status.st_ctime, name) for name, status in self._listed(self.rejects)]
         return [self.rejected_one(name) for _, name in heapq.nlargest(count, came)], len(came)
 
     def has_rejected(self, name: str) -> bool:
         """Tell whether the rejects directory holds a file of that name, whoever says the name."""
-        return file_names.is_safe(name) and (self.rejects / name).is_file()
+        return file_names.is_safe(name) and self._has(self.rejects, name)
 
     def rejected_one(self, name: str) -> RejectedFile:
         """Return one file of the rejects directory; one without its reason says so."""
-        try:
-            text = (self.rejects / f"{name}{file_names.REASON_SUFFIX}").read_text(errors="replace")
-        except OSError:
-            text = ""
-        return rejected_file(name, text, moved=True)
+        data = b""
+        with contextlib.suppress(OSError), self.opened(self.rejects) as fd:
+            data = beneath.read(fd, f"{name}{file_names.REASON_SUFFIX}", _REASON_BYTES_MAX)
+        return rejected_file(name, data.decode(errors="replace"), moved=True)
 
 
 def rejected_file(name: str, text: str, *, moved: bool) -> RejectedFile:
@@ -178,11 +206,6 @@ def _places(settings: Settings, spool: Directory) -> SpoolFiles:
         deletes=settings.archive.action == "delete",
         bucket=settings.archive.bucket,
     )
-
-
-def _time_of(path: Path) -> float:
-    at = file_names.time_of(path.name)
-    return path.stat().st_mtime if at is None else at
 
 
 def iso_time(seconds: float) -> str:

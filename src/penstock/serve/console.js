@@ -2,7 +2,7 @@
 // The page of Penstock's console: reads one stream of snapshots and shows each.
 const $ = (id) => document.getElementById(id);
 const number = new Intl.NumberFormat("en");
-let token = sessionStorage.getItem("penstock-token") || "";
+let half = localStorage.getItem("penstock-page") || "";  // of the token; a cookie has the other
 let lastAt = 0, rejectsKey = "", rejectsAsked = false, verdictKey = "", pause = 500;
 
 const count = (value) => (value === null || value === undefined ? "?" : number.format(Math.round(value)));
@@ -146,10 +146,8 @@ function showTables(seen) {
     ["", "", "n", "n"], seen.ledger ? "no worker has asked for work" : "not known while Redis is away");
 }
 
-async function call(path, options = {}) {
-  const headers = { ...options.headers };
-  if (token) headers.Authorization = `Bearer ${token}`;
-  return fetch(path, { ...options, headers, credentials: "omit" });
+function call(path, options = {}) {
+  return fetch(path, { ...options, headers: { ...options.headers, "Penstock-Page": half } });
 }
 
 async function showRejects(seen) {
@@ -225,8 +223,8 @@ function live() {
 }
 
 function askForToken(wrong) {
-  token = "";
-  sessionStorage.removeItem("penstock-token");
+  half = "";
+  localStorage.removeItem("penstock-page");
   $("all").hidden = true;
   $("login").hidden = false;
   $("login-wrong").textContent = wrong;
@@ -237,11 +235,10 @@ function askForToken(wrong) {
 async function listen() {
   const reply = await call("/v1/status/stream");
   if (reply.status === 401) {
-    askForToken(token ? "That is not the server's token." : "");
+    askForToken(half ? "The server's token has changed." : "");
     return false;
   }
   if (!reply.ok) throw new Error(`HTTP ${reply.status}`);
-  if (token) sessionStorage.setItem("penstock-token", token);
   pause = 500;
   const reader = reply.body.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";
@@ -265,13 +262,21 @@ async function go() {
   }
 }
 
+async function login(token) {
+  if (!/^[\x21-\x7e]+$/.test(token)) return askForToken("That is no token: printable ASCII characters, and no spaces.");
+  const reply = await call("/login", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ token }) });
+  if (!reply.ok) return askForToken("That is not the server's token.");
+  half = (await reply.json()).page;
+  localStorage.setItem("penstock-page", half);
+  go();
+}
+
 document.addEventListener("DOMContentLoaded", () => {
   $("login").addEventListener("submit", (event) => {
     event.preventDefault();
-    token = $("token").value.trim();
+    const token = $("token").value.trim();
     $("token").value = "";
-    if (/^[\x21-\x7e]+$/.test(token)) go();
-    else askForToken("That is no token: printable ASCII characters, and no spaces.");
+    login(token).catch(() => askForToken("The server did not answer; try again."));
   });
   setInterval(live, 1000);
   go();

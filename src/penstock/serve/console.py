@@ -1,14 +1,13 @@
 """The console: one page over one spool, live; and /metrics, for those who watch many.
 
     GET  /, /console.css, /console.js    the page: the same for everybody, without any data
+    POST /login                          a token, for a cookie and the page's half
     GET  /v1/status, /v1/status/stream   a snapshot; one a second as server-sent events
     GET  /v1/rejects                     the latest rejects with their reasons
     POST /v1/rejects:retry               put some of them back
     GET  /metrics                        Prometheus
 
-No record's content is in any of it. The page asks with `Authorization: Bearer`, never with a
-cookie, so no other site can make a browser act here; where there is no token, calls must name a
-loopback host, so that no other site can pose as this one.
+No record's content is in any of it. Who may call, guard.py decides.
 """
 
 import asyncio
@@ -16,7 +15,7 @@ import importlib.resources
 import json
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 
 import msgspec
 from aiohttp import hdrs, web
@@ -24,11 +23,10 @@ from aiohttp import hdrs, web
 from penstock import wiring
 from penstock.aio import sleep_unless
 from penstock.errors import Again, Halt
-from penstock.loopback import is_loopback
 from penstock.operate import metrics, requeue
 from penstock.operate.observer import Observer
 from penstock.operate.spool_files import RejectedFile, local_places, rejected_file, spool_files
-from penstock.serve.web import Refused
+from penstock.serve.guard import Access, May, Refused, needs
 from penstock.settings.schema import Settings
 
 PAGES = {
@@ -40,8 +38,6 @@ PAGES = {
     )
 }
 """The page's files and their types; read once, so that an upgrade in place cannot mix versions."""
-OPEN_TO_ALL = frozenset(PAGES)
-"""What needs no token: it holds no data."""
 
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:;"
@@ -52,10 +48,13 @@ _STREAMS_MAX = 32
 _WRITE_SECONDS = 30.0  # for a page to take one snapshot: a phone that sleeps keeps no place
 _REJECTS_SHOWN = 50
 _RETRIES_MAX = 500
+_LOGIN_BYTES_MAX = 4_096
 _REJECTS_SECONDS = 1.0  # between two looks at the rejects, however many pages ask
 _REJECTS_SHARE_MAX = 0.1  # of the time goes into them: the directory may hold 100,000
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+class _Login(msgspec.Struct, forbid_unknown_fields=True):
+    token: str
 
 
 class _Retry(msgspec.Struct, forbid_unknown_fields=True):
@@ -63,12 +62,12 @@ class _Retry(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Console:
-    """The console over what an observer sees. `has_tokens`: callers must have one (web.py)."""
+    """The console over what an observer sees."""
 
-    def __init__(self, settings: Settings, observer: Observer, *, has_tokens: bool) -> None:
+    def __init__(self, settings: Settings, observer: Observer, access: Access) -> None:
         self._settings = settings
         self._observer = observer
-        self._has_tokens = has_tokens
+        self._access = access
         self._stop = asyncio.Event()
         self._streams = 0
         self._rejects: Mapping[str, object] = {}
@@ -78,12 +77,13 @@ class Console:
     def add_to(self, app: web.Application) -> None:
         """Add the page and its calls to an application."""
         for path in PAGES:
-            app.router.add_get(path, self._guarded(self.page))
-        app.router.add_get("/v1/status", self._guarded(self.status))
-        app.router.add_get("/v1/status/stream", self._guarded(self.stream))
-        app.router.add_get("/v1/rejects", self._guarded(self.rejects))
-        app.router.add_post("/v1/rejects:retry", self._guarded(self.retry))
-        app.router.add_get("/metrics", self._guarded(self.metrics))
+            app.router.add_get(path, self.page)
+        app.router.add_post("/login", self.login)
+        app.router.add_get("/v1/status", self.status)
+        app.router.add_get("/v1/status/stream", self.stream, allow_head=False)
+        app.router.add_get("/v1/rejects", self.rejects)
+        app.router.add_post("/v1/rejects:retry", self.retry)
+        app.router.add_get("/metrics", self.metrics)
         app.on_shutdown.append(self._end)
         app.on_cleanup.append(self._close)
 
@@ -93,22 +93,19 @@ class Console:
     async def _close(self, _: web.Application) -> None:
         await self._observer.close()
 
-    def _guarded(self, handler: Handler) -> Handler:
-        """Refuse a host that is not this machine, where no token tells who calls.
+    @needs(May.NOTHING)
+    async def login(self, request: web.Request) -> web.StreamResponse:
+        """POST /login {"token": …}: keep it in this browser."""
+        if request.content_type != "application/json":
+            raise Refused(415, "Content-Type: must be application/json")
+        body = await request.content.read(_LOGIN_BYTES_MAX)
+        try:
+            token = msgspec.json.decode(body, type=_Login).token
+        except msgspec.MsgspecError as error:
+            raise Refused(400, str(error)) from None
+        return self._access.login(request, token)
 
-        And refuse another site's page in an operator's browser everything but a link to ours: it
-        could read nothing, but it would take the streams from the operators.
-        """
-
-        async def guarded(request: web.Request) -> web.StreamResponse:
-            if not self._has_tokens and not _is_local(request):
-                raise Refused(403, "Host: without a token, only a name of this machine's own")
-            if request.path not in PAGES and _is_of_another_site(request):
-                raise Refused(403, "Origin: another site's")
-            return await handler(request)
-
-        return guarded
-
+    @needs(May.NOTHING)
     async def page(self, request: web.Request) -> web.StreamResponse:
         """Return one of the page's three files."""
         body, content_type = PAGES[request.path]
@@ -120,6 +117,7 @@ class Console:
         }
         return web.Response(body=body, content_type=content_type, charset="utf-8", headers=headers)
 
+    @needs(May.READ)
     async def status(self, _: web.Request) -> web.StreamResponse:
         """GET /v1/status."""
         return web.json_response(await self._seen())
@@ -128,6 +126,7 @@ class Console:
         snapshot = await self._observer.snapshot(at_most_seconds_old=_STREAM_SECONDS * 0.9)
         return snapshot.as_dict()
 
+    @needs(May.READ)
     async def stream(self, request: web.Request) -> web.StreamResponse:
         """GET /v1/status/stream: one `data:` line a second until the caller goes or we stop."""
         if self._streams >= _STREAMS_MAX:
@@ -148,6 +147,7 @@ class Console:
             self._streams -= 1
         return response
 
+    @needs(May.READ)
     async def rejects(self, _: web.Request) -> web.StreamResponse:
         """GET /v1/rejects: the latest, the newest first."""
         asked = time.monotonic()
@@ -218,6 +218,7 @@ class Console:
         self._observer.rejects_changed()
         return web.json_response({"done": report.done, "refused": report.refused})
 
+    @needs(May.READ)
     async def metrics(self, _: web.Request) -> web.StreamResponse:
         """GET /metrics."""
         snapshot = await self._observer.snapshot(at_most_seconds_old=_STREAM_SECONDS)
@@ -232,10 +233,10 @@ class Console:
         return {name: rejected_file(name, text, moved=False) for name, text in reasons.items()}
 
 
-def add_console(app: web.Application, settings: Settings, *, has_tokens: bool) -> None:
+def add_console(app: web.Application, settings: Settings, access: Access) -> None:
     """Add the console over the spool of `settings` to an application, which closes it."""
     wiring.import_parts(settings)
-    Console(settings, Observer(settings), has_tokens=has_tokens).add_to(app)
+    Console(settings, Observer(settings), access).add_to(app)
 
 
 def _reason(file: RejectedFile) -> str:
@@ -244,20 +245,3 @@ def _reason(file: RejectedFile) -> str:
     text = f"{file.reason}: {first}" if first else file.reason
     # Some reasons quote a line of the file, to be read where the file may be: not here.
     return re.sub(r'".*"', '"…"', text, flags=re.DOTALL)
-
-
-def _is_of_another_site(request: web.Request) -> bool:
-    """Tell whether a browser says so; other callers say neither (Fetch Metadata, W3C)."""
-    origin = request.headers.get(hdrs.ORIGIN, f"//{request.host}").partition("//")[2]
-    fetched_by = request.headers.get("Sec-Fetch-Site", "none")
-    return origin != request.host or fetched_by not in {"none", "same-origin"}
-
-
-def _is_local(request: web.Request) -> bool:
-    """Tell whether the Host that was asked for is a loopback name, or we listen on a socket."""
-    if request.transport and isinstance(request.transport.get_extra_info("sockname"), str):
-        return True
-    host = request.host.rpartition(":")[0] if ":" in request.host else request.host
-    if request.host.endswith("]"):
-        host = request.host
-    return is_loopback(host)

@@ -28,7 +28,8 @@ from penstock.aio import sleep_unless
 from penstock.errors import Again
 from penstock.model import FileRead, SpoolIdentity
 from penstock.ports import Moved
-from penstock.serve.web import BODY_BYTES_MAX, Refused, application, reply
+from penstock.serve.guard import Access, May, Refused, needed, needs
+from penstock.serve.web import BODY_BYTES_MAX, application, reply
 from penstock.source import frames as wire
 from penstock.source.directory import DirectorySource
 
@@ -48,8 +49,6 @@ _SEND_SECONDS = 60.0  # for a caller to take a frame
 _PACK_PAUSE_SECONDS = 5.0
 _COMPRESS_BYTES_MIN = 1_024
 _COMPRESS_LEVEL = 1  # 100 MB/s; level 6 saves a tenth more for thrice the time
-
-OPEN_TO_ALL = frozenset({"/healthz"})
 
 OPENAPI = (
     importlib.resources.files("penstock.serve").joinpath("file_server_openapi.json").read_bytes()
@@ -106,7 +105,7 @@ class FileServer:
 
     async def _say_spool(self, request: web.Request, response: web.StreamResponse) -> None:
         """Have each answer say which spool it is of, to who may call at all."""
-        if response.status == web.HTTPOk.status_code and request.path not in OPEN_TO_ALL:
+        if response.status == web.HTTPOk.status_code and needed(request) is not May.NOTHING:
             with contextlib.suppress(Again):
                 identity = await self._source.identity()
                 response.headers[wire.SPOOL_HEADER] = identity.as_text()
@@ -117,6 +116,7 @@ class FileServer:
         if meant and (await self._source.identity()).matches(meant) is False:
             raise Refused(409, "another spool is here by now; ask again which")
 
+    @needs(May.READ)
     async def list(self, request: web.Request) -> web.StreamResponse:
         """GET /v1/files."""
         given = _query(request, {"after", "limit", "wait"})
@@ -126,6 +126,7 @@ class FileServer:
         listing = wire.Listing([*page.files], page.cursor, page.ignored, page.young)
         return await _sent(request, msgspec.json.encode(listing), "application/json")
 
+    @needs(May.READ)
     async def get(self, request: web.Request) -> web.StreamResponse:
         """GET /v1/files/NAME, always whole: its callers are people and scripts."""
         (file,) = await self._source.read([request.match_info["name"]], 1)
@@ -139,6 +140,7 @@ class FileServer:
             content_type="application/octet-stream",
         )
 
+    @needs(May.READ)
     async def read(self, request: web.Request) -> web.StreamResponse:
         """POST /v1/files:read."""
         async with self._question(request, wire.ReadRequest) as question:
@@ -229,10 +231,12 @@ class FileServer:
         days = (time.time() - before.timestamp()) / 86_400
         return reply(wire.Deleted(await self._source.delete_archived(days)))
 
+    @needs(May.READ)
     async def describe(self, _: web.Request) -> web.StreamResponse:
         """GET /v1/openapi.json."""
         return web.Response(body=OPENAPI, content_type="application/json")
 
+    @needs(May.NOTHING)
     async def health(self, _: web.Request) -> web.StreamResponse:
         """GET /healthz."""
         self._source.index.check_spool()
@@ -316,13 +320,8 @@ async def _sent(request: web.Request, body: bytes, content_type: str) -> web.Str
     return response
 
 
-def new_app(
-    source: DirectorySource, tokens: Sequence[str], open_to_all: frozenset[str] = frozenset()
-) -> web.Application:
-    """Return the application of a file server; it opens the source's watch, and closes it.
-
-    `open_to_all` are paths beside its own that need no token.
-    """
-    app = application(tokens, OPEN_TO_ALL | open_to_all)
+def new_app(source: DirectorySource, access: Access) -> web.Application:
+    """Return the application of a file server; it opens the source's watch, and closes it."""
+    app = application(access)
     FileServer(source).add_to(app)
     return app

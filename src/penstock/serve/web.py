@@ -1,67 +1,49 @@
-"""What every HTTP server of ours has: who may listen where, who may call, and how errors look."""
+"""What every HTTP server of ours has: who may listen where, and how errors look."""
 
 import asyncio
 import contextlib
 import errno
 import functools
-import hmac
 import os
 import socket
 import ssl
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 from aiohttp import hdrs, web
 from aiohttp.abc import AbstractAccessLogger
-from aiohttp.typedefs import Handler, Middleware
+from aiohttp.typedefs import Handler
 
 from penstock import telemetry
 from penstock.errors import Again, Halt
 from penstock.loopback import is_loopback
+from penstock.serve.guard import Access, Refused
 from penstock.settings.schema import FD, ServeSettings
-from penstock.settings.secrets import tokens
 
-_TOKENS_MAX = 2  # the old one and the new one, while callers change over
-_TOKEN_CHARACTERS_MIN = 16
 BODY_BYTES_MAX = 16 << 20  # a thousand names, or the reasons of a thousand rejects
 _PROBE_SECONDS = 5.0  # for a server that listens where we would to accept a connection
 _IDLE_SECONDS = 75.0  # a connection without a whole request for so long is closed
 _PORT_MAX = 65_535
 _RECEIVE_BYTES = 32_768  # of a question that has come; Linux doubles it for its own needs
+_ACCESS = web.AppKey("access", Access)
 _STOP_SECONDS = 5.0  # how long calls in flight go on after a stop
 
-OPEN_TO_ALL = web.AppKey("open_to_all", frozenset[str])
-"""The paths of an application that need no token."""
 
-
-class Refused(Exception):
-    """A call that is not answered: its HTTP status, and one line that says why."""
-
-    def __init__(self, status: int, why: str) -> None:
-        super().__init__(why)
-        self.status = status
-
-
-def application(tokens: Sequence[str], open_to_all: frozenset[str]) -> web.Application:
-    """Return an application whose calls need one of `tokens`, if there are any.
-
-    `open_to_all` are paths that everybody may call.
-    """
-    app = web.Application(
-        middlewares=[_as_json, _guard(tokens)],
-        client_max_size=BODY_BYTES_MAX,
-    )
-    app[OPEN_TO_ALL] = open_to_all
+def application(access: Access) -> web.Application:
+    """Return an application that those may call whom the guard lets through, on every route."""
+    app = web.Application(middlewares=[_guarded], client_max_size=BODY_BYTES_MAX)
+    app[_ACCESS] = access
     app.on_response_prepare.append(_add_headers)
     return app
 
 
 @web.middleware
-async def _as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Answer every error as `{"error": "…"}`."""
+async def _guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Let a request through if it may pass; answer every error as `{"error": "…"}`."""
     try:
+        request.app[_ACCESS].check(request)
         response = await handler(request)
     except Refused as error:
         response = error_reply(error.status, str(error))
@@ -85,25 +67,6 @@ async def _add_headers(_: web.Request, response: web.StreamResponse) -> None:
         response.headers[hdrs.WWW_AUTHENTICATE] = 'Bearer realm="penstock"'
 
 
-def _guard(tokens: Sequence[str]) -> Middleware:
-    """Return the middleware that compares tokens, in a time that tells nothing of them."""
-    wanted = [token.encode() for token in tokens]
-
-    @web.middleware
-    async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if wanted and request.path not in request.app[OPEN_TO_ALL]:
-            given = request.headers.getall(hdrs.AUTHORIZATION, [])
-            scheme, _, token = given[0].partition(" ") if len(given) == 1 else ("", "", "")
-            sent = token.strip().encode("utf-8", "surrogateescape")
-            # All of them are compared, whatever the first comparison says.
-            matches = [hmac.compare_digest(sent, one) for one in wanted]
-            if scheme.lower() != "bearer" or not any(matches):
-                raise Refused(401, "give one of the server's tokens as `Authorization: Bearer …`")
-        return await handler(request)
-
-    return guard
-
-
 def reply(answer: msgspec.Struct, status: int = 200) -> web.Response:
     """Return an answer in JSON."""
     return web.Response(
@@ -115,19 +78,6 @@ def error_reply(status: int, why: str) -> web.Response:
     """Return an error in JSON."""
     body = msgspec.json.encode({"error": why})
     return web.Response(body=body, status=status, content_type="application/json")
-
-
-def tokens_of(serve: ServeSettings) -> list[str]:
-    """Return the tokens that callers must have. Raises Halt if they cannot be used."""
-    found = tokens(serve.token, serve.token_file, "serve.token")
-    if len(found) > _TOKENS_MAX:
-        raise Halt(f"serve.token: {len(found)} tokens; allowed: two, the old and the new one")
-    if any(len(token) < _TOKEN_CHARACTERS_MIN for token in found):
-        raise Halt(
-            f"serve.token: shorter than {_TOKEN_CHARACTERS_MIN} characters; allowed: what"
-            " `openssl rand -hex 32` makes"
-        )
-    return found
 
 
 class _Logged(AbstractAccessLogger):
@@ -229,16 +179,7 @@ async def serving(
             site = web.SockSite(runner, inherited, ssl_context=tls)
         else:
             site = web.TCPSite(runner, host, port, ssl_context=tls)
-        try:
-            await site.start()
-        except OSError as error:
-            where = serve.unix_socket or serve.listen
-            setting = "serve.unix_socket" if serve.unix_socket else listen
-            # asyncio's own text says it twice, and with what it was about.
-            why = os.strerror(error.errno) if error.errno else str(error)
-            more = "; allowed: another port, or stop what listens there"
-            more = more if error.errno == errno.EADDRINUSE else ""
-            raise Halt(f"{setting}: cannot listen on {where}: {why}{more}") from None
+        await _start(site, serve, listen)
         if serve.unix_socket:
             ours = _identity(serve.unix_socket)
             yield f"http+unix://{serve.unix_socket}"
@@ -251,6 +192,24 @@ async def serving(
         if ours is not None and _identity(serve.unix_socket) == ours:
             with contextlib.suppress(OSError):
                 Path(serve.unix_socket).unlink()  # noqa: ASYNC240  one call, at the end
+
+
+async def _start(site: web.BaseSite, serve: ServeSettings, listen: str) -> None:
+    """Listen. Raises Halt."""
+    mask = os.umask(0o077)
+    os.umask(mask | (0o007 if serve.unix_socket else 0))  # a socket is not for everybody
+    try:
+        await site.start()
+    except OSError as error:
+        where = serve.unix_socket or serve.listen
+        setting = "serve.unix_socket" if serve.unix_socket else listen
+        # asyncio's own text says it twice, and with what it was about.
+        why = os.strerror(error.errno) if error.errno else str(error)
+        more = "; allowed: another port, or stop what listens there"
+        more = more if error.errno == errno.EADDRINUSE else ""
+        raise Halt(f"{setting}: cannot listen on {where}: {why}{more}") from None
+    finally:
+        os.umask(mask)
 
 
 async def _check_free(path: str) -> None:
@@ -298,15 +257,8 @@ def _inherited(serve: ServeSettings) -> socket.socket | None:
 
 
 def _check_exposure(host: str, *, has_tls: bool, serve: ServeSettings, listen: str) -> None:
-    """Refuse to listen beyond this machine without a token, or in clear text unasked."""
-    if is_loopback(host):
-        return
-    if not tokens_of(serve):
-        raise Halt(
-            f"{listen}: {serve.listen} can be reached from other machines, and there is no"
-            " token; allowed: set serve.token_file, or listen on 127.0.0.1"
-        )
-    if not (has_tls or serve.insecure):
+    """Refuse to listen beyond this machine in clear text unasked."""
+    if not (is_loopback(host) or has_tls or serve.insecure):
         raise Halt(
             f"{listen}: {serve.listen} can be reached from other machines, and without TLS the"
             " token goes over the wire in clear text; allowed: set serve.tls_cert and"

@@ -124,7 +124,7 @@ def _variable(setting: str) -> str:
 _PATHS = {
     "source": ("token_file", "ca_file"),
     "run": ("state_directory",),
-    "serve": ("token_file", "tls_cert", "tls_key", "unix_socket"),
+    "serve": ("token_file", "read_token_file", "tls_cert", "tls_key", "unix_socket"),
 }
 
 

@@ -239,14 +239,21 @@ class ServeSettings(Section):
         default="127.0.0.1:8080",
         pattern=r"^((\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):\d{1,5}|fd://\d{1,4})$",
     )
-    """host:port, or fd://3 for a socket of systemd's; another host than this machine's own needs a
-    token and TLS"""
+    """host:port, or fd://3 for a socket of systemd's; another host than this machine's own needs
+    TLS"""
     unix_socket: str = ""
-    """a socket to listen on instead; who may use it: its directory"""
+    """a socket to listen on instead, which asks for no token; who may use it: its directory"""
     token: Tokens = SecretStr("")
-    """the bearer token that callers must have; two, with a space between, to change"""
+    """the moving token: who has it may read files and move them; two, with a space between, to
+    change; where no token is set, and no socket, both are made in run.state_directory"""
     token_file: str = ""
     """a file that holds them instead"""
+    read_token: Tokens = SecretStr("")
+    """the reading token: who has it may list and read files, and see the console"""
+    read_token_file: str = ""
+    """a file that holds them instead"""
+    hosts: tuple[str, ...] = ()
+    """host names that callers may ask for beside this machine's own, as behind a proxy"""
     tls_cert: str = ""
     """the certificate chain, PEM"""
     tls_key: str = ""

@@ -1,9 +1,12 @@
 """Whether the settings can work: what is wrong with them, and what may not be meant."""
 
 import contextlib
+import os
+import stat
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 from penstock import wiring
 from penstock.archive.forecast import archive_space, arrival_rate, forecast
@@ -32,13 +35,36 @@ async def mistakes(settings: Settings) -> list[str]:
 
 def warnings(settings: Settings) -> list[str]:
     """Return what can work as configured, and may not be meant, a line each."""
+    found: list[str] = []
+    directories = {"run.state_directory": Path(settings.run.state_directory)}
     with contextlib.suppress(Halt):  # which is one of the mistakes
         place = spool_place(settings.source.url)
         if isinstance(place, Directory):
-            return _archive_warnings(settings, place)
-        if settings.ledger.url == EMBEDDED:
-            return [UNMARKED]
-    return []
+            directories["archive.directory"] = place.archive_directory(settings.archive)
+            directories["archive.rejected_directory"] = place.rejects_directory(settings.archive)
+            found += _archive_warnings(settings, place)
+        elif settings.ledger.url == EMBEDDED:
+            found.append(UNMARKED)
+    for setting, directory in directories.items():
+        found += [f"{setting}: {line}" for line in _shared(directory)]
+    return found
+
+
+def _shared(directory: Path) -> Iterator[str]:
+    """Yield who else could put links, FIFOs or files of theirs into a directory, or its place."""
+    for path in (directory, directory.absolute().parent):
+        with contextlib.suppress(OSError):
+            status = path.stat()
+            is_sticky = path != directory and status.st_mode & stat.S_ISVTX
+            who = ""
+            if status.st_uid not in {0, os.geteuid()}:
+                who = f"user {status.st_uid}"
+            elif status.st_mode & stat.S_IWOTH and not is_sticky:
+                who = "every user"
+            elif status.st_mode & stat.S_IWGRP and status.st_gid not in {0, os.getegid()}:
+                who = f"group {status.st_gid}"
+            if who:
+                yield f"{who} may write to {path}; docs/security.md says what that allows"
 
 
 def _archive_warnings(settings: Settings, spool: Directory) -> list[str]:

@@ -11,6 +11,7 @@ from typing import Any, Final, cast
 
 import msgspec
 
+from penstock import beneath
 from penstock.archive.forecast import arrival_rate
 from penstock.errors import Halt, Reject
 from penstock.file_names import is_draft, is_safe
@@ -132,9 +133,10 @@ def identifier(name: str) -> str:
 def _read(directory: Path, names: Sequence[str]) -> Iterator[bytes]:
     for name in names:
         try:
-            path = directory / name
-            if 0 < path.stat().st_size <= _SAMPLE_BYTES_MAX:
-                yield path.read_bytes()
+            with beneath.folder(directory) as fd:
+                data = beneath.read(fd, name, _SAMPLE_BYTES_MAX + 1)
+            if 0 < len(data) <= _SAMPLE_BYTES_MAX:
+                yield data
         except OSError:
             continue  # gone, or not ours to read
 

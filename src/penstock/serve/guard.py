@@ -1,0 +1,208 @@
+"""Who may call: the one guard before every route of every server of ours.
+
+    a connection over loopback asks for a name of this machine's, or one of serve.hosts    else 403
+    a browser asks from our own page, or follows a link to it                              else 403
+    the caller has a token, a moving one where something may change                   else 401, 403
+
+A route says by `needs` what it needs; one that says nothing needs a moving token. A browser has
+a token's two halves instead: one in a cookie that no script sees, one that our page keeps and sends
+in a field of its own. The cookie goes to every port of the host, the page's half to none but ours.
+"""
+
+import functools
+import hmac
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+from typing import Any, TypeVar
+
+from aiohttp import hdrs, web
+
+from penstock.errors import Halt
+from penstock.loopback import is_loopback
+from penstock.settings.schema import ServeSettings
+from penstock.settings.secrets import kept_secret, tokens
+
+PAGE_HEADER = "Penstock-Page"
+"""The field with the page's half of a token."""
+
+_TOKENS_MAX = 2  # the old one and the new one, while callers change over
+_TOKEN_CHARACTERS_MIN = 16
+_COOKIE_SECONDS = 30 * 86_400
+
+H = TypeVar("H", bound=Callable[..., object])
+
+
+class Refused(Exception):
+    """A call that is not answered: its HTTP status, and one line that says why."""
+
+    def __init__(self, status: int, why: str) -> None:
+        super().__init__(why)
+        self.status = status
+
+
+class May(IntEnum):
+    """What a caller may do, and what a route needs."""
+
+    NOTHING = 0
+    READ = 1
+    MOVE = 2
+
+
+def needs(least: May) -> Callable[[H], H]:
+    """Mark a handler with what its callers must be allowed."""
+
+    def marked(handler: H) -> H:
+        handler.__dict__["needs"] = least
+        return handler
+
+    return marked
+
+
+def needed(request: web.Request) -> May:
+    """Return what the route of a request needs."""
+    return getattr(request.match_info.handler, "needs", May.MOVE)
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Who may call a server: the tokens of each kind, and the host names that it goes by.
+
+    Without tokens, whoever reaches its Unix socket, and nobody else. `made_in` is where the tokens
+    lie that were made because none was set.
+    """
+
+    moving: tuple[str, ...] = ()
+    reading: tuple[str, ...] = ()
+    hosts: frozenset[str] = frozenset()
+    made_in: Path | None = None
+
+    def may(self, sent: bytes) -> May:
+        """Return what a token, or its two halves, allow; in a time that tells nothing of them."""
+        tokens = [*self.moving, *self.reading]
+        wanted = [*tokens, *(_half("cookie", token) + _half("page", token) for token in tokens)]
+        # All of them are compared, whatever the first comparison says.
+        matches = [hmac.compare_digest(sent, one.encode()) for one in wanted]
+        kinds = 2 * [*[May.MOVE] * len(self.moving), *[May.READ] * len(self.reading)]
+        found = [may for may, is_it in zip(kinds, matches, strict=True) if is_it]
+        return max(found, default=May.NOTHING)
+
+    def check(self, request: web.Request) -> None:
+        """Let a request through, or raise Refused."""
+        if not _is_at_socket(request) and not self._is_ours(request):
+            raise Refused(403, "Host: none of this machine's own, nor of serve.hosts")
+        least = needed(request)
+        if _is_of_another_site(request) and not (least is May.NOTHING and _is_a_link(request)):
+            raise Refused(403, "Origin: another site's")
+        if least is May.NOTHING:
+            return
+        if not (self.moving or self.reading) and _is_at_socket(request):
+            return
+        may = self.may(self._sent(request))
+        if may is May.NOTHING:
+            raise Refused(401, "give one of the server's tokens as `Authorization: Bearer …`")
+        if may < least:
+            raise Refused(403, "this token is a reading one; the call needs a moving one")
+
+    def _is_ours(self, request: web.Request) -> bool:
+        """Tell whether a Host is one of this server's: another's page may make its name lead here.
+
+        From other machines any Host will do where none is set: the certificate names the server.
+        """
+        given = request.headers.getall(hdrs.HOST, [])
+        text = given[0].lower() if len(given) == 1 else ""
+        host = text if text.endswith("]") or ":" not in text else text.rpartition(":")[0]
+        here = request.transport and request.transport.get_extra_info("sockname")
+        is_open = not self.hosts and bool(here) and not is_loopback(here[0])
+        return is_open or is_loopback(host) or host in self.hosts
+
+    def _sent(self, request: web.Request) -> bytes:
+        """Return the token of a request, or its halves; nothing if there are more of them."""
+        given = request.headers.getall(hdrs.AUTHORIZATION, [])
+        if not given:
+            half = request.headers.get(PAGE_HEADER, "")
+            return (request.cookies.get(self.cookie, "") + half).encode("utf-8", "surrogateescape")
+        scheme, _, token = given[0].partition(" ") if len(given) == 1 else ("", "", "")
+        sent = token.strip().encode("utf-8", "surrogateescape")
+        return sent if scheme.lower() == "bearer" else b""
+
+    @property
+    def cookie(self) -> str:
+        """The cookie's name: other servers of this host have cookies of their own."""
+        return f"penstock-{_half('name', ' '.join((*self.moving, *self.reading)))[:8]}"
+
+    def login(self, request: web.Request, token: str) -> web.Response:
+        """Answer a browser that has a token with its two halves. Raises Refused."""
+        may = self.may(token.encode("utf-8", "surrogateescape"))
+        if may is May.NOTHING:
+            raise Refused(401, "none of the server's tokens")
+        response = web.json_response({"page": _half("page", token)})
+        response.set_cookie(
+            self.cookie, _half("cookie", token), max_age=_COOKIE_SECONDS, httponly=True,
+            samesite="Strict", secure=request.secure,
+        )  # fmt: skip
+        return response
+
+    def how_to_use(self) -> dict[str, Any]:
+        """Return what to tell the operator of tokens that were made."""
+        if not self.made_in:
+            return {}
+        moving = self.made_in / _MOVING
+        return {
+            "token_file": str(moving),
+            "token_file_to_read": str(self.made_in / _READING),
+            "use": f'a worker: source.token_file = "{moving}"; the console: paste what it holds',
+        }
+
+
+@functools.cache
+def _half(which: str, token: str) -> str:
+    return hmac.digest(token.encode(), which.encode(), "sha256").hex()
+
+
+def _is_at_socket(request: web.Request) -> bool:
+    return bool(request.transport) and isinstance(
+        request.transport.get_extra_info("sockname"), str | bytes
+    )
+
+
+def _is_of_another_site(request: web.Request) -> bool:
+    """Tell whether a browser says so; other callers say neither (Fetch Metadata, W3C)."""
+    origin = request.headers.get(hdrs.ORIGIN, f"//{request.host}").partition("//")[2]
+    fetched_by = request.headers.get("Sec-Fetch-Site", "none")
+    return origin != request.host or fetched_by not in {"none", "same-origin"}
+
+
+def _is_a_link(request: web.Request) -> bool:
+    return request.method == hdrs.METH_GET and request.headers.get("Sec-Fetch-Mode") == "navigate"
+
+
+_MOVING, _READING = "move.token", "read.token"
+
+
+def access_of(serve: ServeSettings, state: Path) -> Access:
+    """Return who may call a server. Where no token is set, they are made in `state`, once.
+
+    Raises Halt if a token cannot be used or made.
+    """
+    moving = _tokens(serve, "token")
+    reading = _tokens(serve, "read_token")
+    hosts = frozenset(host.lower() for host in serve.hosts)
+    if moving or reading or serve.unix_socket:
+        return Access(moving, reading, hosts)
+    made = [(kept_secret(state, name, "serve.token"),) for name in (_MOVING, _READING)]
+    return Access(*made, hosts=hosts, made_in=state)
+
+
+def _tokens(serve: ServeSettings, name: str) -> tuple[str, ...]:
+    setting = f"serve.{name}"
+    found = tokens(getattr(serve, name), getattr(serve, f"{name}_file"), setting)
+    if len(found) > _TOKENS_MAX:
+        raise Halt(f"{setting}: {len(found)} tokens; allowed: two, the old and the new one")
+    if any(len(token) < _TOKEN_CHARACTERS_MIN for token in found):
+        raise Halt(
+            f"{setting}: shorter than {_TOKEN_CHARACTERS_MIN} characters; allowed: what"
+            " `openssl rand -hex 32` makes"
+        )
+    return tuple(found)
