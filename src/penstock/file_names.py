@@ -10,9 +10,6 @@ REASON_SUFFIX = ".reason.json"
 HOUR_FOLDER = "[0-9][0-9][0-9][0-9]/[0-9][0-9]/[0-9][0-9]/[0-9][0-9]"
 """YYYY/MM/DD/HH, the folders of the archive, as a glob pattern."""
 
-HOUR_DIGITS = (4, 2, 2, 2)
-"""The lengths of these parts."""
-
 # 240 characters at most: NAME.reason.json must fit the 255 bytes that file systems allow.
 _PLAIN = r"[A-Za-z0-9_][A-Za-z0-9_.:+,=@~ -]{0,239}"
 _SAFE = re.compile(rf"{_PLAIN}(?<!\.tmp)(?<!{re.escape(REASON_SUFFIX)})", re.ASCII)

@@ -104,12 +104,12 @@ def _upload(spool_fd: int, archive: Path, bucket: str, over: Callable[[], bool])
 
 
 def _upload_one(archive: Path, segment: SegmentName, there: "Bucket") -> None:
-    with beneath.opened(archive, segment.hour) as fd:
+    with beneath.folder(archive, segment.hour) as fd:
         with os.fdopen(beneath.open_file(fd, segment.name), "rb") as file:
             there.upload(segment.path, file)
         os.unlink(segment.name, dir_fd=fd)
     telemetry.event("segment.uploaded", segment=segment.path, bucket=there.place)
-    with beneath.opened(archive) as root_fd:
+    with beneath.folder(archive) as root_fd:
         beneath.remove_empty(root_fd, segment.hour)
 
 
@@ -137,7 +137,7 @@ class _Packing:
 
     def run(self) -> None:
         self._archive.mkdir(parents=True, exist_ok=True)
-        with beneath.opened(self._archive) as root_fd:
+        with beneath.folder(self._archive) as root_fd:
             _keep_reserve(root_fd)
             for hour, from_fd in beneath.folders_by_number(self._room.fd, file_names.HOUR_DIGITS):
                 to_fd = beneath.open_folder(root_fd, hour, make=True)

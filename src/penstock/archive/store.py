@@ -117,19 +117,19 @@ class Folder:
 
     def hours(self) -> list[str]:
         """See `Shelf.hours`."""
-        with contextlib.suppress(*_MISSING), beneath.opened(self._root) as fd:
+        with contextlib.suppress(*_MISSING), beneath.folder(self._root) as fd:
             return [hour for hour, _ in beneath.folders_by_number(fd, file_names.HOUR_DIGITS)]
         return []
 
     def names(self, hour: str) -> list[str]:
         """See `Shelf.names`."""
-        with contextlib.suppress(*_MISSING), beneath.opened(self._root, hour) as fd:
+        with contextlib.suppress(*_MISSING), beneath.folder(self._root, hour) as fd:
             return beneath.names(fd)
         return []
 
     def open(self, hour: str, name: str, stack: contextlib.ExitStack) -> tuple[int, ReadAt]:
         """See `Shelf.open`."""
-        with beneath.opened(self._root, hour) as folder_fd:
+        with beneath.folder(self._root, hour) as folder_fd:
             fd = beneath.open_file(folder_fd, name)
         stack.callback(os.close, fd)
         return os.fstat(fd).st_size, lambda at, size: _read(fd, at, size)

@@ -63,10 +63,10 @@ def get(
     A file that was sent again has several. Exits with 1 if it is not in the archive.
     """
     found = False
-    for copy in _archived(config).copies(file_name(file)):
+    archived = _archived(config)
+    for copy in archived.copies(file_name(file)):
         found = True
-        kept = copy.file
-        sys.stdout.buffer.write(kept.read_bytes() if isinstance(kept, Path) else kept.data)
+        sys.stdout.buffer.write(archived.member(copy.file).data)
         if not every:
             break
     if not found:
@@ -85,10 +85,10 @@ def extract(
     not_empty(since, until)
     ends = time.time() if until is None else until
     copied = there = 0
-    folder_fd = beneath.open_root(directory, make=True)
-    for file in _archived(config).between(since or 0.0, ends):
+    folder_fd, archived = beneath.open_root(directory, make=True), _archived(config)
+    for file in archived.between(since or 0.0, ends):
         try:
-            write_out(folder_fd, file)
+            write_out(folder_fd, archived.member(file))
             copied += 1
         except FileExistsError:
             there += 1

@@ -46,11 +46,21 @@ class Archived:
         for where, segment, member in self.store.find(name):
             yield Copy(f"{where}, packed", len(member.data), segment.made_seconds, member)
 
+    def member(self, file: Path | Member) -> Member:
+        """Return a file with its bytes, read without following links. Raises OSError."""
+        if not isinstance(file, Path):
+            return file
+        with self._dirs.opened(file.parent) as folder_fd:
+            fd = beneath.open_file(folder_fd, file.name)
+        with os.fdopen(fd, "rb") as reader:
+            status = os.fstat(fd)
+            return Member(file.name, status.st_mode, status.st_mtime_ns, reader.read())
+
     def held(self, names: Iterable[str]) -> set[str]:
         """Return which of some names are archived; looks into each segment once."""
         left = {*names}
         found = {name for name in left if self._dirs.archived(name)}
-        with beneath.opened(self._dirs.spool) as spool_fd:
+        with beneath.folder(self._dirs.spool) as spool_fd:
             found |= staging.holds(spool_fd, left - found)
         return found | self.store.held(left - found)
 
@@ -112,7 +122,7 @@ class Archived:
     @contextlib.contextmanager
     def own_files(self) -> Generator[Callable[[Path | Member], Path]]:
         """Yield what gives each file a path of its own, copied to the spool's file system."""
-        with beneath.opened(self._dirs.spool) as spool_fd:
+        with beneath.folder(self._dirs.spool) as spool_fd:
             with staging.new_room(spool_fd, staging.REPLAY) as room:
 
                 def path(file: Path | Member) -> Path:
@@ -127,16 +137,11 @@ class Archived:
             staging.clear_replays(spool_fd)
 
 
-def write_out(folder_fd: int, file: Path | Member) -> None:
+def write_out(folder_fd: int, member: Member) -> None:
     """Write a copy of an archived file into a folder, with its time of change.
 
     Raises OSError, FileExistsError if there is one of its name.
     """
-    if isinstance(file, Path):
-        status = file.stat()
-        member = Member(file.name, status.st_mode, status.st_mtime_ns, file.read_bytes())
-    else:
-        member = file
     if not file_names.is_safe(member.name):
         raise OSError(errno.EINVAL, "not a name that Penstock lists", member.name)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -94,11 +94,12 @@ class SpoolFiles:
         return found + (["rejects"] if self._has(self.rejects, name) else [])
 
     def opened(self, folder: Path) -> AbstractContextManager[int]:
-        """Give a descriptor of archive, rejects or a folder below them: without following links.
+        """Give a descriptor of archive, rejects, spool or a folder below: without following links.
 
         Raises OSError.
         """
-        root = self.archive if folder.is_relative_to(self.archive) else self.rejects
+        roots = (self.archive, self.rejects, self.spool)
+        root = next(root for root in roots if folder.is_relative_to(root))
         return beneath.folder(root, str(folder.relative_to(root)))
 
     def _has(self, folder: Path, name: str) -> bool:

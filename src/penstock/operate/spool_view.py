@@ -211,7 +211,7 @@ class DirectoryView:
         )
 
     async def archive_space(self) -> ArchiveSpace | None:
-        """Return what is left for the archive."""
+        """Return what is left for the archive; None if nothing is kept."""
         return await asyncio.to_thread(self._archive)
 
     async def identity(self) -> SpoolIdentity:

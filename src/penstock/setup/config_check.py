@@ -44,6 +44,7 @@ def warnings(settings: Settings) -> list[str]:
             if not settings.archive.bucket:
                 directories["archive.directory"] = place.archive_directory(settings.archive)
             directories["archive.rejected_directory"] = place.rejects_directory(settings.archive)
+            found += _archive_warnings(settings, place)
         elif settings.ledger.url == EMBEDDED:
             found.append(UNMARKED)
     for setting, directory in directories.items():

@@ -284,7 +284,7 @@ def delete_older(archive: Path, before_seconds: float, files_max: int) -> int:
     deleted = 0
     with (
         contextlib.suppress(FileNotFoundError, NotADirectoryError),
-        beneath.opened(archive) as root_fd,
+        beneath.folder(archive) as root_fd,
     ):
         for folder, fd in beneath.folders_by_number(root_fd, file_names.HOUR_DIGITS):
             if folder >= last_folder or deleted >= files_max:
