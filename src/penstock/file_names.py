@@ -8,7 +8,8 @@ REASON_SUFFIX = ".reason.json"
 """What the file beside a rejected one has behind that one's name."""
 
 HOUR_FOLDER = "[0-9][0-9][0-9][0-9]/[0-9][0-9]/[0-9][0-9]/[0-9][0-9]"
-"""YYYY/MM/DD/HH, the folders of the archive, as a glob pattern."""
+HOUR_DIGITS = (4, 2, 2, 2)
+"""YYYY/MM/DD/HH, the folders of the archive: a glob pattern, and part by part how many digits."""
 
 # 240 characters at most: NAME.reason.json must fit the 255 bytes that file systems allow.
 _PLAIN = r"[A-Za-z0-9_][A-Za-z0-9_.:+,=@~ -]{0,239}"
