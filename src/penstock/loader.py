@@ -31,7 +31,8 @@ from penstock.sqs.packer import Packer
 
 _ENOUGH = 0.97  # of the files that a claim wants: with fewer it waits for more
 _READ_BYTES = 1_048_576  # of files, taken together: as much as a CPU's cache holds
-_FIRST_FILES = 50  # looked at before the first claim
+_LOOK_FILES = 500  # whose states are asked for before the first claim
+_FIRST_FILES = 50  # of them that are read then
 _DENIED_RETRY_SECONDS = 30.0  # a file that cannot be read: someone may be fixing its mode
 
 
@@ -143,15 +144,19 @@ class Loader:
                 return
             portion = await self.candidates.next(_FIRST_FILES, stop)
             try:
-                if portion.names:
-                    names = portion.names[:_FIRST_FILES]
+                listed = portion.names[:_LOOK_FILES]
+                states = await self.ledger.reads.states(listed) if listed else []
+                known = zip(listed, states, strict=True)
+                if names := [name for name, state in known if state == "waiting"][:_FIRST_FILES]:
                     files = await self.source.read(names, self.read_bytes)
                     done = [*self.transform.run(files, 0, {})]
-                    self._learn_from(len(files), [d for d in done if isinstance(d, Transformed)])
+                    self._learn_from([one for one in done if isinstance(one, Transformed)])
             finally:
                 self.candidates.put_back(portion)
 
-    def _learn_from(self, files: int, parts: Sequence[Transformed]) -> None:
+    def _learn_from(self, parts: Sequence[Transformed]) -> None:
+        """Learn how many records and bytes files gave; of those that gave none there is no say."""
+        files = sum(len(part.of) for part in parts)
         records = sum(len(part.records) for part in parts)
         size_bytes = sum(sum(map(len, part.records)) for part in parts) + records
         self.filling.learn(files, records, size_bytes)
@@ -272,7 +277,7 @@ class Loader:
                 continue
             done.append((one, packer.add_all(one.files, one.records)))
             parts.append(one)
-        self._learn_from(len(files), parts)
+        self._learn_from(parts)
         return Read(len(files), done, unreadable)
 
     def note(self, read: Sequence[Read], outcome: ClaimOutcome) -> None:

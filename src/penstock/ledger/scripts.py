@@ -204,9 +204,7 @@ class Scripts:
         if script is None:
             text = f"{self._clock}\n{_SOURCES['common']}\n{_SOURCES[verb]}"
             script = self._scripts[verb] = self.client.register_script(text)
-        return await script(
-            keys=[self._prefix + key for key in keys], args=args, client=self.client
-        )  # type: ignore[arg-type]
+        return await script(keys=[self._prefix + key for key in keys], args=args)  # type: ignore[arg-type]
 
     async def info(self) -> Mapping[str, Any]:
         """Return what the server says of itself that holds this spool's keys."""
@@ -287,6 +285,7 @@ class Scripts:
         if is_one and int(info.get("cluster_enabled", 0)) and self._address:
             await self.client.aclose()
             self.client = cast("redis.Redis", self._address.cluster())
+            self._scripts.clear()  # they know the client that they were made with
             info = await self.info()
         policy = await self.policy(info)
         if policy != "noeviction" and not may_evict:
