@@ -45,20 +45,6 @@ def open_root(path: Path, *, make: bool = False, links_max: int = 8) -> int:
         os.close(link)
 
 
-@contextlib.contextmanager
-def opened(root: Path, folder: str = ".") -> Generator[int]:
-    """Yield a descriptor of a folder below a root that the settings name. Raises OSError."""
-    root_fd = open_root(root)
-    try:
-        fd = open_folder(root_fd, folder)
-    finally:
-        os.close(root_fd)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
-
-
 def open_folder(root_fd: int, folder: str, *, make: bool = False) -> int:
     """Return a descriptor of `folder` below a root: names joined by `/`, or `.` for the root.
 

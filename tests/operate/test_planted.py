@@ -15,8 +15,10 @@ import pytest
 
 from penstock.embedded.redis import EmbeddedRedis
 from penstock.errors import Halt
+from penstock.ledger.epoch import Epoch
 from penstock.model import PutBack
 from penstock.operate import requeue
+from penstock.operate.archived import Archived
 from penstock.operate.requeue import Returning
 from penstock.operate.spool_files import SpoolFiles
 from penstock.settings.secrets import kept_secret
@@ -123,6 +125,36 @@ async def test_what_is_planted_in_the_state_directory_is_refused(
             await part.start()
         await part.stop()
     assert (tmp_path / "known").read_text() == "known"
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("planted", PLANTS)
+def test_what_is_planted_for_the_epoch_is_none(tmp_path: Path, planted: str) -> None:
+    """It is neither read nor written through, nor waited for."""
+    (tmp_path / "known").write_text("known")
+    for folder in ("", "s.epoch", "s.draft"):
+        state = tmp_path / f"state-{folder}"
+        (state if folder else tmp_path).mkdir(exist_ok=True)
+        PLANTS[planted](state / folder if folder else state, tmp_path / "known")
+        epoch = Epoch(state / "s.epoch")
+        assert epoch.name == ""
+        epoch.begins("e1")
+    assert (tmp_path / "known").read_text() == "known"
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("planted", PLANTS)
+def test_what_is_planted_among_staged_files_is_none(places: SpoolFiles, planted: str) -> None:
+    """Neither a file of theirs, nor a folder that leads elsewhere."""
+    away = places.rejects.parent / "away"
+    (places.spool / f".penstock-staging/open-a/{HOUR}").mkdir(parents=True)
+    PLANTS[planted](places.spool / f".penstock-staging/open-a/{HOUR}/{NAME}", away / NAME)
+    (away / HOUR).mkdir(parents=True)
+    (away / HOUR / NAME).write_text("hush")
+    (places.spool / ".penstock-staging/open-b").symlink_to(away)
+    archived = Archived(places)
+    assert list(archived.copies(NAME)) == []
+    assert list(archived.between(0, 4e9)) == []
 
 
 async def test_an_embedded_part_keeps_out_of_another_users_directory(tmp_path: Path) -> None:

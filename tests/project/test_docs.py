@@ -157,7 +157,7 @@ def test_the_tutorial_is_true_line_by_line(tmp_path: Path) -> None:
     """From an odd header to a reject that is mended: everything sent, archived, accounted for."""
     said = run(ROOT / "docs/tutorial.md", tmp_path)
     assert "records_sent                          6" in said
-    assert "decode.preamble_lines" in said
+    assert "set decode.preamble_pattern = 'Exported by feed" in said
     assert "records_sent                          1" in said
     assert "every file is accounted for" in said
     archived = [path.name for path in (tmp_path / "archive").rglob("*.json")]

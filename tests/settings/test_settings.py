@@ -114,6 +114,8 @@ def test_a_password_is_in_no_error(tmp_path: Path) -> None:
         load(path)
     assert "secret" not in str(caught.value)
     assert without_password("redis://user:secret@host:1/0") == "redis://user:…@host:1/0"
+    sentinels = "redis+sentinel://h,i/p?sentinel_password=secret&db=1"
+    assert without_password(sentinels) == "redis+sentinel://h,i/p?sentinel_password=…&db=1"
     assert without_password("redis://:secret@host") == "redis://:…@host"
     assert without_password("unix:///a@b:c/redis.sock") == "unix:///a@b:c/redis.sock"
     assert without_password("https://sqs.example:1/1/q") == "https://sqs.example:1/1/q"

@@ -1,8 +1,11 @@
 """Which Redis a spool's ledger was in: remembered beyond a pass, and beyond this process."""
 
 import contextlib
+import os
 from pathlib import Path
 from typing import ClassVar
+
+from penstock import beneath
 
 
 class Epoch:
@@ -22,8 +25,9 @@ class Epoch:
         """Return what this process, or one before it, has noted last."""
         if self._file is None:
             return ""
-        with contextlib.suppress(OSError, UnicodeDecodeError):
-            return self._file.read_text()[:99]
+        unread = contextlib.suppress(OSError, UnicodeDecodeError)
+        with unread, beneath.folder(self._file.parent) as fd:
+            return beneath.read(fd, self._file.name, 99).decode()
         return self._known.get(self._file, "")
 
     def keep(self, name: str) -> None:
@@ -33,9 +37,11 @@ class Epoch:
         self._known[self._file] = name
         with contextlib.suppress(OSError):
             self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            draft = self._file.with_suffix(".draft")
-            draft.write_text(name)
-            draft.replace(self._file)
+            with beneath.folder(self._file.parent) as fd:
+                opened, draft = beneath.create_draft(fd, 0o600)
+                with os.fdopen(opened, "w") as file:
+                    file.write(name)
+                os.rename(draft, self._file.name, src_dir_fd=fd, dst_dir_fd=fd)
 
     def begins(self, name: str) -> None:
         """Take another one over; first the one that others knew while our first call was made."""

@@ -38,11 +38,12 @@ class Archived:
     def copies(self, name: str) -> Iterator[Copy]:
         """Yield every copy of a file, the latest first."""
         hour = file_names.hour_of(name) or file_names.HOUR_FOLDER
-        staged = (folder / name for folder in self._dirs.spool.glob(_STAGED + hour))
-        for path in [*staged, *filter(None, [self._dirs.archived(name)])]:
+        copies = [(path, status) for path, status in self._staged(hour) if path.name == name]
+        if path := self._dirs.archived(name):
             with contextlib.suppress(FileNotFoundError):
-                status = path.stat()
-                yield Copy(str(path), status.st_size, status.st_ctime, path)
+                copies.append((path, path.lstat()))
+        for path, status in copies:
+            yield Copy(str(path), status.st_size, status.st_ctime, path)
         for where, segment, member in self.store.find(name):
             yield Copy(f"{where}, packed", len(member.data), segment.made_seconds, member)
 
@@ -103,11 +104,16 @@ class Archived:
         for path in self._dirs.archived_between(since, until):
             if segment_name("", path.name) is None:
                 yield path
-        for folder in sorted(self._dirs.spool.glob(_STAGED + file_names.HOUR_FOLDER)):
-            for path in sorted(folder.iterdir()):
-                at = time_in(path.name)
-                if since <= (path.stat().st_mtime if at is None else at) < until:
-                    yield path
+        for path, status in self._staged(file_names.HOUR_FOLDER):
+            at = time_in(path.name)
+            if since <= (status.st_mtime if at is None else at) < until:
+                yield path
+
+    def _staged(self, hour: str) -> Iterator[tuple[Path, os.stat_result]]:
+        """Yield the files that wait to be packed, by hour and name; no link is followed."""
+        for folder in sorted(self._dirs.spool.glob(_STAGED + hour)):
+            with contextlib.suppress(OSError):
+                yield from ((folder / name, status) for name, status in self._dirs.listed(folder))
 
     def _members(self, segment: SegmentName, since: float, until: float) -> Iterator[Member]:
         def is_wanted(name: str) -> bool:

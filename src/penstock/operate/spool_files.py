@@ -107,7 +107,7 @@ class SpoolFiles:
             return beneath.is_regular(fd, name)
         return False
 
-    def _listed(self, folder: Path) -> list[tuple[str, os.stat_result]]:
+    def listed(self, folder: Path) -> list[tuple[str, os.stat_result]]:
         """Return the files of a folder whose names are safe, sorted; none if it is not there.
 
         Raises OSError.
@@ -138,14 +138,14 @@ class SpoolFiles:
         first, last = file_names.hour_of_time(max(0.0, since)), file_names.hour_of_time(until)
         for folder in self.hours():
             if first <= str(folder.relative_to(self.archive)) <= last:
-                for name, status in self._listed(folder):
+                for name, status in self.listed(folder):
                     at = file_names.time_of(name)
                     if since <= (status.st_mtime if at is None else at) < until:
                         yield folder / name
 
     def rejected(self) -> Iterator[RejectedFile]:
         """Yield what the rejects directory holds, by name."""
-        for name, _ in self._listed(self.rejects):
+        for name, _ in self.listed(self.rejects):
             yield self.rejected_one(name)
 
     def latest_rejected(self, count: int) -> tuple[list[RejectedFile], int]:
@@ -153,7 +153,7 @@ class SpoolFiles:
 
         Opens only the reasons of these: all of them could be 100,000.
         """
-        came = [(status.st_ctime, name) for name, status in self._listed(self.rejects)]
+        came = [(status.st_ctime, name) for name, status in self.listed(self.rejects)]
         return [self.rejected_one(name) for _, name in heapq.nlargest(count, came)], len(came)
 
     def has_rejected(self, name: str) -> bool:

@@ -105,5 +105,5 @@ def without_password(url: str) -> str:
 
     A password may hold any character, unquoted too: up to the last `@` all is taken for one.
     """
-    url = re.sub(r"(?<=[?&]password=)[^&]*", "…", url)
+    url = re.sub(r"([?&](?:sentinel_)?password=)[^&]*", r"\1…", url)
     return re.sub(r"(?<=://)([^/:]*):.*@", r"\1:…@", url)
