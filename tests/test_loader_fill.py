@@ -35,7 +35,7 @@ async def test_messages_of_a_backlog_are_full(box: Box, records: int, text_bytes
 
 
 async def test_the_first_claims_are_right_too(box: Box) -> None:
-    """A look at some files comes before them: little is claimed only to be given back."""
+    """One lane learns first what files give: little is claimed only to be given back."""
     box.set("worker", lanes=4)
     box.set("select", fields="{id: id, text: text}")
     text = "x" * 10_000

@@ -31,8 +31,6 @@ from penstock.sqs.packer import Packer
 
 _ENOUGH = 0.97  # of the files that a claim wants: with fewer it waits for more
 _READ_BYTES = 1_048_576  # of files, taken together: as much as a CPU's cache holds
-_LOOK_FILES = 500  # whose states are asked for before the first claim
-_FIRST_FILES = 50  # of them that are read then
 _DENIED_RETRY_SECONDS = 30.0  # a file that cannot be read: someone may be fixing its mode
 
 
@@ -94,7 +92,6 @@ class Loader:
     claim_bytes_max: int
     settle_seconds: float
     denied: telemetry.ByCause = dataclasses.field(default_factory=telemetry.ByCause)
-    looking: asyncio.Lock = dataclasses.field(default_factory=asyncio.Lock)
 
     @property
     def read_bytes(self) -> int:
@@ -110,7 +107,6 @@ class Loader:
 
         Waits until there is so much, or until the first of it has waited long enough.
         """
-        await self._look(stop)
         wanted = self.filling.files_wanted()
         portion = await self.candidates.next(wanted, stop)
         is_last = portion.is_final and bool(portion.names)
@@ -136,23 +132,6 @@ class Loader:
             after_loss = portion.is_after_loss(answer.epoch)
             claim = dataclasses.replace(claim, after_loss=after_loss, is_open=not portion.is_final)
         return Asked(claim, since_seconds, bool(portion.names) or ledger_lost, ledger_lost)
-
-    async def _look(self, stop: asyncio.Event) -> None:
-        """Read some files before the first claim: how many fill its messages depends on them."""
-        async with self.looking:
-            if self.filling.is_known:
-                return
-            portion = await self.candidates.next(_FIRST_FILES, stop)
-            try:
-                listed = portion.names[:_LOOK_FILES]
-                states = await self.ledger.reads.states(listed) if listed else []
-                known = zip(listed, states, strict=True)
-                if names := [name for name, state in known if state == "waiting"][:_FIRST_FILES]:
-                    files = await self.source.read(names, self.read_bytes)
-                    done = [*self.transform.run(files, 0, {})]
-                    self._learn_from([one for one in done if isinstance(one, Transformed)])
-            finally:
-                self.candidates.put_back(portion)
 
     def _learn_from(self, parts: Sequence[Transformed]) -> None:
         """Learn how many records and bytes files gave; of those that gave none there is no say."""

@@ -10,7 +10,7 @@ import contextlib
 import math
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 
 from penstock import telemetry
 from penstock.aio import sleep_unless
@@ -84,6 +84,7 @@ class _Pass:
         self._until_seconds = until_seconds
         self._note_age = note_age
         self._busy_lanes = 0
+        self._first = asyncio.Lock()
         self._tally = tally
         self.error: PenstockError | None = None
 
@@ -117,18 +118,19 @@ class _Pass:
         failures = 0
         while not self._is_over():
             try:
-                claim, since_seconds = await self._next_claim()
-                if claim is None:
-                    if not self._busy_lanes:
-                        return
-                    await sleep_unless(self._stop, _IDLE_SECONDS)
-                    continue
-                self._busy_lanes += 1
-                try:
-                    await self._carry(claim, since_seconds)
-                    failures = 0
-                finally:
-                    self._busy_lanes -= 1
+                async with self._alone_at_first():
+                    claim, since_seconds = await self._next_claim()
+                    if claim is not None:
+                        self._busy_lanes += 1
+                        try:
+                            await self._carry(claim, since_seconds)
+                            failures = 0
+                        finally:
+                            self._busy_lanes -= 1
+                        continue
+                if not self._busy_lanes:
+                    return
+                await sleep_unless(self._stop, _IDLE_SECONDS)
             except Again as error:
                 failures += 1
                 telemetry.warn("lane.again", cause=str(error), attempt=failures)
@@ -137,6 +139,15 @@ class _Pass:
                 await sleep_unless(self._stop, random.uniform(0, 2**failures))  # noqa: S311  jitter
             except PenstockError as error:
                 self.error = error
+
+    @contextlib.asynccontextmanager
+    async def _alone_at_first(self) -> AsyncGenerator[None]:
+        """Let one lane work at a time while nothing is known of files: its claim is a guess."""
+        async with self._first:
+            if not self._loader.filling.is_known:
+                yield
+                return
+        yield
 
     async def _next_claim(self) -> tuple[Claim | None, float]:
         """Ask until there is a claim or nothing to claim; return it and when it was asked for."""

@@ -46,9 +46,9 @@ def test_files_that_give_less_and_less_are_followed() -> None:
 
 
 def test_bounds() -> None:
-    """At most files_max, where next to nothing is selected, too; at least one; 500 at first."""
+    """At most files_max, where next to nothing is selected, too; at least one; 50 at first."""
     subject = filling(files_max=1_000)
-    assert subject.files_wanted() == 500
+    assert subject.files_wanted() == 50
     subject.learn(10, 0, 0)
     assert subject.files_wanted() == 1_000
     for _ in range(100):

@@ -5,7 +5,7 @@ from typing import Final, Literal
 
 from penstock.model import QueueLimits
 
-_FIRST_FILES: Final = 500  # of a claim while nothing is known of any file
+_FIRST_FILES: Final = 50  # of a claim while nothing is known of any file
 _ALONE_RECORDS: Final = 500  # of a claim where each record is a message: fifty calls of ten
 _FILES_MIN: Final = 20  # of a claim, where messages are few: a cut falls between two files
 _MESSAGES_MAX: Final = 8  # of a claim, all of them held in memory before the first is sent
