@@ -132,6 +132,8 @@ async def count(cloud: LocalCloud, name: str) -> int:
         return int(await client.hget(f"penstock:{{{cloud.spool_name}}}:counters", name) or 0)
 
 
+@pytest.mark.campaign
+@pytest.mark.timeout(600)
 async def test_the_template_drains_a_spool_by_its_own_schedules(tmp_path: Path) -> None:
     """Each function runs because its schedule says so; nothing is lost, nothing doubled.
 

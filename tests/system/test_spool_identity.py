@@ -180,7 +180,16 @@ async def test_a_long_pass_sees_that_its_spool_was_replaced(box: Box) -> None:
     assert (await box.load()).files_processed == FILES
 
 
-@pytest.mark.parametrize("how", ["renamed", "made anew", "restored from a backup", "emptied"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        "made anew",
+        *(
+            pytest.param(one, marks=pytest.mark.campaign)
+            for one in ("renamed", "restored from a backup", "emptied")
+        ),
+    ],
+)
 async def test_each_way_to_be_another_spool(box: Box, how: str) -> None:
     """Renamed and replaced, deleted and made anew, restored from a backup, its marker deleted."""
     box.write_many(FILES)
@@ -336,7 +345,10 @@ async def test_a_spool_that_nobody_may_write_to_is_known_by_its_place(
     assert (box.spool / MARKER).exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"no id!", b"x" * 1000])
+@pytest.mark.parametrize(
+    "content",
+    [b"no id!", *(pytest.param(c, marks=pytest.mark.campaign) for c in (b"", b"x" * 1000))],
+)
 async def test_a_marker_that_is_none_stops_everything(box: Box, content: bytes) -> None:
     """An empty one is made anew; another one is told."""
     box.write_many(1)
