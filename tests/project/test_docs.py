@@ -162,7 +162,7 @@ def test_the_tutorial_is_true_line_by_line(tmp_path: Path) -> None:
     assert "every file is accounted for" in said
     archived = [path.name for path in (tmp_path / "archive").rglob("*.json")]
     assert sorted(archived) == [f"2026-11-25T18-00-0{n}.json" for n in range(1, 5)]
-    assert not list((tmp_path / "feed").iterdir())
+    assert [path.name for path in (tmp_path / "feed").iterdir()] == [".penstock-spool"]
 
 
 def rows(page: str, heading: str) -> list[list[str]]:
