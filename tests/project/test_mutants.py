@@ -53,6 +53,7 @@ def _mark(bug: Path) -> object:
     return pytest.param(bug, id=bug.stem, marks=mark)
 
 
+@pytest.mark.timeout(300)  # a pytest of its own, on a busy machine
 @pytest.mark.parametrize("bug", [_mark(bug) for bug in BUGS])
 def test_the_named_test_catches_the_bug(
     bug: Path, tmp_path: Path, record_property: Callable[[str, object], None]
