@@ -112,7 +112,7 @@ class Loader:
         is_last = portion.is_final and bool(portion.names)
         since_seconds = time.monotonic()
         waiting: Collection[int] = range(len(portion.names))
-        free = 1.0
+        free: float | None = None
         try:
             answer = await self.ledger.claim(
                 portion.names,

@@ -143,4 +143,5 @@ async def test_no_more_candidates_are_looked_at_than_a_claim_needs(books: Books)
     assert answer.free == (1_500 - 450) / 1_500
     answer = await worker.claim(NAMES[:900], 900, least=900)
     assert (answer.claim, list(answer.waiting), answer.free) == (None, [], 0.0)
+    assert (await worker.claim([], 1, least=1)).free is None, "nothing was looked at"
     assert await worker.reads.verify() == []

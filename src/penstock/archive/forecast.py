@@ -72,16 +72,21 @@ def _taken(archive: Path, hours: Sequence[str], action: str) -> tuple[float, flo
     if action == "pack":
         segments = [one for hour in hours[-2:] for one in Store(archive).segments(hour)]
         files = sum(one.files for one in segments)
-        sizes = [(archive / one.path).stat().st_size for one in segments]
+        sizes = [(archive / one.path).lstat().st_size for one in segments]
         return (sum(sizes) / files, len(segments) / files) if files else (_UNKNOWN_BYTES[action], 0)
     with os.scandir(archive / hours[-1]) if hours else contextlib.nullcontext(()) as listing:
-        sizes = [entry.stat().st_blocks * 512 for entry in islice(listing, _SAMPLES)]
+        sizes = [
+            entry.stat(follow_symlinks=False).st_blocks * 512 for entry in islice(listing, _SAMPLES)
+        ]
     return sum(sizes) / len(sizes) if sizes else _UNKNOWN_BYTES[action], 1.0
 
 
 def _archived_at(folder: Path) -> float:
     with os.scandir(folder) as listing:
-        return next((entry.stat().st_ctime for entry in listing), folder.stat().st_ctime)
+        return next(
+            (entry.stat(follow_symlinks=False).st_ctime for entry in listing),
+            folder.stat().st_ctime,
+        )
 
 
 def forecast(

@@ -147,12 +147,12 @@ class _Packing:
                     os.close(to_fd)
 
     def _pack_hour(self, hour: str, from_fd: int, to_fd: int, root_fd: int) -> None:
-        here = (segment_name(hour, name) for name in os.listdir(to_fd))
+        here = (segment_name(hour, name) for name in beneath.names(to_fd))
         packed = [one for one in here if one and one.id == self._room.id]
         for segment in packed:
             self._let_go_of_packed(segment, from_fd, to_fd)
         part = max((one.part + 1 for one in packed), default=0)
-        names = sorted(filter(file_names.is_safe, os.listdir(from_fd)))
+        names = sorted(filter(file_names.is_safe, beneath.names(from_fd)))
         while names:
             try:
                 taken, written = self._write(names, from_fd, to_fd)

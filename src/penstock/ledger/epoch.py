@@ -39,9 +39,12 @@ class Epoch:
             self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             with beneath.folder(self._file.parent) as fd:
                 opened, draft = beneath.create_draft(fd, 0o600)
-                with os.fdopen(opened, "w") as file:
-                    file.write(name)
-                os.rename(draft, self._file.name, src_dir_fd=fd, dst_dir_fd=fd)
+                try:
+                    with os.fdopen(opened, "w") as file:
+                        file.write(name)
+                    os.rename(draft, self._file.name, src_dir_fd=fd, dst_dir_fd=fd)
+                except OSError:
+                    os.unlink(draft, dir_fd=fd)
 
     def begins(self, name: str) -> None:
         """Take another one over; first the one that others knew while our first call was made."""

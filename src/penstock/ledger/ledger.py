@@ -49,15 +49,15 @@ class Answer(NamedTuple):
     `tried` is false if the candidates were not looked at, because something else came first.
     `waiting` are the positions of those that are not claimed and, as far as they were looked at,
     waiting; who the others belong to is known. `free` is the part of those looked at that nobody
-    had. Another epoch than before means that Redis has forgotten something since: it was
-    wiped, or restored from an older snapshot.
+    had, None where none was. Another epoch than before means that Redis has forgotten
+    something since: it was wiped, or restored from an older snapshot.
     """
 
     claim: Claim | None
     tried: bool
     epoch: str
     waiting: Sequence[int] = ()
-    free: float = 1.0
+    free: float | None = None
 
 
 class Expired(NamedTuple):
@@ -210,7 +210,7 @@ class Ledger:
             return "", Answer(None, tried=False, epoch=epoch)
         if kind == "none":
             waiting = _positions(rest[0])
-            free = len(waiting) / max(len(candidates), 1)
+            free = len(waiting) / len(candidates) if candidates else None
             return "", Answer(None, tried=True, epoch=epoch, waiting=waiting, free=free)
         if kind == "made":
             left, taken, due, looked, *put_back = rest
@@ -221,7 +221,8 @@ class Ledger:
                 names += [candidates[at] for at in _positions(taken)]
             claim = Claim(new, token, tuple(names), 1, {}, fingerprint, put_back=said(put_back))
             waiting = _positions(left)
-            free = (len(names) - due.count("/") - bool(due) + len(waiting)) / max(looked, 1)
+            fresh = len(names) - due.count("/") - bool(due)
+            free = (fresh + len(waiting)) / looked if looked else None
             waiting = [*waiting, *range(looked, len(candidates))]
             return "", Answer(claim, tried=True, epoch=epoch, waiting=waiting, free=free)
         claim_id, attempt, noted_under, joined, tried, waits, done, *put_back = rest

@@ -222,8 +222,7 @@ class Scripts:
                 await cast("Any", self.client).execute_command(
                     "CONFIG GET", "maxmemory-policy", **await self._here()
                 )
-            except (failed.NoPermissionError, failed.ResponseError) as error:
-                telemetry.event("redis.policy", policy=policy, accepted=f"cannot change: {error}")
+            except failed.ResponseError:  # also where the user may not ask
                 return "noeviction"
         return policy
 
@@ -249,6 +248,8 @@ class Scripts:
             _, confirmed = await pipe.execute()
         if confirmed >= self._replicas:
             return True
+        telemetry.warn("ledger.unconfirmed", replicas=confirmed, wanted=self._replicas,
+                       remedy="see the replicas of Redis, or ledger.wait_replicas")  # fmt: skip
         await cast("Any", self.client).hincrby(self.key("counters"), "writes_unconfirmed", 1)
         if not isinstance(self.client, RedisCluster):  # its replicas may follow another one by now
             await self.client.connection_pool.disconnect(inuse_connections=False)

@@ -38,12 +38,11 @@ class Archived:
     def copies(self, name: str) -> Iterator[Copy]:
         """Yield every copy of a file, the latest first."""
         hour = file_names.hour_of(name) or file_names.HOUR_FOLDER
-        copies = [(path, status) for path, status in self._staged(hour) if path.name == name]
-        if path := self._dirs.archived(name):
+        paths = [folder / name for folder in self._folders(hour) if self._dirs.has(folder, name)]
+        for path in [*paths, *filter(None, [self._dirs.archived(name)])]:
             with contextlib.suppress(FileNotFoundError):
-                copies.append((path, path.lstat()))
-        for path, status in copies:
-            yield Copy(str(path), status.st_size, status.st_ctime, path)
+                status = path.lstat()
+                yield Copy(str(path), status.st_size, status.st_ctime, path)
         for where, segment, member in self.store.find(name):
             yield Copy(f"{where}, packed", len(member.data), segment.made_seconds, member)
 
@@ -104,16 +103,16 @@ class Archived:
         for path in self._dirs.archived_between(since, until):
             if segment_name("", path.name) is None:
                 yield path
-        for path, status in self._staged(file_names.HOUR_FOLDER):
-            at = time_in(path.name)
-            if since <= (status.st_mtime if at is None else at) < until:
-                yield path
+        for folder in self._folders(file_names.HOUR_FOLDER):
+            with contextlib.suppress(OSError):  # one that is a link, too
+                for name, status in self._dirs.listed(folder):
+                    at = time_in(name)
+                    if since <= (status.st_mtime if at is None else at) < until:
+                        yield folder / name
 
-    def _staged(self, hour: str) -> Iterator[tuple[Path, os.stat_result]]:
-        """Yield the files that wait to be packed, by hour and name; no link is followed."""
-        for folder in sorted(self._dirs.spool.glob(_STAGED + hour)):
-            with contextlib.suppress(OSError):
-                yield from ((folder / name, status) for name, status in self._dirs.listed(folder))
+    def _folders(self, hour: str) -> list[Path]:
+        """Return the folders of the files that wait to be packed."""
+        return sorted(self._dirs.spool.glob(_STAGED + hour))
 
     def _members(self, segment: SegmentName, since: float, until: float) -> Iterator[Member]:
         def is_wanted(name: str) -> bool:

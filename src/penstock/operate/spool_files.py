@@ -85,13 +85,13 @@ class SpoolFiles:
         """
         hour = file_names.hour_of(name)
         folders = [self.archive / hour] if hour else list(self.hours())
-        return next((f / name for f in folders if self._has(f, name)), None)
+        return next((f / name for f in folders if self.has(f, name)), None)
 
     def of(self, name: str) -> list[str]:
         """Return in which of spool, archive and rejects a file lies."""
         found = ["spool"] if os.path.lexists(self.spool / name) else []
         found += ["archive"] if self.archived(name) else []
-        return found + (["rejects"] if self._has(self.rejects, name) else [])
+        return found + (["rejects"] if self.has(self.rejects, name) else [])
 
     def opened(self, folder: Path) -> AbstractContextManager[int]:
         """Give a descriptor of archive, rejects, spool or a folder below: without following links.
@@ -102,7 +102,8 @@ class SpoolFiles:
         root = next(root for root in roots if folder.is_relative_to(root))
         return beneath.folder(root, str(folder.relative_to(root)))
 
-    def _has(self, folder: Path, name: str) -> bool:
+    def has(self, folder: Path, name: str) -> bool:
+        """Tell whether a folder holds a file of that name; behind a link none is."""
         with contextlib.suppress(OSError), self.opened(folder) as fd:
             return beneath.is_regular(fd, name)
         return False
@@ -158,7 +159,7 @@ class SpoolFiles:
 
     def has_rejected(self, name: str) -> bool:
         """Tell whether the rejects directory holds a file of that name, whoever says the name."""
-        return file_names.is_safe(name) and self._has(self.rejects, name)
+        return file_names.is_safe(name) and self.has(self.rejects, name)
 
     def rejected_one(self, name: str) -> RejectedFile:
         """Return one file of the rejects directory; one without its reason says so."""

@@ -214,13 +214,16 @@ class Candidates:
             )  # fmt: skip
             self._ahead = 2 * page.young.ahead
 
-    def tried(self, portion: Portion, waiting: Collection[int] = (), free: float = 1.0) -> None:
+    def tried(
+        self, portion: Portion, waiting: Collection[int] = (), free: float | None = None
+    ) -> None:
         """Note that the names of a portion have an owner now, us or somebody else.
 
         But for those at the positions `waiting`, which nobody has: they are tried again. `free` is
-        the part of those looked at that nobody else had.
+        the part of those looked at that nobody else had, None if none was.
         """
-        self.share = max(_SHARE_MIN, self.share + _TURN * (free - self.share))
+        if free is not None:
+            self.share = max(_SHARE_MIN, self.share + _TURN * (free - self.share))
         left, at = frozenset(waiting), 0
         for page, first, names in portion.runs:
             kept = [name for place, name in enumerate(names, at) if place in left] if left else []
