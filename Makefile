@@ -22,14 +22,15 @@ bundle: .venv/installed ## Build the archive that AWS Lambda runs (ARGS="--arch 
 test: .venv/installed ## Run the tests, several minutes.
 	@.venv/bin/pytest -n 2 -m "not campaign" $(ARGS)
 
-check: .venv/installed ## Format, lint, types, import rules, docs.
+check: .venv/installed ## Format, lint, spelling, types, import rules, docs.
 	@.venv/bin/ruff format --check --quiet .
 	@.venv/bin/ruff check --quiet .
+	@.venv/bin/codespell *.md docs deploy src scripts/*.py Makefile .ci/run
 	@.venv/bin/pyright
 	@.venv/bin/lint-imports --no-cache >.cache/lint-imports.log || { cat .cache/lint-imports.log; exit 1; }
 	@.venv/bin/pytest -m "not campaign" tests/project/test_docs.py
 
-format: .venv/installed ## Format the code, and mend what the linter can.
+format: .venv/installed ## Format the code, and fix what the linter can.
 	@.venv/bin/ruff check --quiet --fix . ; .venv/bin/ruff format --quiet .
 
 docs: .venv/installed ## Write anew what the docs have from the code: settings, commands, costs.

@@ -47,7 +47,7 @@ COMMANDS_HEAD = """\
 # Commands
 
 Exit codes: 0 done; 1 done, and something is wrong with what was looked at; 2 wrong usage; 75 it may
-work later (Redis or the queue is away: try again); 78 someone has to mend something first (a
+work later (Redis or the queue is away: try again); 78 someone has to fix something first (a
 setting, a permission, a queue that does not exist); 130 stopped by Ctrl-C or SIGTERM where that
 leaves something undone.
 

@@ -142,7 +142,7 @@ class Unread(Enum):
     """Why a file of a claim has no bytes."""
 
     VANISHED = "vanished"  # gone, or no regular file any more: a stale listing, not an error
-    DENIED = "denied"  # permission or I/O error: it may be mended, so it is looked at again
+    DENIED = "denied"  # permission or I/O error: it may be fixed, so it is looked at again
 
 
 class FileRead(msgspec.Struct, frozen=True, gc=False):

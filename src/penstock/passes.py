@@ -78,7 +78,7 @@ async def every(seconds: float, open_parts: Open[T], stop: asyncio.Event, *, wha
     """Run pass after pass, `seconds` apart, until `stop`; what may pass is waited for.
 
     After an error the parts are opened anew, with a pause that doubles up to 30 s. Raises Halt:
-    then someone has to mend something.
+    then someone has to fix something.
     """
     again = 0
     while not stop.is_set():

@@ -32,6 +32,9 @@ SETTINGS = {
     for section, field in Settings.model_fields.items()
     for key in getattr(field.annotation, "model_fields", {})
 }
+_RIDDLES = (
+    r"(?<!there )(?<!There )\b(?:is|are|was|were) no (?!longer)\w+|\b[Ww]hoever\b|\bso many\b"
+)
 _BLOCK = re.compile(r"(<!-- not run[^>]*-->\n)?```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
@@ -57,12 +60,31 @@ def commands() -> dict[str, set[str]]:
     return found
 
 
+def anchors(page: Path) -> set[str]:
+    """Return the anchors that GitHub makes of the headings of a page."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
-    """Every relative link names a file that is there."""
-    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
+    """Every relative link names a file that exists, and a heading of it."""
+    for target, anchor in re.findall(r"\]\(([^)#]*)(?:#([^)]*))?\)", page.read_text()):
         if "://" not in target:
-            assert (page.parent / target).exists(), f"{page.name}: {target}"
+            named = page.parent / target if target else page
+            assert named.exists(), f"{page.name}: {target}"
+            assert not anchor or anchor in anchors(named), f"{page.name}: {target}#{anchor}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_pages_are_in_plain_english(page: Path) -> None:
+    """No phrase that a reader has to translate: `is no X`, whoever. For words: codespell."""
+    if page.name in {"settings.md", "commands.md"}:
+        return  # the code's own texts
+    prose = re.sub(r"^```.*?^```|`[^`\n]*`", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    found = re.findall(_RIDDLES, " ".join(prose.split()))
+    assert not found, f"{page.name}: {found}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -1,14 +1,12 @@
 """One suite of the sender over three servers, and where the two emulators depart from AWS.
 
 The stub answers as AWS does (test_queue_cases.py). What an emulator does otherwise stands in
-DEPARTURES, which docs/architecture.md repeats: a check named there must fail on that server.
+DEPARTURES: a check named there must fail on that server.
 """
 
 import itertools
 import math
-import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import boto3
@@ -285,17 +283,6 @@ def _send_raw(at: Opened, entries: list[dict[str, Any]]) -> str:
     except ClientError as error:
         return cast("str", error.response["Error"]["Code"])
     return ", ".join(f"{failed['Id']}: {failed['Code']}" for failed in reply.get("Failed", []))
-
-
-def test_the_documentation_lists_the_departures() -> None:
-    """The table of docs/architecture.md has these rows, word for word, and no others."""
-    text = (Path(__file__).parents[2] / "docs/architecture.md").read_text()
-    rows = re.findall(r"^\| ([^|]+) \| ([^|]+) \| ([^|]+) \|$", text, re.MULTILINE)
-    listed = {law.strip(): (m.strip(), o.strip()) for law, m, o in rows if law in DEPARTURES}
-    assert listed == {
-        law: (by.get("ministack", "as AWS"), by.get("moto", "as AWS"))
-        for law, by in DEPARTURES.items()
-    }
 
 
 def test_limits_are_the_services() -> None:

@@ -1,7 +1,7 @@
 """What happened, and whether it was right: a checker that shares no code with the product.
 
 It reads a recorded history, what the queue holds at the end and where each file lies, and returns
-one sentence per invariant broken. The numbers are those of docs/guarantees.md.
+one sentence per invariant broken. The numbers are those of tests/README.md.
 """
 
 import itertools

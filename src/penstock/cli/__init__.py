@@ -15,7 +15,7 @@ from penstock.errors import Again, Halt
 from penstock.telemetry import one_line
 
 EXIT_AGAIN = 75  # EX_TEMPFAIL of sysexits.h: it may work later
-EXIT_HALT = 78  # EX_CONFIG: someone has to mend something first
+EXIT_HALT = 78  # EX_CONFIG: someone has to fix something first
 EXIT_STOPPED = 130  # as shells say it of Ctrl-C
 
 # In the order of --help: name of the command, its module here, and what of it is the command.
@@ -106,6 +106,6 @@ def main(command: Callable[[], object] = app) -> None:
     except OSError as error:
         if error.filename is None:
             raise
-        # A directory that may not be read, a full disk: what is to be mended is not in here.
+        # A directory that may not be read, a full disk: what is to be fixed is not in here.
         _say(f"{error.filename}: {error.strerror}")
         sys.exit(EXIT_HALT)

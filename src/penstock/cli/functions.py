@@ -117,7 +117,7 @@ def _go(
 
 
 def _print(tally: Mapping[str, Any], *, as_json: bool) -> None:
-    """Print a tally: one JSON object, or a line a figure, noughts left out."""
+    """Print a tally: one JSON object, or a line a figure, zeros left out."""
     if as_json:
         typer.echo(json.dumps(tally))
         return

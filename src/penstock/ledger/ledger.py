@@ -375,7 +375,7 @@ class Ledger:
 
     @translate_redis_errors
     async def isolate(self, claim_id: str) -> Isolated:
-        """Split an expired claim that was taken over too often; noughts if that is not so (now)."""
+        """Split an expired claim that was taken over too often; zeros if that is not so (now)."""
         at = datetime.now(UTC).isoformat(timespec="milliseconds")
         keys = ["leases", "json_files_processing", "json_files_processed", "json_files_rejected",
                 "counters", f"claim:{claim_id}", f"call:{claim_id}", "put_back"]  # fmt: skip

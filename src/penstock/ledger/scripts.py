@@ -54,7 +54,7 @@ _ALL_BUSY = "No connection available."  # all that tells it: redis-py has no cla
 
 
 def translate_redis_errors(operation: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
-    """Turn redis-py's errors into ours: what may pass is Again, what a person must mend is Halt.
+    """Turn redis-py's errors into ours: what may pass is Again, what a person must fix is Halt.
 
     None of them is ever taken for "nothing to claim".
     """
@@ -75,7 +75,7 @@ def translate_redis_errors(operation: Callable[P, Awaitable[T]]) -> Callable[P, 
 
 
 def _why_it_halts(error: Exception) -> str | None:
-    """Return what a person must mend; None for an error that may pass."""
+    """Return what a person must fix; None for an error that may pass."""
     if isinstance(error, failed.AuthenticationError):
         return f"Redis refuses us: {error}; see ledger.url"
     # Of a command in a script, Redis 7.0 says no more than that there is one.

@@ -149,8 +149,8 @@ def _next(name: str, state: str, dirs: SpoolFiles | None) -> str:
         return "it is not in the spool: it will be plural as vanished"
     there = "" if dirs else ", on the machine of the file server"
     return {
-        "rejected": "if the settings are wrong, mend them (`penstock preview`), then `penstock"
-        f" rejected retry {name}`{there}; if the file is, put a mended copy into the spool under"
+        "rejected": "if the settings are wrong, fix them (`penstock preview`), then `penstock"
+        f" rejected retry {name}`{there}; if the file is, put a fixed copy into the spool under"
         f" another name, and `penstock rejected discard {name}`",
         "archived": f"to send it again: `penstock replay {name}`{there}",
         "gone": "find out what moves or deletes files of the spool beside the archiver",

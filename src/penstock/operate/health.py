@@ -34,11 +34,11 @@ def verdicts(snapshot: Snapshot, limits: StatusSettings) -> Sequence[Verdict]:
 def _unreachable(snapshot: Snapshot, _: StatusSettings) -> Iterator[Verdict]:
     codes = {"redis": "redis-away", "spool": "spool-away", "queue": "queue-away"}
     advice = {
-        "redis": "start Redis (`penstock run` starts an embedded one), or mend ledger.url; nothing"
+        "redis": "start Redis (`penstock run` starts an embedded one), or fix ledger.url; nothing"
         " is lost meanwhile, workers wait for it",
-        "spool": "bring the directory, or the server in front of it, back, or mend what this names:"
+        "spool": "bring the directory, or the server in front of it, back, or fix what this names:"
         " source.url, source.token; workers go on by themselves",
-        "queue": "mend the queue, the rights or the network; then workers go on by themselves",
+        "queue": "fix the queue, the rights or the network; then workers go on by themselves",
     }
     stopped = snapshot.unreachable.get("redis")
     for part, code in codes.items():
@@ -133,7 +133,7 @@ def _archiver(snapshot: Snapshot, limits: StatusSettings) -> Iterator[Verdict]:
         "archiver-late", wrong=True,
         text=f"{plural(count, 'processed file lies', 'processed files lie')} in the spool, one for"
         f" {duration(age)}",
-        advice="run `penstock archive`; if it says file.stuck, mend what that names",
+        advice="run `penstock archive`; if it says file.stuck, fix what that names",
     )  # fmt: skip
 
 
@@ -147,7 +147,7 @@ def _rejects(snapshot: Snapshot, _: StatusSettings) -> Iterator[Verdict]:
         yield Verdict(
             "most-rejected", wrong=True,
             text=f"{rejected:,} of the last {rejected + processed:,} files were rejected",
-            advice="see `penstock rejected list`, mend the settings (`penstock preview`), then"
+            advice="see `penstock rejected list`, fix the settings (`penstock preview`), then"
             " `penstock rejected retry --all`",
         )  # fmt: skip
         return

@@ -216,7 +216,7 @@ def _workers(
 
 
 def _filled(overview: Overview) -> Sequence[Mapping[str, int]]:
-    """Return the last 60 minutes, the oldest first, noughts where nothing was done."""
+    """Return the last 60 minutes, the oldest first, zeros where nothing was done."""
     now = int(overview.at_seconds // _MINUTE)
     none: Mapping[str, int] = {}
     return [
