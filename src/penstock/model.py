@@ -50,10 +50,9 @@ For a local directory, the worker checks each name again instead.
 class ListedFile(msgspec.Struct, frozen=True, gc=False):
     """One file of a listing: its name (its identity), its size, its last modification.
 
-    Nouns of which there is one per file are structs: fast to make, and unknown to Python's garbage
-    collector. `modified_at_seconds` counts from 1970, by the clock of the directory's machine. For
-    a local directory with `source.settle_seconds = 0`, files are not inspected: the size is the
-    mean of some files nearby, good enough to size claims, and the time is 0.
+    Nouns with one per file are structs: fast to make, and ignored by Python's garbage collector.
+    `modified_at_seconds` is by the clock of the directory's machine. For a local directory with
+    `source.settle_seconds = 0` it is 0, and the size is the mean of some files nearby.
     """
 
     name: str
@@ -62,11 +61,7 @@ class ListedFile(msgspec.Struct, frozen=True, gc=False):
 
 
 class SpoolIdentity(NamedTuple):
-    """Which directory a spool is; unknown parts are "" or 0.
-
-    `marker` is the id in the marker file, which has this `inode` and was last changed at
-    `changed_ns`. `place` stands for the directory's file system and inode.
-    """
+    """Which directory a spool is: its marker file's id, inode and change time, and its place."""
 
     marker: str = ""
     inode: int = 0
@@ -76,9 +71,8 @@ class SpoolIdentity(NamedTuple):
     def matches(self, known: "SpoolIdentity") -> bool | None:
         """Tell whether this is the spool `known`; None if that cannot be determined.
 
-        A copy of the spool, such as a restored backup, holds the same id, but its marker has
-        another inode and another change time. `chown` changes only the time; some network file
-        systems renumber inodes at each mount.
+        A copy, such as a restored backup, has the same id, but another inode and change time.
+        `chown` changes only the time; some network file systems renumber inodes at each mount.
         """
         if known.marker:
             is_copy = self.inode != known.inode and self.changed_ns != known.changed_ns
@@ -105,11 +99,7 @@ class SpoolIdentity(NamedTuple):
 
 
 class Young(NamedTuple):
-    """The files in the spool that are not complete yet.
-
-    `ahead` of the `files` have a change time in the future, up to `ahead_seconds`: a clock was set
-    back, or two clocks differ.
-    """
+    """Files in the spool that are not complete yet; `ahead` of them have a future change time."""
 
     files: int = 0
     ahead: int = 0
@@ -118,13 +108,11 @@ class Young(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One answer to `Source.list`.
+    """One answer to `Source.list`: files in arrival order, as far as the source knows it.
 
-    `files` are in arrival order as far as the source knows it. Give `cursor` to the next call to
-    say that these are dealt with. `listed_at_seconds` is the caller's monotonic time when the
-    listing began. `ignored` counts directory entries that are not files by pattern or type; drafts
-    are not counted. `pause_seconds`: until then, the source answers with empty pages. `young` are
-    the files that are not complete yet.
+    `cursor`, given to the next call, says that they are dealt with. `listed_at_seconds` is the
+    caller's monotonic time at the start. `ignored` counts entries that are not files, but no
+    drafts. Until `pause_seconds` are over, the source answers with empty pages.
     """
 
     files: Sequence[ListedFile]
@@ -143,10 +131,9 @@ class Unread(Enum):
 
 
 class FileRead(msgspec.Struct, frozen=True, gc=False):
-    """One file as it was read.
+    """One file as it was read: all its bytes, or why there are none.
 
-    `data` is all its bytes, or why there are none. `size_bytes` is its size when opened: a file
-    larger than `max_file_bytes` is not read, and `data` is empty. `age_seconds` is the time since
+    A file whose `size_bytes` exceed `max_file_bytes` is not read. `age_seconds` is the time since
     its last change, by the clock of the directory's machine.
     """
 
@@ -192,9 +179,8 @@ class RecordReject(msgspec.Struct, frozen=True, order=True, gc=False, omit_defau
 class Document(NamedTuple):
     """The records of one file's JSON, as the selection needs them, and what is not a record.
 
-    Each of `records` is an instance of the selection's `record_type`, or a `msgspec.Raw` with the
-    record's own bytes where it does not fit that type. `indexes`, parallel to it, holds each
-    record's index in the file; None if all are records and all fit.
+    `records` holds instances of the selection's `record_type`, or `msgspec.Raw` where one does not
+    fit. `indexes` are their places in the file; None if all are records and all fit.
     """
 
     records: Sequence[object]
@@ -203,10 +189,7 @@ class Document(NamedTuple):
 
 
 class Selected(NamedTuple):
-    """What the selection leaves of one file: encoded values in record order, and what it omitted.
-
-    `indexes`, parallel to `records`, holds the index each record had in its file.
-    """
+    """Encoded values of one file's records, their indexes in the file, and what was omitted."""
 
     records: Sequence[bytes]
     indexes: Sequence[int]
@@ -234,10 +217,9 @@ class Selected(NamedTuple):
 class Transformed(NamedTuple):
     """What is left of one file, or of several that hold one record each, ready to be packed.
 
-    Parallel to `records`, in the claim's order: `files` holds the position in the claim of each
-    record's file, `indexes` the record's index in that file, from 0. `filtered` counts unwanted
-    records, `rejects` holds those that cannot be sent, with their file's position. `of` holds the
-    positions of all the files; if there are several, each is one record.
+    `records`, with for each its file's position in the claim and its index in the file. `filtered`
+    counts unwanted records, `rejects` holds those that cannot be sent, with their file's position.
+    `of` are the positions of all the files; if there are several, each is one record.
     """
 
     files: Sequence[int]
@@ -272,11 +254,10 @@ class Fate(NamedTuple):
 
 
 class PutBack(NamedTuple):
-    """What an operator said of a file put back into the spool for another pass.
+    """What an operator said of a file put back into the spool; `by` is the command's token.
 
-    `by` is the token of the command. A `salt` changes the ids of the messages, so that neither SQS
-    nor a consumer drops them as repeats. `records` are the indexes of the only records to send,
-    because the others were sent; None means all.
+    A `salt` gives its messages new ids, so that they do not count as repeats. `records` are the
+    indexes of the only records to send; None means all.
     """
 
     by: str
@@ -288,19 +269,13 @@ class PutBack(NamedTuple):
 class Claim:
     """An ordered, frozen list of files held by one worker under a lease.
 
-    * `attempt`: 1 for a new claim, one more with each takeover after an expiry.
-    * `journal`: index to id of each message that an earlier owner confirmed; this worker adds its
-      own if an earlier one may have sent something (`tried`).
-    * `noted`: the whole journal entries of the last owner that wrote any.
-    * `fingerprint`: that owner's settings; messages under another fingerprint have other ids.
-    * `done`: the positions of files that are processed already, as ranges.
-    * `waits`: how often the claim was given back because other files could not be read.
-    * `goes_on`: what is confirmed now continues `noted`.
-    * `after_loss`: the files lay in the spool when Redis lost data, so some may have been sent
-      before.
-    * `put_back`: what an operator said of some of the files.
-    * `is_open`: nothing was sent yet, and more files are waiting, so files that do not fill a
-      message are given back.
+    `attempt` is 1 for a new claim, and grows with each takeover. `journal` maps the index of each
+    confirmed message to its id, this worker's included if an earlier one may have sent something
+    (`tried`). `noted` are the journal entries of the last owner, `fingerprint` stands for its
+    settings. `done` are the positions of processed files, as ranges; `waits` counts how often the
+    claim was given back for unreadable files; `goes_on`: confirmations continue `noted`.
+    `after_loss`: files lay in the spool when Redis lost data, so some may have been sent.
+    `is_open`: nothing was sent, and files that do not fill a message are given back.
     """
 
     id: str
@@ -336,13 +311,11 @@ class Claim:
 class Message(msgspec.Struct, frozen=True, gc=False):
     """The body of one SQS message and all that is derived from its claim.
 
-    A struct, because with one record per message there is one per record, and a frozen dataclass
-    takes 2 µs to make. `index` counts a claim's messages from 0. `id` is 64 hexadecimal digits of
-    SHA-256(fingerprint, ordered names, index, body): the same claim under the same settings gives
-    the same id. `first_file` and `last_file` are the positions in the claim of the files whose
-    records it holds; `file` is the first one's name. `first_record` counts the claim's selected
-    records from 0, to trace a message that SQS refuses. `claim` is the claim's id. `size_bytes` is
-    what SQS counts: the body, and name, type and value of each attribute.
+    A struct, because a frozen dataclass takes 2 µs to make. `index` counts a claim's messages. `id`
+    is SHA-256(fingerprint, ordered names, index, body) in hexadecimal: the same claim under the
+    same settings gives the same id. `first_file` and `last_file` are positions in the claim;
+    `first_record` counts the claim's selected records, to trace a refused message. `size_bytes` is
+    as SQS counts: body, and name, type and value of each attribute.
     """
 
     index: int
@@ -410,9 +383,8 @@ class QueueDepth(NamedTuple):
 class Sent:
     """What became of the messages given to `Queue.send`; each is in exactly one list.
 
-    `confirmed` have SQS's receipt. `rejected` never will. `batches` counts the calls that SQS
-    answered, `possible_repeats` the messages sent again after an unknown outcome, and `throttled`
-    the calls that SQS asked to slow down.
+    `batches` counts the calls that SQS answered, `possible_repeats` messages sent again after an
+    unknown outcome, `throttled` the calls that SQS asked to slow down.
     """
 
     confirmed: list[Message] = field(default_factory=list[Message])
@@ -424,12 +396,11 @@ class Sent:
 
 @dataclass(slots=True)
 class Tally:
-    """What one run of sqs_loader did: counts, but for the last two.
+    """What one run of sqs_loader did, by the names of the ledger's counters (docs/metrics.md).
 
-    The ledger's counters have the same names; docs/metrics.md says what they count. Beside those:
-    `claims_lost` got another owner before their commit, `claims_released` were given back
-    unfinished, `ledger_losses` counts how often Redis lost data, `oldest_waiting_seconds` is the
-    age of the oldest file when it was read, and `files_young` were not complete yet at the end.
+    Also: `claims_lost` to another owner before their commit, `claims_released` unfinished,
+    `ledger_losses`: how often Redis lost data, the age of the oldest file when it was read, and
+    `files_young`, not complete yet.
     """
 
     claims: int = 0
@@ -469,11 +440,7 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """What became of a claim's files that were not processed.
-
-    `rejected` maps names to the JSON kept for them, `retry_seconds` names to the delay before their
-    retry, and `counters` what to add to each counter.
-    """
+    """What became of a claim's other files: gone, rejected with this JSON, or due for a retry."""
 
     vanished: Sequence[str]
     rejected: Mapping[str, str]

@@ -30,10 +30,7 @@ def settings(
     queue_url: str,
     workers: int,
 ) -> str:
-    """Return the penstock.toml of a box that works in `directory`, with short intervals.
-
-    `spool` are the settings of section `source`. Archive and rejects lie beside it, as by default.
-    """
+    """Return the penstock.toml of a box that works in `directory`, with short intervals."""
     sections: dict[str, dict[str, str | float]] = {
         "source": {**spool, "settle_seconds": _SETTLE_SECONDS},
         "select": {"fields": SELECTION},
@@ -73,10 +70,7 @@ def environment(sqs: EmbeddedSqs) -> dict[str, str]:
 async def running(
     command: list[str], environment: Mapping[str, str], log: Path, *, reading: bool = False
 ) -> AsyncGenerator[asyncio.subprocess.Process]:
-    """Run a process with its messages in `log`; ask it to end, then kill it.
-
-    With `reading`, its standard output is a pipe.
-    """
+    """Run a process with its messages in `log`; ask it to end, then kill it."""
     with log.open("ab") as output:
         process = await asyncio.create_subprocess_exec(
             *tethered(*command),

@@ -107,10 +107,7 @@ def _number(record: object) -> int:
 
 
 class Consumer:
-    """Drains one queue of an embedded SQS into a comparison.
-
-    `messages` counts each message once: SQS may deliver one again, which is not our duplicate.
-    """
+    """Drains one queue of an embedded SQS into a comparison, each message once."""
 
     def __init__(self, sqs: EmbeddedSqs, queue_url: str, comparison: Comparison) -> None:
         self._sqs = sqs

@@ -97,10 +97,7 @@ class Demo:
         self._seconds = 0.0
 
     async def run(self, stop: asyncio.Event) -> Result | None:
-        """Run until all is accounted for or nothing moves any more; return None if `stop` was set.
-
-        Raises Again or Halt if a part fails.
-        """
+        """Run until all is accounted for or nothing moves; return None if `stop` was set."""
         for name in ("spool", "archive", "rejected"):
             (self.directory / name).mkdir()
         state = self.directory / "state"
@@ -134,10 +131,7 @@ class Demo:
         return self._result()
 
     async def _ready(self, client: "redis.Redis", penstock: asyncio.subprocess.Process) -> None:
-        """Wait until every process of Penstock is connected to the ledger.
-
-        Starting takes a second or two of both cores, which is not part of draining.
-        """
+        """Wait until all processes are connected: their start-up is not part of draining."""
         wanted = self.plan.workers + 2 + 1  # archiver, checker; and this connection
         deadline = time.monotonic() + _READY_SECONDS
         while (await client.info("clients"))["connected_clients"] < wanted:

@@ -12,9 +12,8 @@ class Result:
     """The figures of `penstock demo --json`; counts, unless their name says otherwise.
 
     `records_written` includes those in files broken on purpose, `records_expected` does not.
-    `records_received` counts everything received. `files_archived` and `files_rejected` count the
-    directories' contents. `messages_full` is the mean fill of messages, 1 being SQS's limit.
-    `seconds` run from the first file to the last record's arrival.
+    `messages_full` is the mean fill of messages, 1 being SQS's limit. `seconds` run from the first
+    file to the last record's arrival.
     """
 
     files_written: int

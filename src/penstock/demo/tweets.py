@@ -31,11 +31,7 @@ _WORDS = (  # difficult text, more often than in real tweets
 
 
 class Template:
-    """A tweet whose id is left open.
-
-    `number` decides how it is written: with or without escapes, on one or many lines, with its
-    reply missing, null or present.
-    """
+    """A tweet whose id is left open; `number` decides how its JSON is written."""
 
     def __init__(self, random_: random.Random, number: int) -> None:
         values = _values(random_, number)

@@ -10,11 +10,7 @@ from penstock.operate.spool_view import OldestWaiting
 
 
 class Watch:
-    """Samples, cheap enough to take twice a second during the run.
-
-    `oldest_waiting_seconds_max` is the greatest age, by the time in its name, of a file that was
-    found in the spool neither claimed nor processed.
-    """
+    """Samples, cheap enough to take twice a second; ages are by the time in a file's name."""
 
     def __init__(self, spool: Path, ledger: Ledger) -> None:
         self._spool = spool

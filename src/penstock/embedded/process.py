@@ -36,10 +36,9 @@ _LOG_TAIL_LINES = 12
 
 
 class EmbeddedProcess:
-    """One such process; the subclass says which.
+    """One such process; the subclass says which. Start and stop it from the main thread.
 
-    Use it as an async context manager, or with `start` and `stop`, from the main thread. With
-    `share`, a process that another Penstock runs in the same state directory is used and left
+    With `share`, a process that another Penstock runs in the same state directory is used and left
     running; without, that raises Halt.
     """
 
@@ -87,10 +86,7 @@ class EmbeddedProcess:
         return self._process.poll() if self._process else None
 
     async def start(self) -> None:
-        """Start the process, or join it, and return when it answers.
-
-        Raises Halt, with the end of its log, if it cannot be started or does not answer.
-        """
+        """Start or join the process, and return when it answers. Raises Halt, with its log."""
         with _usable(self.directory), _opened(self.directory, make=True) as fd:
             if os.fstat(fd).st_uid != os.geteuid():
                 raise PermissionError(errno.EPERM, "it belongs to another user")
@@ -126,11 +122,7 @@ class EmbeddedProcess:
             self._owner = None
 
     async def launch(self, previous: str, inherit: int) -> str:
-        """Start the process with `spawn` and return its address. Raises Halt.
-
-        `previous` is the address of its last life, or empty; it must inherit the descriptor
-        `inherit`.
-        """
+        """Start the process, with descriptor `inherit`, and return its address. Raises Halt."""
         raise NotImplementedError
 
     async def answers(self) -> bool:
@@ -140,10 +132,7 @@ class EmbeddedProcess:
     def spawn(
         self, command: Sequence[str], environment: Mapping[str, str], descriptors: Sequence[int]
     ) -> None:
-        """Start `command` in the state directory, tied to this process, its output in the log.
-
-        It gets its own session: Ctrl-C at the terminal is for Penstock, which stops its parts last.
-        """
+        """Start `command`, tied to us, but in a session of its own: Ctrl-C is for Penstock."""
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
         with (
             _opened(self.directory) as fd,

@@ -108,10 +108,7 @@ def _refuse_downgrade(program: str, directory: Path) -> None:
 
 
 def _socket_path(directory: Path) -> Path:
-    """Return the socket's path: in the state directory, unless that path is too long for a socket.
-
-    Then it is in a directory of this user's below the temporary directory, named after the first.
-    """
+    """Return the socket's path; if it would be too long, one below the temporary directory."""
     path = directory / "redis.sock"
     if len(os.fsencode(path)) <= _SOCKET_PATH_BYTES_MAX:
         return path

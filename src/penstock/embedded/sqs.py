@@ -33,8 +33,7 @@ _PROBE_SECONDS = 2.0
 class EmbeddedSqs(EmbeddedProcess):
     """An SQS-compatible server (ministack) on a free port of the loopback interface.
 
-    It keeps queues and messages in memory and writes them when it stops, also when Penstock is
-    killed. If it is itself killed with -9, the contents of its queues are lost.
+    It writes its queues when it stops, also when Penstock is killed; killed with -9, it loses them.
     """
 
     title = "embedded SQS"
@@ -51,10 +50,7 @@ class EmbeddedSqs(EmbeddedProcess):
 
     @property
     def environment(self) -> Mapping[str, str]:
-        """The environment of a process that uses this server, in place of its AWS_… variables.
-
-        Never set in our own environment: a user's real credentials are there.
-        """
+        """The environment of this server's users; never set in ours, with its real credentials."""
         return {
             "AWS_ACCESS_KEY_ID": self.keys.access_key,
             "AWS_SECRET_ACCESS_KEY": self.keys.secret_key,
@@ -125,11 +121,8 @@ class EmbeddedSqs(EmbeddedProcess):
     async def call(
         self, session: aiohttp.ClientSession, action: str, request: Mapping[str, object]
     ) -> dict[str, Any]:
-        """Return the answer to one call of the SQS API.
-
-        It needs no signature: this server reads only account and region from the credentials.
-        Raises Again if the server cannot be reached, Halt with its own words if it refuses.
-        """
+        """Make one call of the SQS API. Raises Again if the server is away, Halt if it refuses."""
+        # Not signed: this server only reads account and region from the credentials.
         key = f"{self.keys.access_key}/20260101/{self.region}/sqs/aws4_request"
         headers = {
             **self._with_key,

@@ -3,12 +3,9 @@
     python -I -S tether.py PARENT_PID COMMAND [ARGUMENT...]
 
 A small process sets this up and then becomes the command (exec): Python code between fork and exec
-could deadlock in the parent's copy. On Linux the kernel sends SIGTERM when the parent's *thread*
-that started this ends, so start it from the main thread. SIGTERM, not SIGKILL, so that data is
-still written. Other systems have no such call: there the command outlives a parent killed with -9,
-and the lock it inherited keeps a second one off.
-
-Run by its path, so it imports nothing of Penstock and takes about 15 ms.
+could deadlock. On Linux the kernel sends SIGTERM when the parent's *thread* that started this ends,
+so start it from the main thread. Elsewhere the command outlives a killed parent, and the lock it
+inherited keeps a second one off. Run by its path, without Penstock's imports, it takes 15 ms.
 """
 
 import ctypes

@@ -138,8 +138,8 @@ def _one_line(error: Mapping[str, Any]) -> str:
     """Return `field: value X; allowed: …` for one of pydantic's errors, without secrets."""
     where = [str(part) for part in cast("Sequence[Any]", error["loc"])]
     said = str(error["msg"]).removeprefix("Value error, ")
-    if not where:  # a rule over several fields: it writes its own line
-        return said
+    if not where or (error["type"] == "value_error" and isinstance(error["input"], dict)):
+        return said  # a rule over several fields writes its own line
     field = ".".join(where)
     if error["type"] == "extra_forbidden":
         return f"{field}: no such setting; {_guess(field)}see `penstock config show` for all"

@@ -306,11 +306,7 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _spool_is_named(self) -> Self:
-        """Refuse a Redis that machines share without a name.
-
-        On one machine the path names the directory. On several, one path may be two directories,
-        whose files would be confused, and one directory may have two paths.
-        """
+        """Refuse a shared Redis without a name: one path may be two machines' directories."""
         if _is_shared(self.ledger.url) and not self.ledger.spool:
             raise ValueError(
                 "ledger.spool: missing, and machines may share this Redis; allowed: a name such as"

@@ -27,10 +27,7 @@ Tokens = Annotated[SecretStr, AfterValidator(_tokens)]
 
 
 def tokens(token: SecretStr, token_file: str, setting: str) -> list[str]:
-    """Return the tokens of a setting or of the file beside it; [] if neither is given.
-
-    `setting` names the first in errors. Raises Halt if both are given, or the file is unusable.
-    """
+    """Return the tokens of a setting, or of the file beside it. Raises Halt for an unusable one."""
     if not token_file:
         return token.get_secret_value().split()
     if token.get_secret_value():
@@ -49,11 +46,7 @@ def tokens(token: SecretStr, token_file: str, setting: str) -> list[str]:
 
 
 def kept_secret(directory: Path, name: str, setting: str) -> str:
-    """Return the secret in a file that only this user can read; make a random one if it is missing.
-
-    `setting` is the setting that it replaces. Raises Halt if others can read it, or it cannot be
-    made.
-    """
+    """Return the secret in this user's own file, made if missing. Raises Halt, naming `setting`."""
     try:
         fd = beneath.open_root(directory, make=True)
         try:

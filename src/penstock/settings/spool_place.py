@@ -66,10 +66,7 @@ SpoolPlace = Directory | FileServer | Nginx
 
 
 def spool_place(url: str) -> SpoolPlace:
-    """Return the spool of `source.url`. Raises Halt if it is not a spool's address.
-
-    The file server's client checks host and port.
-    """
+    """Return the spool of `source.url`. Raises Halt if it is not a spool's address."""
     if not url:
         raise Halt(
             "source.url: missing; set it to the directory that the files are written into"
