@@ -183,8 +183,8 @@ def test_of_a_directory_it_looks_at_what_a_loader_would_list(spool: Path) -> Non
     result = CliRunner().invoke(_app, ["--json", str(spool)])
     assert len(result.stdout.splitlines()) == 2
     assert result.stderr == (
-        "skipped, as a loader would: 2 hidden or *.tmp, 2 not regular files, 1 with names"
-        " that don't match source.pattern, 3 with names that are not allowed (docs/files.md)\n"
+        "skipped, as a loader would: 2 hidden or *.tmp, 2 not regular files, 3 with names"
+        " that are not allowed (docs/files.md), 1 with names that don't match source.pattern\n"
     )
     named = ("t(1).json", "größe.json", "s.json")
     code, shown = lines(*(spool / name for name in named))
