@@ -202,10 +202,10 @@ def test_a_consoles_port_in_use_names_its_own_setting() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         where = f"127.0.0.1:{taken.getsockname()[1]}"
         result = penstock("console", "--listen", where)
-    told = f"run.console: cannot listen on {where}: Address already in use; allowed: another port"
+    told = f"run.console: cannot listen on {where}: Address already in use; choose another port"
     assert str(result.exception).startswith(told)
     result = penstock("console", "--listen", "192.0.2.1:80")
-    assert str(result.exception).startswith("run.console: 192.0.2.1:80 can be reached from other")
+    assert str(result.exception).startswith("run.console: 192.0.2.1:80 is reachable from other")
 
 
 def test_how_many_of_what() -> None:
@@ -243,11 +243,14 @@ async def test_a_halt_between_passes_is_logged(monkeypatch: pytest.MonkeyPatch) 
 async def test_a_state_directory_that_cannot_be_used_halts(tmp_path: Path) -> None:
     """A file in its place: the setting, the path and the cause in one line."""
     (tmp_path / "state").write_text("")
-    with pytest.raises(Halt, match=r"run\.state_directory: .*/state/redis: Not a directory; ") as e:
+    told = r"run\.state_directory: .*/state/redis cannot be used: Not a directory; "
+    with pytest.raises(Halt, match=told) as e:
         await EmbeddedRedis(tmp_path / "state").start()
     assert "\n" not in str(e.value)
     (tmp_path / "mine" / "redis" / "owner.lock").mkdir(parents=True)
-    with pytest.raises(Halt, match=r"run\.state_directory: .*owner.lock: Is a directory; "):
+    with pytest.raises(
+        Halt, match=r"run\.state_directory: .*owner.lock cannot be used: Is a directory; "
+    ):
         await EmbeddedRedis(tmp_path / "mine").start()
 
 

@@ -429,7 +429,7 @@ async def test_behind_http_the_commands_say_where_they_work(box: Box) -> None:
         result = await asyncio.to_thread(
             CliRunner().invoke, app, [*command, "--yes", "--config", str(box.toml())]
         )
-        assert "works only where the directory is" in str(result.exception)
+        assert "works only on the directory itself" in str(result.exception)
     verified = await penstock(box, "verify")
     assert "the ledger's own laws hold" in verified.output
     assert "every file is accounted for" not in verified.output  # nobody looked at one
