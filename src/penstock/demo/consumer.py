@@ -10,8 +10,6 @@ import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple, cast
 
-import aiohttp
-
 from penstock.demo.corpus import ID_BASE, Corpus, broken_files
 from penstock.embedded.sqs import EmbeddedSqs
 
@@ -124,21 +122,19 @@ class Consumer:
 
     async def run(self) -> None:
         """Receive until cancelled. Raises Again or Halt if the queue is gone."""
-        async with aiohttp.ClientSession() as session:
-            while True:
-                request = {"QueueUrl": self._queue_url, **_RECEIVE}
-                answer = await self._sqs.call(session, "ReceiveMessage", request)
-                messages = answer.get("Messages", [])
-                if not messages:
-                    continue
-                for message in messages:
-                    if message["MessageId"] not in self._taken:
-                        self._taken.add(message["MessageId"])
-                        self._comparison.take(message["Body"])
-                self.last_message_at = time.monotonic()
-                entries = [
-                    {"Id": str(index), "ReceiptHandle": message["ReceiptHandle"]}
-                    for index, message in enumerate(messages)
-                ]
-                request = {"QueueUrl": self._queue_url, "Entries": entries}
-                await self._sqs.call(session, "DeleteMessageBatch", request)
+        while True:
+            request = {"QueueUrl": self._queue_url, **_RECEIVE}
+            messages = (await self._sqs.call("ReceiveMessage", request)).get("Messages", [])
+            if not messages:
+                continue
+            for message in messages:
+                if message["MessageId"] not in self._taken:
+                    self._taken.add(message["MessageId"])
+                    self._comparison.take(message["Body"])
+            self.last_message_at = time.monotonic()
+            entries = [
+                {"Id": str(index), "ReceiptHandle": message["ReceiptHandle"]}
+                for index, message in enumerate(messages)
+            ]
+            request = {"QueueUrl": self._queue_url, "Entries": entries}
+            await self._sqs.call("DeleteMessageBatch", request)

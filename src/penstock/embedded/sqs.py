@@ -4,21 +4,21 @@ Who has no key gets no answer (door.py): it lies in STATE/sqs/key, and in the en
 processes that use the server.
 """
 
+import asyncio
 import contextlib
 import functools
 import importlib.util
-import io
 import json
 import os
 import sys
 from collections.abc import Mapping
+from http import HTTPStatus
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
-import aiohttp
-
-from penstock.embedded.process import EmbeddedProcess, is_answered, reserve
+from penstock.embedded.process import EmbeddedProcess, exchange, is_answered, reserve
 from penstock.errors import Again, Halt
 from penstock.model import Keys
 from penstock.settings.schema import QueueSettings
@@ -28,6 +28,7 @@ KEY_NAME = "AWS_SESSION_TOKEN"
 """The variable with the key, for all that use this server, and for its door."""
 
 _DOOR = "penstock.embedded.door:app"
+_CALL_SECONDS = 60.0
 _KEY_HEADER = "X-Amz-Security-Token"
 
 
@@ -106,8 +107,7 @@ class EmbeddedSqs(EmbeddedProcess):
 
     async def queue_url(self, name: str) -> str:
         """Return the URL of queue `name`. Raises Again or Halt, as `call`."""
-        async with aiohttp.ClientSession() as session:
-            answer = await self.call(session, "GetQueueUrl", {"QueueName": name})
+        answer = await self.call("GetQueueUrl", {"QueueName": name})
         # A queue made in an earlier life has the port of that life in its URL.
         return self.address + urlsplit(str(answer["QueueUrl"])).path
 
@@ -117,14 +117,10 @@ class EmbeddedSqs(EmbeddedProcess):
             return await self.queue_url(name)
         attributes = {"MaximumMessageSize": "1048576"}
         attributes |= {"FifoQueue": "true"} if name.endswith(".fifo") else {}
-        async with aiohttp.ClientSession() as session:
-            request = {"QueueName": name, "Attributes": attributes}
-            await self.call(session, "CreateQueue", request)
+        await self.call("CreateQueue", {"QueueName": name, "Attributes": attributes})
         return await self.queue_url(name)
 
-    async def call(
-        self, session: aiohttp.ClientSession, action: str, request: Mapping[str, object]
-    ) -> dict[str, Any]:
+    async def call(self, action: str, request: Mapping[str, object]) -> dict[str, Any]:
         """Return the answer to one call of the SQS API.
 
         Not signed: this server reads only account and region from the credentials. Raises Again if
@@ -137,14 +133,15 @@ class EmbeddedSqs(EmbeddedProcess):
             "Content-Type": "application/x-amz-json-1.0",
             "Authorization": f"AWS4-HMAC-SHA256 Credential={key}, SignedHeaders=host, Signature=0",
         }
-        data = io.BytesIO(json.dumps(request).encode())  # aiohttp warns of 1 MiB of plain bytes
+        data = json.dumps(request).encode()
         try:
-            async with session.post(f"{self.address}/", data=data, headers=headers) as response:
-                body = await response.read()
-        except aiohttp.ClientError as error:
+            status, body = await asyncio.to_thread(
+                exchange, "POST", self.address, headers, data, _CALL_SECONDS
+            )
+        except (OSError, HTTPException) as error:
             raise Again(f"{self.title}: {action}: {error}; see {self.log}") from error
-        if not response.ok:
-            raise Halt(f"{self.title}: {action}: HTTP {response.status}: {body[:300]!r}")
+        if status != HTTPStatus.OK:
+            raise Halt(f"{self.title}: {action}: HTTP {status}: {body[:300]!r}")
         return json.loads(body)
 
     def _settings(self, port: int) -> dict[str, str]:
