@@ -23,7 +23,8 @@ import typer.main
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
-from penstock.cli import app
+from penstock.cli.commands import app
+from penstock.cli.examples import EXAMPLES
 from penstock.settings.schema import Settings
 from penstock.setup.plan import Load, plan
 
@@ -122,6 +123,15 @@ def _command(path: str, command: Any) -> Iterator[str]:
     for parameter in command.params:
         if isinstance(parameter, typer.core.TyperOption):
             yield f"* `{_option(parameter)}`: {parameter.help or ''}\n"
+    yield "".join(
+        [
+            "\nExamples:\n\n",
+            *(
+                f"* `{path} {rest}".rstrip() + "`\n"
+                for rest in EXAMPLES[path.removeprefix("penstock ")]
+            ),
+        ]
+    )
 
 
 def _unwrapped(text: str) -> str:

@@ -70,7 +70,7 @@ async def once(open_parts: Open[T], stop: asyncio.Event) -> T:
     """Open the parts, run one pass, close them. Raises what either raises."""
     async with AsyncExitStack() as stack:
         one_pass = await open_parts(stack)
-        _freeze()
+        _freeze(again=False)
         return await one_pass(stop)
 
 
@@ -85,7 +85,7 @@ async def every(seconds: float, open_parts: Open[T], stop: asyncio.Event, *, wha
         try:
             async with AsyncExitStack() as stack:
                 one_pass = await open_parts(stack)
-                _freeze()
+                _freeze(again=bool(again))
                 while not stop.is_set():
                     await one_pass(stop)
                     again = 0
@@ -100,12 +100,13 @@ async def every(seconds: float, open_parts: Open[T], stop: asyncio.Event, *, wha
             raise
 
 
-def _freeze() -> None:
+def _freeze(*, again: bool) -> None:
     """Keep what imports and opening have made out of every collection of garbage to come.
 
-    Some 200,000 objects: to look at them took a loader 1.2 µs a file. What was frozen for parts
-    that have been closed since is let go.
+    Some 200,000 objects: to look at them took a loader 1.2 µs a file. `again`: what was frozen for
+    parts that have been closed since is let go.
     """
-    gc.unfreeze()
-    gc.collect()
+    if again:
+        gc.unfreeze()
+        gc.collect()
     gc.freeze()

@@ -15,7 +15,8 @@ from typer.testing import CliRunner, Result
 from penstock import archiver, checker, passes, supervisor, telemetry, wiring, worker
 from penstock.archiver import ArchiverTally
 from penstock.checker import CheckerTally
-from penstock.cli import app, main
+from penstock.cli import main
+from penstock.cli.commands import app
 from penstock.embedded.redis import EmbeddedRedis
 from penstock.errors import Again, Halt, PenstockError
 from penstock.model import Tally

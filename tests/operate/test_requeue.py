@@ -10,7 +10,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from penstock import passes, telemetry, wiring
-from penstock.cli import EXIT_HALT, app, main
+from penstock.cli import EXIT_HALT, main
+from penstock.cli.commands import app
 from penstock.errors import Again
 from penstock.model import PutBack
 from penstock.operate import requeue

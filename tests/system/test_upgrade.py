@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 from penstock import telemetry
 from penstock.aws.invocation import Invocation, LambdaProcess
-from penstock.cli import app
+from penstock.cli.commands import app
 from penstock.embedded.sqs import EmbeddedSqs
 from penstock.operate.observer import Observer
 from support.box import Box

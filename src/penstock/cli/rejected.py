@@ -13,7 +13,7 @@ import typer
 
 from penstock import telemetry
 from penstock.cli.ledger import progress_line, with_ledger
-from penstock.cli.options import Config, Json, file_name, say
+from penstock.cli.options import Config, Json, agree, file_name, say
 from penstock.ledger.ledger import Ledger
 from penstock.operate import requeue
 from penstock.operate.reject_filter import RejectFilter, moment
@@ -270,7 +270,7 @@ def _agreed(chosen: Sequence[RejectedFile], what: str, *, dry_run: bool, yes: bo
         return False
     if chosen and not yes:
         question = f"{plural(len(chosen), 'file')} will be {what}: go on?"
-        typer.confirm(question, abort=True, err=True)
+        agree(question)
     return bool(chosen)
 
 

@@ -11,7 +11,7 @@ import typer
 from penstock import telemetry
 from penstock.archive.segment import Member
 from penstock.cli.ledger import progress_line, with_ledger
-from penstock.cli.options import Config, Json, file_name, say
+from penstock.cli.options import Config, Json, agree, file_name, say
 from penstock.cli.rejected import DryRun, Since, Until, Yes, not_empty, print_report
 from penstock.errors import Halt
 from penstock.ledger.ledger import Ledger
@@ -74,7 +74,7 @@ def replay(
         typer.echo(f"{plural(count, 'file')}{window} would be sent again", err=True)
     elif count and not yes:
         question = f"{plural(count, 'file')}{window} will be sent again: go on?"
-        typer.confirm(question, abort=True, err=True)
+        agree(question)
 
     async def replayed(ledger: Ledger, stop: asyncio.Event) -> Report:
         token = requeue.operator_token()
