@@ -52,7 +52,14 @@ work later (Redis or the queue is away: try again); 78 someone has to mend somet
 setting, a permission, a queue that does not exist); 130 stopped by Ctrl-C or SIGTERM where that
 leaves something undone.
 
-Every command has `--help`. This page is written from the code by `make docs`.
+Every command has `--help`. Times are in UTC, as `2026-11-23T06:15:00Z`, in what commands print and
+in what they are given; `2h` is two hours ago. Where nobody can answer a question, as in a script,
+`--yes` agrees to it.
+
+`penstock --install-completion` has bash, zsh, fish or PowerShell complete commands and options with
+Tab, from the next shell on; `penstock --show-completion` prints the same, for a file of your own.
+
+This page is written from the code by `make docs`.
 """
 
 

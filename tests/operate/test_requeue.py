@@ -288,6 +288,17 @@ async def test_replay_by_time_takes_the_window_and_no_more(box: Box) -> None:
     assert box.received_ids() == {0: 1, 1: 2, 2: 2, 3: 1, 4: 1}
 
 
+async def test_replay_takes_patterns(box: Box) -> None:
+    """As `rejected` does; one that matches nothing is named, and does not stand for all."""
+    box.write_many(12)
+    await pass_over(box)
+    said = await penstock(box, "replay", "*.00000[3-5].json", name(1), "--dry-run")
+    assert "4 files would be sent again" in said.stderr
+    said = await penstock(box, "replay", "nothing*", "--dry-run", code=1)
+    assert "0 files would be sent again" in said.stderr
+    assert "not nothing*: it is not in the archive" in said.stderr
+
+
 async def test_replay_names_what_it_cannot_find(box: Box) -> None:
     """Exit code 1, the file and why; the others are put back."""
     box.write_many(1)

@@ -152,7 +152,7 @@ async def test_a_reject_is_retried_by_keyboard_alone(
         button = page.get_by_role("button", name=f"Retry {file}")
         await expect(button).to_be_visible()
         assert content not in await page.content()
-        for _ in range(12):
+        for _ in range(24):
             await page.keyboard.press("Tab")
             if await button.evaluate("b => b === document.activeElement"):
                 break

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from penstock import file_names
-from penstock.cli import EXIT_HALT, EXIT_STOPPED
+from penstock.cli import EXIT_STOPPED
 from penstock.wording import printable
 
 Config = Annotated[
@@ -43,7 +43,7 @@ def agree(question: str) -> None:
         if sys.stdin.isatty():  # Ctrl-C
             raise typer.Exit(EXIT_STOPPED) from None
         typer.echo("\npenstock: there is nobody here to ask: agree with --yes", err=True)
-        raise typer.Exit(EXIT_HALT) from None
+        raise typer.Exit(1) from None
     if not agreed:
         raise typer.Abort
 
