@@ -77,7 +77,7 @@ def preview(
             out.write(shown.line)
         elif len(files) <= _SHOWN_IN_FULL:
             _print(shown)
-        elif why := shown.error or (shown.rejected and shown.rejected[0].reason):
+        elif why := shown.error or "".join(one.reason for one in shown.rejected[:1]):
             kinds[kind_of(why)] += 1
             first.setdefault(kind_of(why), shown)
         elif shown.records:
