@@ -118,7 +118,7 @@ async def shoot(page: Page, name: str) -> None:
         await page.emulate_media(color_scheme=scheme, reduced_motion="reduce")  # type: ignore[arg-type]
         await page.set_viewport_size({"width": wide, "height": 900})
         path = Path(SHOTS) / f"console-{name}{kind}.png"
-        await page.screenshot(path=str(path), full_page=not kind.endswith("phone"))
+        await page.screenshot(path=str(path), full_page=True)
 
 
 async def test_the_page_shows_the_spool_live(box: Box, browser: Browser) -> None:

@@ -10,40 +10,19 @@ from penstock import __version__
 from penstock.cli import import_at_once
 from penstock.cli.examples import EXAMPLES
 
-# In the order of --help: name of the command, its module here, and what of it is the command.
+# In the order of --help: a module here, and what of it is the command if they differ in name.
 _GROUPS = {
-    "Drain": {
-        "run": ("run", "run"),
-        "load": ("functions", "load"),
-        "archive": ("functions", "archive"),
-        "check": ("functions", "check"),
-        "demo": ("demo", "demo"),
-    },
-    "Look": {
-        "status": ("status", "status"),
-        "explain": ("explain", "explain"),
-        "verify": ("verify", "verify"),
-        "archived": ("archived", "app"),
-        "console": ("console", "console"),
-    },
-    "Repair": {
-        "rejected": ("rejected", "app"),
-        "replay": ("replay", "replay"),
-        "spool": ("spool", "app"),
-    },
-    "Set up": {
-        "init": ("init", "init"),
-        "preview": ("preview", "preview"),
-        "config": ("config", "app"),
-    },
-    "Deploy": {
-        "serve": ("serve", "serve"),
-        "plan": ("plan", "plan"),
-    },
+    "Drain": "run functions.load functions.archive functions.check demo",
+    "Look": "status explain verify archived.app console",
+    "Repair": "rejected.app replay spool.app",
+    "Set up": "init preview config.app",
+    "Deploy": "serve plan",
 }
-COMMANDS = {
-    name: (group, *where) for group, commands in _GROUPS.items() for name, where in commands.items()
-}
+COMMANDS: dict[str, tuple[str, str, str]] = {}
+for _group, _words in _GROUPS.items():
+    for _module, _, _of_it in (word.partition(".") for word in _words.split()):
+        _name = _of_it if _of_it not in {"", "app"} else _module
+        COMMANDS[_name] = (_group, _module, _of_it or _module)
 
 
 class _Commands(typer.core.TyperGroup):

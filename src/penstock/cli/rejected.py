@@ -40,8 +40,12 @@ Change = tuple[Settings, Ledger, SpoolFiles, Sequence[RejectedFile], asyncio.Eve
 """What a change works with: all that is open, the files that are chosen, and when to stop."""
 
 
-def time_of(text: str) -> float:
-    """Return the time that an option names."""
+def time_option(name: str, help_: str) -> Any:
+    """Return an option that takes a time."""
+    return typer.Option(name, parser=_moment, metavar="TIME", help=help_)
+
+
+def _moment(text: str) -> float:
     try:
         return moment(text)
     except ValueError as error:
@@ -56,14 +60,9 @@ Reason = Annotated[
     str, typer.Option("--reason", metavar="TEXT", help="Only those whose reason has this text.")
 ]
 Since = Annotated[
-    float | None,
-    typer.Option(
-        parser=time_of, metavar="TIME", help="Only from this time on: 2026-11-25T14:30, or 2h ago."
-    ),
+    float | None, time_option("--since", "Rejected from this time on: 2026-11-25T14:30, or 2h ago.")
 ]
-Until = Annotated[
-    float | None, typer.Option(parser=time_of, metavar="TIME", help="Only before this time.")
-]
+Until = Annotated[float | None, time_option("--until", "Rejected before this time.")]
 All = Annotated[bool, typer.Option("--all", help="All of them.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say which; change nothing.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]

@@ -13,7 +13,7 @@ from penstock import telemetry
 from penstock.archive.segment import Member
 from penstock.cli.ledger import progress_line, with_ledger
 from penstock.cli.options import Config, Json, agree, file_name, say
-from penstock.cli.rejected import DryRun, Yes, not_empty, print_report, time_of
+from penstock.cli.rejected import DryRun, Yes, not_empty, print_report, time_option
 from penstock.errors import Halt
 from penstock.ledger.ledger import Ledger
 from penstock.model import PutBack
@@ -27,15 +27,8 @@ from penstock.wording import plural
 
 _SHOWN = 20
 _BY = "by the time stamp in its name, in UTC"
-
-FromStamp = Annotated[
-    float | None,
-    typer.Option("--since", parser=time_of, metavar="TIME", help=f"From this time on, {_BY}."),
-]
-BeforeStamp = Annotated[
-    float | None,
-    typer.Option("--until", parser=time_of, metavar="TIME", help=f"Before this time, {_BY}."),
-]
+FromStamp = Annotated[float | None, time_option("--since", f"From this time on, {_BY}.")]
+BeforeStamp = Annotated[float | None, time_option("--until", f"Before this time, {_BY}.")]
 
 
 def replay(

@@ -115,9 +115,9 @@ function showFlow(seen) {
 
 // One chart below the other, over the same time: bars, each with the most of it at its left.
 const CHARTS = [
-  ["files", "files processed, and rejected in red", count, ["files", "rejects"]],
-  ["waiting", "files waiting, at most", count, ["waiting"]],
-  ["age", "age of the oldest waiting, at most", time, ["age_seconds"]],
+  ["files", "processed; rejected in red", count, ["files", "rejects"]],
+  ["waiting", "waiting, at most", count, ["waiting"]],
+  ["age", "oldest waiting", time, ["age_seconds"]],
 ];
 
 async function showHistory(seen) {
@@ -146,7 +146,7 @@ function drawHistory(told) {
       }
     });
     const figure = make("div", undefined, "chart"), axis = make("p", undefined, "most");
-    axis.append(make("span", said(most)), make("span", "0"));
+    axis.append(make("span", most ? said(most) : ""), make("span", "0"));
     figure.append(make("h3", title), axis, svg);
     return figure;
   });
