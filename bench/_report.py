@@ -16,8 +16,8 @@ from _workloads import LOADER_MEMORY_BYTES_MAX, TARGETS, WORKLOADS, Target, Work
 Results = dict[str, dict[str, Any]]
 
 _INTRODUCTION = """\
-Written by `make bench` from results.json; [docs/performance.md](../docs/performance.md) says how it
-measures, and what follows."""
+Written by `make bench` from results.json; [README.md](README.md) says how it
+measures."""
 _VERSIONS = ("aiohttp", "botocore", "hiredis", "httptools", "msgspec", "redis", "uvloop")
 
 

@@ -1,11 +1,10 @@
-"""How full are messages? Real loaders over a backlog, and over files that keep arriving.
+"""How full are messages? Real loaders over a backlog; arriving.py does the same at a rate.
 
-    python bench/fill.py [--bytes 2000000] [--seconds 20] [--rates 10,400,6000]
+    python bench/fill.py [--bytes 50000000]
 
-A backlog of files whose records have so many bytes selected, two `penstock load`; then files at
-each rate, two `penstock load --every`. Fill is what messages held of what they had room for, of all
-of them, the last of each loader included. Billed is what SQS bills for sending (64 KiB a request)
-beside the least possible.
+A backlog of files whose records have so many bytes selected, two `penstock load`. Fill is what
+messages held of what they had room for, the last of each loader included. Billed is what SQS bills
+for sending (64 KiB a request) beside the least possible.
 """
 
 import argparse
@@ -14,7 +13,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -97,13 +95,13 @@ def write(spool: Path, number: int, records: int, record_bytes: int) -> None:
     draft.rename(spool / f"20261128T{number // 1_000_000:06d}.{number % 1_000_000:06d}.json")
 
 
-def told(what: str, counted: dict[str, int], more: str = "") -> None:
+def told(what: str, counted: dict[str, int]) -> None:
     """Print one row."""
     messages, sent = counted.get("messages", 0), counted.get("bytes_sent", 0)
     fill = sent / max(counted.get("bytes_room", 0), 1)
     billed = counted.get("requests_billed", 0) / max(sent / BILLED_BYTES, 1)
     files = counted.get("files_processed", 0)
-    print(f"| {what} | {files:,} | {messages:,} | {fill:.3f} | {billed:.3f} |{more}", flush=True)
+    print(f"| {what} | {files:,} | {messages:,} | {fill:.3f} | {billed:.3f} |", flush=True)
 
 
 def backlog(bench: Bench, total_bytes: int) -> None:
@@ -123,51 +121,15 @@ def backlog(bench: Bench, total_bytes: int) -> None:
                 told(f"{record_bytes:,}, {records}, {kind}", bench.counters())
 
 
-def arriving(bench: Bench, rate: int, seconds: float) -> None:
-    """Let files arrive at a rate."""
-    spool = bench.begin(fifo=False)
-    stop, written = threading.Event(), [0]
-
-    def produce() -> None:
-        began = time.monotonic()
-        while not stop.is_set():
-            while written[0] < (time.monotonic() - began) * rate:
-                write(spool, written[0], 1, 500)
-                written[0] += 1
-            time.sleep(0.005)
-
-    loaders = [bench.start("--every", "0.25"), bench.start("--every", "0.25")]
-    time.sleep(3)
-    producer = threading.Thread(target=produce)
-    producer.start()
-    time.sleep(seconds)
-    counted = bench.counters()
-    waiting = written[0] - counted.get("files_processed", 0)
-    stop.set()
-    producer.join()
-    for loader in loaders:
-        loader.terminate()
-        loader.wait()
-    second = (
-        f" {counted.get('messages', 0) / seconds:.1f} messages/s, {waiting / rate:.2f} s behind"
-    )
-    told(f"{rate:,} files/s for {seconds:g} s", counted, second)
-
-
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--bytes", type=int, default=50_000_000, help="selected, of a backlog")
-    parser.add_argument("--seconds", type=float, default=20)
-    parser.add_argument("--rates", default="10,400,6000")
     given = parser.parse_args()
     with ExitStack() as stack:
         root = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         bench = Bench(stack, root)
-        for rate in filter(None, given.rates.split(",")):
-            arriving(bench, int(rate), given.seconds)
-        if given.bytes:
-            backlog(bench, given.bytes)
+        backlog(bench, given.bytes)
 
 
 if __name__ == "__main__":

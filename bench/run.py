@@ -37,7 +37,7 @@ PARTS = ("decode", "queue_sqs", "ledger", "source", "backlog", "plan")
 
 
 @contextlib.contextmanager
-def _sink() -> Generator[tuple[str, int]]:
+def sink() -> Generator[tuple[str, int]]:
     """Run the sink; give its address and process id."""
     command = [sys.executable, str(HERE / "_sink.py")]
     pipe = subprocess.PIPE
@@ -54,7 +54,7 @@ async def place(workload: Workload, root: Path, files: int) -> AsyncGenerator[_r
     print(f"   writing {files:,} files", file=sys.stderr)
     await asyncio.to_thread(_spool.write, root / "spool", files, workload.records)
     async with AsyncExitStack() as stack:
-        url, pid = stack.enter_context(_sink())
+        url, pid = stack.enter_context(sink())
         store = await stack.enter_async_context(EmbeddedRedis(root / "state"))
         here = _rounds.Place(root, store.url, url, {}, str(root / "spool"))
         services = {"sink": pid, "redis": store.pid}

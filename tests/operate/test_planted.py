@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from penstock import beneath
 from penstock.embedded.redis import EmbeddedRedis
 from penstock.errors import Halt
 from penstock.ledger.epoch import Epoch
@@ -139,6 +140,7 @@ def test_what_is_planted_for_the_epoch_is_none(tmp_path: Path, planted: str) -> 
         epoch = Epoch(state / "s.epoch")
         assert epoch.name == ""
         epoch.begins("e1")
+        assert [path for path in tmp_path.rglob(".*.draft") if len(path.name) > 8] == []
     assert (tmp_path / "known").read_text() == "known"
 
 
@@ -292,3 +294,37 @@ async def test_races_lead_nowhere(places: SpoolFiles, rounds: int) -> None:
                 await asyncio.to_thread(look)
     await source.close()
     assert {path: path.read_bytes() for path in away.iterdir()} == before
+
+
+@ROUNDS
+@pytest.mark.timeout(1800)
+def test_a_root_that_changes_while_it_is_opened_leads_nowhere(tmp_path: Path, rounds: int) -> None:
+    """Of a directory, one's own link and another user's link it opens the first two, or nothing."""
+    require(present=os.geteuid() == 0, what="root, to be another user as well")
+    for name in ("own", "away"):
+        (tmp_path / name).mkdir()
+    path, stop = tmp_path / "root", threading.Event()
+    own, away = ((tmp_path / name).stat().st_ino for name in ("own", "away"))
+
+    def swap() -> None:
+        rng = random.Random(rounds)
+        while not stop.is_set():
+            draft, foreign = tmp_path / "draft", rng.random() < 0.5
+            draft.symlink_to("away" if foreign else "own")
+            if foreign:
+                os.lchown(draft, 12345, 12345)
+            draft.rename(path)
+
+    thread = threading.Thread(target=swap)
+    thread.start()
+    opened: list[int] = []
+    try:
+        for _ in range(rounds):
+            with contextlib.suppress(OSError):
+                fd = beneath.open_root(path)
+                opened.append(os.fstat(fd).st_ino)
+                os.close(fd)
+    finally:
+        stop.set()
+        thread.join()
+    assert set(opened) == {own}, away

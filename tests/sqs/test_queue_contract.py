@@ -1,7 +1,7 @@
 """One suite of the sender over three servers, and where the two emulators depart from AWS.
 
 The stub answers as AWS does (test_queue_cases.py). What an emulator does otherwise stands in
-DEPARTURES, which docs/sqs.md repeats: a check named there must fail on that server.
+DEPARTURES, which docs/architecture.md repeats: a check named there must fail on that server.
 """
 
 import itertools
@@ -288,8 +288,8 @@ def _send_raw(at: Opened, entries: list[dict[str, Any]]) -> str:
 
 
 def test_the_documentation_lists_the_departures() -> None:
-    """The table of docs/sqs.md has these rows, word for word, and no others."""
-    text = (Path(__file__).parents[2] / "docs/sqs.md").read_text()
+    """The table of docs/architecture.md has these rows, word for word, and no others."""
+    text = (Path(__file__).parents[2] / "docs/architecture.md").read_text()
     rows = re.findall(r"^\| ([^|]+) \| ([^|]+) \| ([^|]+) \|$", text, re.MULTILINE)
     listed = {law.strip(): (m.strip(), o.strip()) for law, m, o in rows if law in DEPARTURES}
     assert listed == {

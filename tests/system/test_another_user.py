@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
 from support.require import require, require_ministack
 
@@ -97,7 +99,10 @@ def running(root: Path) -> Generator[list[int]]:
         yield [int(path.name) for path in Path("/proc").glob("[0-9]*") if _is_of(path, root)]
     finally:
         process.terminate()
-        process.wait(40)
+        try:
+            assert process.wait(40) == 0
+        finally:
+            process.kill()
 
 
 def _until_up(root: Path) -> None:
@@ -178,3 +183,29 @@ def test_another_user_gets_nothing(root: Path) -> None:
         assert status in {"400", "401", "403", "404", ""} or (is_open and status == "200"), line
         assert not re.search(r'"id": \d|garbage', answer), line
     assert len(told["answers"]) == 3 * len(_requests())
+
+
+@pytest.mark.timeout(150)
+def test_a_fifo_for_a_reason_holds_up_neither_the_console_nor_the_end(root: Path) -> None:
+    """The rejects are listed without it; retry says so; SIGTERM ends the box in its usual time."""
+    with running(root) as pids:
+        (reason,) = (root / "rejected").glob("*.reason.json")
+        name = reason.name.removesuffix(".reason.json")
+        reason.unlink()
+        os.mkfifo(reason, 0o666)
+        os.chown(reason, int(UID), int(UID))
+        console = re.search(r'console = "([^"]+)"', (root / "penstock.toml").read_text())
+        assert console
+        token = (root / ".penstock" / "read.token").read_text().strip()
+        asked = {"Authorization": f"Bearer {token}"}
+        answer = requests.get(f"http://{console[1]}/v1/rejects", headers=asked, timeout=10)
+        assert answer.status_code == 200
+        assert name in answer.text
+        listed = subprocess.run(
+            [sys.executable, "-m", "penstock", "rejected", "list", "--config", "penstock.toml"],
+            cwd=root, capture_output=True, text=True, check=False, timeout=30,
+        )  # fmt: skip
+        assert name in listed.stdout, listed.stderr
+        began = time.monotonic()
+        os.kill(min(pids), signal.SIGTERM)
+    assert time.monotonic() - began < 30
