@@ -68,7 +68,7 @@ async def once(open_parts: Open[T], stop: asyncio.Event) -> T:
     """Open the parts, run one pass, close them. Raises what either raises."""
     async with AsyncExitStack() as stack:
         one_pass = await open_parts(stack)
-        _freeze()
+        _freeze(again=False)
         return await one_pass(stop)
 
 
@@ -79,7 +79,7 @@ async def every(seconds: float, open_parts: Open[T], stop: asyncio.Event, *, wha
         try:
             async with AsyncExitStack() as stack:
                 one_pass = await open_parts(stack)
-                _freeze()
+                _freeze(again=bool(again))
                 while not stop.is_set():
                     await one_pass(stop)
                     again = 0
@@ -94,8 +94,12 @@ async def every(seconds: float, open_parts: Open[T], stop: asyncio.Event, *, wha
             raise
 
 
-def _freeze() -> None:
-    """Exclude the 200,000 objects of imports from garbage collection: 1.2 µs a file in a loader."""
-    gc.unfreeze()
-    gc.collect()
+def _freeze(*, again: bool) -> None:
+    """Exclude the 200,000 objects of imports from garbage collection: 1.2 µs a file in a loader.
+
+    `again`: first release what was frozen for parts that are closed by now.
+    """
+    if again:
+        gc.unfreeze()
+        gc.collect()
     gc.freeze()

@@ -120,7 +120,7 @@ class _JsonLines(logging.Formatter):
 
 class _Plain(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        at = time.strftime("%H:%M:%S", time.localtime(record.created))
+        at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created))
         words = " ".join(f"{name}={value}" for name, value in _fields(record).items())
         mark = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
         return one_line(f"{at} {mark}{record.getMessage()} {words}".rstrip())

@@ -11,8 +11,6 @@ from collections.abc import Mapping
 from itertools import islice
 from typing import Any, NamedTuple, cast
 
-import aiohttp
-
 from penstock.demo.corpus import ID_BASE, Corpus, broken_files
 from penstock.embedded.sqs import EmbeddedSqs
 
@@ -124,17 +122,16 @@ class Consumer:
     async def run(self) -> None:
         """Receive until cancelled. Raises Again or Halt if the queue is away."""
         queue = {"QueueUrl": self._queue_url}
-        async with aiohttp.ClientSession() as session:
-            while True:
-                answer = await self._sqs.call(session, "ReceiveMessage", {**queue, **_RECEIVE})
-                entries: list[Mapping[str, str]] = []
-                for message in answer.get("Messages", []):
-                    if message["MessageId"] not in self._taken:
-                        self._taken.add(message["MessageId"])
-                        self._comparison.take(message["Body"])
-                    handle = message["ReceiptHandle"]
-                    entries.append({"Id": str(len(entries)), "ReceiptHandle": handle})
-                if entries:
-                    self.last_message_at = time.monotonic()
-                    request = {**queue, "Entries": entries}
-                    await self._sqs.call(session, "DeleteMessageBatch", request)
+        while True:
+            answer = await self._sqs.call("ReceiveMessage", {**queue, **_RECEIVE})
+            entries: list[Mapping[str, str]] = []
+            for message in answer.get("Messages", []):
+                if message["MessageId"] not in self._taken:
+                    self._taken.add(message["MessageId"])
+                    self._comparison.take(message["Body"])
+                handle = message["ReceiptHandle"]
+                entries.append({"Id": str(len(entries)), "ReceiptHandle": handle})
+            if entries:
+                self.last_message_at = time.monotonic()
+                request = {**queue, "Entries": entries}
+                await self._sqs.call("DeleteMessageBatch", request)
