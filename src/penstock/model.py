@@ -150,13 +150,14 @@ class FileRead(msgspec.Struct, frozen=True, gc=False):
 
     `data` is all its bytes, or why there are none. `size_bytes` is its size when opened: larger
     than `max_file_bytes` means that it was not read, and `data` is empty. `age_seconds` is the
-    time since its last change, by the clock of the machine that holds the directory.
+    time since its last change, by the clock of the machine that holds the directory; None where
+    that was not asked for.
     """
 
     name: str
     data: bytes | Unread
     size_bytes: int
-    age_seconds: float
+    age_seconds: float | None
     detail: str = ""
 
 

@@ -45,7 +45,8 @@ class Source(Protocol):
     async def read(self, names: Sequence[str], bytes_max: int) -> Sequence[FileRead]:
         """Read files from the front of `names` until `bytes_max` is passed; at least one.
 
-        Called per claim, not per file. Safe to repeat. A missing file is an entry, not an error.
+        Called per claim, not per file. Safe to repeat. A missing file is an entry, not an error. Of
+        the first one the age is always told.
         """
         ...
 
