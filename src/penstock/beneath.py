@@ -91,11 +91,17 @@ def open_file(fd: int, name: str, more_flags: int = 0) -> int:
 
     `more_flags` are os.open's, to write to it or to make it, with mode 0600, as well.
     """
+    return open_status(fd, name, more_flags)[0]
+
+
+def open_status(fd: int, name: str, more_flags: int = 0) -> tuple[int, os.stat_result]:
+    """Open as `open_file` does; return what the file is, too."""
     opened = os.open(name, _FILE_FLAGS | more_flags, 0o600, dir_fd=fd)
-    if not stat.S_ISREG(os.fstat(opened).st_mode):
+    status = os.fstat(opened)
+    if not stat.S_ISREG(status.st_mode):
         os.close(opened)
         raise OSError(errno.EINVAL, "not a regular file", name)
-    return opened
+    return opened, status
 
 
 def read(fd: int, name: str, bytes_max: int) -> bytes:

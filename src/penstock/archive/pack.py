@@ -230,6 +230,7 @@ class _Written:
         self.names: list[str] = []
         self.changed_ns, self.sizes = array("q"), array("q")  # many, so without an object each
         self.first, self.last = float("inf"), 0.0
+        self._same_second = ""  # how names of the last file's second begin
         self.bytes = 0
 
     def add(self, name: str, status: os.stat_result, data: bytes) -> None:
@@ -239,7 +240,10 @@ class _Written:
         self.names.append(name)
         self.changed_ns.append(status.st_ctime_ns)
         self.sizes.append(status.st_size)
+        if self._same_second and name.startswith(self._same_second):
+            return
         at = time_in(name)
+        self._same_second = "" if at is None else file_names.beginning_of_second(name)
         at = status.st_mtime if at is None else at
         self.first, self.last = min(self.first, at), max(self.last, at)
 
@@ -257,9 +261,8 @@ class _Written:
 
 def _read(from_fd: int, name: str) -> tuple[os.stat_result, bytes]:
     """Return a staged file, as it is at one moment. Raises OSError."""
-    fd = beneath.open_file(from_fd, name)
+    fd, status = beneath.open_status(from_fd, name)
     try:
-        status = os.fstat(fd)
         data = os.read(fd, status.st_size + 1)
         while 0 < len(data) < status.st_size and (more := os.read(fd, status.st_size - len(data))):
             data += more
