@@ -127,7 +127,8 @@ class Page:
     the listing began: names are not claimed from a listing that is too old. `ignored` counts the
     directory entries that are not files by the pattern or by their type; drafts are not counted.
     `pause_seconds` is how long the source would have the next listing wait: an empty page answers
-    until then. `young` are the files that are not complete yet.
+    until then. `young` are the files that are not complete yet. `example` is one of those ignored
+    whose name matches the pattern all the same, and the rule that it breaks; empty if not known.
     """
 
     files: Sequence[ListedFile]
@@ -136,6 +137,7 @@ class Page:
     ignored: int = 0
     pause_seconds: float = 0.0
     young: Young = field(default_factory=Young)
+    example: str = ""
 
 
 class Unread(Enum):

@@ -4,6 +4,7 @@ Everything that needs giving back is opened on an AsyncExitStack that the caller
 closed in the reverse of the order in which they were opened, whatever happens.
 """
 
+import contextlib
 import importlib
 import os
 import resource
@@ -17,7 +18,7 @@ from penstock.archiver import Archiver
 from penstock.checker import Checker
 from penstock.embedded import owner_mark
 from penstock.embedded.redis import EmbeddedRedis
-from penstock.errors import Again, Halt
+from penstock.errors import Again, Halt, PenstockError
 from penstock.ledger.connect import Address
 from penstock.ledger.ledger import Ledger
 from penstock.ledger.scripts import Scripts
@@ -77,7 +78,7 @@ async def loader(
     import_parts(settings)
     allow_open_files(settings)
     transform = Transform(*decode_side(settings), max_file_bytes=settings.decode.max_file_bytes)
-    spool, book = await _source_and_ledger(settings, stack)
+    spool, book = await _source_and_ledger(settings, stack, "loader")
     book.remember_in(Path(settings.run.state_directory) / f"{spool_name(settings)}.epoch")
     queue = await _queue(settings, stack)
     return await _loader(settings, transform, spool, book, queue, linger_seconds)
@@ -160,7 +161,7 @@ async def archiver(
 
     `is_only_pass`: nobody follows, so that all staged files are packed now.
     """
-    source, ledger = await _source_and_ledger(settings, stack)
+    source, ledger = await _source_and_ledger(settings, stack, "archiver")
     directory, pack = source.source, None
     if isinstance(directory, DirectorySource):
         pack = partial(directory.pack, at_once=is_only_pass)
@@ -170,7 +171,7 @@ async def archiver(
 async def checker(settings: Settings, stack: AsyncExitStack) -> Checker:
     """Return the checker's parts. Raises Again or Halt as `loader` does."""
     return Checker(
-        *await _source_and_ledger(settings, stack),
+        *await _source_and_ledger(settings, stack, "checker"),
         lease_seconds=settings.ledger.lease_seconds,
         sweep_seconds=settings.ledger.sweep_seconds,
         fifo=settings.queue.url.endswith(".fifo"),
@@ -178,13 +179,21 @@ async def checker(settings: Settings, stack: AsyncExitStack) -> Checker:
 
 
 async def _source_and_ledger(
-    settings: Settings, stack: AsyncExitStack
+    settings: Settings, stack: AsyncExitStack, what: str
 ) -> tuple[ConfirmedSource, Ledger]:
     """Return the ledger, and the way into the spool that it knows.
 
-    A directory that is missing was never there, or is away: then it may come back.
+    A directory that is missing was never there, or is away: then it may come back. An error that
+    ends the use of them is noted in the ledger as that of the function `what`.
     """
     known = await ledger(settings, stack)
+
+    async def leave_word(_: object, error: BaseException | None, __: object) -> None:
+        if isinstance(error, PenstockError):
+            with contextlib.suppress(PenstockError):  # a ledger that is away takes no notes
+                await known.upkeep.trouble(what, str(error))
+
+    stack.push_async_exit(leave_word)
     try:
         found = await source(settings, stack)
     except Halt as error:

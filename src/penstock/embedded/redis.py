@@ -19,7 +19,7 @@ import redis.exceptions
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from penstock.embedded.process import EmbeddedProcess
+from penstock.embedded.process import EmbeddedProcess, tail
 from penstock.errors import Halt
 
 _SOCKET_PATH_BYTES_MAX = 107  # sockaddr_un.sun_path holds 108 with the final zero (man 7 unix)
@@ -56,6 +56,16 @@ class EmbeddedRedis(EmbeddedProcess):
         command += ["--maxmemory-policy", "noeviction", "--daemonize", "no"]
         self.spawn(command, {"PATH": os.defpath, "LC_ALL": "C"}, [inherit])
         return f"unix://{path}"
+
+    def diagnosis(self) -> str:
+        """See `EmbeddedProcess.diagnosis`."""
+        text = tail(self.log)
+        if found := re.search(r"Bad file format reading the append only file:? ?(\S*?):? ", text):
+            files = [*self.directory.rglob(found[1] or "appendonly.aof*")]
+            return f"its data are damaged: redis-check-aof --fix {files[0] if files else found[1]}"
+        if "No space left on device" in text:
+            return f"make room on the disk of {self.directory}"
+        return ""
 
     async def stop(self) -> None:
         """End Redis, its data written; remove the directory that a long path needed."""

@@ -147,8 +147,9 @@ def _one_line(error: Mapping[str, Any]) -> str:
         return str(error["msg"]).removeprefix("Value error, ")
     field = ".".join(where)
     if error["type"] == "extra_forbidden":
-        listed = "see `penstock config show` for those there are"
-        return f"{field}: no such setting; {_guess(field)}{listed}"
+        section = _DEFAULTS.get(where[0], {}) if len(where) > 1 else _DEFAULTS
+        inside = f"in [{where[0]}]" if len(where) > 1 else "as sections"
+        return f"{field}: no such setting; {_guess(field)}allowed {inside}: {', '.join(section)}"
     if error["type"] in {"model_type", "model_attributes_type"}:
         return f"{field}: … is not allowed; allowed: a table of settings"
     told = not where[-1].endswith(("url", "token")) and isinstance(
