@@ -17,6 +17,7 @@ from penstock.records.headers import toml
 from penstock.settings.reading import CONFIG_DEFAULT, load
 from penstock.settings.schema import EMBEDDED
 from penstock.setup import survey
+from penstock.setup.hints import hints
 from penstock.setup.survey import Survey
 from penstock.wording import plural, printable
 
@@ -62,7 +63,11 @@ def init(
     except UnicodeError:
         name = printable(str(directory.resolve()))
         raise Halt(f"{name}: not UTF-8; give the directory a name that TOML can hold") from None
-    wiring.decode_side(load(target))
+    settings = load(target)
+    wiring.decode_side(settings)
+    names, _ = survey.listed(directory, settings.source.pattern)
+    for line in hints(settings, [directory / name for name in names]):
+        say(f"warning: {line}", err=True)
     typer.echo(f"\nwrote {target}; see what would be sent: penstock preview {directory}")
 
 

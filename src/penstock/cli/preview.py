@@ -11,6 +11,7 @@ from penstock.model import BILLED_BYTES, RecordReject
 from penstock.settings.reading import load
 from penstock.settings.schema import Settings
 from penstock.setup import survey
+from penstock.setup.hints import hints
 from penstock.setup.preview import LIMITS, Preview, Totals, files_of, previewed
 from penstock.wording import plural, printable
 
@@ -74,6 +75,8 @@ def preview(
             _print(shown)
             # Of many files, the first that has something.
             shown_one = shown_one or bool(shown.records)
+    for line in hints(settings, files):
+        say(f"warning: {line}", err=True)
     if not as_json:
         _tell_totals(totals, settings)
     if totals.rejected_files:
