@@ -392,4 +392,4 @@ def check_queue(queue: QueueSettings) -> None:
     if not queue.url:
         raise Halt("queue.url: missing; allowed: the URL of an SQS queue, or 'embedded' to try out")
     if queue.url != EMBEDDED:
-        addresses(queue.url, queue.endpoint_url or None)
+        addresses(queue.url, queue.endpoint_url or None, queue.region or None)

@@ -90,7 +90,7 @@ def _environment() -> Mapping[str, Any]:
         if section not in _DEFAULTS or (key and key not in _DEFAULTS[section]):
             wrong.append(
                 f"{name}: no such setting; {_guess(rest.lower().replace('__', '.'), _variable)}"
-                "allowed: PENSTOCK_SECTION__KEY for what `penstock config show` lists, such as"
+                "allowed: PENSTOCK_SECTION__KEY for a setting of docs/settings.md, such as"
                 " PENSTOCK_QUEUE__URL"
             )
             continue
