@@ -109,6 +109,7 @@ async def check(
         known = sizes["processing"] + sizes["processed"] + sizes["rejected"]
         tally.files_waiting = max(0, listed - known)
     tally.workers = len(await checker.ledger.reads.workers())
+    await checker.ledger.upkeep.trouble("checker", "")
     tally.seconds = round(time.monotonic() - began, 3)
     return tally
 

@@ -112,7 +112,8 @@ class Page:
 
     `cursor`, given to the next call, says that they are dealt with. `listed_at_seconds` is the
     caller's monotonic time at the start. `ignored` counts entries that are not files, but no
-    drafts. Until `pause_seconds` are over, the source answers with empty pages.
+    drafts; `example` is one of them whose name matches the pattern, and the rule that it breaks.
+    Until `pause_seconds` are over, the source answers with empty pages.
     """
 
     files: Sequence[ListedFile]
@@ -121,6 +122,7 @@ class Page:
     ignored: int = 0
     pause_seconds: float = 0.0
     young: Young = field(default_factory=Young)
+    example: str = ""
 
 
 class Unread(Enum):

@@ -33,6 +33,7 @@ class ArchiveSpace(NamedTuple):
     file_inodes: float
     oldest_days: float
     is_uploaded: bool = False
+    disk_bytes: int = 0
 
 
 class Forecast(NamedTuple):
@@ -63,7 +64,8 @@ def archive_space(
             oldest = _archived_at(archive / hours[0]) if hours else now
             age_days = max(0.0, now - oldest) / _DAY_SECONDS
             free = disk.f_bavail * disk.f_frsize
-            return ArchiveSpace(free, inodes, *taken, age_days, is_uploaded)
+            size = disk.f_blocks * disk.f_frsize
+            return ArchiveSpace(free, inodes, *taken, age_days, is_uploaded, size)
     return None
 
 

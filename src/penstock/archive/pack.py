@@ -37,12 +37,13 @@ _THREADS = 4  # a disk that syncs each deletion takes 87 us for one, and 39 us w
 
 @dataclass(slots=True)
 class PackTally:
-    """What one pass made; `stuck` counts what cannot be packed, and the log says why."""
+    """What one pass made; `stuck` counts what cannot be packed, `cause` tells an example."""
 
     files: int = 0
     segments: int = 0
     bytes: int = 0
     stuck: int = 0
+    cause: str = ""
 
 
 def pack(
@@ -65,7 +66,8 @@ def pack(
                 pass
             except (OSError, Again, Halt) as error:
                 tally.stuck += 1
-                stuck.add(what, f"pack {what}: {getattr(error, 'strerror', None) or error}")
+                text = beneath.why(error) if isinstance(error, OSError) else str(error)
+                stuck.add(what, f"pack {what}: {text}")
 
         with alone(str(archive)):
             staging.clear_replays(spool_fd)
@@ -77,6 +79,7 @@ def pack(
                     break
             if bucket:
                 _upload(spool_fd, archive, bucket, over)
+        tally.cause = stuck.summary()
     return tally
 
 
@@ -185,7 +188,7 @@ class _Packing:
                 continue
             except OSError as error:  # of this file alone: it stays
                 self._tally.stuck += 1
-                self._stuck.add(name, f"pack {name}: {error.strerror}")
+                self._stuck.add(name, f"pack {name}: {beneath.why(error)}")
                 continue
             written.add(name, status, data)
             if written.writer.raw_bytes >= self._bytes_max:
