@@ -1,5 +1,6 @@
 """One round of `make bench`: real processes do a workload; what they did is checked and timed."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -19,6 +20,8 @@ import msgspec
 import redis
 from _plan import Plan
 from _workloads import SELECT, WORKLOADS, Contestant, Workload
+
+from penstock.archive import staging
 
 _HERE = Path(__file__).parent
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -138,7 +141,7 @@ def _penstock(
     place: Place, workload: Workload, contestant: Contestant, _: Sequence[str]
 ) -> tuple[float, Sequence[_Ended], Mapping[str, float]]:
     """Run `penstock load`; the time is from the first pass's beginning to the last one's end."""
-    config = configured(place, workload)
+    config = configured(place, workload, contestant.archive)
     of_config = ["--config", str(config)]
     archive = ["-m", "penstock", "archive", "--every", "0.05", *of_config]
     archiver = _start(archive, place.log) if workload.archiver else None
@@ -148,13 +151,27 @@ def _penstock(
     last = max(one.ended for one in ended)
     if archiver is None:
         return last - began, ended, {}
-    while any(not entry.name.startswith(".") for entry in os.scandir(place.spool)):
+    while any(not entry.name.startswith(".") for entry in os.scandir(place.spool)) or any(
+        entry.name.startswith(("open-", "sealed-")) for entry in _staged(place)
+    ):
         time.sleep(0.01)
     last = time.monotonic()
     archiver.send_signal(signal.SIGTERM)
     archived = _wait(archiver, place.log)
+    if contestant.archive == "pack":
+        extract = ["archived", "extract", str(place.root / "unpacked"), *of_config]
+        _wait(_start(["-m", "penstock", *extract], place.log), place.log)
+        shutil.rmtree(place.root / "archive")
+        (place.root / "unpacked").rename(place.root / "archive")
     _spool.put_back(place.root / "archive", place.spool)
     return last - began, ended, {"archiver": archived.cpu_seconds}
+
+
+def _staged(place: Place) -> list[os.DirEntry[str]]:
+    """Return the rooms in which files wait until they are packed."""
+    with contextlib.suppress(FileNotFoundError), os.scandir(place.spool / staging.FOLDER) as rooms:
+        return list(rooms)
+    return []
 
 
 def _script(
@@ -185,7 +202,7 @@ def _queue_url(place: Place, workload: Workload) -> str:
     return f"{place.sink_url}/000000000000/{'q.fifo' if workload.fifo else 'q'}"
 
 
-def configured(place: Place, workload: Workload) -> Path:
+def configured(place: Place, workload: Workload, archive: str = "move") -> Path:
     """Write the penstock.toml of a workload."""
     per_message = workload.records_per_message
     lines = [
@@ -194,6 +211,7 @@ def configured(place: Place, workload: Workload) -> Path:
         "[queue]", f'url = "{_queue_url(place, workload)}"', f'endpoint_url = "{place.sink_url}"',
         f"records_per_message = {json.dumps(per_message)}",
         "[ledger]", f'url = "{place.redis_url}"', 'spool = "bench"',
+        "[archive]", f'action = "{archive}"', "pack_seconds = 1",
         "[run]", f'state_directory = "{place.state}"',
     ]  # fmt: skip
     path = place.root / "penstock.toml"

@@ -22,6 +22,7 @@ class Contestant:
     workers: int = 2
     files: int = 0  # 0: all of the workload's
     latency_ms: int = 0
+    archive: Literal["move", "pack"] = "move"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,7 @@ WORKLOADS = (
         "g",
         "as (a), and archived; until the last file is in the archive",
         100_000,
-        _usual(),
+        (*_usual(), Contestant("penstock, packed", archive="pack")),
         archiver=True,
     ),
     Workload(

@@ -23,7 +23,8 @@ import typer.main
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
-from penstock.cli import app
+from penstock.cli.commands import app
+from penstock.cli.examples import EXAMPLES
 from penstock.settings.schema import Settings
 from penstock.setup.plan import Load, plan
 
@@ -51,7 +52,14 @@ work later (Redis or the queue is away: try again); 78 someone has to fix someth
 setting, a permission, a queue that does not exist); 130 stopped by Ctrl-C or SIGTERM where that
 leaves something undone.
 
-Every command has `--help`. This page is written from the code by `make docs`.
+Every command has `--help`. Times are in UTC, as `2026-11-23T06:15:00Z`, in what commands print and
+in what they are given; `2h` is two hours ago. Where nobody can answer a question, as in a script,
+`--yes` agrees to it.
+
+`penstock --install-completion` has bash, zsh, fish or PowerShell complete commands and options with
+Tab, from the next shell on; `penstock --show-completion` prints the same, for a file of your own.
+
+This page is written from the code by `make docs`.
 """
 
 
@@ -122,6 +130,15 @@ def _command(path: str, command: Any) -> Iterator[str]:
     for parameter in command.params:
         if isinstance(parameter, typer.core.TyperOption):
             yield f"* `{_option(parameter)}`: {parameter.help or ''}\n"
+    yield "".join(
+        [
+            "\nExamples:\n\n",
+            *(
+                f"* `{path} {rest}".rstrip() + "`\n"
+                for rest in EXAMPLES[path.removeprefix("penstock ")]
+            ),
+        ]
+    )
 
 
 def _unwrapped(text: str) -> str:

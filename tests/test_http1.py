@@ -397,7 +397,7 @@ async def test_the_query_error_is_found_in_any_case_and_not_kept(name: str) -> N
 )
 async def test_what_is_no_http_is_no_reply(said: bytes) -> None:
     """The call may have arrived; the cause is told at once."""
-    with pytest.raises(NoReplyError, match=r"no reply from http://127.*no HTTP/1.1 reply"):
+    with pytest.raises(NoReplyError, match=r"no reply from http://127.*an invalid HTTP/1.1 reply"):
         await answer(said)
 
 
@@ -854,8 +854,11 @@ async def no_tls(line: Line) -> None:
         (says(reply(b"", status="407 Proxy Authentication Required")), "the proxy answered 407$"),
         (closes(), "the proxy closed the connection"),
         (closes(b"HTTP/1.1 200 O"), "the proxy closed the connection"),
-        (says(b"SSH-2.0-OpenSSH 200\r\n\r\n"), r"the proxy sent no HTTP/1\.1 reply \(.*\)$"),
-        (says(b"x" * 20_000), r"the proxy sent no HTTP/1\.1 reply \(.*\)$"),
+        (
+            says(b"SSH-2.0-OpenSSH 200\r\n\r\n"),
+            r"the proxy sent an invalid HTTP/1\.1 reply \(.*\)$",
+        ),
+        (says(b"x" * 20_000), r"the proxy sent an invalid HTTP/1\.1 reply \(.*\)$"),
         (no_tls, "(?i:ssl)"),
         (silence, r"not within 0\.1 s"),
         (says(b"HTTP/1.1 200 OK\r\n\r\n"), r"not within 0\.1 s"),

@@ -1,9 +1,8 @@
 """Files below a directory that other users may write to: by descriptor, never through a link.
 
-A user who may write to a directory may put a link, a FIFO or a device where we expect a file or a
-folder of our own. So every step below a root is opened by itself and without following links, only
-regular files are read, nothing is opened that could block, and a new file gets a name that nobody
-can guess before it gets its own.
+Such a user can put a link, a FIFO or a device where we expect a file or folder of our own. So each
+step below a root is opened by itself and without following links, only regular files are read,
+nothing is opened that could block, and a new file is made under a name that nobody can guess.
 """
 
 import contextlib
@@ -20,13 +19,9 @@ _DRAFT_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEX
 
 
 def open_root(path: Path, *, make: bool = False, links_max: int = 8) -> int:
-    """Return a descriptor of a directory that the settings name; with `make`, make it if needed.
-
-    It may be a link if root or this process's user made that: another user's could lead anywhere.
-    Raises OSError.
-    """
+    """Return a descriptor of a directory in the settings; follows root's and our links only."""
     if make:
-        with contextlib.suppress(FileExistsError):  # what it is instead, opening it tells
+        with contextlib.suppress(FileExistsError):  # not a directory: opening it fails
             path.mkdir(parents=True, exist_ok=True)
     try:
         return os.open(path, _FOLDER_FLAGS)
@@ -39,23 +34,20 @@ def open_root(path: Path, *, make: bool = False, links_max: int = 8) -> int:
             raise OSError(errno.ELOOP, "a link that belongs to another user", str(path))
         if not links_max:
             raise OSError(errno.ELOOP, "too many links", str(path))
-        # Of this link, not of one that has taken its place since.
+        # The target of this link, not of one that replaced it since.
         return open_root(path.parent / os.readlink("", dir_fd=link), links_max=links_max - 1)
     finally:
         os.close(link)
 
 
 def open_folder(root_fd: int, folder: str, *, make: bool = False) -> int:
-    """Return a descriptor of `folder` below a root: names joined by `/`, or `.` for the root.
-
-    With `make`, folders that are missing are made with mode 0755. Raises OSError; one that is a
-    link is an error.
-    """
+    """Return a descriptor of `folder` below a root: names joined by `/`, made if `make`, or `.`."""
     fd = os.dup(root_fd)
     try:
         for step in folder.split("/"):
             if make and step != ".":
-                _make_folder(fd, step)
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(step, 0o755, dir_fd=fd)
             above, fd = fd, os.open(step, _FOLDER_FLAGS, dir_fd=fd)
             os.close(above)
     except BaseException:
@@ -64,19 +56,24 @@ def open_folder(root_fd: int, folder: str, *, make: bool = False) -> int:
     return fd
 
 
-def _make_folder(fd: int, name: str) -> None:
-    with contextlib.suppress(FileExistsError):
-        os.mkdir(name, 0o755, dir_fd=fd)
+@contextlib.contextmanager
+def opened(root_fd: int, folder: str, *, make: bool = False) -> Generator[int]:
+    """Yield a descriptor of a folder, as `open_folder`. Raises OSError."""
+    fd = open_folder(root_fd, folder, make=make)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
 
 
 @contextlib.contextmanager
 def folder(root: Path, below: str = ".", *, make: bool = False) -> Generator[int]:
-    """Yield a descriptor of a folder below a root, as `open_folder`. Raises OSError."""
+    """Yield a descriptor of a folder below a root path, as `open_folder`. Raises OSError."""
     root_fd = open_root(root, make=make)
     try:
         fd = open_folder(root_fd, below, make=make)
     except OSError as error:
-        error.filename = str(root / below)  # not the step alone
+        error.filename = str(root / below)  # not only the step
         raise
     finally:
         os.close(root_fd)
@@ -87,10 +84,7 @@ def folder(root: Path, below: str = ".", *, make: bool = False) -> Generator[int
 
 
 def open_file(fd: int, name: str, more_flags: int = 0) -> int:
-    """Return a descriptor of a regular file in a folder, to read from. Raises OSError.
-
-    `more_flags` are os.open's, to write to it or to make it, with mode 0600, as well.
-    """
+    """Return a descriptor of a regular file to read, or for os.open's `more_flags`."""
     opened = os.open(name, _FILE_FLAGS | more_flags, 0o600, dir_fd=fd)
     if not stat.S_ISREG(os.fstat(opened).st_mode):
         os.close(opened)
@@ -104,13 +98,21 @@ def read(fd: int, name: str, bytes_max: int) -> bytes:
         return file.read(bytes_max)
 
 
+def read_at(fd: int, at: int, size: int) -> bytes:
+    """Return `size` bytes of an open file at an offset, or as many as there are."""
+    data = os.pread(fd, size, at)
+    while 0 < len(data) < size and (more := os.pread(fd, size - len(data), at + len(data))):
+        data += more
+    return data
+
+
 def names(fd: int) -> list[str]:
     """Return what a folder holds, in no order."""
     return os.listdir(fd)
 
 
 def is_regular(fd: int, name: str) -> bool:
-    """Tell whether a folder has a regular file `name`, which is no link."""
+    """Tell whether a folder has a regular file `name`; a link is not one."""
     try:
         return stat.S_ISREG(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode)
     except FileNotFoundError:
@@ -118,10 +120,7 @@ def is_regular(fd: int, name: str) -> bool:
 
 
 def create_draft(fd: int, mode: int = 0o644, token: str = "") -> tuple[int, str]:
-    """Create a file in a folder, under a hidden name that nobody can guess; return both.
-
-    A draft of the caller's own `token` takes the place of an earlier one. Raises OSError.
-    """
+    """Create a file under a hidden name, secret or from `token`; return both. Raises OSError."""
     name = f".{token or secrets.token_hex(16)}.draft"
     if token:
         with contextlib.suppress(FileNotFoundError):
@@ -130,15 +129,12 @@ def create_draft(fd: int, mode: int = 0o644, token: str = "") -> tuple[int, str]
 
 
 def remove_empty(root_fd: int, folder: str) -> None:
-    """Remove a folder and those above it, as far as they are empty."""
+    """Remove a folder and those above it, as long as they are empty."""
     while folder:
         above, _, name = folder.rpartition("/")
         try:
-            fd = open_folder(root_fd, above or ".")
-            try:
+            with opened(root_fd, above or ".") as fd:
                 os.rmdir(name, dir_fd=fd)
-            finally:
-                os.close(fd)
         except OSError:  # not empty: it stays, and so do those above it
             return
         folder = above
@@ -147,8 +143,8 @@ def remove_empty(root_fd: int, folder: str) -> None:
 def folders_by_number(fd: int, digits: tuple[int, ...]) -> Iterator[tuple[str, int]]:
     """Yield the folders below a root whose names are numbers, in order, each with a descriptor.
 
-    `digits` are the lengths of the names, level by level; a descriptor is closed when the next
-    folder is asked for. What has another name, or is a link, is nobody's business.
+    `digits` are the lengths of the names, level by level. A descriptor is closed when the next
+    folder is asked for. Other names, and links, are skipped.
     """
     for name in sorted(os.listdir(fd)):
         if len(name) != digits[0] or not (name.isascii() and name.isdecimal()):

@@ -1,12 +1,12 @@
 """json_files_processing_checker: finds what is stuck, and frees it.
 
-    claims of workers that are gone        freed, so that nothing late can come of them
-    claims that wore out their workers     split, so that one bad file hurts no other
-    files that nobody's listing names      put in line, by one sweeper at a time
-    the ledger's own books                 verified: nothing in it may come from nowhere or get lost
+    claims of dead workers                 freed; their late results are refused
+    claims that killed many workers        split, so that one bad file affects no other
+    files that no worker's listing has     queued, by one sweeper at a time
+    the ledger's own books                 verified: nothing may appear from nowhere or get lost
 
-Any worker's next claim takes over an expired one by itself; the checker is the safety net, and the
-one who tells.
+Any worker's next claim takes over an expired one by itself; the checker is the safety net, and
+reports what it finds.
 """
 
 import asyncio
@@ -20,29 +20,25 @@ from penstock.ledger.ledger import Ledger
 from penstock.ledger.reads import FILES_A_CALL_MAX
 from penstock.ports import Source
 
-_SWEEP_SECONDS_MAX = 60.0  # of one pass; what was not reached is the next sweep's
+_SWEEP_SECONDS_MAX = 60.0  # of one pass; the next sweep does the rest
 OLD_LEASES = 5
-"""A claim held for so many leases is alive, but its worker hardly gets on."""
+"""A claim held for so many leases is alive but making little progress."""
 
 FIFO_WINDOW_SECONDS = 300.0
-"""SQS FIFO drops repeats for so long after the first try."""
+"""After the first try, SQS FIFO drops repeats for this time."""
 
 
 @dataclass(slots=True)
 class CheckerTally:
     """What one pass of the checker found.
 
-    `claims_expired` had an owner whose lease was over, with `files_freed` files among them;
-    `claims_isolated` were split: of their files `files_isolated` got a claim of their own and
-    `files_given_up` were rejected. `files_swept` lay in the spool overlooked, `files_orphaned` were
-    being processed by no claim; both are in line now.
-    `times_corrected` lay later than they can, because Redis's clock had been ahead. `claims_old`
-    are held for more than five leases, `claims_past_fifo_window` have waited so long for a
-    successor that SQS may not know their messages any more. `laws_broken` counts the conservation
-    laws that do not hold: it must be 0. `claims`, `workers` and the files in each state are what
-    the ledger holds
-    after the pass; `oldest_claim_seconds` is the age of the oldest. `files_waiting` lay in the
-    spool and were in none of these states; None if this pass has not listed the whole spool.
+    `claims_expired` lost their owner, with `files_freed`. `claims_isolated` were split:
+    `files_isolated` got claims of their own, `files_given_up` were rejected. `files_swept` were
+    overlooked in the spool, `files_orphaned` belonged to no claim; both are queued.
+    `times_corrected` were in the future, from Redis's clock. `claims_old` are held for over five
+    leases, `claims_past_fifo_window` waited so long that SQS may not drop repeats. `laws_broken`
+    must be 0. The rest is as the ledger has it after the pass; `files_waiting` is None if the whole
+    spool was not listed.
     """
 
     claims_expired: int = 0
@@ -82,7 +78,7 @@ class Checker:
 async def check(
     checker: Checker, *, stop: asyncio.Event, budget_seconds: float = math.inf
 ) -> CheckerTally:
-    """Run one pass. Raises Again or Halt if Redis or the spool cannot be asked."""
+    """Run one pass. Raises Again or Halt if Redis or the spool is away."""
     began = time.monotonic()
     until = began + budget_seconds
     tally = CheckerTally()
@@ -96,7 +92,7 @@ async def check(
     if tally.files_orphaned:
         telemetry.warn(
             "files.orphaned", files=tally.files_orphaned,
-            cause="no claim holds them: something else removed keys of the ledger",
+            cause="no claim holds them: something other than Penstock removed keys of the ledger",
         )  # fmt: skip
     if evicts := (await checker.ledger.overview.memory()).evicts:
         telemetry.warn("redis.evicts", cause=evicts)
@@ -118,7 +114,7 @@ async def check(
 
 
 async def _free(checker: Checker, tally: CheckerTally, stop: asyncio.Event) -> None:
-    """Take expired claims from their owners, and split those that had too many."""
+    """Take expired claims from their owners, and split those that expired too often."""
     while not stop.is_set() and (freed := await checker.ledger.expire()):
         for claim in freed:
             telemetry.warn("claim.expired", **claim._asdict())
@@ -131,7 +127,7 @@ async def _free(checker: Checker, tally: CheckerTally, stop: asyncio.Event) -> N
 
 
 async def _look_at_claims(checker: Checker, tally: CheckerTally) -> None:
-    """Tell of claims that are held for long, or that have waited for too long."""
+    """Report claims that are held or have waited for too long."""
     for claim in await checker.ledger.reads.claims():
         tally.oldest_claim_seconds = max(tally.oldest_claim_seconds, claim.age_seconds)
         begun_seconds = claim.overdue_seconds + checker.lease_seconds
@@ -139,14 +135,13 @@ async def _look_at_claims(checker: Checker, tally: CheckerTally) -> None:
             begun_seconds = claim.age_seconds
         if checker.fifo and begun_seconds > FIFO_WINDOW_SECONDS:
             tally.claims_past_fifo_window += 1
+            remedy = "run workers more often: SQS drops repeats for five minutes only"
+            if claim.waits_for:
+                remedy = f"make its files readable: {claim.waits_for}"
             telemetry.warn(
-                "claim.past_fifo_window",
-                claim=claim.claim,
+                "claim.past_fifo_window", claim=claim.claim, remedy=remedy,
                 overdue_seconds=claim.overdue_seconds,
-                remedy=f"make its files readable: {claim.waits_for}"
-                if claim.waits_for
-                else "run workers more often: SQS drops repeats for five minutes only",
-            )
+            )  # fmt: skip
         elif claim.worker and claim.age_seconds > OLD_LEASES * checker.lease_seconds:
             tally.claims_old += 1
             telemetry.warn(
@@ -157,15 +152,12 @@ async def _look_at_claims(checker: Checker, tally: CheckerTally) -> None:
 async def _sweep(
     checker: Checker, tally: CheckerTally, stop: asyncio.Event, until_seconds: float
 ) -> int | None:
-    """List the whole spool, and put in line what no worker takes up, unless another one does.
-
-    Returns how many files lie there, or None if not all of them were listed.
-    """
+    """Queue the spool's overlooked files; return how many files it has, None if not all seen."""
     sweeper = secrets.token_hex(8)
     if await checker.ledger.upkeep.sweep(sweeper, ()) is None:
         return None
     cursor, listed, total, whole = "", 0, 0, False
-    while not stop.is_set() and time.monotonic() < until_seconds:
+    while not (whole or stop.is_set()) and time.monotonic() < until_seconds:
         page = await checker.source.list(cursor)
         names = [file.name for file in page.files]
         for at in range(0, len(names), FILES_A_CALL_MAX):
@@ -174,9 +166,7 @@ async def _sweep(
                 return None
             tally.files_swept += swept
         total += len(names)
-        if len(names) < max(listed, 1):  # shorter than the one before: what lay there is listed
-            whole = True
-            break
+        whole = len(names) < max(listed, 1)  # shorter than the one before: the last page
         cursor, listed = page.cursor, len(names)
     await checker.ledger.upkeep.swept(sweeper, checker.sweep_seconds)
     if tally.files_swept:

@@ -3,7 +3,7 @@
     message ─▶ read ─▶ Received ─▶ Deduplicator.handling ─▶ your handler
                                     done before: skipped; in progress elsewhere: Again
 
-For whoever consumes what Penstock sends; Penstock itself uses nothing of this module. Needs no
+For consumers of Penstock's messages; Penstock itself uses nothing of this module. It needs no
 settings, and Redis only for the Deduplicator. Examples: docs/consumer.md.
 """
 
@@ -32,10 +32,10 @@ from penstock.model import (
 )
 
 if TYPE_CHECKING:
-    import redis  # a quarter of a second, which a consumer without Deduplicator need not pay
+    import redis  # takes 0.25 s, which a consumer without Deduplicator saves
 
 RETENTION_SECONDS_MAX: Final = 1_209_600
-"""How long SQS keeps a message at most: 14 days. Source: MessageRetentionPeriod, SQS API."""
+"""The longest time that SQS keeps a message: 14 days. Source: MessageRetentionPeriod, SQS API."""
 
 _DONE = b"done"
 
@@ -43,12 +43,9 @@ _DONE = b"done"
 class Received(NamedTuple):
     """One message of Penstock's, taken apart.
 
-    `id` is the same in every copy of it. `records` are JSON values, in the order they had in their
-    files; `file` is the name of the file that the first of them came from. `sqs_id` is SQS's own
-    id of this copy, `receipt_handle` what deletes it. `claim` is the id of the claim it was made
-    in, which Penstock's log lines name; empty if an earlier version of Penstock sent it.
-
-    A number too large for Python's float (`1e400`) or int (5,000 digits) is a `decimal.Decimal`.
+    `id` is the same in every copy; `sqs_id` is SQS's own. `file` is that of the first record.
+    `claim` is as in Penstock's log; empty from an earlier version. A number too large for Python's
+    float (`1e400`) or int (5,000 digits) is a `decimal.Decimal`.
     """
 
     id: str
@@ -60,10 +57,9 @@ class Received(NamedTuple):
 
 
 def read(message: Mapping[str, Any]) -> Received:
-    """Take a message apart, as boto3 or as a Lambda event gives it, and check it.
+    """Take a message apart, as boto3 or a Lambda event gives it. Raises Reject for an invalid one.
 
-    Raises Reject if it is not one of Penstock's, is cut short, or holds another number of records
-    than it says: it will not get better, so let it go to the dead-letter queue.
+    An invalid message never becomes valid: let it go to the dead-letter queue.
     """
     boto3 = "Body" in message
     body = _text(message, "Body" if boto3 else "body")
@@ -104,7 +100,7 @@ def _records(body: str, content_type: str) -> list[Any]:
     try:
         value = _decoded(body)
     except RecursionError:
-        # The loader had room for it. A new thread has a stack that nothing else is on.
+        # The loader could read it, so a new thread, with an empty stack, can, too.
         with ThreadPoolExecutor(1) as thread:
             value = thread.submit(_decoded, body).result()
     except ValueError as error:
@@ -136,17 +132,18 @@ def _real(text: str) -> float | Decimal:
         return number
     try:
         return Decimal(text)
-    except InvalidOperation:  # its exponent has 19 digits or more
+    except InvalidOperation:  # an exponent of 19 digits or more
         return number
 
 
 class Deduplicator:
-    """Remembers in Redis which messages have been handled, so that a repeat is not.
+    """Remembers in Redis which messages have been handled, to skip repeats.
 
-    `client` is redis-py's, blocking, in any decoding. `in_progress_seconds` must be longer than a
-    handler takes and no longer than the queue's visibility timeout: so long a message of a handler
-    that died is left alone. `done_seconds` must be at least the queue's retention (default: the
-    most there is), because a repeat can wait in the queue so long; each takes some 150 bytes.
+    `client` is redis-py's blocking client, in any decoding. `in_progress_seconds` must be longer
+    than a handler takes and no longer than the queue's visibility timeout: for this time the
+    message of a dead handler is left alone. `done_seconds` must be at least the queue's retention
+    (default: the longest), because a repeat can wait there that long; each message takes some 150
+    bytes.
     """
 
     def __init__(
@@ -166,15 +163,15 @@ class Deduplicator:
 
     @contextmanager
     def handling(self, message_id: str) -> Generator[bool]:
-        """Hold a message while it is handled; give False if it has been handled before.
+        """Hold a message while it is handled; yield False if it has been handled before.
 
-        When the block ends, the message is done; when it raises, the message is free at once for
-        another try. Raises Again if another handler has it: leave it in the queue. If a handler
-        takes longer than `in_progress_seconds`, another may begin beside it; that is logged.
+        If the block raises, the message is free at once for another try. Raises Again if another
+        handler holds it: leave it in the queue. A handler that takes longer than
+        `in_progress_seconds` may get company; that is logged.
         """
         key = self._prefix + message_id
         mark = secrets.token_bytes(16).hex().encode()
-        # Each command may reach Redis twice: redis-py sends it again when the reply is lost.
+        # Each command may reach Redis twice: redis-py repeats it if the reply is lost.
         taken = self._client.set(key, mark, nx=True, ex=self._in_progress_seconds)
         holder = mark if taken else _bytes(self._client.get(key))
         if holder == _DONE:
@@ -187,17 +184,16 @@ class Deduplicator:
         except BaseException:
             self._release(keys=[key], args=[mark])
             raise
-        # Two calls, because a SET that tells what was there before tells another thing when it is
-        # sent again. If someone takes the message between them, that handler logs the overlap.
+        # Two calls: a repeated SET … GET would return its own value. If another handler takes the
+        # message between them, that one logs the overlap.
         holder = _bytes(self._client.get(key))
         self._client.set(key, _DONE, ex=self._done_seconds)
         if holder != mark:
             telemetry.warn(
-                "consumer.overlap",
-                message=message_id,
+                "consumer.overlap", message=message_id,
                 cause=f"handling took longer than {self._in_progress_seconds} s",
                 remedy="raise in_progress_seconds and the queue's visibility timeout",
-            )
+            )  # fmt: skip
 
 
 def _bytes(value: Any) -> bytes | None:
@@ -213,10 +209,10 @@ def handle_event(
 ) -> dict[str, list[dict[str, str]]]:
     """Handle each message of a Lambda event from SQS; return the partial-batch response.
 
-    `handle` is called with each message that was not handled before; whatever it raises leaves that
-    one message in the queue, to be tried again, and is logged by its type alone. Of a FIFO queue
-    everything after a failure is left too, which keeps the order. The event source mapping must
-    have FunctionResponseTypes: [ReportBatchItemFailures]; without, Lambda deletes everything.
+    Calls `handle` with each message that was not handled before. Whatever it raises leaves that
+    message in the queue for a retry, and is logged by its type alone. For a FIFO queue, everything
+    after a failure stays, too, which keeps the order. The event source mapping must have
+    FunctionResponseTypes: [ReportBatchItemFailures]; without it, Lambda deletes everything.
     """
     failed: list[dict[str, str]] = []
     records: Iterable[Mapping[str, Any]] = event["Records"]
@@ -242,8 +238,8 @@ def _handled(
         with deduplicator.handling(received.id) as is_new:
             if is_new:
                 handle(received)
-    except Exception as error:  # noqa: BLE001 - whatever a handler raises, the others go on
-        # Our own errors name no content; of others only the type does not.
+    except Exception as error:  # noqa: BLE001 - one failed message must not stop the others
+        # Our own errors contain no message content; other errors may, so only log their type.
         cause = str(error) if isinstance(error, Again | Reject) else type(error).__name__
         telemetry.warn("consumer.failed", message=record.get("messageId"), cause=cause)
         return False

@@ -1,4 +1,4 @@
-"""The three kinds of error. What is done about one is decided from its kind, in one place each."""
+"""The three kinds of error. What is done about one depends on its kind, in one place each."""
 
 import errno
 
@@ -6,23 +6,17 @@ _OWN = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 
 class PenstockError(Exception):
-    """Something Penstock has a plan for; its text says operation, subject, cause and remedy.
-
-    `possible_repeats` counts messages of which nobody knows whether they were sent.
-    """
+    """An error that Penstock has a plan for; its text says operation, subject, cause, remedy."""
 
     possible_repeats = 0
 
 
 class Again(PenstockError):
-    """It may work later: tried again after a pause, by this worker or the next."""
+    """It may work later: this worker or the next one tries again after a pause."""
 
 
 class Reject(PenstockError):
-    """This file or record can never be sent; it is kept, with this text as its reason.
-
-    `truncated` is true where the bytes end too early: the writer of a young file may not be done.
-    """
+    """This file or record can never be sent; `truncated`: its bytes end too early."""
 
     def __init__(self, reason: str, *, truncated: bool = False) -> None:
         super().__init__(reason)
@@ -35,14 +29,11 @@ class Halt(PenstockError):
 
 
 def own_trouble(error: BaseException | None) -> str:
-    """Say what this process lacks, where that is why something failed; else return nothing.
-
-    Then nothing is known of whatever it was about to read, or to ask.
-    """
+    """Say what this process lacks, if an error comes from that and not from its subject."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in _OWN:
             return (
-                f"{error.strerror or error}: this process can take no more; raise its limit"
+                f"{error.strerror or error}: this process is at its limit; raise that"
                 " (`ulimit -n`, LimitNOFILE=) or lower queue.connections and worker.lanes"
             )
         error = error.__cause__ or error.__context__

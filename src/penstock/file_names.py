@@ -1,15 +1,15 @@
-"""File names: which are safe to use, and the time that one of them tells."""
+"""File names: which are safe to use, and the time stamp in a name."""
 
 import re
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
 REASON_SUFFIX = ".reason.json"
-"""What the file beside a rejected one has behind that one's name."""
+"""What follows a rejected file's name in the name of its reason."""
 
 HOUR_FOLDER = "[0-9][0-9][0-9][0-9]/[0-9][0-9]/[0-9][0-9]/[0-9][0-9]"
 HOUR_DIGITS = (4, 2, 2, 2)
-"""YYYY/MM/DD/HH, the folders of the archive: a glob pattern, and part by part how many digits."""
+"""YYYY/MM/DD/HH, the folders of the archive: a glob pattern, and the digits of each part."""
 
 # 240 characters at most: NAME.reason.json must fit the 255 bytes that file systems allow.
 _PLAIN = r"[A-Za-z0-9_][A-Za-z0-9_.:+,=@~ -]{0,239}"
@@ -28,30 +28,26 @@ _CLOCK = re.compile(r"[-:_.]?([0-5]\d)(?:[-:_.]?([0-5]\d)(?:[.,_-]?(\d{1,9}))?)?
 
 
 def is_safe(name: str) -> bool:
-    """Tell whether `name` may be a file's: ASCII, no separator, no draft, no reason of a reject.
-
-    Names are never trusted: not those of a listing, not those that come back from Redis.
-    """
+    """Tell whether a file may have this name, wherever it comes from: never trust names."""
     return _SAFE.fullmatch(name) is not None
 
 
 def are_safe(names: Sequence[str]) -> bool:
-    """Tell whether `is_safe` is true of every name, many at once."""
+    """Tell whether all names are safe, many at once."""
     joined = "/".join(names) + "/"
     plain = _ALL_SAFE.fullmatch(joined) is not None and joined.count("/") == len(names)
     return plain and ".tmp/" not in joined and f"{REASON_SUFFIX}/" not in joined
 
 
 def is_draft(name: str) -> bool:
-    """Tell whether an entry is one that writers are free to have: hidden, or `*.tmp`."""
+    """Tell whether an entry is a writer's draft: hidden, or `*.tmp`."""
     return name.startswith(".") or name.endswith(".tmp")
 
 
 def hour_of(name: str) -> str | None:
-    """Return `YYYY/MM/DD/HH`, the archive folder of a file, from the time stamp in its name.
+    """Return `YYYY/MM/DD/HH`, a file's archive folder, from the time stamp in its name, or None.
 
-    A time stamp is a date with or without separators, taken as it is written; or seconds, milli-,
-    micro- or nanoseconds since 1970, in UTC. None if there is neither.
+    A time stamp is a date, or seconds, milli-, micro- or nanoseconds since 1970, in UTC.
     """
     if match := _DATE.search(name):
         year, month, day, hour = match.groups()
@@ -62,11 +58,7 @@ def hour_of(name: str) -> str | None:
 
 
 def by_hour(names: Sequence[str]) -> Iterator[tuple[str | None, Sequence[str]]]:
-    """Yield runs of names, in their order, each with the one `hour_of` of all of them.
-
-    Names that begin alike up to the hour of a date have the same one: nothing behind it is looked
-    at. So most of them need no search.
-    """
+    """Yield runs of names with their `hour_of`; names equal up to the hour need no search."""
     run: list[str] = []
     hour, beginning = None, ""
     for name in names:
@@ -82,10 +74,7 @@ def by_hour(names: Sequence[str]) -> Iterator[tuple[str | None, Sequence[str]]]:
 
 
 def time_of(name: str) -> float | None:
-    """Return the time stamp in a name as seconds since 1970, as exact as it is written.
-
-    One without an hour is of midnight, in UTC as `hour_of` has it. None if there is none.
-    """
+    """Return the time stamp in a name, in seconds since 1970, or None; midnight without an hour."""
     if match := _DATE.search(name):
         rest = _CLOCK.match(name, match.end()) if match[4] else None
         minute, second, fraction = rest.groups() if rest else (None, None, None)

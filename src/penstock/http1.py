@@ -2,15 +2,15 @@
 
     connect ──▶ one POST, or several GETs in one write ──▶ replies, in the order of the requests
        ▲                                                      │
-       └──────── kept 3 s, if it said nothing unasked ◀───────┘
+       └──────── kept 3 s, if nothing came unasked ◀──────────┘
 
-    POST   made once. Nothing of it was sent: NotSentError; it may have arrived: NoReplyError
+    POST   made once. Surely not sent: NotSentError; may have arrived: NoReplyError
     GET    returns the replies up to the first that is missing or not plain. Plain is: HTTP/1.1, a
            Content-Length, no field twice that we read, no chunks, no compression
 
 A call carries ten records, or one file. What a general client does for any request (cookies,
-redirects, forms, tracing) costs more than all other work on those. The hard parts are other
-people's: httptools reads replies, aiohappyeyeballs tries addresses, TLS is the event loop's.
+redirects, forms, tracing) costs more than all other work on those. Libraries do the hard parts:
+httptools reads replies, aiohappyeyeballs tries addresses, the event loop does TLS.
 """
 
 import asyncio
@@ -33,22 +33,22 @@ from yarl import URL
 from penstock import __version__
 
 Admit = Callable[[int, Mapping[str, str]], bool]
-"""Whether to read a body: by its reply's place among the requests, and the header fields."""
+"""Decides whether to read a body, by its reply's position and header fields."""
 
 _CONNECT_SECONDS_MAX: Final = 3.0
-# SQS and what stands before it may close an idle connection after some seconds; a call sent on one
-# that is just being closed is reset with its outcome unknown. A new connection costs 2 round trips.
+# SQS and its load balancers may close a connection that idles for seconds; a call sent at that
+# moment is reset with its outcome unknown. A new connection costs 2 round trips.
 _IDLE_SECONDS_MAX: Final = 3.0
-_ADDRESSES_SECONDS_MAX: Final = 10.0  # how long a name's addresses are used without asking again
+_ADDRESSES_SECONDS_MAX: Final = 10.0  # before a name is looked up again
 _NEXT_ADDRESS_SECONDS: Final = 0.25  # RFC 8305, "Happy Eyeballs", recommends as much
-_JOINED_BYTES_MAX: Final = 65_536  # below, one more copy costs less than a second buffer
+_JOINED_BYTES_MAX: Final = 65_536  # up to here, a copy costs less than a second buffer
 _BODY_BYTES_MAX: Final = 4_194_304  # of the reply to a POST; one for ten messages takes 3,000
 _HEAD_BYTES_MAX: Final = 16_384
-_INFORMATIONAL: Final = 200  # below: 100 Continue and its like, which no request of ours asks for
-# How long a server whose replies were not plain is not asked for more, and how long one that did
-# not answer several requests on one connection is asked one by one.
+_INFORMATIONAL: Final = 200  # below: 100 Continue and the like, which we never ask for
+# After replies that were not plain, make no GETs for this time; if a server did not answer several
+# requests on one connection, send it one at a time.
 _OTHERWISE_SECONDS: Final = 60.0
-# The header fields that we read. To keep the others too costs each GET about 3 µs.
+# The header fields that we read. Keeping the others would cost about 3 µs per GET.
 _KEPT: Final = frozenset({
     "Content-Encoding", "Content-Length", "Date", "Last-Modified", "Location", "Transfer-Encoding",
     "X-Amzn-Query-Error",
@@ -60,10 +60,7 @@ _Address = tuple[int, int, int, str, tuple[Any, ...]]  # as of getaddrinfo
 
 
 class Reply(NamedTuple):
-    """What came back: status, the header fields of `_KEPT`, and the whole body.
-
-    `is_whole` is false where the body was not read because it was not admitted.
-    """
+    """A status, the header fields of `_KEPT`, and the body, empty if it was not admitted."""
 
     status: int
     headers: Mapping[str, str]
@@ -76,14 +73,14 @@ class NotSentError(Exception):
 
 
 class NoReplyError(Exception):
-    """The call was sent, perhaps, and no reply came: the server may have acted on it."""
+    """The call may have been sent, and no reply came: the server may have acted on it."""
 
 
 class Http1Client:
-    """The connections to one server; there are as many as there are calls at a time.
+    """The connections to one server, one for each call in flight.
 
-    `tls` says how to check certificates, the server's and the proxy's; a `proxy` may have a user
-    and a password. `timeout_seconds` bounds connecting and the first reply, then each next one.
+    `tls` verifies server and proxy; a `proxy` may have a user and a password. `timeout_seconds`
+    limits connecting and the first reply, then each further one.
     """
 
     def __init__(
@@ -110,10 +107,7 @@ class Http1Client:
         self._authorization = _authorization(proxy) if of_proxy else ""
 
     async def post(self, fields: Mapping[str, str], body: bytes) -> Reply:
-        """Make one call; `fields` are its header fields, Host among them, all printable ASCII.
-
-        Raises NotSentError or NoReplyError.
-        """
+        """Make one call; `fields` must be printable ASCII. Raises NotSentError or NoReplyError."""
         call = _Call(self._timeout_seconds, body_bytes_max=_BODY_BYTES_MAX)
         head = (
             f"POST {self._origin}{self._url.raw_path} HTTP/1.1\r\n{_USER_AGENT}"
@@ -133,10 +127,10 @@ class Http1Client:
         body_bytes_max: int,
         admit: Admit,
     ) -> Sequence[Reply]:
-        """Ask for paths in one write; return the plain replies to the first of them, or to none.
+        """Request paths in one write; return the plain replies to the first ones, or none.
 
-        Each has a status of `takes` and at most `body_bytes_max`; one whose body `admit` refused is
-        the last. `fields` as of `post`. Raises TimeoutError if no reply came in time.
+        Each has a status of `takes` and at most `body_bytes_max`; if `admit` refuses a body, that
+        reply is the last. Raises TimeoutError if no reply came in time.
         """
         now = self._monotonic()
         if now < self._not_plain_until_seconds or not all(map(_PATH.fullmatch, paths)):
@@ -159,7 +153,7 @@ class Http1Client:
         return call.replies
 
     async def _make(self, call: "_Call", head: bytes, body: bytes = b"") -> None:
-        """Make a call; it has its replies afterwards. Raises NotSentError."""
+        """Make a call, which then has its replies. Raises NotSentError."""
         call.until_seconds = asyncio.get_running_loop().time() + self._timeout_seconds
         connection = self._free() or await self._connect(call.until_seconds)
         self._busy.add(connection)
@@ -178,7 +172,7 @@ class Http1Client:
                 connection.abort()
 
     def _free(self) -> "_Connection | None":
-        """Return a connection that was used just now; close those that were not."""
+        """Return a connection that was used just now; close the others."""
         too_old = self._monotonic() - _IDLE_SECONDS_MAX
         while self._idle:
             connection = self._idle.pop()
@@ -202,7 +196,7 @@ class Http1Client:
         except TimeoutError as error:
             failure = error
             cause = f"not within {min(self._timeout_seconds, _CONNECT_SECONDS_MAX):g} s"
-        # RuntimeError is uvloop's of a socket, UnicodeError a host's that cannot be a name.
+        # RuntimeError: uvloop's for a socket. UnicodeError: the host cannot be a name.
         except (OSError, RuntimeError, UnicodeError) as error:
             failure = error
             cause = str(error) or repr(error)
@@ -224,7 +218,7 @@ class Http1Client:
         try:
             if self._proxy is not None and self._url.scheme == "https":
                 connection = await self._dig(connection)
-            # The loop shall see what came with the connection: asyncio's reads after one turn.
+            # Let the loop see what came with the connection: asyncio reads after one turn.
             for _ in range(2):
                 await asyncio.sleep(0)
         except BaseException:
@@ -233,7 +227,7 @@ class Http1Client:
         return connection
 
     async def _dig(self, outer: "_Connection") -> "_Connection":
-        """Ask the proxy for a way through to the server: CONNECT, RFC 9110, section 9.3.6."""
+        """Have the proxy open a tunnel to the server: CONNECT, RFC 9110, section 9.3.6."""
         host = f"{self._url.host_subcomponent}:{self._url.port}"
         call = _Call(self._timeout_seconds, takes=range(200, 300), admit=lambda _, __: False)
         request = f"CONNECT {host} HTTP/1.1\r\nhost: {host}\r\n{_authorization(self._proxy)}\r\n"
@@ -250,7 +244,7 @@ class Http1Client:
         return inner
 
     async def _look_up(self, peer: URL) -> list[_Address]:
-        """Return the addresses of a host, asked for by one call at a time."""
+        """Return the addresses of a host; one call at a time looks them up."""
         async with self._asking:
             if not self._addresses or self._monotonic() >= self._addresses_until_seconds:
                 loop = asyncio.get_running_loop()
@@ -260,14 +254,14 @@ class Http1Client:
             return self._addresses
 
     def close(self) -> None:
-        """Close the connections; nothing is called afterwards."""
+        """Close the connections; no method is called afterwards."""
         for connection in (*self._idle, *self._busy):
             connection.abort()
 
 
 @dataclass(slots=True)
 class _Call:
-    """One write: how many replies it has, which of them are taken, and what came of it."""
+    """One write: how many replies it has, which of them are accepted, and what came of it."""
 
     timeout_seconds: float
     count: int = 1
@@ -286,7 +280,7 @@ class _Call:
 
 
 class _Connection(asyncio.Protocol):
-    """One connection, on which one call at a time is made. Called by httptools, too."""
+    """One connection, with one call at a time. httptools calls it, too."""
 
     def __init__(self) -> None:
         self.idle_since_seconds = 0.0
@@ -295,17 +289,17 @@ class _Connection(asyncio.Protocol):
         self._call: _Call | None = None
         self._calls = 0
         self._usable = True
-        self._head_bytes = 0  # came since the last body or reply
+        self._head_bytes = 0  # received since the last body or reply
         self._readable = select.poll()
-        self._is_open_ended = False  # whether the reply that has begun ends with its connection
+        self._is_open_ended = False  # whether the current reply ends with its connection
 
     @property
     def may_be_asked(self) -> bool:
-        """Whether the last reply has ended, where it should, and the server keeps it open."""
+        """Whether the last reply has ended properly, and the server keeps the connection open."""
         return self._usable and self._call is None
 
     def has_unread(self) -> bool:
-        """Whether something came, or the end, that the event loop was too busy to see."""
+        """Whether data, or the end, came that the event loop was too busy to see."""
         return bool(self._readable.poll(0))
 
     def ask(self, call: _Call, head: bytes, body: bytes = b"") -> None:
@@ -319,7 +313,7 @@ class _Connection(asyncio.Protocol):
             transport.write(head + body)
 
     def watch(self, call: _Call) -> None:
-        """End a call whose next reply takes too long."""
+        """End a call if its next reply takes too long."""
         loop = asyncio.get_running_loop()
         if loop.time() < call.until_seconds:
             call.watching = loop.call_at(call.until_seconds, self.watch, call)
@@ -343,7 +337,7 @@ class _Connection(asyncio.Protocol):
         self._usable = False
 
     def data_received(self, data: bytes) -> None:
-        """Take what came; what nobody asked for ends the connection."""
+        """Parse what came; unrequested data ends the connection."""
         if (call := self._call) is None:
             self.abort()
             return
@@ -354,23 +348,23 @@ class _Connection(asyncio.Protocol):
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             if self._call is call:
                 call.was_not_plain = True
-            self._end(f"sent no HTTP/1.1 reply ({error})")
+            self._end(f"sent an invalid HTTP/1.1 reply ({error})")
         if self._head_bytes > _HEAD_BYTES_MAX:
             self._end(f"sent a head of more than {_HEAD_BYTES_MAX} bytes")
         if len(call.replies) > replies:
             call.until_seconds = asyncio.get_running_loop().time() + call.timeout_seconds
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """End the call; where a reply bears no length, this is its end."""
+        """End the call; for a reply without a length, this is its end."""
         self._usable = False
         if self._is_open_ended and exc is None:
             self._take()
         self._cut(f"broke the connection ({exc!r})" if exc else "closed the connection")
 
-    # What httptools finds in a reply, in this order.
+    # httptools calls these, in this order.
 
     def on_message_begin(self) -> None:
-        """Begin a reply; one that nobody asked for ends the use of the connection."""
+        """Begin a reply; one that was not requested makes the connection unusable."""
         self._usable = self._usable and self._call is not None
         self._headers: dict[str, str] = {}
         self._is_doubled = False  # whether it has a field twice
@@ -386,7 +380,7 @@ class _Connection(asyncio.Protocol):
             headers[title] = str(value, "latin-1")
 
     def on_headers_complete(self) -> None:
-        """Judge the head: whether the call takes this reply, and its body."""
+        """Check the head: whether the call accepts this reply, and its body."""
         call, status = self._call, self._parser.get_status_code()
         if call is None or status < _INFORMATIONAL:
             return
@@ -425,7 +419,7 @@ class _Connection(asyncio.Protocol):
             self._take()
 
     def _take(self) -> None:
-        """Add a whole reply; end the call if it is the last, or the server says that it is."""
+        """Add a whole reply; end the call if it is the last, or the server wants to close."""
         if (call := self._call) is None:
             return
         status = self._parser.get_status_code()
@@ -436,13 +430,13 @@ class _Connection(asyncio.Protocol):
             self._cut("announced the end of the connection")
 
     def _cut(self, cause: str) -> None:
-        """End a call that the server ended. One that idled may have ended before it was asked."""
+        """End a call that the server ended; an idle connection may have ended before the call."""
         if self._call is not None and self._calls == 1:
             self._call.answers_one_by_one = len(self._call.replies) <= 1
         self._end(cause)
 
     def _end(self, cause: str = "") -> None:
-        """End the call; where replies are missing, which `cause` tells, the connection too."""
+        """End the call; if replies are missing, for a `cause`, the connection, too."""
         call, self._call = self._call, None
         if call is not None and not call.ended.done():
             call.cause = cause
@@ -452,7 +446,7 @@ class _Connection(asyncio.Protocol):
 
 
 def _authorization(proxy: URL | None) -> str:
-    """Return the header line that tells a proxy who asks; none where its URL names no user."""
+    """Return the header line that authorizes us at a proxy; "" if its URL has no user."""
     if proxy is None or proxy.user is None:
         return ""
     pair = f"{proxy.user}:{proxy.password or ''}".encode()
@@ -465,6 +459,6 @@ def _lines(fields: Mapping[str, str]) -> str:
 
 @lru_cache(maxsize=256)
 def _kept(name: bytes) -> str:
-    """Return the name of a field as `_KEPT` has it; of another, nothing."""
+    """Return the name of a field as `_KEPT` has it; "" for others."""
     title = name.decode("latin-1").title()
     return title if title in _KEPT else ""

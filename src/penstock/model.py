@@ -4,7 +4,7 @@ waiting ──claim──▶ processing ──commit──▶ processed ──ar
    ▲                  │   │
    └─release, expiry──┘   └──commit──▶ rejected ──archive──▶ in the rejects directory
 
-A file is its name; every noun here names files, never contents or inodes.
+A file's name is its identity; contents and inodes are not.
 """
 
 import dataclasses
@@ -26,36 +26,33 @@ ATTRIBUTE_CONTENT_TYPE = "content_type"
 ATTRIBUTE_CLAIM = "penstock_claim"
 ATTRIBUTE_DATA_TYPE = "String"
 
-# What a body is: one record, or a JSON array of records. An array alone would not tell, because a
-# selection may itself be an array.
+# A body is one record, or a JSON array of records. The array alone would not say which: a selection
+# may be an array, too.
 CONTENT_TYPE_ONE = "application/vnd.penstock.record+json"
 CONTENT_TYPE_MANY = "application/vnd.penstock.records+json"
 
 BILLED_BYTES = 65_536
-"""SQS bills every started 64 KiB of a payload as one request."""
+"""SQS bills each started 64 KiB of a payload as one request."""
 
 CLAIM_ID_BYTES = 12
-"""Random bytes of a claim's id, in hexadecimal; a claim split off another has `.N` after it."""
+"""A claim's id is so many random bytes in hexadecimal; a part split off a claim adds `.N`."""
 
 CLAIM_ID_LIKE = "0" * 2 * CLAIM_ID_BYTES
-"""As long as the id of a new claim, for sizing messages that nobody has claimed."""
+"""As long as a new claim's id: sizes messages of files that nobody has claimed."""
 
 LISTING_SECONDS_MAX = 30.0
-"""No worker claims names from a listing older than this: what is archived is soon forgotten.
+"""A worker claims no names from an older listing: the ledger soon forgets archived files.
 
-In a directory of its own machine it looks for each name again instead.
+For a local directory, the worker checks each name again instead.
 """
 
 
 class ListedFile(msgspec.Struct, frozen=True, gc=False):
-    """One file of a listing: its name, which is its identity, its size, its last modification.
+    """One file of a listing: its name (its identity), its size, its last modification.
 
-    A struct, as all are here of which there is one a file: they are made fast, and Python's garbage
-    collector need not look at them.
-
-    `modified_at_seconds` since 1970, by the clock of the machine that holds the directory. Where
-    the directory is this machine's and `source.settle_seconds` is 0, no file is looked at: the size
-    is the mean of some files nearby, good enough to cut claims by, and the time is 0.
+    Nouns with one per file are structs: fast to make, and ignored by Python's garbage collector.
+    `modified_at_seconds` is by the clock of the directory's machine. For a local directory with
+    `source.settle_seconds = 0` it is 0, and the size is the mean of some files nearby.
     """
 
     name: str
@@ -64,11 +61,7 @@ class ListedFile(msgspec.Struct, frozen=True, gc=False):
 
 
 class SpoolIdentity(NamedTuple):
-    """Which directory a spool is, as far as that is known; "" and 0 stand for what is not.
-
-    `marker` is the id in its marker file, which has this `inode` and was last changed at
-    `changed_ns`. `place` stands for the directory's file system and inode.
-    """
+    """Which directory a spool is: its marker file's id, inode and change time, and its place."""
 
     marker: str = ""
     inode: int = 0
@@ -76,11 +69,10 @@ class SpoolIdentity(NamedTuple):
     place: str = ""
 
     def matches(self, known: "SpoolIdentity") -> bool | None:
-        """Tell whether this is the spool that is `known`; None if that cannot be told.
+        """Tell whether this is the spool `known`; None if that cannot be determined.
 
-        A copy of the spool, such as a restored backup, holds the same id. But its marker has
-        another inode and another time of change; `chown` changes the time only, and some network
-        file systems number inodes anew at each mount.
+        A copy, such as a restored backup, has the same id, but another inode and change time.
+        `chown` changes only the time; some network file systems renumber inodes at each mount.
         """
         if known.marker:
             is_copy = self.inode != known.inode and self.changed_ns != known.changed_ns
@@ -88,30 +80,26 @@ class SpoolIdentity(NamedTuple):
         return self.place == known.place if self.place and known.place else None
 
     def as_text(self) -> str:
-        """Return it as Redis and the file server's header hold it; "" if nothing is known."""
+        """Return it as Redis and the file server's header store it; "" if nothing is known."""
         return msgspec.json.encode(self).decode() if any(self) else ""
 
     @staticmethod
     def from_text(text: str) -> "SpoolIdentity | None":
-        """Return an identity from its text; None if that holds none."""
+        """Return an identity from its text; None if the text is not an identity."""
         try:
             return msgspec.json.decode(text, type=SpoolIdentity)
         except (msgspec.DecodeError, RecursionError):
             return None
 
     def __str__(self) -> str:
-        """Return it as an operator is shown it."""
+        """Return it as an operator sees it."""
         if not self.marker:
             return f"the directory {self.place} without a marker" if self.place else "not known"
         return f"marker {self.marker[:8]}" + (f", inode {self.inode}" if self.inode else "")
 
 
 class Young(NamedTuple):
-    """The files that lie in the spool and are not complete yet.
-
-    `ahead` of the `files` were changed later than it is now, by up to `ahead_seconds`: a clock
-    was set back, or two clocks differ.
-    """
+    """Files in the spool that are not complete yet; `ahead` of them have a future change time."""
 
     files: int = 0
     ahead: int = 0
@@ -120,14 +108,11 @@ class Young(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One answer to `Source.list`.
+    """One answer to `Source.list`: files in arrival order, as far as the source knows it.
 
-    `files` are in arrival order as far as the source knows it. `cursor`, given to the next call,
-    says that these have been dealt with. `listed_at_seconds` is the caller's monotonic clock when
-    the listing began: names are not claimed from a listing that is too old. `ignored` counts the
-    directory entries that are not files by the pattern or by their type; drafts are not counted.
-    `pause_seconds` is how long the source would have the next listing wait: an empty page answers
-    until then. `young` are the files that are not complete yet.
+    `cursor`, given to the next call, says that they are dealt with. `listed_at_seconds` is the
+    caller's monotonic time at the start. `ignored` counts entries that are not files, but no
+    drafts. Until `pause_seconds` are over, the source answers with empty pages.
     """
 
     files: Sequence[ListedFile]
@@ -141,16 +126,15 @@ class Page:
 class Unread(Enum):
     """Why a file of a claim has no bytes."""
 
-    VANISHED = "vanished"  # gone, or no regular file any more: a stale listing, not an error
-    DENIED = "denied"  # permission or I/O error: it may be fixed, so it is looked at again
+    VANISHED = "vanished"  # gone, or no longer a regular file: a stale listing, not an error
+    DENIED = "denied"  # permission or I/O error: someone may fix it, so it is retried
 
 
 class FileRead(msgspec.Struct, frozen=True, gc=False):
-    """One file as it was read.
+    """One file as it was read: all its bytes, or why there are none.
 
-    `data` is all its bytes, or why there are none. `size_bytes` is its size when opened: larger
-    than `max_file_bytes` means that it was not read, and `data` is empty. `age_seconds` is the
-    time since its last change, by the clock of the machine that holds the directory.
+    A file whose `size_bytes` exceed `max_file_bytes` is not read. `age_seconds` is the time since
+    its last change, by the clock of the directory's machine.
     """
 
     name: str
@@ -161,7 +145,7 @@ class FileRead(msgspec.Struct, frozen=True, gc=False):
 
 
 class RecordReject(msgspec.Struct, frozen=True, order=True, gc=False, omit_defaults=True):
-    """Records that cannot be sent: the first one's index in the file, from 0, why, how many."""
+    """Records that cannot be sent: the first one's index in the file, the reason, how many."""
 
     index: int
     reason: str = ""
@@ -169,7 +153,7 @@ class RecordReject(msgspec.Struct, frozen=True, order=True, gc=False, omit_defau
 
     @property
     def indexes(self) -> range:
-        """The indexes of all of them."""
+        """The indexes of all these records."""
         return range(self.index, self.index + self.count)
 
     def __str__(self) -> str:
@@ -179,7 +163,7 @@ class RecordReject(msgspec.Struct, frozen=True, order=True, gc=False, omit_defau
 
     @staticmethod
     def note(rejects: list["RecordReject"], index: int, reason: str) -> None:
-        """Add a record to the rejects of a file, in order: a million alike are one entry."""
+        """Add a record to a file's rejects, in order; neighbours with one reason share an entry."""
         last = rejects[-1] if rejects else None
         if last and last.indexes.stop == index and last.reason == reason:
             rejects[-1] = RecordReject(last.index, reason, last.count + 1)
@@ -188,16 +172,15 @@ class RecordReject(msgspec.Struct, frozen=True, order=True, gc=False, omit_defau
 
     @staticmethod
     def total(rejects: Iterable["RecordReject"]) -> int:
-        """Return how many records some rejects are."""
+        """Return how many records are rejected in all."""
         return sum(reject.count for reject in rejects)
 
 
 class Document(NamedTuple):
-    """What one file's JSON holds: its records as the selection wants them, and what is none.
+    """The records of one file's JSON, as the selection needs them, and what is not a record.
 
-    Each of `records` is an instance of the selection's `record_type`, or a `msgspec.Raw` with the
-    record's own bytes where it does not fit that type. `indexes` holds, parallel to it, each
-    record's index in the file, from 0; None where all are records and all fit.
+    `records` holds instances of the selection's `record_type`, or `msgspec.Raw` where one does not
+    fit. `indexes` are their places in the file; None if all are records and all fit.
     """
 
     records: Sequence[object]
@@ -206,10 +189,7 @@ class Document(NamedTuple):
 
 
 class Selected(NamedTuple):
-    """What is left of one file: encoded selections in record order, and what was left out.
-
-    `indexes` holds, parallel to `records`, the index each selection's record had in its file.
-    """
+    """Encoded values of one file's records, their indexes in the file, and what was omitted."""
 
     records: Sequence[bytes]
     indexes: Sequence[int]
@@ -217,7 +197,7 @@ class Selected(NamedTuple):
     rejects: Sequence[RecordReject]
 
     def only(self, put_back: "PutBack | None") -> "Selected":
-        """Keep the only records that an operator wants sent, if `put_back` names them."""
+        """Keep only the records that an operator wants sent, if `put_back` names them."""
         if put_back is None or put_back.records is None:
             return self
         wanted = set(put_back.records)
@@ -227,20 +207,19 @@ class Selected(NamedTuple):
             for index in reject.indexes:
                 if index in wanted:
                     RecordReject.note(rejects, index, reject.reason)
-        # An operator names none but rejected records: what is neither kept nor rejected now is
-        # filtered out, by another `select.where`.
+        # An operator names only rejected records. One that is now neither kept nor rejected is
+        # filtered out, by a changed `select.where`.
         filtered = max(0, min(self.filtered, len(wanted) - len(kept) - RecordReject.total(rejects)))
         records, indexes = [self.records[at] for at in kept], [self.indexes[at] for at in kept]
         return Selected(records, indexes, filtered, rejects)
 
 
 class Transformed(NamedTuple):
-    """What is left of one file, or of some that hold one record each, ready to be packed.
+    """What is left of one file, or of several that hold one record each, ready to be packed.
 
-    Parallel to `records`, in the claim's order: `files` holds the position in the claim of each
-    record's file, `indexes` the index that it had in that file, from 0. `filtered` counts records
-    that are not wanted, `rejects` holds those that cannot be sent, with their file's position. `of`
-    holds the positions of all the files that it is of; where they are several, each is one record.
+    `records`, with for each its file's position in the claim and its index in the file. `filtered`
+    counts unwanted records, `rejects` holds those that cannot be sent, with their file's position.
+    `of` are the positions of all the files; if there are several, each is one record.
     """
 
     files: Sequence[int]
@@ -251,11 +230,11 @@ class Transformed(NamedTuple):
     of: Sequence[int] = ()
 
     def before(self, files: int) -> "Transformed":
-        """Return what is of the first `files` files of the claim, in part or whole."""
+        """Return the part that belongs to the first `files` files of the claim."""
         if self.of[-1] < files:
             return self
         kept, of = bisect_left(self.files, files), self.of[: bisect_left(self.of, files)]
-        # Where one of several files is filtered out, it was one record; a file alone is not cut.
+        # Each of several files is one record, so a filtered file is one; a single file is not cut.
         filtered = len(of) - kept if len(self.of) > 1 else 0
         return Transformed(
             self.files[:kept], self.records[:kept], self.indexes[:kept], filtered, (), of
@@ -270,16 +249,15 @@ class Fate(NamedTuple):
     cause: Unread | Reject
 
     def without_data(self) -> "Fate":
-        """Return it without the bytes of its file: rejected files may be large, and many."""
+        """Return it without the file's bytes: rejected files may be large, and many."""
         return self._replace(file=msgspec.structs.replace(self.file, data=b""))
 
 
 class PutBack(NamedTuple):
-    """What an operator said of a file put back into the spool for another pass.
+    """What an operator said of a file put back into the spool; `by` is the command's token.
 
-    `by` is the token of the command. `salt`, if not empty, gives its messages other ids than those
-    it had, so that neither SQS nor a consumer takes them for repeats. `records` are the indexes of
-    the only records to be sent: the others were; None means all.
+    A `salt` gives its messages new ids, so that they do not count as repeats. `records` are the
+    indexes of the only records to send; None means all.
     """
 
     by: str
@@ -291,16 +269,13 @@ class PutBack(NamedTuple):
 class Claim:
     """An ordered, frozen list of files held by one worker under a lease.
 
-    `attempt` is 1 for a new claim and grows with each takeover after an expiry. `journal` maps the
-    index of each confirmed message to its id, as written by this worker's predecessors; what this
-    one confirms is added where one of them may have sent something (`tried`). `noted` holds the
-    whole entries of the last one that wrote any; `fingerprint` stands for its settings: the
-    messages of another fingerprint have other ids. `done` are the positions of files that are
-    processed already, as ranges; `waits` is how often the claim was given back because others
-    could not be read. `goes_on`: what is confirmed now continues `noted`. `after_loss`: its files
-    lay in the spool when Redis had forgotten something, so some of them may have been sent before.
-    `put_back` holds what an operator said of some of its files. `is_open`: nothing of it was sent,
-    and more files are waiting, so that what fills no message is given back.
+    `attempt` is 1 for a new claim, and grows with each takeover. `journal` maps the index of each
+    confirmed message to its id, this worker's included if an earlier one may have sent something
+    (`tried`). `noted` are the journal entries of the last owner, `fingerprint` stands for its
+    settings. `done` are the positions of processed files, as ranges; `waits` counts how often the
+    claim was given back for unreadable files; `goes_on`: confirmations continue `noted`.
+    `after_loss`: files lay in the spool when Redis lost data, so some may have been sent.
+    `is_open`: nothing was sent, and files that do not fill a message are given back.
     """
 
     id: str
@@ -324,28 +299,23 @@ class Claim:
 
     @property
     def salt(self) -> str:
-        """What else the ids of its messages depend on; empty but for replayed files."""
+        """What else the ids of its messages depend on; empty except for replayed files."""
         salts = [(name, self.put_back[name].salt) for name in self.names if name in self.put_back]
         return "".join(f"{name}={salt}/" for name, salt in salts if salt)
 
     def __repr__(self) -> str:
-        """Leave the token out: it proves ownership, so it never reaches a log."""
+        """Leave the token out: it proves ownership, so it must never reach a log."""
         return f"Claim(id={self.id!r}, files={len(self.names)}, attempt={self.attempt})"
 
 
 class Message(msgspec.Struct, frozen=True, gc=False):
     """The body of one SQS message and all that is derived from its claim.
 
-    A struct, because one is made for each record where a message holds one: a frozen dataclass
-    takes 2 µs to make.
-
-    `index` counts a claim's messages from 0. `id` is 64 hexadecimal digits of
-    SHA-256(fingerprint, ordered names, index, body): the same claim under the same settings gives
-    the same id. `first_file` and `last_file` index the claim's names: the files whose records it
-    holds. `first_record` counts the claim's selected records from 0, so that a message the queue
-    refuses can be traced to its records. `file` is the name of the first file, `claim` the id of
-    the claim. `size_bytes` is what SQS counts: the body, and name, type and value of each
-    attribute.
+    A struct, because a frozen dataclass takes 2 µs to make. `index` counts a claim's messages. `id`
+    is SHA-256(fingerprint, ordered names, index, body) in hexadecimal: the same claim under the
+    same settings gives the same id. `first_file` and `last_file` are positions in the claim;
+    `first_record` counts the claim's selected records, to trace a refused message. `size_bytes` is
+    as SQS counts: body, and name, type and value of each attribute.
     """
 
     index: int
@@ -362,7 +332,7 @@ class Message(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def attributes(self) -> dict[str, str]:
-        """What it bears beside its body, name to value."""
+        """The message's attributes, name to value."""
         return {
             ATTRIBUTE_ID: self.id,
             ATTRIBUTE_RECORDS: str(self.records),
@@ -381,7 +351,7 @@ class MessageReject(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class QueueLimits:
-    """What the queue takes, in bytes as SQS counts them, read from the queue when it is opened."""
+    """What the queue takes, in bytes as SQS counts them; read from the queue when it is opened."""
 
     message_bytes_max: int
     batch_bytes_max: int = 1_048_576
@@ -390,14 +360,14 @@ class QueueLimits:
 
 
 class Keys(NamedTuple):
-    """AWS credentials as they are now; `token` is empty where they are not temporary."""
+    """AWS credentials as they are now; `token` is empty if they are not temporary."""
 
     access_key: str
     secret_key: str
     token: str
 
     def __repr__(self) -> str:
-        """Show nothing: secrets never reach a log."""
+        """Show nothing: secrets must never reach a log."""
         return "Keys(…)"
 
 
@@ -411,11 +381,10 @@ class QueueDepth(NamedTuple):
 
 @dataclass(slots=True)
 class Sent:
-    """What became of the messages given to `Queue.send`; every one of them is in one place.
+    """What became of the messages given to `Queue.send`; each is in exactly one list.
 
-    `confirmed` have SQS's receipt. `rejected` never will. `batches` counts the calls that SQS
-    answered, `possible_repeats` the messages sent again after an outcome that stayed unknown, and
-    `throttled` the calls that SQS asked to slow down.
+    `batches` counts the calls that SQS answered, `possible_repeats` messages sent again after an
+    unknown outcome, `throttled` the calls that SQS asked to slow down.
     """
 
     confirmed: list[Message] = field(default_factory=list[Message])
@@ -427,13 +396,11 @@ class Sent:
 
 @dataclass(slots=True)
 class Tally:
-    """What one run of sqs_loader did; all but what is in seconds are counts.
+    """What one run of sqs_loader did, by the names of the ledger's counters (docs/metrics.md).
 
-    The ledger's counters have the same names, and docs/metrics.md says what they count. Beside
-    those, `claims_lost` got another owner before their commit, and `claims_released` were given
-    back unfinished; `ledger_losses` counts how often Redis had forgotten something;
-    `oldest_waiting_seconds` is the age of the oldest file when it was read; `files_young` were not
-    complete yet at the end.
+    Also: `claims_lost` to another owner before their commit, `claims_released` unfinished,
+    `ledger_losses`: how often Redis lost data, the age of the oldest file when it was read, and
+    `files_young`, not complete yet.
     """
 
     claims: int = 0
@@ -466,18 +433,14 @@ class Tally:
     seconds: float = 0.0
 
     def add(self, counters: Mapping[str, int]) -> None:
-        """Add what one claim counted; its names are fields of this class."""
+        """Add one claim's counters; their names are fields of this class."""
         for name, by in counters.items():
             setattr(self, name, getattr(self, name) + by)
 
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """What became of the files of a claim, other than being processed.
-
-    `rejected` maps names to the JSON kept for them, `retry_seconds` names to the delay after which
-    they are looked at again, and `counters` what to add to each counter.
-    """
+    """What became of a claim's other files: gone, rejected with this JSON, or due for a retry."""
 
     vanished: Sequence[str]
     rejected: Mapping[str, str]

@@ -1,4 +1,4 @@
-"""One function of Penstock as a process: one pass, or pass after pass until it is told to stop."""
+"""One function of Penstock as a process: one pass, or pass after pass until it must stop."""
 
 import asyncio
 import ctypes
@@ -15,7 +15,7 @@ from penstock.errors import Again, Halt
 
 _AGAIN_SECONDS_MAX = 30.0
 
-# glibc's mallopt(3): what is to be set, and to what, in bytes.
+# glibc's mallopt(3): what to set, and its value in bytes.
 _M_TRIM_THRESHOLD, _TRIMMED_BYTES = -1, 67_108_864
 _M_MMAP_THRESHOLD, _MAPPED_BYTES = -3, 4_718_592  # a body of 1 MiB takes 4 as text
 _M_ARENA_MAX, _ARENAS = -8, 1
@@ -29,7 +29,7 @@ Open = Callable[[AsyncExitStack], Awaitable[OnePass[T]]]
 
 
 def run(main: Callable[[asyncio.Event], Coroutine[Any, Any, T]]) -> T:
-    """Run `main` on the fastest event loop there is; SIGTERM and Ctrl-C set its event."""
+    """Run `main` on the fastest event loop available; SIGTERM and Ctrl-C set its event."""
     keep_memory()
 
     async def signalled() -> T:
@@ -44,12 +44,10 @@ def run(main: Callable[[asyncio.Event], Coroutine[Any, Any, T]]) -> T:
 
 
 def keep_memory() -> None:
-    """Have freed memory kept for what is read and sent next, up to 64 MiB.
+    """Keep up to 64 MiB of freed memory for what is read and sent next.
 
-    Claims come and go by the megabyte; glibc would give that back to the kernel each time, which
-    clears every page before it gives it out anew: up to a tenth of a loader's time. All threads
-    share one heap, which has fewer holes: of Python's only one runs at a time. Another C library is
-    left as it is.
+    glibc would return it to the kernel, which clears every page before it hands it out again: up to
+    a tenth of a loader's time. All threads share one heap, which leaves fewer holes.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
@@ -70,22 +68,18 @@ async def once(open_parts: Open[T], stop: asyncio.Event) -> T:
     """Open the parts, run one pass, close them. Raises what either raises."""
     async with AsyncExitStack() as stack:
         one_pass = await open_parts(stack)
-        _freeze()
+        _freeze(again=False)
         return await one_pass(stop)
 
 
 async def every(seconds: float, open_parts: Open[T], stop: asyncio.Event, *, what: str) -> None:
-    """Run pass after pass, `seconds` apart, until `stop`; what may pass is waited for.
-
-    After an error the parts are opened anew, with a pause that doubles up to 30 s. Raises Halt:
-    then someone has to fix something.
-    """
+    """Run pass after pass until `stop`; after an Again, open anew after a pause. Raises Halt."""
     again = 0
     while not stop.is_set():
         try:
             async with AsyncExitStack() as stack:
                 one_pass = await open_parts(stack)
-                _freeze()
+                _freeze(again=bool(again))
                 while not stop.is_set():
                     await one_pass(stop)
                     again = 0
@@ -95,17 +89,17 @@ async def every(seconds: float, open_parts: Open[T], stop: asyncio.Event, *, wha
             pause = random.uniform(0.5, 1) * min(2.0**again, _AGAIN_SECONDS_MAX)  # noqa: S311  jitter
             telemetry.warn(f"{what}.waits", cause=str(error), again_in_seconds=round(pause, 1))
             await sleep_unless(stop, pause)
-        except Halt as error:  # `penstock run` starts this anew: the log says why it ended
+        except Halt as error:  # `penstock run` restarts this: the log says why it ended
             telemetry.warn(f"{what}.halts", cause=str(error))
             raise
 
 
-def _freeze() -> None:
-    """Keep what imports and opening have made out of every collection of garbage to come.
+def _freeze(*, again: bool) -> None:
+    """Exclude the 200,000 objects of imports from garbage collection: 1.2 µs a file in a loader.
 
-    Some 200,000 objects: to look at them took a loader 1.2 µs a file. What was frozen for parts
-    that have been closed since is let go.
+    `again`: first release what was frozen for parts that are closed by now.
     """
-    gc.unfreeze()
-    gc.collect()
+    if again:
+        gc.unfreeze()
+        gc.collect()
     gc.freeze()

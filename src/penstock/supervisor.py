@@ -1,8 +1,8 @@
 """One box: loaders, archiver and checker as processes under one supervisor.
 
-Each process is a public command (`penstock load --every …`), so what runs here is what runs
-elsewhere. A process that dies is started again, with a pause that doubles; all of them end when the
-supervisor does, however it ends.
+Each process is a public command (`penstock load --every …`), the same as elsewhere. A process that
+dies is restarted, with a pause that doubles; all of them end when the supervisor ends, for any
+reason.
 """
 
 import asyncio
@@ -14,7 +14,6 @@ import sys
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from pathlib import Path
 
 import penstock
@@ -29,54 +28,37 @@ from penstock.errors import Halt, PenstockError
 from penstock.settings.schema import EMBEDDED, EMBEDDED_QUEUE, Settings
 from penstock.settings.spool_place import spool_name, spool_place
 
-_STOP_SECONDS = 15.0  # a loader gives its claims five to commit; what takes longer is killed
+_STOP_SECONDS = 15.0  # then it is killed; a loader gives its claims five seconds to commit
 _RESTART_SECONDS_MIN = 0.5
 _RESTART_SECONDS_MAX = 30.0
 _FIGURES = ("files_processed", "files_archived", "files_rejected", "records_sent", "messages")
-_HEALTHY_SECONDS = 60.0  # a process that lived so long starts over with a short pause
+_HEALTHY_SECONDS = 60.0  # after a life of this length, the restart pause is reset
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
-    """One supervised process: its name in the log, and the arguments of `penstock`."""
-
-    name: str
-    arguments: Sequence[str]
-
-
-def members(settings: Settings, config: Path | None, *, verbose: bool) -> list[Member]:
-    """Return the processes of one box."""
+def members(settings: Settings, config: Path | None, *, verbose: bool) -> dict[str, Sequence[str]]:
+    """Return the processes of one box: name in the log, and arguments of `penstock`."""
     run = settings.run
     options = ["--config", str(config)] if config else []
     options += ["--verbose"] if verbose else []
-
-    def member(name: str, command: str, every_seconds: float) -> Member:
-        return Member(name, [command, "--every", str(every_seconds), *options])
-
-    loaders = [
-        member(f"loader-{number}", "load", run.loader_interval_seconds)
+    commands = {
+        f"loader-{number}": ["load", "--every", str(run.loader_interval_seconds)]
         for number in range(1, run.workers + 1)
-    ]
-    others = [
-        member("archiver", "archive", run.archiver_interval_seconds),
-        member("checker", "check", run.checker_interval_seconds),
-    ]
-    servers = [Member("server", ["serve", *options])] if run.serve else []
-    console = [Member("console", ["console", *options])] if run.console else []
-    return [*loaders, *others, *servers, *console]
+    }
+    commands["archiver"] = ["archive", "--every", str(run.archiver_interval_seconds)]
+    commands["checker"] = ["check", "--every", str(run.checker_interval_seconds)]
+    commands |= {"server": ["serve"]} if run.serve else {}
+    commands |= {"console": ["console"]} if run.console else {}
+    return {name: [*command, *options] for name, command in commands.items()}
 
 
 async def supervise(
     settings: Settings, config: Path | None, stop: asyncio.Event, *, verbose: bool
 ) -> None:
-    """Run one box until `stop`; its embedded parts start first and stop last.
-
-    Raises Halt if an embedded part cannot be started.
-    """
+    """Run one box until `stop`; its embedded parts start first and stop last. Raises Halt."""
     async with AsyncExitStack() as stack:
         state = Path(settings.run.state_directory)
         parts: list[EmbeddedProcess] = []
-        environment = dict(os.environ)  # says where the parts are: no member runs one itself
+        environment = dict(os.environ)  # gets the parts' addresses: members start no parts
         if settings.ledger.url == EMBEDDED:
             owner_mark.bind(spool_place(settings.source.url), state)
             redis = await stack.enter_async_context(EmbeddedRedis(state))
@@ -96,18 +78,18 @@ async def supervise(
         async with _watched(settings, environment), asyncio.TaskGroup() as group:
             for part in parts:
                 group.create_task(_keep_answering(part, stop))
-            for member in members(settings, config, verbose=verbose):
-                group.create_task(_keep_alive(member, environment, stop))
+            for name, arguments in members(settings, config, verbose=verbose).items():
+                group.create_task(_keep_alive(name, arguments, environment, stop))
 
 
 @contextlib.asynccontextmanager
 async def _watched(settings: Settings, environment: Mapping[str, str]) -> AsyncGenerator[None]:
-    """Log every ten seconds how much was done, as the ledger counts it."""
+    """Log every ten seconds how much was done, by the ledger's counters."""
     url = environment.get("PENSTOCK_LEDGER__URL", settings.ledger.url)
     ledger = wiring.unopened_ledger(settings, url)
 
     async def figures() -> Mapping[str, float]:
-        with contextlib.suppress(PenstockError):  # the members say what is wrong
+        with contextlib.suppress(PenstockError):  # the members log what is wrong
             counted = await ledger.reads.counters()
             return {name: counted.get(name, 0) for name in _FIGURES}
         return {}
@@ -120,7 +102,7 @@ async def _watched(settings: Settings, environment: Mapping[str, str]) -> AsyncG
 
 
 async def _keep_answering(part: EmbeddedProcess, stop: asyncio.Event) -> None:
-    """Start an embedded part again when it has died, with the data that it wrote."""
+    """Restart an embedded part that died, with the data that it wrote."""
     pause = _RESTART_SECONDS_MIN
     while not await sleep_unless(stop, pause):
         if part.exit_code is None:
@@ -137,12 +119,14 @@ async def _keep_answering(part: EmbeddedProcess, stop: asyncio.Event) -> None:
             )
 
 
-async def _keep_alive(member: Member, environment: Mapping[str, str], stop: asyncio.Event) -> None:
+async def _keep_alive(
+    name: str, arguments: Sequence[str], environment: Mapping[str, str], stop: asyncio.Event
+) -> None:
     pause = _RESTART_SECONDS_MIN
     while not stop.is_set():
         began = time.monotonic()
-        process = await _start(member, environment)
-        telemetry.event("process.started", name=member.name, pid=process.pid)
+        process = await _start(name, arguments, environment)
+        telemetry.event("process.started", name=name, pid=process.pid)
         ended = asyncio.create_task(process.wait())
         stopped = asyncio.create_task(stop.wait())
         await asyncio.wait({ended, stopped}, return_when=asyncio.FIRST_COMPLETED)
@@ -152,20 +136,19 @@ async def _keep_alive(member: Member, environment: Mapping[str, str], stop: asyn
             return
         if time.monotonic() - began > _HEALTHY_SECONDS:
             pause = _RESTART_SECONDS_MIN
-        telemetry.warn(
-            "process.ended", name=member.name, exit_code=ended.result(), again_in_seconds=pause
-        )
+        code = ended.result()
+        telemetry.warn("process.ended", name=name, exit_code=code, again_in_seconds=pause)
         await sleep_unless(stop, pause)
         pause = min(2 * pause, _RESTART_SECONDS_MAX)
 
 
 def penstock_command(*arguments: str) -> Sequence[str]:
-    """Return the command line of `penstock …` as a process of this one's own, tied to it."""
+    """Return the command line of `penstock …` as a process tied to this one."""
     return tethered(sys.executable, "-m", "penstock", *arguments)
 
 
 def _version_on_disk() -> str:
-    """Return the version that a process started now would have; ours if that cannot be told."""
+    """Return the version that a new process would have; ours if that cannot be told."""
     text = ""
     with contextlib.suppress(OSError):
         text = Path(penstock.__file__).read_text()
@@ -173,17 +156,19 @@ def _version_on_disk() -> str:
     return found[1] if found else penstock.__version__
 
 
-async def _start(member: Member, environment: Mapping[str, str]) -> asyncio.subprocess.Process:
+async def _start(
+    name: str, arguments: Sequence[str], environment: Mapping[str, str]
+) -> asyncio.subprocess.Process:
     if (version := _version_on_disk()) != penstock.__version__:
         telemetry.warn(
-            "process.other_version", name=member.name, version=version,
-            supervisor=penstock.__version__, remedy="restart `penstock run`: an upgrade ends so",
+            "process.other_version", name=name, version=version,
+            supervisor=penstock.__version__, remedy="restart `penstock run` after an upgrade",
         )  # fmt: skip
     return await asyncio.create_subprocess_exec(
-        *penstock_command(*member.arguments),
+        *penstock_command(*arguments),
         env=environment,
         stdin=asyncio.subprocess.DEVNULL,
-        start_new_session=True,  # Ctrl-C is for the supervisor, which stops its processes in order
+        start_new_session=True,  # Ctrl-C is for the supervisor, which stops processes in order
     )
 
 

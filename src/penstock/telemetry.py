@@ -1,4 +1,4 @@
-"""One event per step: a log line from one call. Counters travel in tallies and in the ledger.
+"""One log line per step, from one call. Counters travel in tallies and in the ledger.
 
 Record contents, tokens and passwords never get here; file names, claim ids and counts do.
 """
@@ -14,38 +14,35 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapp
 from typing import Any
 
 PROGRESS_SECONDS = 10.0
-_MANY = frozenset({"claim.committed"})  # dozens a second: for files of log lines, not for people
-
+_MANY = frozenset({"claim.committed"})  # dozens a second: for log files, not for terminals
 _HOUR = re.compile(r"\d{4}/\d\d/\d\d/\d\d")  # a folder of the archive
-
 LOG = logging.getLogger("penstock")
-"""Where every event goes."""
 
 
 def event(step: str, /, *, level: int = logging.INFO, **fields: Any) -> None:
-    """Log one step, such as `claim.committed`, with its fields; units stand in their names."""
+    """Log one step, such as `claim.committed`, with its fields; their names carry the units."""
     LOG.log(level, step, extra={"fields": fields})
 
 
 def warn(step: str, /, **fields: Any) -> None:
-    """Log a step that someone should know of."""
+    """Log a step that needs attention."""
     event(step, level=logging.WARNING, **fields)
 
 
 class ByCause:
-    """Why files could not be dealt with: for each cause how many, and one of them."""
+    """Why files could not be processed: per cause, their number and an example."""
 
     def __init__(self) -> None:
         self.found: dict[str, tuple[int, str, str]] = {}
 
     def add(self, file: str, cause: str) -> None:
-        """Count a file; causes that differ only by its name and its hour are one."""
+        """Count a file; causes that differ only in its name and hour are one."""
         kind = _HOUR.sub("", cause.replace(file, ""))
         count, example, text = self.found.get(kind, (0, file, cause))
         self.found[kind] = (count + 1, example, text)
 
     def tell(self, step: str, /, **fields: Any) -> None:
-        """Log one line for each cause since the last time, however many files it held up."""
+        """Log one line per cause since the last time, however many files it affects."""
         found, self.found = self.found, {}
         for files, example, cause in found.values():
             warn(step, files=files, file=example, cause=cause, **fields)
@@ -53,7 +50,7 @@ class ByCause:
 
 @contextlib.contextmanager
 def by_cause(step: str, /, **fields: Any) -> Generator[ByCause]:
-    """Log one line for each cause at the end, however many files it held up: never one a file."""
+    """Log one line per cause at the end, however many files it affects: never one a file."""
     causes = ByCause()
     try:
         yield causes
@@ -62,10 +59,7 @@ def by_cause(step: str, /, **fields: Any) -> Generator[ByCause]:
 
 
 def configure(*, verbose: bool, as_json: bool | None = None) -> None:
-    """Send events to standard error: for people on a terminal, as JSON lines otherwise.
-
-    Without `verbose`, each claim's line is left out of a terminal; nothing else is.
-    """
+    """Send events to standard error: text on a terminal, without claims' lines, else JSON."""
     if as_json is None:
         as_json = not sys.stderr.isatty()
     handler = logging.StreamHandler(sys.stderr)
@@ -81,11 +75,7 @@ def configure(*, verbose: bool, as_json: bool | None = None) -> None:
 async def progress(
     step: str, figures: Callable[[], Awaitable[Mapping[str, float]]]
 ) -> AsyncGenerator[None]:
-    """Log how far long work has come, every ten seconds in which it has come further.
-
-    `figures` returns counts by name, or nothing if it cannot tell now; what each grew by a second
-    is logged beside it.
-    """
+    """Log the counts of `figures`, and their growth a second, every ten seconds with progress."""
 
     async def report() -> None:
         before = await figures()
@@ -93,12 +83,8 @@ async def progress(
             await asyncio.sleep(PROGRESS_SECONDS)
             now = await figures()
             if now and now != before:
-                rates = {
-                    f"{name}_per_second": round(
-                        max(0, now[name] - before.get(name, 0)) / PROGRESS_SECONDS
-                    )
-                    for name in now
-                }
+                grown = {name: max(0, now[name] - before.get(name, 0)) for name in now}
+                rates = {f"{n}_per_second": round(by / PROGRESS_SECONDS) for n, by in grown.items()}
                 event(step, **now, **rates)
             before = now or before
 
@@ -114,10 +100,7 @@ def _fields(record: logging.LogRecord) -> dict[str, Any]:
 
 
 def one_line(text: str) -> str:
-    """Return a text without what breaks a line or steers a terminal, escaped as in JSON.
-
-    Paths of requests and names of files are in fields, and anybody may choose these.
-    """
+    """Return a text with line breaks and terminal controls escaped: anybody may name files."""
     if text.isprintable():
         return text
     return "".join(one if one.isprintable() else json.dumps(one)[1:-1] for one in text)
@@ -137,7 +120,7 @@ class _JsonLines(logging.Formatter):
 
 class _Plain(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        at = time.strftime("%H:%M:%S", time.localtime(record.created))
+        at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created))
         words = " ".join(f"{name}={value}" for name, value in _fields(record).items())
         mark = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
         return one_line(f"{at} {mark}{record.getMessage()} {words}".rstrip())

@@ -1,7 +1,7 @@
 """Settings to parts: the only place that names implementations.
 
-Everything that needs giving back is opened on an AsyncExitStack that the caller owns, so parts are
-closed in the reverse of the order in which they were opened, whatever happens.
+Parts are opened on the caller's AsyncExitStack, which closes them in reverse order, whatever
+happens.
 """
 
 import importlib
@@ -11,7 +11,7 @@ import socket
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from penstock.archiver import Archiver
 from penstock.checker import Checker
@@ -22,8 +22,8 @@ from penstock.ledger.connect import Address
 from penstock.ledger.ledger import Ledger
 from penstock.ledger.scripts import Scripts
 from penstock.loader import Loader
-from penstock.model import Claim
-from penstock.ports import IdentifiedSource, Queue, Source
+from penstock.model import Claim, QueueLimits
+from penstock.ports import IdentifiedSource, Queue
 from penstock.records.decode import Decoder
 from penstock.records.preamble import Preamble
 from penstock.records.selection import Selection
@@ -45,11 +45,10 @@ _REDIS_TIMEOUT_SECONDS = 5.0
 _FILE_SERVER_CONNECTIONS = 16
 _FILES_A_LANE, _FILES_BESIDE = 8, 96  # folders and connections of a source, sockets, libraries
 _REDIS_CONNECTIONS_BESIDE = 4  # figures, sweeps, the loaders' count
-# What redis-py would pass over is refused: a path that is no number, all from a # on.
 
 
 def decode_side(settings: Settings) -> tuple[Preamble, Decoder, Selection]:
-    """Return the pure middle of the path. Raises Halt if an expression cannot be used."""
+    """Return the pure middle of the path. Raises Halt if an expression is unusable."""
     decode = settings.decode
     preamble = Preamble(
         lines=decode.preamble_lines,
@@ -69,10 +68,10 @@ def decode_side(settings: Settings) -> tuple[Preamble, Decoder, Selection]:
 async def loader(
     settings: Settings, stack: AsyncExitStack, *, linger_seconds: float = 0.0
 ) -> Loader:
-    """Return a worker's parts, the queue and the ledger asked whether they can serve.
+    """Return a worker's parts, after checking that the queue and the ledger can serve.
 
     Files wait up to `linger_seconds` until there are enough of them to fill a message.
-    Raises Again if one of them is away, Halt if one cannot work as configured.
+    Raises Again if a part is away, Halt if one cannot work as configured.
     """
     import_parts(settings)
     allow_open_files(settings)
@@ -80,55 +79,42 @@ async def loader(
     spool, book = await _source_and_ledger(settings, stack)
     book.remember_in(Path(settings.run.state_directory) / f"{spool_name(settings)}.epoch")
     queue = await _queue(settings, stack)
-    return await _loader(settings, transform, spool, book, queue, linger_seconds)
-
-
-async def _loader(
-    settings: Settings,
-    transform: Transform,
-    source: Source,
-    ledger: Ledger,
-    queue: Queue,
-    linger_seconds: float,
-) -> Loader:
     limits = await queue.open()
     message_bytes = settings.queue.message_bytes or limits.message_bytes_max
+    many, worker = settings.queue.records_per_message, settings.worker
     fingerprint = settings.fingerprint(message_bytes)
-    worker = settings.worker
-
-    def new_packer(claim: Claim) -> Packer:
-        return Packer(
-            limits=limits,
-            message_bytes=settings.queue.message_bytes,
-            records_per_message=settings.queue.records_per_message,
-            fingerprint=fingerprint + claim.salt,
-            names=claim.names,
-            claim=claim.id,
-        )
-
-    new_packer(Claim("", "", (), 1, {}))  # a message_bytes that the queue refuses halts now
+    new_packer = partial(_new_packer, settings.queue, limits, fingerprint)
+    new_packer(Claim("", "", (), 1, {}))  # halts now if the queue refuses message_bytes
     return Loader(
-        source=source,
-        candidates=Candidates(source, linger_seconds=linger_seconds),
-        ledger=ledger,
+        source=spool,
+        candidates=Candidates(spool, linger_seconds=linger_seconds),
+        ledger=book,
         queue=queue,
         transform=transform,
         new_packer=new_packer,
         fingerprint=fingerprint,
         lanes=worker.lanes,
-        filling=Filling(
-            limits, message_bytes, settings.queue.records_per_message, worker.claim_files_max
-        ),
+        filling=Filling(limits, message_bytes, many, worker.claim_files_max),
         claim_bytes_max=worker.claim_bytes_max,
         settle_seconds=settings.source.settle_seconds,
     )
 
 
-def allow_open_files(settings: Settings) -> None:
-    """Let this process have open all that its settings may open at once. Raises Halt if it may not.
+def _new_packer(
+    queue: QueueSettings, limits: QueueLimits, fingerprint: str, claim: Claim
+) -> Packer:
+    return Packer(
+        limits=limits,
+        message_bytes=queue.message_bytes,
+        records_per_message=queue.records_per_message,
+        fingerprint=fingerprint + claim.salt,
+        names=claim.names,
+        claim=claim.id,
+    )
 
-    A worker that runs out of descriptors sends again what it could not note.
-    """
+
+def allow_open_files(settings: Settings) -> None:
+    """Allow enough open files: a worker without could not journal what it sent. Raises Halt."""
     queue, lanes = settings.queue.connections, settings.worker.lanes
     needed = queue + _redis_connections(settings) + _FILES_A_LANE * lanes + _FILES_BESIDE
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -138,16 +124,13 @@ def allow_open_files(settings: Settings) -> None:
         raise Halt(
             f"this process may open {hard:,} files, and may need {needed:,} (queue.connections ="
             f" {queue}, worker.lanes = {lanes}): raise its limit (`ulimit -Hn`, LimitNOFILE=), or"
-            " lower these"
+            " lower these settings"
         )
     resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 def import_parts(settings: Settings) -> None:
-    """Import what only some processes need, before anything is waited for.
-
-    Imported later, after an upgrade in place, it could be of another version than the rest.
-    """
+    """Import everything before waiting: after an upgrade in place, versions would mix."""
     importlib.import_module("penstock.sqs.queue")
     if settings.queue.url == EMBEDDED:
         importlib.import_module("penstock.embedded.sqs")
@@ -156,14 +139,11 @@ def import_parts(settings: Settings) -> None:
 async def archiver(
     settings: Settings, stack: AsyncExitStack, *, is_only_pass: bool = True
 ) -> Archiver:
-    """Return the archiver's parts. Raises Again or Halt as `loader` does.
-
-    `is_only_pass`: nobody follows, so that all staged files are packed now.
-    """
+    """Return the archiver's parts; `is_only_pass` packs all at once. Raises as `loader` does."""
     source, ledger = await _source_and_ledger(settings, stack)
-    directory, pack = source.source, None
-    if isinstance(directory, DirectorySource):
-        pack = partial(directory.pack, at_once=is_only_pass)
+    pack = None
+    if isinstance(source.source, DirectorySource):
+        pack = partial(source.source.pack, at_once=is_only_pass)
     return Archiver(source, ledger, settings.archive.retention_days, pack)
 
 
@@ -180,10 +160,7 @@ async def checker(settings: Settings, stack: AsyncExitStack) -> Checker:
 async def _source_and_ledger(
     settings: Settings, stack: AsyncExitStack
 ) -> tuple[ConfirmedSource, Ledger]:
-    """Return the ledger, and the way into the spool that it knows.
-
-    A directory that is missing was never there, or is away: then it may come back.
-    """
+    """Return ledger and spool. Raises Again, not Halt, if a spool that the ledger knows is gone."""
     known = await ledger(settings, stack)
     try:
         found = await source(settings, stack)
@@ -191,7 +168,7 @@ async def _source_and_ledger(
         place = spool_place(settings.source.url)
         is_missing = isinstance(place, Directory) and not place.path.exists()
         if is_missing and (was := await known.spool.known()):
-            raise Again(f"{error}; the ledger holds files of it ({was}): mount it again") from None
+            raise Again(f"{error}; the ledger has files of it ({was}): mount it again") from None
         raise
     return ConfirmedSource(found, known.spool.confirm), known
 
@@ -199,10 +176,7 @@ async def _source_and_ledger(
 async def source(
     settings: Settings, stack: AsyncExitStack, *, wait_seconds: float | None = None
 ) -> IdentifiedSource:
-    """Return the way into the spool. Raises Halt if `source.url` names none.
-
-    A listing of the file server with nothing new is answered after `wait_seconds`.
-    """
+    """Return the way into the spool; a server answers empty listings after `wait_seconds`."""
     place = spool_place(settings.source.url)
     made: IdentifiedSource
     if isinstance(place, Directory):
@@ -216,7 +190,7 @@ async def source(
 def directory_source(
     settings: Settings, spool: Directory, *, served: bool = False
 ) -> DirectorySource:
-    """Return a directory as the spool; `served`: as the file server has it, with events."""
+    """Return a directory as the spool; `served`: for the file server, with events."""
     source = DirectorySource(
         spool.path,
         pattern=settings.source.pattern,
@@ -234,22 +208,22 @@ def directory_source(
 
 
 def served_directory(settings: Settings) -> DirectorySource:
-    """Return the spool as the file server has it. Raises Halt if it is not a directory."""
+    """Return the spool for the file server. Raises Halt if it is not a directory."""
     spool = spool_place(settings.source.url)
     if not isinstance(spool, Directory):
-        raise Halt("source.url: only a directory can be served; name one: penstock serve DIR")
+        raise Halt("source.url: only a directory can be served; give one: penstock serve DIR")
     return directory_source(settings, spool, served=True)
 
 
 def _http_source(
     settings: Settings, place: FileServer | Nginx, wait_seconds: float | None
 ) -> IdentifiedSource:
-    # Here, because a worker with a directory does without aiohttp: 0.14 s of imports, and 10 MB.
+    # Imported here: a worker on a directory needs no aiohttp, 0.14 s of imports and 10 MB.
     from penstock.source.file_server import WAIT_SECONDS, ServerSource  # noqa: PLC0415
     from penstock.source.http import CONNECTIONS, HttpSite  # noqa: PLC0415
     from penstock.source.nginx import NginxSource  # noqa: PLC0415
 
-    source = settings.source
+    source, action = settings.source, settings.archive.action
     found = tokens(source.token, source.token_file, "source.token")
     site = HttpSite(
         place.url,
@@ -264,6 +238,9 @@ def _http_source(
             max_file_bytes=settings.decode.max_file_bytes,
             wait_seconds=WAIT_SECONDS if wait_seconds is None else wait_seconds,
         )
+    if action == "pack":
+        raise Halt("archive.action: nginx cannot pack; allowed: 'move' or 'delete', or to pack, run"
+                   " `penstock serve` in its place")  # fmt: skip
     return NginxSource(
         site,
         spool=place.spool,
@@ -272,19 +249,12 @@ def _http_source(
         max_file_bytes=settings.decode.max_file_bytes,
         archive_directory=settings.archive.directory,
         rejects_directory=settings.archive.rejected_directory,
-        archive_action=_action_of_nginx(settings),
+        archive_action=action,
     )
 
 
-def _action_of_nginx(settings: Settings) -> Literal["move", "delete"]:
-    if settings.archive.action == "pack":
-        raise Halt("archive.action: nginx cannot pack, it can only 'move' or 'delete'; to pack, run"
-                   " `penstock serve` in its place")  # fmt: skip
-    return settings.archive.action
-
-
 async def ledger(settings: Settings, stack: AsyncExitStack) -> Ledger:
-    """Return the ledger, checked. Raises Again if Redis is away, Halt if it cannot hold one."""
+    """Return the checked ledger. Raises Again if Redis is away, Halt if it cannot be a ledger."""
     url = settings.ledger.url
     if url == EMBEDDED:
         state = Path(settings.run.state_directory)
@@ -297,17 +267,13 @@ async def ledger(settings: Settings, stack: AsyncExitStack) -> Ledger:
 
 
 def unopened_ledger(settings: Settings, url: str) -> Ledger:
-    """Return the ledger at a Redis of which nothing is known yet. Raises Halt if `url` is wrong."""
+    """Return the ledger at a Redis, not checked yet. Raises Halt if `url` is wrong."""
     address = Address(
         url, timeout_seconds=_REDIS_TIMEOUT_SECONDS, connections=_redis_connections(settings)
     )
+    name, replicas = spool_name(settings), settings.ledger.wait_replicas
     return Ledger(
-        Scripts(
-            address.client(),
-            spool_name(settings),
-            address=address,
-            replicas=settings.ledger.wait_replicas,
-        ),
+        Scripts(address.client(), name, address=address, replicas=replicas),
         worker=_worker_name(),
         lease_seconds=settings.ledger.lease_seconds,
         margin_seconds=_margin_seconds(settings),
@@ -316,27 +282,18 @@ def unopened_ledger(settings: Settings, url: str) -> Ledger:
 
 
 def _redis_connections(settings: Settings) -> int:
-    """Return how many calls to Redis go out side by side; more of them wait their turn.
-
-    A step, a heartbeat and a call of receipts for each lane, and the rest of the process.
-    """
+    """Return how many calls to Redis go out at once: step, heartbeat, receipts of each lane."""
     return 3 * settings.worker.lanes + _REDIS_CONNECTIONS_BESIDE
 
 
 def _worker_name() -> str:
-    """Return what no other process is called at the same time.
-
-    Sandboxes of Lambda share host names and process ids; what tells them apart is their log stream.
-    """
+    """Return a unique name; in Lambda by log stream, as sandboxes share hosts and process ids."""
     stream = os.environ.get("AWS_LAMBDA_LOG_STREAM_NAME", "")
     return stream.rpartition("]")[2] or f"{socket.gethostname()}-{os.getpid()}"
 
 
 def _margin_seconds(settings: Settings) -> float:
-    """Return how long before the end of its lease a claim stops sending: as long as a call takes.
-
-    A call in flight when the lease ends could be repeated by the next owner.
-    """
+    """Return how long before its lease ends a claim stops sending: one call's timeout."""
     return min(settings.queue.timeout_seconds + 1, settings.ledger.lease_seconds / 2)
 
 
@@ -359,11 +316,8 @@ async def _queue(settings: Settings, stack: AsyncExitStack) -> Queue:
 def unopened_queue(
     queue: QueueSettings, timeout_seconds: float, keys: "Keys | None" = None
 ) -> "SqsQueue":
-    """Return the queue that settings name, of which nothing is known yet.
-
-    Its calls are signed with `keys`, or else with the credentials that AWS's own settings name.
-    """
-    # Here, because archiver and checker do without botocore: 0.1 s of imports.
+    """Return the queue, not checked yet; signs with `keys`, or else with AWS's own settings."""
+    # Imported here: archiver and checker need no botocore, 0.1 s of imports.
     from penstock.sqs.queue import SqsQueue  # noqa: PLC0415
 
     return SqsQueue(
@@ -377,7 +331,7 @@ def unopened_queue(
 
 
 def check_queue(queue: QueueSettings) -> None:
-    """Raise Halt if the queue's addresses cannot be ones; asks nobody."""
+    """Raise Halt if the queue's addresses are invalid; makes no call."""
     from penstock.sqs.endpoint import addresses  # noqa: PLC0415  as `SqsQueue`
 
     if not queue.url:

@@ -225,5 +225,5 @@ def test_what_names_no_bucket_is_refused(directory: str) -> None:
     """An address ends in a slash; only what is packed is uploaded."""
     with pytest.raises(Halt, match="allowed: s3://BUCKET/PREFIX/"):
         bucket_at(directory)
-    with pytest.raises(Halt, match="only what is packed is uploaded"):
+    with pytest.raises(Halt, match=r"^archive\.action: a bucket takes only packed files"):
         load(overrides={"archive": {"directory": URL}})

@@ -19,7 +19,7 @@ FILES = st.dictionaries(NAMES, st.tuples(st.binary(max_size=1200), TIMES_NS), ma
 IDS = st.sampled_from([0, 1000, 0o7777777, 0o7777777 + 1, 3_000_000_000])
 
 
-def segment(files: dict[str, tuple[bytes, int]], owned: Owned = Owned(0o640, 1000, 5)) -> bytes:  # noqa: B008
+def segment(files: dict[str, tuple[bytes, int]], owned: Owned = (0o640, 1000, 5)) -> bytes:
     """Return the bytes of a segment of some files: content and time of change."""
     parts: list[bytes] = []
     writer = Writer(parts.append)
@@ -52,7 +52,7 @@ def many(count: int = 3000) -> dict[str, tuple[bytes, int]]:
 @given(FILES, st.tuples(IDS, IDS))
 def test_what_goes_in_comes_out(files: dict[str, tuple[bytes, int]], ids: tuple[int, int]) -> None:
     """Name, bytes and time to the nanosecond, whatever they are; by name, too."""
-    found = opened(segment(files, Owned(0o640, *ids)))
+    found = opened(segment(files, (0o640, *ids)))
     assert [*found.names()] == sorted(files)
     assert [*found.members()] == [Member(n, 0o640, files[n][1], files[n][0]) for n in sorted(files)]
     for name, (data, _) in files.items():
@@ -113,7 +113,7 @@ def test_other_programs_read_it(tmp_path: Path) -> None:
     require(present=bool(shutil.which("zstd") and shutil.which("tar")), what="zstd and tar on PATH")
     files = many() | {"x" * 235 + ".json": (b"{}", 1_700_000_000_123_456_789)}
     path = tmp_path / "segment.tar.zst"
-    path.write_bytes(segment(files, Owned(0o640, 3_000_000_000, 5)))
+    path.write_bytes(segment(files, (0o640, 3_000_000_000, 5)))
     subprocess.run(["zstd", "-t", "-q", path], check=True)
     listed = subprocess.run(
         ["tar", "--zstd", "--numeric-owner", "-tvf", path],

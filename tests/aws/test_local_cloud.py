@@ -47,20 +47,17 @@ async def received(cloud: LocalCloud) -> Counter[int]:
     """Receive what is in the stack's queue, and count each id; what was received is deleted."""
     found: Counter[int] = Counter()
     request = {"QueueUrl": cloud.queue_url, "MaxNumberOfMessages": 10}
-    async with aiohttp.ClientSession() as session:
-        while messages := (await cloud.cloud.call(session, "ReceiveMessage", request)).get(
-            "Messages"
-        ):
-            for message in messages:
-                body: Any = json.loads(message["Body"])
-                records = cast("list[Any]", body if isinstance(body, list) else [body])
-                found.update([record["id"] for record in records])
-            entries = [
-                {"Id": str(at), "ReceiptHandle": message["ReceiptHandle"]}
-                for at, message in enumerate(messages)
-            ]
-            done = {"QueueUrl": cloud.queue_url, "Entries": entries}
-            await cloud.cloud.call(session, "DeleteMessageBatch", done)
+    while messages := (await cloud.cloud.call("ReceiveMessage", request)).get("Messages"):
+        for message in messages:
+            body: Any = json.loads(message["Body"])
+            records = cast("list[Any]", body if isinstance(body, list) else [body])
+            found.update([record["id"] for record in records])
+        entries = [
+            {"Id": str(at), "ReceiptHandle": message["ReceiptHandle"]}
+            for at, message in enumerate(messages)
+        ]
+        done = {"QueueUrl": cloud.queue_url, "Entries": entries}
+        await cloud.cloud.call("DeleteMessageBatch", done)
     return found
 
 

@@ -105,7 +105,7 @@ async def test_a_secret_that_holds_something_else(
 async def test_one_token_comes_from_one_place() -> None:
     """Two names for it would be a guess which."""
     given = {"token_secret": "t", "token_parameter": "/t"}
-    with pytest.raises(Halt, match="both name the token"):
+    with pytest.raises(Halt, match="both are given"):
         await with_secrets(load(overrides={"aws": given}))
 
 

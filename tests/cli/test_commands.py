@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shlex
 import signal
 import socket
 from collections.abc import Awaitable, Callable
@@ -10,15 +11,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
+import typer.main
 from typer.testing import CliRunner, Result
 
 from penstock import archiver, checker, passes, supervisor, telemetry, wiring, worker
 from penstock.archiver import ArchiverTally
 from penstock.checker import CheckerTally
-from penstock.cli import app, main
+from penstock.cli import main
+from penstock.cli.commands import app
+from penstock.cli.examples import EXAMPLES
 from penstock.embedded.redis import EmbeddedRedis
 from penstock.errors import Again, Halt, PenstockError
 from penstock.model import Tally
+from penstock.records import expression
 from penstock.wording import plural
 
 FUNCTIONS = {"load": worker, "archive": archiver, "check": checker}
@@ -202,10 +208,10 @@ def test_a_consoles_port_in_use_names_its_own_setting() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         where = f"127.0.0.1:{taken.getsockname()[1]}"
         result = penstock("console", "--listen", where)
-    told = f"run.console: cannot listen on {where}: Address already in use; allowed: another port"
+    told = f"run.console: cannot listen on {where}: Address already in use; choose another port"
     assert str(result.exception).startswith(told)
     result = penstock("console", "--listen", "192.0.2.1:80")
-    assert str(result.exception).startswith("run.console: 192.0.2.1:80 can be reached from other")
+    assert str(result.exception).startswith("run.console: 192.0.2.1:80 is reachable from other")
 
 
 def test_how_many_of_what() -> None:
@@ -243,11 +249,14 @@ async def test_a_halt_between_passes_is_logged(monkeypatch: pytest.MonkeyPatch) 
 async def test_a_state_directory_that_cannot_be_used_halts(tmp_path: Path) -> None:
     """A file in its place: the setting, the path and the cause in one line."""
     (tmp_path / "state").write_text("")
-    with pytest.raises(Halt, match=r"run\.state_directory: .*/state/redis: Not a directory; ") as e:
+    told = r"run\.state_directory: .*/state/redis cannot be used: Not a directory; "
+    with pytest.raises(Halt, match=told) as e:
         await EmbeddedRedis(tmp_path / "state").start()
     assert "\n" not in str(e.value)
     (tmp_path / "mine" / "redis" / "owner.lock").mkdir(parents=True)
-    with pytest.raises(Halt, match=r"run\.state_directory: .*owner.lock: Is a directory; "):
+    with pytest.raises(
+        Halt, match=r"run\.state_directory: .*owner.lock cannot be used: Is a directory; "
+    ):
         await EmbeddedRedis(tmp_path / "mine").start()
 
 
@@ -296,3 +305,60 @@ def test_no_error_steers_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
         "penstock: b\\u009b1m",
         "penstock: c\\u001b]0;x\\u0007 (this may pass: try again)",
     ]
+
+
+def test_a_mistyped_command_is_guessed() -> None:
+    """Of the commands themselves, and of those inside a group."""
+    assert "Did you mean 'status'?" in penstock("stauts").output
+    assert "Did you mean 'list'?" in penstock("rejected", "lits").output
+
+
+def test_a_mistyped_function_is_guessed() -> None:
+    """In any expression, whoever reads it."""
+    with pytest.raises(Halt, match=r"there is no function lenght\(\); did you mean length\(\)\?"):
+        expression.parsed("lenght(a)")
+
+
+@pytest.mark.parametrize("path", EXAMPLES)
+def test_every_command_has_two_examples_that_can_be_typed(path: str) -> None:
+    """Each is parsed as the command line would, and stands in the command's help."""
+    command: Any = typer.main.get_command(app)
+    for name in path.split():
+        command = command.get_command(typer.Context(command), name)
+    shown = CliRunner().invoke(app, [*path.split(), "--help"], terminal_width=300).output
+    for example in EXAMPLES[path]:
+        command.make_context(path, shlex.split(example))
+        assert " ".join(f"penstock {path} {example}".split()) in " ".join(shown.split())
+
+
+def test_no_command_is_without_examples() -> None:
+    """Groups have them at their commands."""
+    root: Any = typer.main.get_command(app)
+    known = set[str]()
+    for name in root.list_commands(None):
+        parts = getattr(root.get_command(None, name), "commands", {})
+        known |= {f"{name} {part}" for part in parts} or {name}
+    assert known == EXAMPLES.keys()
+
+
+def test_a_question_without_a_terminal_names_the_option(tmp_path: Path) -> None:
+    """A script that cannot answer is told how to agree beforehand."""
+    (tmp_path / "penstock.toml").write_text(f'[source]\nurl = "{tmp_path}"\n')
+    result = penstock("spool", "accept")
+    assert (result.exit_code, "agree with --yes" in result.output) == (1, True)
+    asked = CliRunner().invoke(app, ["spool", "accept"], input="n\n")
+    assert (asked.exit_code, "--yes" in asked.output) == (1, False)
+
+
+def test_ctrl_c_is_130_wherever_it_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a command that has no loop to stop, and before one has begun."""
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    for command in (interrupted, None):
+        monkeypatch.setattr("sys.argv", ["penstock", "config", "show"])
+        monkeypatch.setattr("penstock.cli.config.load", interrupted)
+        with pytest.raises(SystemExit) as ended:
+            main(command)
+        assert ended.value.code == 130

@@ -12,7 +12,6 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-import aiohttp
 import pytest
 
 from penstock.demo import demo as demo_module
@@ -171,19 +170,16 @@ async def test_the_account_notices_what_goes_wrong(
 async def _meddle(run: Demo) -> int:
     """Forge a duplicate and a stranger, then steal one message; return how many records it had."""
     sqs, url = run.consumer._sqs, run.consumer._queue_url
-    async with aiohttp.ClientSession() as session:
-        for body in (run.corpus.expected(0), {"id": 7, "text": "forged"}):
-            send = {"QueueUrl": url, "MessageBody": json.dumps(body)}
-            await sqs.call(session, "SendMessage", send)
-        while True:
-            answer = await sqs.call(session, "ReceiveMessage", {"QueueUrl": url})
-            for message in answer.get("Messages", []):
-                records = json.loads(message["Body"])
-                if isinstance(records, list):
-                    return len(
-                        cast("list[Any]", records)
-                    )  # never deleted, and gone for the next 30 s
-                run.consumer._comparison.take(message["Body"])  # ours: it is put back
+    for body in (run.corpus.expected(0), {"id": 7, "text": "forged"}):
+        send = {"QueueUrl": url, "MessageBody": json.dumps(body)}
+        await sqs.call("SendMessage", send)
+    while True:
+        answer = await sqs.call("ReceiveMessage", {"QueueUrl": url})
+        for message in answer.get("Messages", []):
+            records = json.loads(message["Body"])
+            if isinstance(records, list):
+                return len(cast("list[Any]", records))  # never deleted, and gone for the next 30 s
+            run.consumer._comparison.take(message["Body"])  # ours: it is put back
 
 
 def _mentioning(text: str) -> list[str]:

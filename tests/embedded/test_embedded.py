@@ -86,40 +86,39 @@ async def test_redis_keeps_its_data_over_a_restart(tmp_path: Path, redis_binary:
 async def test_sqs_keeps_queues_and_messages_over_a_restart(tmp_path: Path) -> None:
     """A message not yet received survives a stop, under the same queue URL if the port is free."""
     require_ministack()
-    async with EmbeddedSqs(tmp_path) as running, aiohttp.ClientSession() as session:
+    async with EmbeddedSqs(tmp_path) as running:
         url = await running.create_queue("q")
-        await running.call(session, "SendMessage", {"QueueUrl": url, "MessageBody": "hello"})
-    async with EmbeddedSqs(tmp_path) as running, aiohttp.ClientSession() as session:
+        await running.call("SendMessage", {"QueueUrl": url, "MessageBody": "hello"})
+    async with EmbeddedSqs(tmp_path) as running:
         assert await running.create_queue("q") == url
-        answer = await running.call(session, "ReceiveMessage", {"QueueUrl": url})
+        answer = await running.call("ReceiveMessage", {"QueueUrl": url})
         assert [message["Body"] for message in answer["Messages"]] == ["hello"]
 
 
 async def test_sqs_takes_another_port_and_still_knows_its_queues(tmp_path: Path) -> None:
     """When its port was taken meanwhile, the queue is found again at the new address."""
     require_ministack()
-    async with EmbeddedSqs(tmp_path) as running, aiohttp.ClientSession() as session:
+    async with EmbeddedSqs(tmp_path) as running:
         url = await running.create_queue("q.fifo")
         send = {"MessageBody": "hello", "MessageGroupId": "g", "MessageDeduplicationId": "d"}
-        await running.call(session, "SendMessage", {"QueueUrl": url, **send})
+        await running.call("SendMessage", {"QueueUrl": url, **send})
         port = urlsplit(running.endpoint_url).port or 0
     server = await asyncio.start_server(lambda _reader, _writer: None, "127.0.0.1", port)
-    async with server, EmbeddedSqs(tmp_path) as running, aiohttp.ClientSession() as session:
+    async with server, EmbeddedSqs(tmp_path) as running:
         moved = await running.create_queue("q.fifo")
         assert moved != url
         assert moved.startswith(running.endpoint_url)
-        answer = await running.call(session, "ReceiveMessage", {"QueueUrl": moved})
+        answer = await running.call("ReceiveMessage", {"QueueUrl": moved})
         assert [message["Body"] for message in answer["Messages"]] == ["hello"]
 
 
 async def test_sqs_takes_messages_of_one_mebibyte(sqs: EmbeddedSqs) -> None:
     """Its queues take the largest message that SQS takes, and one byte more fails."""
     url = await sqs.create_queue("q")
-    async with aiohttp.ClientSession() as session:
-        body = "x" * 1_048_576
-        await sqs.call(session, "SendMessage", {"QueueUrl": url, "MessageBody": body})
-        with pytest.raises(Halt, match="InvalidParameterValue"):
-            await sqs.call(session, "SendMessage", {"QueueUrl": url, "MessageBody": body + "x"})
+    body = "x" * 1_048_576
+    await sqs.call("SendMessage", {"QueueUrl": url, "MessageBody": body})
+    with pytest.raises(Halt, match="InvalidParameterValue"):
+        await sqs.call("SendMessage", {"QueueUrl": url, "MessageBody": body + "x"})
 
 
 async def test_sqs_listens_on_loopback_only(sqs: EmbeddedSqs) -> None:

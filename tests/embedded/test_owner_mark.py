@@ -18,7 +18,7 @@ async def test_a_spool_has_one_embedded_ledger(box: Box) -> None:
     assert (await box.load()).files_processed == 2
     assert (await box.load()).files_processed == 0
     box.set("run", state_directory=str(box.root / "other"))
-    with pytest.raises(Halt, match=r"run\.state_directory: .*/other, but .* ledger in .*/state"):
+    with pytest.raises(Halt, match=r"run\.state_directory: .*/other: but the ledger in .*/state "):
         await box.load()
     marker_of(box.spool).unlink()
     assert (await box.load()).files_processed == 2

@@ -93,8 +93,13 @@ async def test_a_cluster_has_one_database(box: Box, cluster: Cluster) -> None:
         await box.load()
 
 
-async def test_a_claim_that_no_replica_has_is_not_sent(box: Box, watched: Watched) -> None:
-    """More replicas are asked for than there are: nothing is sent, and the files wait."""
+async def test_a_claim_that_no_replica_has_is_not_sent(
+    box: Box, watched: Watched, caplog: pytest.LogCaptureFixture
+) -> None:
+    """More replicas are asked for than there are: nothing is sent, and the files wait.
+
+    The log says so once.
+    """
     box.set("ledger", url=watched.url, wait_replicas=3)
     box.set("worker", lanes=1)
     box.write_many(5)
@@ -102,7 +107,10 @@ async def test_a_claim_that_no_replica_has_is_not_sent(box: Box, watched: Watche
     asyncio.get_running_loop().call_later(2.5, stop.set)
     await box.load(stop)
     assert box.received_ids() == {}
-    assert (await box.counters())["writes_unconfirmed"] >= 1
+    assert (await box.counters())["writes_unconfirmed"] >= 2
+    (told,) = [vars(r)["fields"] for r in caplog.records if r.message == "ledger.unconfirmed"]
+    assert (told["replicas"], told["wanted"]) == (2, 3)
+    assert "ledger.wait_replicas" in told["remedy"]
     box.set("ledger", wait_replicas=1)
     assert (await box.load()).files_processed == 5
     assert box.received_ids() == dict.fromkeys(range(5), 1)

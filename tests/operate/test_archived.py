@@ -14,7 +14,7 @@ from penstock import passes, telemetry
 from penstock.archive import pack, staging
 from penstock.archive.forecast import ArchiveSpace, archive_space, forecast, rate_of
 from penstock.archive.store import Store
-from penstock.cli import app
+from penstock.cli.commands import app
 from penstock.operate import observer, requeue
 from support.box import SECOND, Box
 

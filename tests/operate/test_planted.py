@@ -140,6 +140,7 @@ def test_what_is_planted_for_the_epoch_is_none(tmp_path: Path, planted: str) -> 
         epoch = Epoch(state / "s.epoch")
         assert epoch.name == ""
         epoch.begins("e1")
+        assert [path for path in tmp_path.rglob(".*.draft") if len(path.name) > 8] == []
     assert (tmp_path / "known").read_text() == "known"
 
 

@@ -10,7 +10,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from penstock import passes, telemetry, wiring
-from penstock.cli import EXIT_HALT, app, main
+from penstock.cli import EXIT_HALT, main
+from penstock.cli.commands import app
 from penstock.errors import Again
 from penstock.model import PutBack
 from penstock.operate import requeue
@@ -287,6 +288,17 @@ async def test_replay_by_time_takes_the_window_and_no_more(box: Box) -> None:
     assert box.received_ids() == {0: 1, 1: 2, 2: 2, 3: 1, 4: 1}
 
 
+async def test_replay_takes_patterns(box: Box) -> None:
+    """As `rejected` does; one that matches nothing is named, and does not stand for all."""
+    box.write_many(12)
+    await pass_over(box)
+    said = await penstock(box, "replay", "*.00000[3-5].json", name(1), "--dry-run")
+    assert "4 files would be sent again" in said.stderr
+    said = await penstock(box, "replay", "nothing*", "--dry-run", code=1)
+    assert "0 files would be sent again" in said.stderr
+    assert "not nothing*: it is not in the archive" in said.stderr
+
+
 async def test_replay_names_what_it_cannot_find(box: Box) -> None:
     """Exit code 1, the file and why; the others are put back."""
     box.write_many(1)
@@ -429,7 +441,7 @@ async def test_behind_http_the_commands_say_where_they_work(box: Box) -> None:
         result = await asyncio.to_thread(
             CliRunner().invoke, app, [*command, "--yes", "--config", str(box.toml())]
         )
-        assert "works only where the directory is" in str(result.exception)
+        assert "works only on the directory itself" in str(result.exception)
     verified = await penstock(box, "verify")
     assert "the ledger's own laws hold" in verified.output
     assert "every file is accounted for" not in verified.output  # nobody looked at one

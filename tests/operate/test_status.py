@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from penstock import supervisor, telemetry
 from penstock.archive.forecast import ArchiveSpace, Forecast
-from penstock.cli import app
+from penstock.cli.commands import app
 from penstock.embedded.redis import EmbeddedRedis
 from penstock.errors import Halt
 from penstock.ledger import upkeep

@@ -16,7 +16,7 @@ import typer.core
 import typer.main
 
 from penstock import model
-from penstock.cli import app
+from penstock.cli.commands import app
 from penstock.records.decode import Decoder
 from penstock.records.selection import Selection
 from penstock.settings.reading import load

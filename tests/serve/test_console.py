@@ -5,6 +5,7 @@ import contextlib
 import itertools
 import json
 import os
+import re
 import shutil
 import socket
 import sys
@@ -15,12 +16,12 @@ from typing import Any
 import aiohttp
 import pytest
 from axe_playwright_python.async_playwright import Axe
-from playwright.async_api import Browser, Page, Route, async_playwright, expect
+from playwright.async_api import Browser, Dialog, Page, Route, async_playwright, expect
 
 from penstock.demo.tweets import SELECTION
 from penstock.embedded.redis import EmbeddedRedis
-from penstock.operate import requeue, spool_files
-from penstock.serve import console, guard, web
+from penstock.operate import health, requeue, spool_files
+from penstock.serve import console, guard, verdict_help, web
 from penstock.serve.console import add_console
 from penstock.serve.guard import Access, access_of
 from support.box import Box
@@ -106,9 +107,18 @@ async def opened(
 
 
 async def shoot(page: Page, name: str) -> None:
-    """Keep a screenshot where SCREENSHOTS says."""
-    if SHOTS:
-        await page.screenshot(path=str(Path(SHOTS) / f"console-{name}.png"), full_page=True)
+    """Keep screenshots where SCREENSHOTS says: on a desk, in the dark, on a phone."""
+    if not SHOTS:
+        return
+    for kind, scheme, wide in (
+        ("", "light", 1280),
+        ("-dark", "dark", 1280),
+        ("-phone", "light", 390),
+    ):
+        await page.emulate_media(color_scheme=scheme, reduced_motion="reduce")  # type: ignore[arg-type]
+        await page.set_viewport_size({"width": wide, "height": 900})
+        path = Path(SHOTS) / f"console-{name}{kind}.png"
+        await page.screenshot(path=str(path), full_page=True)
 
 
 async def test_the_page_shows_the_spool_live(box: Box, browser: Browser) -> None:
@@ -152,7 +162,7 @@ async def test_a_reject_is_retried_by_keyboard_alone(
         button = page.get_by_role("button", name=f"Retry {file}")
         await expect(button).to_be_visible()
         assert content not in await page.content()
-        for _ in range(12):
+        for _ in range(24):
             await page.keyboard.press("Tab")
             if await button.evaluate("b => b === document.activeElement"):
                 break
@@ -163,6 +173,108 @@ async def test_a_reject_is_retried_by_keyboard_alone(
         assert box.received_ids() == {1: 1}
         await expect(page.locator("#rejects")).to_contain_text("no rejected file is kept")
         assert wrong == []
+
+
+async def test_rejects_are_retried_and_discarded_by_reason(
+    box: Box, browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One button for all of a reason; who discards is asked first, and may say no."""
+    monkeypatch.setattr(requeue, "LEFT_FOR_SECONDS", 0.0)
+    for i in range(3):
+        box.write(f"2026-11-23T07-00-0{i}.json", f'@@ machine {i} @@\n{{"id": {i}}}')
+        box.write(f"2026-11-23T08-00-0{i}.json", '{"id": 1')
+    await box.load()
+    await box.archive()
+    async with served(box) as address:
+        page, wrong = await opened(browser, address, viewport={"width": 390, "height": 844})
+        groups = page.locator("#reject-groups li")
+        await expect(groups).to_have_count(2)
+        found = await Axe().run(page)
+        assert found.violations_count == 0, found.generate_report()
+        wide = await page.evaluate("document.documentElement.scrollWidth - innerWidth")
+        assert wide <= 0, f"{wide} pixels wider than a phone"
+        asked: list[str] = []
+        answers = iter((False, True))
+
+        async def answer(dialog: Dialog) -> None:
+            asked.append(dialog.message)
+            await (dialog.accept() if next(answers) else dialog.dismiss())
+
+        page.on("dialog", answer)
+        discard = page.get_by_role("button", name="Discard them: the JSON ends too early")
+        await discard.click()
+        await expect(groups).to_have_count(2)
+        await discard.click()
+        await expect(page.locator("#rejects-said")).to_contain_text("3 files discarded")
+        assert asked == [asked[0]] * 2
+        assert "3 files will never be sent" in asked[0]
+        await expect(groups).to_have_count(1)
+        box.set("decode", preamble_lines=1)
+        await page.get_by_role("button", name="Retry all 3: ").click()
+        await expect(page.locator("#rejects-said")).to_contain_text("3 files are back in the spool")
+        await box.load()
+        assert box.received_ids() == {0: 1, 1: 1, 2: 1}
+        assert len([*(box.root / "rejected" / "discarded").glob("*T08*.json")]) == 6
+        assert wrong == []
+
+
+async def test_the_chart_tells_its_values(box: Box, browser: Browser) -> None:
+    """At the pointer and by the arrow keys, for an hour and a day, in the zone that was chosen."""
+    box.write_many(7)
+    async with served(box) as address:
+        page, wrong = await opened(browser, address, timezone_id="Asia/Kolkata")
+        await expect(page.locator("#waiting .count")).to_have_text("7")
+        await page.evaluate("historyKey = ''")
+        await expect(page.locator("#charts rect.waiting")).to_have_count(1)
+        await page.locator("#charts").focus()
+        await page.keyboard.press("ArrowLeft")
+        said = page.locator("#chart-said")
+        await expect(said).to_contain_text("0 files processed, 0 rejected; 7 waiting, the oldest ")
+        utc = await said.inner_text()
+        assert re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:00Z: ", utc)
+        place = await page.locator("#charts svg").first.bounding_box()
+        assert place
+        await page.mouse.move(place["x"] + 2, place["y"] + 5)
+        await expect(said).to_contain_text("waiting not known")
+        await page.locator("#zone").select_option("here")
+        await expect(page.locator("#chart-times span").last).not_to_have_text(utc[11:16])
+        await page.get_by_role("button", name="day").click()
+        await expect(page.locator("#charts rect.waiting")).to_have_count(1)
+        async with caller() as session:
+            told = await (await session.get(f"{address}/v1/history?minutes=1440")).json()
+            assert (told["step_minutes"], len(told["bars"])) == (15, 96)
+            assert told["bars"][-1]["waiting"] == 7
+            refused = await session.get(f"{address}/v1/history?minutes=7")
+            assert refused.status == 400
+        assert wrong == []
+
+
+async def test_a_file_is_found_and_a_verdict_explained(box: Box, browser: Browser) -> None:
+    """The page tells what `penstock explain` tells, but nothing of what the file holds."""
+    file = box.write("2026-11-23T07.json", "hush, a secret")
+    await box.load()
+    await box.archive()
+    async with served(box) as address:
+        page, wrong = await opened(browser, address)
+        await page.locator("#find-name").fill(f"spool/{file}")
+        await page.keyboard.press("Enter")
+        await expect(page.locator("#found")).to_contain_text(f"{file}: rejected")
+        assert "hush" not in await page.content()
+        link = page.get_by_role("link", name="some-rejected")
+        await link.click()
+        await expect(page.locator("#some-rejected")).to_contain_text("What to do:")
+        found = await Axe().run(page)
+        assert found.violations_count == 0, found.generate_report()
+        assert wrong == []
+        async with caller() as session:
+            assert (await session.get(f"{address}/v1/file?name=")).status == 400
+
+
+def test_every_verdict_has_its_help() -> None:
+    """The page is made of docs/monitoring.md; the links of the console lead into it."""
+    codes = set(re.findall(r'Verdict\(\s*"([a-z-]+)"', Path(health.__file__).read_text()))
+    assert len(codes) > 10
+    assert not [code for code in codes if f'id="{code}"' not in verdict_help.page().decode()]
 
 
 async def test_the_page_asks_for_the_token(box: Box, browser: Browser) -> None:
@@ -224,6 +336,9 @@ async def test_redis_down_and_back_is_seen(box: Box, browser: Browser, tmp_path:
         ("GET", "/metrics", {}, 401),
         ("GET", "/v1/rejects", {"Authorization": "Bearer wrong-token-wrong-token"}, 401),
         ("POST", "/v1/rejects:retry", {}, 401),
+        ("POST", "/v1/rejects:discard", {}, 401),
+        ("GET", "/v1/history", {}, 401),
+        ("GET", "/v1/file?name=x", {}, 401),
         ("GET", "/", {}, 200),
     ],
 )

@@ -20,7 +20,7 @@ import requests
 from typer.testing import CliRunner
 
 from penstock import telemetry
-from penstock.cli import app
+from penstock.cli.commands import app
 from penstock.errors import Halt
 from support.fileserver import NEW_TOKEN, TOKEN
 

@@ -59,8 +59,8 @@ def test_every_setting_can_come_from_the_environment(
             "source.patern: no such setting; did you mean source.pattern? see",
         ),
         ("[selct]\nfields = 1", "selct: no such setting; did you mean select? see"),
-        ("[worker\n", "penstock.toml: is no TOML: "),
-        ("[queue]\nurl = embedded", "; a text stands in quotes"),
+        ("[worker\n", "penstock.toml is not valid TOML: "),
+        ("[queue]\nurl = embedded", "; strings need quotes"),
         (
             '[ledger]\nurl = "redis://host"',
             "ledger.spool: missing, and machines may share this Redis; allowed: a name",

@@ -149,8 +149,8 @@ def test_only_what_a_loader_would_list_is_looked_at(tmp_path: Path) -> None:
     assert "1 file, 1 looked at" in result.stdout
     assert "\x1b" not in result.stdout
     assert result.stderr == (
-        "entries left out, as a loader would: 1 no regular file,"
-        " 3 of a name that is not allowed (docs/files.md)\n"
+        "skipped, as a loader would: 1 not regular files,"
+        " 3 with names that are not allowed (docs/files.md)\n"
     )
 
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from penstock.cli import app
+from penstock.cli.commands import app
 from penstock.errors import Halt
 from penstock.setup.plan import REDIS_FILE_BYTES, Load, plan
 from penstock.setup.plan_prices import CACHE_NODE_BYTES, PRICES

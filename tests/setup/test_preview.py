@@ -138,7 +138,7 @@ def test_a_file_that_ends_too_early_is_said_to_wait(spool: Path) -> None:
     (spool / "cut").write_bytes(b'[{"a":1}')
     code, out = run(spool / "cut")
     assert code == 1
-    assert "left waiting until it has not changed for 2 s" in out
+    assert "waits until it has not changed for 2 s" in out
 
 
 def test_line_ends_inside_a_record_become_spaces_and_nothing_else_changes(spool: Path) -> None:
@@ -183,8 +183,8 @@ def test_of_a_directory_it_looks_at_what_a_loader_would_list(spool: Path) -> Non
     result = CliRunner().invoke(_app, ["--json", str(spool)])
     assert len(result.stdout.splitlines()) == 2
     assert result.stderr == (
-        "entries left out, as a loader would: 2 hidden or *.tmp, 2 no regular file, 1 of a name"
-        " that does not match source.pattern, 3 of a name that is not allowed (docs/files.md)\n"
+        "skipped, as a loader would: 2 hidden or *.tmp, 2 not regular files, 3 with names"
+        " that are not allowed (docs/files.md), 1 with names that don't match source.pattern\n"
     )
     named = ("t(1).json", "größe.json", "s.json")
     code, shown = lines(*(spool / name for name in named))

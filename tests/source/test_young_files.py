@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from penstock import telemetry, wiring, worker
-from penstock.cli import app
+from penstock.cli.commands import app
 from penstock.operate.spool_view import RemoteView
 from support import fileserver
 from support.box import SECOND, Box

@@ -5,7 +5,8 @@ import secrets
 import sys
 from pathlib import Path
 
-from penstock.embedded.process import EmbeddedProcess, is_answered, reserve
+from penstock.embedded.process import EmbeddedProcess, reserve
+from support.answered import is_answered
 
 
 class EmbeddedFileServer(EmbeddedProcess):

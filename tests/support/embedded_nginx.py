@@ -9,10 +9,12 @@ import socket
 from collections.abc import Mapping
 from http import HTTPStatus
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from penstock.embedded import process
-from penstock.embedded.process import EmbeddedProcess, is_answered, reserve
+from penstock.embedded.process import EmbeddedProcess
 from penstock.errors import Halt
+from support.answered import is_answered
 
 _CONFIGURATION = Path(process.__file__).with_name("nginx.conf")  # planted bugs are in this one
 # nginx makes all of them at its start, and those it was built with belong to root.
@@ -58,7 +60,7 @@ class EmbeddedNginx(EmbeddedProcess):
             raise Halt(f"{self.title}: no nginx on PATH; {self.remedy}")
         self._make_tokens()
         (self.directory / "temporary").mkdir(exist_ok=True)
-        self._reservation = reserve(previous, listen=False)
+        self._reservation = _reserved(previous)
         port = int(self._reservation.getsockname()[1])
         path = self.directory / "nginx.conf"
         path.write_text(_with_values(_CONFIGURATION.read_text(), self._values(port)))
@@ -118,6 +120,21 @@ class EmbeddedNginx(EmbeddedProcess):
 def nginx_program() -> str | None:
     """Return the path of nginx: on PATH, or where distributions put it, out of a user's PATH."""
     return shutil.which("nginx", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")
+
+
+def _reserved(previous: str) -> socket.socket:
+    """Return a socket that keeps a port, that of `previous` if it is free, for nginx to bind."""
+    for port in (urlsplit(previous).port or 0, 0):
+        reserved = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        try:
+            reserved.bind(("127.0.0.1", port))
+        except OSError:
+            reserved.close()
+        else:
+            return reserved
+    raise Halt("no port is free")
 
 
 def _with_values(text: str, values: Mapping[str, str]) -> str:

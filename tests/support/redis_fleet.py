@@ -1,6 +1,6 @@
 """Real redis-servers that fail over: a cluster of three shards, or a primary under three Sentinels.
 
-Each server listens on a port of its own on loopback.
+Each server listens on a port of its own on loopback; those of a cluster may be hosts of a `Lan`.
 """
 
 import contextlib
@@ -18,6 +18,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from support.lan import Lan
 from support.require import require
 
 _START_SECONDS = 30.0
@@ -38,23 +39,33 @@ def require_fleet() -> None:
 class Server:
     """One redis-server; with `sentinel`, as a Sentinel."""
 
-    def __init__(self, root: Path, *options: str, sentinel: bool = False) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *options: str,
+        sentinel: bool = False,
+        lan: Lan | None = None,
+        host: str = "127.0.0.1",
+    ) -> None:
         self.port = self.free_port()
+        self.host = host
+        self._lan = lan
         self._directory = root / str(self.port)
         self._directory.mkdir(parents=True)
-        self._command = ["redis-server"]
+        self._command = [*(lan.command(host) if lan else []), "redis-server"]
         config = self._directory / "redis.conf"
         config.write_text(f"port {self.port}\n" + "".join(f"{option}\n" for option in options))
         self._command.append(str(config))
         if sentinel:
             self._command += ["--sentinel"]
         else:
-            self._command += ["--bind", "127.0.0.1", "--save", ""]
+            self._command += ["--bind", host, "--save", "", "--protected-mode", "no"]
             self._command += ["--repl-diskless-sync-delay", "0"]
         who: dict[str, Any] = (
             {"username": USER, "password": USER} if any(USER in line for line in options) else {}
         )
         self.client: Any = redis.Redis(
+            host=host,
             port=self.port,
             decode_responses=True,
             socket_timeout=1,
@@ -66,7 +77,7 @@ class Server:
     @property
     def address(self) -> str:
         """Host and port."""
-        return f"127.0.0.1:{self.port}"
+        return f"{self.host}:{self.port}"
 
     @staticmethod
     def free_port() -> int:
@@ -100,12 +111,18 @@ class Server:
         self._process.send_signal(signal.SIGCONT)
 
     def isolate(self) -> None:
-        """Cut it off from its replicas and the Sentinels, not from whoever uses it."""
+        """Cut it off from the other servers, not from whoever uses it."""
+        if self._lan:
+            self._lan.cut_off(self.host)
+            return
         self.client.execute_command("ACL", "SETUSER", _FLEET, "off")
         self.client.execute_command("CLIENT", "KILL", "USER", _FLEET)
 
     def join(self) -> None:
         """Let it be one of them again."""
+        if self._lan:
+            self._lan.join(self.host)
+            return
         self.client.execute_command("ACL", "SETUSER", _FLEET, "on")
 
     def is_primary(self) -> bool:
@@ -134,9 +151,10 @@ def wait(until: Callable[[], object], seconds: float = _START_SECONDS) -> None:
 class Cluster:
     """Three shards, each a primary and a replica."""
 
-    def __init__(self, root: Path, stack: ExitStack) -> None:
+    def __init__(self, root: Path, stack: ExitStack, lan: Lan | None = None) -> None:
         options = ("cluster-enabled yes", f"cluster-node-timeout {_NODE_TIMEOUT_MS}")
-        self.servers = [Server(root, *options) for _ in range(6)]
+        hosts = lan.hosts if lan else ["127.0.0.1"] * 6
+        self.servers = [Server(root, *options, lan=lan, host=host) for host in hosts]
         for server in self.servers:
             stack.callback(server.kill)
         addresses = [server.address for server in self.servers]
@@ -173,9 +191,7 @@ class Cluster:
         new.client.execute_command("CLUSTER SETSLOT", slot, "IMPORTING", ids[old])
         old.client.execute_command("CLUSTER SETSLOT", slot, "MIGRATING", ids[new])
         while keys := old.client.execute_command("CLUSTER GETKEYSINSLOT", slot, 5):
-            old.client.execute_command(
-                "MIGRATE", "127.0.0.1", new.port, "", 0, 5_000, "KEYS", *keys
-            )
+            old.client.execute_command("MIGRATE", new.host, new.port, "", 0, 5_000, "KEYS", *keys)
         for one in (new, old):
             one.client.execute_command("CLUSTER SETSLOT", slot, "NODE", ids[new])
         wait(lambda: all(self._is_whole(server) for server in self.servers))

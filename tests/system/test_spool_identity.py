@@ -12,8 +12,8 @@ import pytest
 from typer.testing import CliRunner
 
 from penstock import telemetry, wiring, worker
-from penstock.cli import app
 from penstock.cli import serve as cli_serve
+from penstock.cli.commands import app
 from penstock.errors import Again, Halt, PenstockError
 from penstock.operate.observer import Observer
 from penstock.source.marker import MARKER

@@ -14,14 +14,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
 import redis.asyncio as redis
 from typer.testing import CliRunner
 
 from penstock import telemetry
 from penstock.aws.invocation import Invocation, LambdaProcess
-from penstock.cli import app
+from penstock.cli.commands import app
 from penstock.embedded.sqs import EmbeddedSqs
 from penstock.operate.observer import Observer
 from support.box import Box
@@ -313,11 +312,11 @@ async def test_a_local_sqs_takes_the_attributes_of_the_fifo_page(tmp_path: Path)
     """It knows each of them by name, and keeps its value."""
     require_ministack()
     given = attributes_of_the_fifo_page()
-    async with EmbeddedSqs(tmp_path / "state") as sqs, aiohttp.ClientSession() as session:
+    async with EmbeddedSqs(tmp_path / "state") as sqs:
         made = {"QueueName": "tweets.fifo", "Attributes": given}
-        url = (await sqs.call(session, "CreateQueue", made))["QueueUrl"]
+        url = (await sqs.call("CreateQueue", made))["QueueUrl"]
         asked = {"QueueUrl": url, "AttributeNames": ["All"]}
-        kept = (await sqs.call(session, "GetQueueAttributes", asked))["Attributes"]
+        kept = (await sqs.call("GetQueueAttributes", asked))["Attributes"]
         assert kept.items() >= given.items()
 
 

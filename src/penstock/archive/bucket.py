@@ -1,4 +1,4 @@
-"""Segments in an S3 bucket: uploaded whole, never over another object, and read by range."""
+"""Segments in an S3 bucket: uploaded whole, never over another object, and read in ranges."""
 
 import base64
 import contextlib
@@ -23,10 +23,10 @@ _BLOCK_BYTES = 1 << 20
 
 @lru_cache(maxsize=4)
 def bucket_at(url: str) -> "Bucket":
-    """Return the bucket at `s3://BUCKET/PREFIX/`. Raises Halt if that is no such address."""
+    """Return the bucket at `s3://BUCKET/PREFIX/`. Raises Halt if that is not such an address."""
     match = URL.fullmatch(url)
     if match is None:
-        raise Halt(f"archive.directory: {url!r} names no bucket; allowed: s3://BUCKET/PREFIX/")
+        raise Halt(f"archive.directory: {url!r} is not a bucket; allowed: s3://BUCKET/PREFIX/")
     return Bucket(*match.groups())
 
 
@@ -36,10 +36,7 @@ def _code(error: ClientError) -> str:
 
 
 class Bucket:
-    """A shelf of `Store`. Every method raises Again if S3 is away, Halt if it refuses.
-
-    Credentials, region and endpoint are found as the AWS command line finds them.
-    """
+    """A shelf of `Store`, as `Folder`. Raises Again if S3 is away, Halt if it refuses."""
 
     def __init__(self, bucket: str, prefix: str) -> None:
         self.place = f"s3://{bucket}/{prefix}".rstrip("/")
@@ -58,30 +55,30 @@ class Bucket:
                 raise FileNotFoundError(f"{self.place}: {error}") from None
             told = f"archive: {act} {self.place}: {error}"
             if code in _REFUSED:
-                raise Halt(f"{told}; see archive.directory, and the rights on it") from None
+                raise Halt(f"{told}; check archive.directory and the rights on it") from None
             raise Again(told) from None
         except BotoCoreError as error:
             raise Again(f"archive: {act} {self.place}: {error}") from None
 
     def _keys(self, prefix: str) -> list[str]:
-        """Return the keys below a prefix, without that of the archive."""
+        """Return the keys below a prefix, without the archive's own prefix."""
         with self._told("list"):
             pages = self._s3.get_paginator("list_objects_v2").paginate(
                 Bucket=self._bucket, Prefix=self._prefix + prefix
             )
-            keys = [one["Key"] for page in pages for one in page.get("Contents", ())]
-        return [key[len(self._prefix) :] for key in keys]
+            found = [one["Key"] for page in pages for one in page.get("Contents", ())]
+        return [key.removeprefix(self._prefix) for key in found]
 
     def hours(self) -> list[str]:
-        """See `Shelf.hours`."""
+        """See `Folder.hours`."""
         return sorted({key.rpartition("/")[0] for key in self._keys("")})
 
     def names(self, hour: str) -> list[str]:
-        """See `Shelf.names`."""
+        """See `Folder.names`."""
         return [key.rpartition("/")[2] for key in self._keys(f"{hour}/")]
 
     def open(self, hour: str, name: str, stack: object) -> tuple[int, Callable[[int, int], bytes]]:
-        """See `Shelf.open`."""
+        """See `Folder.open`."""
         del stack  # nothing is left open
         key = {"Bucket": self._bucket, "Key": f"{self._prefix}{hour}/{name}"}
 
@@ -94,10 +91,7 @@ class Bucket:
             return int(self._s3.head_object(**key)["ContentLength"]), read_at
 
     def upload(self, path: str, file: BinaryIO) -> None:
-        """Upload a segment, and verify that the bucket has it; safe to repeat.
-
-        Raises Halt if another object has its key: that is never overwritten.
-        """
+        """Upload and verify a segment; safe to repeat. Raises Halt rather than overwrite."""
         checksum, size = 0, 0
         while block := file.read(_BLOCK_BYTES):
             checksum, size = zlib.crc32(block, checksum), size + len(block)

@@ -1,4 +1,4 @@
-"""How long the archive's disk lasts at a rate, by what archived files take on it."""
+"""How long the archive's disk lasts at a rate, by what archived files take."""
 
 import contextlib
 import os
@@ -10,21 +10,21 @@ from typing import NamedTuple
 from penstock.archive.store import Store, time_in
 
 PACK_FROM_PER_SECOND = 100
-"""Files a second from which on they are better packed: 260 million in 30 days."""
+"""From so many files a second on, pack them: that is 260 million in 30 days."""
 
 _DAY_SECONDS = 86_400
 _ENOUGH_SECONDS = 100 * 365 * _DAY_SECONDS
 _SAMPLES = 50
 _UNKNOWN_BYTES = {"move": 4096.0, "pack": 1024.0}  # of a file, before one is archived
 _KNOWN_FROM_FILES = 1_000
-_KNOWN_FROM_MINUTES = 10  # of work in the last hour: less is no rate to go by
+_KNOWN_FROM_MINUTES = 10  # of work in the last hour: less does not give a reliable rate
 
 
 class ArchiveSpace(NamedTuple):
     """What is free on the archive's disk, what a file takes there, and the age of the oldest.
 
-    `free_inodes` is None where the file system makes as many as it needs. `is_uploaded`: what lies
-    there only waits for its upload to a bucket.
+    `free_inodes` is None if the file system makes as many as it needs. `is_uploaded`: files here
+    only wait for their upload to a bucket.
     """
 
     free_bytes: int
@@ -36,7 +36,7 @@ class ArchiveSpace(NamedTuple):
 
 
 class Forecast(NamedTuple):
-    """How long space or inodes last, and until when they must: when retention begins to delete."""
+    """How long space or inodes last, and how long they must: until retention begins to delete."""
 
     files_per_second: float
     scarce: str
@@ -45,14 +45,14 @@ class Forecast(NamedTuple):
 
     @property
     def fits(self) -> bool:
-        """Whether nothing has to be done."""
+        """Whether nothing needs to be done."""
         return self.lasts_days >= self.needed_days
 
 
 def archive_space(
     archive: Path, action: str, now: float, *, is_uploaded: bool = False
 ) -> ArchiveSpace | None:
-    """Look at the archive; None where nothing is kept, or the disk cannot be asked."""
+    """Inspect the archive; None if nothing is kept, or the disk cannot be queried."""
     with contextlib.suppress(OSError):
         if action != "delete":
             there = next(path for path in (archive, *archive.parents) if path.is_dir())
@@ -68,7 +68,7 @@ def archive_space(
 
 
 def _taken(archive: Path, hours: Sequence[str], action: str) -> tuple[float, float]:
-    """Return the bytes and inodes of a file, by what was archived last."""
+    """Return the bytes and inodes per file, judged by those archived last."""
     if action == "pack":
         segments = [one for hour in hours[-2:] for one in Store(archive).segments(hour)]
         files = sum(one.files for one in segments)
@@ -92,10 +92,7 @@ def _archived_at(folder: Path) -> float:
 def forecast(
     space: ArchiveSpace | None, files_per_second: float | None, retention_days: float
 ) -> Forecast | None:
-    """Return how long the disk lasts; None if the rate or the disk is not known.
-
-    Until retention begins to delete as much as comes, it has to; a day, if nothing is ever deleted.
-    """
+    """Return how long the disk lasts, and must: until retention begins; None if not known."""
     if space is None or space.is_uploaded or not files_per_second:
         return None
     lasts = {"space": space.free_bytes / max(1.0, space.file_bytes) / files_per_second}
@@ -108,7 +105,7 @@ def forecast(
 
 
 def rate_of(minutes: Sequence[Mapping[str, int]]) -> float | None:
-    """Return files processed a second since the first of the minutes in which there were some."""
+    """Return files processed a second since the first of the minutes that had any."""
     counts = [minute["files_processed"] for minute in minutes]
     first = next((at for at, count in enumerate(counts) if count), len(counts))
     worked = counts[first:]
@@ -118,7 +115,7 @@ def rate_of(minutes: Sequence[Mapping[str, int]]) -> float | None:
 
 
 def arrival_rate(names: Sequence[str]) -> float:
-    """Return at how many a second files came, by the time stamps in their names; 0 if not known."""
+    """Return how many files came a second, by the time stamps in their names; 0 if not known."""
     times = sorted(at for name in names if (at := time_in(name)) is not None)
     span = times[-1] - times[0] if len(times) >= _KNOWN_FROM_FILES else 0.0
     return (len(times) - 1) / span if span > 0 else 0.0

@@ -1,11 +1,10 @@
-"""Sealed rooms become segments, and only then are their files let go of.
+"""Sealed rooms become segments; only then their files are deleted.
 
     ① write the segment as a draft, and sync it   ② give it its name, and sync the folder
-    ③ delete the files that are in it, unchanged since they were read
+    ③ delete the files that are in it, if they are unchanged since they were read
 
-Killed anywhere, the next pass finishes: a draft is written anew, and files that a segment of their
-room holds byte for byte are only deleted. A file that changed meanwhile is packed once more, into
-another part. Nothing else looks at a sealed room: whoever packs it has it alone.
+After a kill anywhere, the next pass finishes: it writes a draft again, and only deletes files that
+a segment of their room holds byte for byte. A changed file is packed again, into another part.
 """
 
 import contextlib
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from penstock import beneath, file_names, telemetry
 from penstock.archive import staging
-from penstock.archive.segment import Owned, Writer
+from penstock.archive.segment import Writer
 from penstock.archive.store import SegmentName, Store, new_name, segment_name, time_in
 from penstock.errors import Again, Halt
 
@@ -28,12 +27,12 @@ if TYPE_CHECKING:
     from penstock.archive.bucket import Bucket
 
 SEGMENT_BYTES = 1 << 30
-"""Of files in one segment, about; a minute of 6,000 files a second is less."""
+"""About so many bytes of files per segment; a minute of 6,000 files a second is less."""
 
 _RESERVE, _RESERVE_BYTES = ".penstock-reserve", 64 << 20
-_RESERVE_SHARE = 64  # of a small disk, only one part of so many
+_RESERVE_SHARE = 64  # of a small disk, reserve at most 1/64
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-_THREADS = 4  # a disk that is told of each deletion takes 87 us for one, and 39 where four wait
+_THREADS = 4  # a disk that syncs each deletion takes 87 us for one, and 39 us with four at a time
 
 
 @dataclass(slots=True)
@@ -54,11 +53,7 @@ def pack(
     over: Callable[[], bool],
     bucket: str = "",
 ) -> PackTally:
-    """Seal the rooms that are older than that, and pack all that are sealed, until `over`.
-
-    Segments are uploaded to the bucket at that address, if there is one. What cannot be packed or
-    uploaded stays, and is told in the log; the next pass tries again.
-    """
+    """Seal rooms older than that, pack the sealed ones, upload, until `over`; log failures."""
     tally = PackTally()
     with telemetry.by_cause("segment.stuck") as stuck:
 
@@ -77,7 +72,7 @@ def pack(
             staging.seal(spool_fd, older_than_seconds)
             for room in staging.rooms_to_pack(spool_fd):
                 with alone(room.name):
-                    _Packing(room, archive, over, tally, stuck).run()
+                    _Packing(room, archive, over, tally, stuck, SEGMENT_BYTES).run()
                 if over():
                     break
             if bucket:
@@ -86,15 +81,12 @@ def pack(
 
 
 def _upload(spool_fd: int, archive: Path, bucket: str, over: Callable[[], bool]) -> None:
-    """Upload finished segments, and delete each here once the bucket has it, verified.
-
-    A segment is finished when its room is gone: till then its files may still lie there.
-    """
+    """Upload segments whose room is gone; delete each here once the bucket verifiably has it."""
     from penstock.archive.bucket import bucket_at  # noqa: PLC0415  botocore: 0.1 s of imports
 
     store, there = Store(archive), bucket_at(bucket)
     made = [one for hour in store.hours() for one in store.segments(hour)]
-    packing = staging.sealed_ids(spool_fd)  # after these: a room is there before its segments
+    packing = staging.sealed_ids(spool_fd)  # listed last: a room exists before its segments
     for segment in made:
         if over():
             return
@@ -114,37 +106,27 @@ def _upload_one(archive: Path, segment: SegmentName, there: "Bucket") -> None:
 
 
 class _Over(Exception):
-    """The pass is to end: what is begun is thrown away."""
+    """The pass must end; unfinished work is thrown away."""
 
 
+@dataclass(slots=True)
 class _Packing:
     """Packs one room, hour by hour."""
 
-    def __init__(
-        self,
-        room: staging.Room,
-        archive: Path,
-        over: Callable[[], bool],
-        tally: PackTally,
-        stuck: telemetry.ByCause,
-    ) -> None:
-        self._room = room
-        self._archive = archive
-        self._over = over
-        self._tally = tally
-        self._stuck = stuck
-        self._bytes_max = SEGMENT_BYTES
+    _room: staging.Room
+    _archive: Path
+    _over: Callable[[], bool]
+    _tally: PackTally
+    _stuck: telemetry.ByCause
+    _bytes_max: int
 
     def run(self) -> None:
         self._archive.mkdir(parents=True, exist_ok=True)
         with beneath.folder(self._archive) as root_fd:
             _keep_reserve(root_fd)
             for hour, from_fd in beneath.folders_by_number(self._room.fd, file_names.HOUR_DIGITS):
-                to_fd = beneath.open_folder(root_fd, hour, make=True)
-                try:
+                with beneath.opened(root_fd, hour, make=True) as to_fd:
                     self._pack_hour(hour, from_fd, to_fd, root_fd)
-                finally:
-                    os.close(to_fd)
 
     def _pack_hour(self, hour: str, from_fd: int, to_fd: int, root_fd: int) -> None:
         here = (segment_name(hour, name) for name in beneath.names(to_fd))
@@ -168,16 +150,16 @@ class _Packing:
             part += 1
 
     def _let_go_of_packed(self, segment: SegmentName, from_fd: int, to_fd: int) -> None:
-        """Delete the files that a segment holds, as one that was killed would have done."""
+        """Delete the files that a segment of a killed pass holds."""
         os.fsync(to_fd)
         with Store(self._archive).open(segment) as opened:
             for member in opened.members():
-                with contextlib.suppress(OSError):  # then it is told when it is to be packed
+                with contextlib.suppress(OSError):  # packing it will report the error
                     if _read(from_fd, member.name)[1] == member.data:
                         os.unlink(member.name, dir_fd=from_fd)
 
     def _write(self, names: Sequence[str], from_fd: int, to_fd: int) -> "tuple[int, _Written]":
-        """Write a draft of the first of some names; return of how many, and what is in it."""
+        """Write a draft from the first of some names; return how many, and its contents."""
         fd, draft = beneath.create_draft(to_fd, token=self._room.id)
         is_whole = False
         try:
@@ -193,7 +175,7 @@ class _Packing:
         return taken, written
 
     def _add(self, names: Sequence[str], from_fd: int, written: "_Written") -> int:
-        """Add files until the segment is large enough; return of how many names."""
+        """Add files until the segment is large enough; return how many names are done."""
         for taken, name in enumerate(names, 1):
             if self._over():
                 raise _Over
@@ -222,19 +204,19 @@ class _Packing:
 
 
 class _Written:
-    """A segment that is being written, and what its files looked like when they were read."""
+    """A segment in the making, and what its files looked like when they were read."""
 
     def __init__(self, fd: int, draft: str) -> None:
         self._fd, self.draft = fd, draft
         self.writer = Writer(self._write)
         self.names: list[str] = []
-        self.changed_ns, self.sizes = array("q"), array("q")  # many, so without an object each
+        self.changed_ns, self.sizes = array("q"), array("q")  # compact: there are many
         self.first, self.last = float("inf"), 0.0
         self.bytes = 0
 
     def add(self, name: str, status: os.stat_result, data: bytes) -> None:
         """Add one file. Raises OSError."""
-        owned = Owned(status.st_mode, status.st_uid, status.st_gid)
+        owned = (status.st_mode, status.st_uid, status.st_gid)
         self.writer.add(name, owned, status.st_mtime_ns, data)
         self.names.append(name)
         self.changed_ns.append(status.st_ctime_ns)
@@ -244,7 +226,7 @@ class _Written:
         self.first, self.last = min(self.first, at), max(self.last, at)
 
     def end(self) -> None:
-        """Write the rest, and all of it to disk."""
+        """Write the rest, and sync all of it to disk."""
         self.writer.close()
         os.fsync(self._fd)
 
@@ -256,13 +238,11 @@ class _Written:
 
 
 def _read(from_fd: int, name: str) -> tuple[os.stat_result, bytes]:
-    """Return a staged file, as it is at one moment. Raises OSError."""
+    """Return a staged file as it is at one moment. Raises OSError."""
     fd = beneath.open_file(from_fd, name)
     try:
         status = os.fstat(fd)
-        data = os.read(fd, status.st_size + 1)
-        while 0 < len(data) < status.st_size and (more := os.read(fd, status.st_size - len(data))):
-            data += more
+        data = beneath.read_at(fd, 0, status.st_size + 1)
     finally:
         os.close(fd)
     if len(data) != status.st_size:
@@ -293,11 +273,11 @@ def _reserve_bytes(root_fd: int) -> int:
 
 
 def _keep_reserve(root_fd: int) -> None:
-    """Keep room for a small segment: one that is written frees more than it took."""
+    """Reserve space for a small segment: writing it frees more space than it takes."""
     size, disk = _reserve_bytes(root_fd), os.fstatvfs(root_fd)
     if disk.f_bavail * disk.f_frsize < 2 * size:
         return
-    with contextlib.suppress(OSError):  # it is there, or cannot be: then without
+    with contextlib.suppress(OSError):  # it exists, or cannot: then go on without
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         fd = os.open(_RESERVE, flags, 0o600, dir_fd=root_fd)
         try:

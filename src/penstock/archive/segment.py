@@ -2,14 +2,14 @@
 
     ① frame │ ① frame │ … │ ② end of tar │ ③ names │ ④ seek table
 
-① a zstd frame with checksum: whole members of a POSIX tar, about a megabyte of them
-② a frame with the two empty blocks that end a tar
-③ a skippable frame: `penstock`, then in zstd a line a frame: `/NAME/NAME/…/`, in order
-④ a skippable frame in zstd's seekable format: for each frame before it, its bytes packed and raw
+① a zstd frame with checksum: whole members of a POSIX tar, about a megabyte of them ② a frame with
+the two empty blocks that end a tar ③ a skippable frame: `penstock`, then in zstd one line per
+frame: `/NAME/NAME/…/`, in order ④ a skippable frame in zstd's seekable format: for each frame
+before it, its bytes packed and raw
 
-Other programs pass over ③ and ④: `zstd -t` checks a segment, `tar --zstd -xf` unpacks it. Each
-member is a ustar header behind a pax header, which has its time to the nanosecond and what else
-does not fit: names over 100 characters, ids over 2,097,151.
+Other programs skip ③ and ④: `zstd -t` checks a segment, `tar --zstd -xf` unpacks it. Each member is
+a ustar header behind a pax header, which holds its time to the nanosecond and whatever does not fit
+into ustar: names over 100 characters, ids over 2,097,151.
 """
 
 import struct
@@ -34,6 +34,7 @@ _BLOCK = 512
 _OCTAL_MAX = 0o7777777
 _NAME_MAX = 100
 _SIZE_MAX = 0o77777777777
+_MOST = (_SIZE_MAX, _OCTAL_MAX, _OCTAL_MAX)
 _TITLE = b"penstock"
 _SKIPPABLE = struct.Struct("<II")  # magic, length
 _NAMES_MAGIC, _TABLE_MAGIC = 0x184D2A50, 0x184D2A5E
@@ -51,19 +52,12 @@ class Member(NamedTuple):
     data: bytes
 
 
-class Owned(NamedTuple):
-    """Mode, owner and group of a file."""
-
-    mode: int
-    uid: int
-    gid: int
+Owned = tuple[int, int, int]
+"""Mode, owner and group of a file."""
 
 
 class Writer:
-    """Makes one segment: `add` files in the order of their names, then `close`.
-
-    `write` is given the bytes one after another; what it raises passes through.
-    """
+    """Makes one segment: `add` files in the order of their names, then `close`."""
 
     def __init__(self, write: Callable[[bytes], None]) -> None:
         options: dict[int, int] = {
@@ -78,8 +72,7 @@ class Writer:
         self._lines: list[str] = []
         self._table: list[bytes] = []
         self.files = 0
-        self.raw_bytes = 0
-        """What the members take before they are compressed."""
+        self.raw_bytes = 0  # of the members, before compression
 
     def add(self, name: str, owned: Owned, modified_ns: int, data: bytes) -> None:
         """Add one file."""
@@ -100,35 +93,31 @@ class Writer:
 
     def _frame(self, raw: bytes) -> None:
         packed = self._zstd.compress(raw, ZstdCompressor.FLUSH_FRAME)
-        self._put(packed, len(raw))
-
-    def _put(self, packed: bytes, raw_bytes: int) -> None:
         self._write(packed)
-        self._table.append(_ENTRY.pack(len(packed), raw_bytes))
+        self._table.append(_ENTRY.pack(len(packed), len(raw)))
 
     def close(self) -> None:
-        """Write what is left, the end of the tar, the names and the seek table."""
+        """Write the rest, the end of the tar, the names and the seek table."""
         self._end_frame()
         self._frame(bytes(2 * _BLOCK))
         text = "\n".join(self._lines).encode()
         names = _TITLE + self._zstd.compress(text, ZstdCompressor.FLUSH_FRAME)
-        self._put(_SKIPPABLE.pack(_NAMES_MAGIC, len(names)) + names, 0)
+        self._write(_SKIPPABLE.pack(_NAMES_MAGIC, len(names)) + names)
+        self._table.append(_ENTRY.pack(_SKIPPABLE.size + len(names), 0))
         footer = _FOOTER.pack(len(self._table), 0, _FOOTER_MAGIC)
         table = b"".join(self._table) + footer
         self._write(_SKIPPABLE.pack(_TABLE_MAGIC, len(table)) + table)
 
 
 def _header(name: str, owned: Owned, modified_ns: int, size: int) -> bytes:
-    """Return the two headers of a file: templates, because most of each is always the same."""
+    """Return the two headers of a file: from templates, as most of each is always the same."""
     seconds, nanoseconds = divmod(abs(modified_ns), _NANO)
     sign = "-" if modified_ns < 0 else ""
     pax = _record("mtime", f"{sign}{seconds}.{nanoseconds:09d}")
     if len(name) > _NAME_MAX:
         pax += _record("path", name)
-    if size > _SIZE_MAX:
-        pax += _record("size", str(size))
-    for key, number in (("uid", owned.uid), ("gid", owned.gid)):
-        if number > _OCTAL_MAX:
+    for key, number, most in zip(("size", "uid", "gid"), (size, *owned[1:]), _MOST, strict=True):
+        if number > most:
             pax += _record(key, str(number))
     whole_seconds = 0 if sign else min(seconds, _SIZE_MAX)
     octal = b"%011o\0%011o\0" % (min(size, _SIZE_MAX), whole_seconds)
@@ -137,7 +126,7 @@ def _header(name: str, owned: Owned, modified_ns: int, size: int) -> bytes:
 
 
 def _record(key: str, value: str) -> bytes:
-    """Return a record of a pax header: its own length, with the digits of that, comes first."""
+    """Return a record of a pax header; it begins with its own length, digits of that included."""
     length = len(key) + len(value) + 3
     digits = len(str(length + len(str(length))))
     return f"{length + digits} {key}={value}\n".encode()
@@ -145,14 +134,14 @@ def _record(key: str, value: str) -> bytes:
 
 @lru_cache(maxsize=1024)
 def _pax_header(size: int) -> bytes:
-    begin = b"././@PaxHeader".ljust(_NAME_MAX, b"\0") + _owner(Owned(0o644, 0, 0))
+    begin = b"././@PaxHeader".ljust(_NAME_MAX, b"\0") + _owner((0o644, 0, 0))
     return _summed(begin + b"%011o\0%011o\0" % (size, 0), b"x")
 
 
 @lru_cache(maxsize=1024)
 def _owner(owned: Owned) -> bytes:
-    ids = (min(owned.uid, _OCTAL_MAX), min(owned.gid, _OCTAL_MAX))
-    return b"%07o\0%07o\0%07o\0" % (owned.mode & 0o7777, *ids)
+    mode, uid, gid = owned
+    return b"%07o\0%07o\0%07o\0" % (mode & 0o7777, min(uid, _OCTAL_MAX), min(gid, _OCTAL_MAX))
 
 
 _AFTER_TYPE = bytes(100) + b"ustar\x0000" + bytes(247)
@@ -160,16 +149,16 @@ _AFTER_SUM = 8 * ord(" ") + sum(_AFTER_TYPE)  # the sum itself counts as spaces
 
 
 def _summed(begin: bytes, kind: bytes) -> bytes:
-    """Complete a header with its sum: of ASCII, the low half of Adler-32 is the sum plus one."""
+    """Add a header's checksum; for ASCII, the low half of Adler-32 is the sum plus one."""
     total = (zlib.adler32(begin) & 0xFFFF) - 1 + _AFTER_SUM + kind[0]
     return begin + b"%06o\0 " % total + kind + _AFTER_TYPE
 
 
 class Segment:
-    """Reads one segment, the parts that are asked for only.
+    """Reads one segment, and only the parts that are needed.
 
-    `read_at` returns the bytes at an offset, as many as it is told; what it raises passes through.
-    `title` says in errors which segment it is. Raises Halt, here as later, if it is damaged.
+    `read_at` returns exactly the bytes asked for; errors that it raises pass through. `title` names
+    the segment in errors. Raises Halt, here and later, if the segment is damaged.
     """
 
     def __init__(self, title: str, size_bytes: int, read_at: Callable[[int, int], bytes]) -> None:
@@ -214,7 +203,7 @@ class Segment:
     def _damaged(self, why: str) -> Halt:
         return Halt(
             f"read segment {self.title}: damaged: {why}; restore it from a copy, or move it away:"
-            " `zstd -t` checks it, `tar --zstd -xf` saves what can be read"
+            " `zstd -t` checks it, `tar --zstd -xf` saves what is readable"
         )
 
     def names(self) -> Iterator[str]:
@@ -234,7 +223,7 @@ class Segment:
         return member
 
     def members(self, wanted: Callable[[str], bool] = lambda _: True) -> Iterator[Member]:
-        """Yield the files of which the names are wanted, in order; unpacks only their frames."""
+        """Yield the files with wanted names, in order; unpacks only their frames."""
         for number, line in enumerate(self._names.decode().split("\n")):
             names = {name for name in line.split("/") if name and wanted(name)}
             if names:
@@ -252,7 +241,7 @@ class Segment:
 
 
 def _unpacked_tar(raw: bytes) -> Iterator[Member]:
-    """Yield the members of a tar as `Writer` makes it; ValueError if it is any other."""
+    """Yield the members of a tar as `Writer` makes it; ValueError for any other."""
     at, pax = 0, dict[str, str]()
     while at + _BLOCK <= len(raw):
         header = raw[at : at + _BLOCK]

@@ -1,11 +1,12 @@
 """Where processed files wait, on the spool's own file system, until they are packed.
 
     SPOOL/.penstock-staging/open-ID/YYYY/MM/DD/HH/NAME      archivers move files into it
-    SPOOL/.penstock-staging/sealed-ID/YYYY/MM/DD/HH/NAME    nothing comes in: it is being packed
+    SPOOL/.penstock-staging/sealed-ID/YYYY/MM/DD/HH/NAME    takes no more files: it is being packed
     SPOOL/.penstock-staging/replay-ID/NAME                  copies on their way back into the spool
 
-An ID tells when its room was made. Each room has a lock, which ends with the process that holds it:
-archivers that fill a room share it, who seals, packs or removes a room has it alone.
+An ID begins with the time its room was made. Each room has a lock, which ends with the process that
+holds it: archivers that fill a room share it; to seal, pack or remove a room, a process holds it
+alone.
 """
 
 import contextlib
@@ -32,28 +33,24 @@ class Room(NamedTuple):
 
     @property
     def id(self) -> str:
-        """What its segments have in their names."""
+        """The part of its name that its segments carry, too."""
         return self.name.partition("-")[2]
 
 
 @contextlib.contextmanager
 def _names(spool_fd: int, kind: str) -> Generator[tuple[int, list[str]]]:
-    """Yield the staging folder and its rooms of a kind; none of them where it is missing."""
-    fd = -1
-    try:
-        fd = beneath.open_folder(spool_fd, FOLDER)
-        names = sorted(name for name in beneath.names(fd) if name.startswith(f"{kind}-"))
-    except FileNotFoundError:
-        names = []
-    try:
-        yield fd, names
-    finally:
-        if fd >= 0:
-            os.close(fd)
+    """Yield the staging folder and its rooms of a kind; none if it is missing."""
+    with contextlib.ExitStack() as stack:
+        try:
+            fd = stack.enter_context(beneath.opened(spool_fd, FOLDER))
+        except FileNotFoundError:
+            yield -1, []
+            return
+        yield fd, sorted(name for name in beneath.names(fd) if name.startswith(f"{kind}-"))
 
 
 def _rooms(spool_fd: int, kind: str, how: int = fcntl.LOCK_EX) -> Generator[tuple[int, Room]]:
-    """Yield the staging folder with each room of a kind that nobody else has, locked."""
+    """Yield the staging folder with each room of a kind that no other process holds, locked."""
     with _names(spool_fd, kind) as (staging_fd, names):
         for name in names:
             with _locked(staging_fd, name, how) as room:
@@ -63,10 +60,10 @@ def _rooms(spool_fd: int, kind: str, how: int = fcntl.LOCK_EX) -> Generator[tupl
 
 @contextlib.contextmanager
 def _locked(staging_fd: int, name: str, how: int = fcntl.LOCK_EX) -> Generator[Room | None]:
-    """Yield a room and its lock; None if another one has it, or if it is not there any more."""
+    """Yield a room with its lock held; None if another process holds it, or it is gone."""
     with contextlib.ExitStack() as stack:
         try:
-            fd = stack.enter_context(_room(staging_fd, name))
+            fd = stack.enter_context(beneath.opened(staging_fd, name))
             lock = os.open(_LOCK, _LOCK_FLAGS, 0o644, dir_fd=fd)
             stack.callback(os.close, lock)
             fcntl.flock(lock, how | fcntl.LOCK_NB)
@@ -80,8 +77,7 @@ def _locked(staging_fd: int, name: str, how: int = fcntl.LOCK_EX) -> Generator[R
 @contextlib.contextmanager
 def new_room(spool_fd: int, kind: str, how: int = fcntl.LOCK_EX) -> Generator[Room]:
     """Make a room, and yield it locked. Raises OSError."""
-    staging_fd = beneath.open_folder(spool_fd, FOLDER, make=True)
-    try:
+    with beneath.opened(spool_fd, FOLDER, make=True) as staging_fd:
         while True:
             name = f"{kind}-{time.time_ns() // 1_000_000:013d}{secrets.token_hex(4)}"
             os.mkdir(name, 0o755, dir_fd=staging_fd)
@@ -89,16 +85,11 @@ def new_room(spool_fd: int, kind: str, how: int = fcntl.LOCK_EX) -> Generator[Ro
                 if room is not None:  # else it was sealed in between
                     yield room
                     return
-    finally:
-        os.close(staging_fd)
 
 
 @contextlib.contextmanager
 def room_to_fill(spool_fd: int, older_than_seconds: float) -> Generator[Room]:
-    """Yield an open room, which is not sealed meanwhile, and not old enough to be. Raises OSError.
-
-    An old one is let be: were it filled by one archiver after the other, none could seal it.
-    """
+    """Yield an open room younger than that; older ones stay empty, so that they can be sealed."""
     with contextlib.closing(_rooms(spool_fd, OPEN, fcntl.LOCK_SH)) as rooms:
         for _, room in rooms:
             if 0 <= _age_seconds(room) < older_than_seconds:
@@ -109,7 +100,7 @@ def room_to_fill(spool_fd: int, older_than_seconds: float) -> Generator[Room]:
 
 
 def seal(spool_fd: int, older_than_seconds: float) -> None:
-    """Seal the open rooms that are older than that, or younger than now. Raises OSError."""
+    """Seal the open rooms that are older than that, or dated in the future. Raises OSError."""
     for fd, room in _rooms(spool_fd, OPEN):
         if not 0 <= _age_seconds(room) < older_than_seconds:
             os.rename(room.name, f"{SEALED}-{room.id}", src_dir_fd=fd, dst_dir_fd=fd)
@@ -128,14 +119,14 @@ def sealed_ids(spool_fd: int) -> set[str]:
 
 
 def rooms_to_pack(spool_fd: int) -> Generator[Room]:
-    """Yield each sealed room that nobody packs, and remove it where nothing is left in it."""
+    """Yield each sealed room that nobody packs; then remove it if it is empty."""
     for staging_fd, room in _rooms(spool_fd, SEALED):
         yield room
         _remove(staging_fd, room)
 
 
 def clear_replays(spool_fd: int) -> None:
-    """Remove the copies of replays that have ended, however. Raises OSError."""
+    """Remove the copies of replays that have ended, finished or not. Raises OSError."""
     for staging_fd, room in _rooms(spool_fd, REPLAY):
         for copy in beneath.names(room.fd):
             if copy != _LOCK:
@@ -144,30 +135,22 @@ def clear_replays(spool_fd: int) -> None:
 
 
 def holds(spool_fd: int, wanted: Iterable[str]) -> set[str]:
-    """Return which of some names are staged; those that are sealed meanwhile, too."""
+    """Return which of some names are staged, also in rooms that are sealed meanwhile."""
     left, found = {*wanted}, set[str]()
     for kind in (OPEN, SEALED):  # in this order, as rooms change
         with _names(spool_fd, kind) as (staging_fd, names):
             for name in names:
-                with contextlib.suppress(FileNotFoundError), _room(staging_fd, name) as room_fd:
+                there = beneath.opened(staging_fd, name)
+                with contextlib.suppress(FileNotFoundError), there as room_fd:
                     for _, fd in beneath.folders_by_number(room_fd, file_names.HOUR_DIGITS):
                         found |= {one for one in left - found if beneath.is_regular(fd, one)}
     return found
 
 
-@contextlib.contextmanager
-def _room(staging_fd: int, name: str) -> Generator[int]:
-    fd = beneath.open_folder(staging_fd, name)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
-
-
 def _remove(staging_fd: int, room: Room) -> None:
-    """Remove a room, as far as it is empty; what is not empty stays, and is looked at again."""
+    """Remove a room if it is empty; otherwise it stays, and is tried again later."""
     with contextlib.suppress(OSError):
-        for depth in range(len(file_names.HOUR_DIGITS), 0, -1):  # who was killed left upper ones
+        for depth in range(len(file_names.HOUR_DIGITS), 0, -1):  # a killed process left upper ones
             for folder, _ in beneath.folders_by_number(room.fd, file_names.HOUR_DIGITS[:depth]):
                 beneath.remove_empty(room.fd, folder)
         if beneath.names(room.fd) != [_LOCK]:

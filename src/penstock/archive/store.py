@@ -1,10 +1,9 @@
-"""Segments below an archive directory: their names, and the files that lie in them.
+"""Segments below an archive directory: their names, and the files in them.
 
     archive/YYYY/MM/DD/HH/FIRST-LAST-COUNT-ID.PART.tar.zst
 
-The folder is the hour of its files, by `file_names.hour_of`. FIRST and LAST are the times of the
-first and the last of them, COUNT how many there are, and ID is the staging room that they come
-from, beginning with the time at which it was made; of one hour it may make several parts.
+The folder is the hour of its files. FIRST and LAST are the times of the first and the last file,
+COUNT is their number, ID that of the staging room, which may make several parts per hour.
 """
 
 import contextlib
@@ -13,11 +12,15 @@ import os
 import re
 from collections.abc import Callable, Generator, Iterable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 from penstock import beneath, file_names
 from penstock.archive.segment import Member, Segment
+
+if TYPE_CHECKING:
+    from penstock.archive.bucket import Bucket
 
 _TIME = r"(\d{8}T\d{6}Z)"
 _NAME = re.compile(rf"{_TIME}-{_TIME}-(\d+)-(\d{{13}}[0-9a-f]{{8}})\.(\d+)\.tar\.zst")
@@ -26,11 +29,11 @@ _MISSING = (FileNotFoundError, NotADirectoryError)
 _SECONDS_MAX = 253_402_300_799  # the year 9999
 
 ReadAt = Callable[[int, int], bytes]
-"""Returns so many bytes at an offset, or as many as there are."""
+"""Returns a number of bytes at an offset, or as many as there are."""
 
 
 class SegmentName(NamedTuple):
-    """What the name of a segment tells; times in whole seconds since 1970."""
+    """What a segment's name says; times in whole seconds since 1970."""
 
     hour: str
     name: str
@@ -41,12 +44,12 @@ class SegmentName(NamedTuple):
     part: int
 
     def may_hold(self, at: float | None) -> bool:
-        """Tell whether a file of that time may be in it; of none, any may."""
+        """Tell whether it may hold a file of that time, or of an unknown one (None)."""
         return at is None or self.first <= int(at) <= self.last
 
     @property
     def made_at(self) -> tuple[str, int]:
-        """Sorts segments by the time at which they were made."""
+        """Sorts segments by the time they were made."""
         return self.id, self.part
 
     @property
@@ -56,12 +59,12 @@ class SegmentName(NamedTuple):
 
     @property
     def path(self) -> str:
-        """Where it lies below the archive."""
+        """Its path below the archive."""
         return f"{self.hour}/{self.name}"
 
 
 def segment_name(hour: str, name: str) -> SegmentName | None:
-    """Return what the name of a file in the archive tells; None if it is not a segment."""
+    """Return what the name of a file in the archive says; None if it is not a segment."""
     if (match := _NAME.fullmatch(name)) is None:
         return None
     with contextlib.suppress(ValueError):  # no such day
@@ -84,95 +87,72 @@ def _moment(text: str) -> float:
 
 
 def time_in(name: str) -> float | None:
-    """Return the time stamp in a file's name; None if there is none, or no such day."""
+    """Return the time stamp in a file's name; None if it has none, or no such day exists."""
     with contextlib.suppress(ValueError):
         return file_names.time_of(name)
     return None
 
 
-class Shelf(Protocol):
-    """Where segments lie: `Folder`, or `Bucket`. Raises OSError, or Again and Halt."""
-
-    place: str
-
-    def hours(self) -> list[str]:
-        """Return its folders YYYY/MM/DD/HH."""
-        ...
-
-    def names(self, hour: str) -> list[str]:
-        """Return what one of them holds; nothing, if it is not there."""
-        ...
-
-    def open(self, hour: str, name: str, stack: contextlib.ExitStack) -> tuple[int, ReadAt]:
-        """Return the size of a segment and what reads it, until the stack ends."""
-        ...
-
-
 class Folder:
-    """`Shelf` of a directory."""
+    """A shelf of segments: a directory; `Bucket` is another. Raises OSError."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
         self.place = str(root)
 
     def hours(self) -> list[str]:
-        """See `Shelf.hours`."""
+        """Return its folders YYYY/MM/DD/HH."""
         with contextlib.suppress(*_MISSING), beneath.folder(self._root) as fd:
             return [hour for hour, _ in beneath.folders_by_number(fd, file_names.HOUR_DIGITS)]
         return []
 
     def names(self, hour: str) -> list[str]:
-        """See `Shelf.names`."""
+        """Return the contents of one of them; nothing if it does not exist."""
         with contextlib.suppress(*_MISSING), beneath.folder(self._root, hour) as fd:
             return beneath.names(fd)
         return []
 
     def open(self, hour: str, name: str, stack: contextlib.ExitStack) -> tuple[int, ReadAt]:
-        """See `Shelf.open`."""
+        """Return a segment's size, and a function that reads it until the stack ends."""
         with beneath.folder(self._root, hour) as folder_fd:
             fd = beneath.open_file(folder_fd, name)
         stack.callback(os.close, fd)
-        return os.fstat(fd).st_size, lambda at, size: _read(fd, at, size)
+        return os.fstat(fd).st_size, partial(beneath.read_at, fd)
 
 
 class Store:
-    """The segments of one archive: of a directory, and of a bucket if its address is given.
-
-    Raises OSError, Halt if a segment is damaged, and of a bucket what bucket.py says.
-    """
+    """The segments of one archive: in a directory and, if given, in a bucket."""
 
     def __init__(self, root: Path, bucket: str = "") -> None:
-        self._shelves: list[Shelf] = [Folder(root)]
+        self._shelves: list[Folder | Bucket] = [Folder(root)]
         if bucket:
             from penstock.archive.bucket import bucket_at  # noqa: PLC0415  botocore: 0.1 s
 
             self._shelves.append(bucket_at(bucket))
 
     def hours(self) -> list[str]:
-        """Return the folders of the archive, the oldest first."""
+        """Return the archive's folders, the oldest first."""
         return sorted({hour for shelf in self._shelves for hour in shelf.hours()})
 
     def segments(self, hour: str) -> list[SegmentName]:
-        """Return the segments of an hour, those made last first."""
+        """Return the segments of an hour, the last made first."""
         names = {name for shelf in self._shelves for name in shelf.names(hour)}
         found = (segment_name(hour, name) for name in names)
         return sorted(filter(None, found), key=lambda one: one.made_at, reverse=True)
 
     @contextlib.contextmanager
     def open(self, segment: SegmentName) -> Generator[Segment]:
-        """Open a segment where it lies: in the directory, or, uploaded by then, in the bucket."""
+        """Open a segment: in the directory, or in the bucket once it is uploaded."""
         with contextlib.ExitStack() as stack:
-            yield self._open(segment, stack)
-
-    def _open(self, segment: SegmentName, stack: contextlib.ExitStack) -> Segment:
-        for shelf in self._shelves:
-            with contextlib.suppress(FileNotFoundError):
-                opened = shelf.open(segment.hour, segment.name, stack)
-                return Segment(f"{shelf.place}/{segment.path}", *opened)
+            for shelf in self._shelves:
+                with contextlib.suppress(FileNotFoundError):
+                    opened = shelf.open(segment.hour, segment.name, stack)
+                    yield Segment(f"{shelf.place}/{segment.path}", *opened)
+                    return
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), segment.path)
 
     def candidates(self, name: str) -> Iterator[SegmentName]:
-        """Yield the segments that may hold a file, those made last first in each hour."""
+        """Yield the segments that may hold a file, per hour the last made first."""
         hour, at = file_names.hour_of(name), time_in(name)
         for folder in [hour] if hour else reversed(self.hours()):
             for segment in self.segments(folder):
@@ -180,14 +160,14 @@ class Store:
                     yield segment
 
     def find(self, name: str) -> Iterator[tuple[str, SegmentName, Member]]:
-        """Yield every copy of a file with where it lies, the one packed last first in each hour."""
+        """Yield every copy of a file and its place, per hour the last packed first."""
         for segment in self.candidates(name):
             with contextlib.suppress(FileNotFoundError), self.open(segment) as opened:
                 if (member := opened.get(name)) is not None:
                     yield opened.title, segment, member
 
     def held(self, names: Iterable[str]) -> set[str]:
-        """Return which of some names lie in segments; opens each segment once."""
+        """Return which of some names are in segments; opens each segment once."""
         wanted: dict[str, dict[str, float | None]] = {}
         for name in names:
             wanted.setdefault(file_names.hour_of(name) or "", {})[name] = time_in(name)
@@ -196,18 +176,7 @@ class Store:
             here = wanted.get(hour, {}) | wanted.get("", {})
             for segment in self.segments(hour):
                 some = {name for name, at in here.items() if segment.may_hold(at)} - found
-                with contextlib.suppress(FileNotFoundError):
-                    found |= self._held(segment, some) if some else some
+                if some:
+                    with contextlib.suppress(FileNotFoundError), self.open(segment) as opened:
+                        found |= some.intersection(opened.names())
         return found
-
-    def _held(self, segment: SegmentName, names: set[str]) -> set[str]:
-        with self.open(segment) as opened:
-            return names.intersection(opened.names())
-
-
-def _read(fd: int, at: int, size: int) -> bytes:
-    """Read so many bytes at an offset, or as many as there are."""
-    data = os.pread(fd, size, at)
-    while 0 < len(data) < size and (more := os.pread(fd, size - len(data), at + len(data))):
-        data += more
-    return data

@@ -1,4 +1,4 @@
-"""One call to AWS beside the queue, by botocore's own client: rare, and none is on the path."""
+"""One call to AWS beside the queue, by botocore's own client: rare, and never on the path."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from penstock.settings.secrets import without_password
 
 
 def call(service: str, operation: str, what: str, *, tries: int = 3, **arguments: Any) -> Any:
-    """Make one call; it blocks. `what` is what an error says it was for. Raises Again or Halt."""
+    """Make one blocking call. `what` names its purpose in errors. Raises Again or Halt."""
     config: Any = botocore.config.Config(
         connect_timeout=3,
         read_timeout=5,
@@ -24,11 +24,11 @@ def call(service: str, operation: str, what: str, *, tries: int = 3, **arguments
     except botocore.exceptions.ClientError as error:
         raise _kind(what, error) from None
     except botocore.exceptions.BotoCoreError as error:
-        raise Again(f"{what}: {without_password(str(error))}") from None  # it names the address
+        raise Again(f"{what}: {without_password(str(error))}") from None  # it holds the address
 
 
 def _kind(what: str, error: Any) -> PenstockError:
-    """Say whether what AWS answered may pass by itself; its texts name no secret's value."""
+    """Return Again if AWS's answer may be different later, else Halt; its texts hold no secret."""
     code = error.response.get("Error", {}).get("Code", "")
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     passing = status >= 500 or status == 429 or "Throttl" in code or "TooMany" in code  # noqa: PLR2004  HTTP

@@ -2,11 +2,11 @@
 
     waited, s  ▲        / it grows: too few loaders
                │   ____/
-               │──╯          files are taken up in the order in which they came, so while files
-               └─────────▶   come faster than they go, each has waited longer than the one before
+               │──╯          loaders take files in order of arrival, so while files come faster than
+               └─────────▶   they go, each has waited longer than the one before
 
-How many run is counted in the ledger, and never are more started than `aws.max_loaders`. The loader
-itself knows nothing of this: it tells how long files had waited.
+The ledger counts how many run, and never more than `aws.max_loaders` are started. The loader itself
+knows nothing of this: it only reports how long files had waited.
 """
 
 import asyncio
@@ -24,28 +24,25 @@ from penstock.errors import PenstockError
 from penstock.ledger.loaders import LedgerLoaders
 
 WINDOW_SECONDS = 15.0
-"""Ages are compared window by window: a page of a busy spool is a second or two of it."""
+"""Ages are compared window by window: a page of a busy spool covers only a second or two."""
 
-_AGE_SECONDS_MIN = 20.0  # what waits no longer than this is no backlog
-_GROWTH_MIN = 0.1  # of the time that passed: slower than that, a tick of the schedule makes up for
+_AGE_SECONDS_MIN = 20.0  # shorter waiting times are not a backlog
+_GROWTH_MIN = 0.1  # of the time that passed: with slower growth, the schedule's ticks suffice
 
 
 class Growth:
-    """Takes the ages as a pass meets them; `grows` says how two windows compare."""
+    """Collects the ages that a pass meets; `grows` compares two windows."""
 
     def __init__(self) -> None:
         self._ages: list[float] = []
         self._before: float | None = None
 
     def seen(self, age_seconds: float) -> None:
-        """Take the age of the oldest file of one claim."""
+        """Note the age of the oldest file of one claim."""
         self._ages.append(age_seconds)
 
     def grows(self) -> bool:
-        """Close a window, and tell whether files had waited longer in it than in the one before.
-
-        By the median: what a dead worker left, or an operator put back, is old and says nothing.
-        """
+        """End a window; tell whether files waited longer than before, by the median age."""
         if not self._ages:
             self._before = None
             return False
@@ -57,10 +54,7 @@ class Growth:
 
 
 def given_name(event: Any) -> str:
-    """Return the name that another loader gave this one as it started it; empty if none did.
-
-    `event` is what the function was invoked with, by its schedule, by a person, or by a loader.
-    """
+    """Return the name that the loader which started this one gave it; empty if none did."""
     given = cast("dict[str, Any]", event) if isinstance(event, dict) else {}
     return str(given.get("loader") or "")
 
@@ -69,10 +63,9 @@ def given_name(event: Any) -> str:
 async def counted(
     run: Invocation, loaders: LedgerLoaders, event: Any
 ) -> AsyncGenerator[Callable[[float], None]]:
-    """Count this loader while it runs; meanwhile start another one where the backlog grows.
+    """Count this loader while it runs, and start another one if the backlog grows.
 
-    One that another loader started is counted already, under the name it was given. Yields what is
-    to be told the age of each claim's oldest file.
+    Yields a function to call with the age of each claim's oldest file.
     """
     name = given_name(event) or run.name
     growth = Growth()
@@ -90,12 +83,12 @@ async def counted(
     finally:
         if watching:
             watching.cancel()
-        with contextlib.suppress(PenstockError):  # then its time runs out by itself
+        with contextlib.suppress(PenstockError):  # then its entry expires by itself
             await loaders.leave(name)
 
 
 async def _start_another(run: Invocation, loaders: LedgerLoaders) -> None:
-    """Start one more loader if fewer run than are wanted; this one goes on if that fails."""
+    """Start one more loader if fewer run than allowed; if that fails, this one goes on."""
     name = secrets.token_hex(8)
     try:
         if not await loaders.reserve(name, run.settings.aws.max_loaders):
@@ -110,10 +103,7 @@ async def _start_another(run: Invocation, loaders: LedgerLoaders) -> None:
 
 
 def _start(function: str, name: str) -> None:
-    """Start a function once more, without waiting for it; it is told its name in the ledger.
-
-    Tried once only: a start whose answer was lost may have happened. Raises Again or Halt.
-    """
+    """Start a function without waiting; once only, as a lost answer may mean success."""
     payload = json.dumps({"loader": name}).encode()
     call(
         "lambda", "invoke", f"start another {function}", tries=1,

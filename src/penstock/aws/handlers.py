@@ -1,8 +1,8 @@
-"""The three functions as AWS Lambda runs them; deploy/template.yaml names them and their schedules.
+"""The three functions as AWS Lambda runs them; deploy/template.yaml holds their schedules.
 
-Each invocation is one pass, safe beside any other, and answers with its tally. What it logs is a
-line of JSON a claim, and one with its metrics at its end. A Halt or an Again is raised, so that the
-function's errors count it, and nobody tries again but the next tick.
+Each invocation is one pass, safe beside any other, and returns its tally. It logs a line of JSON
+per claim, and one with its metrics at the end. It raises Halt and Again, so that they count as
+function errors; only the next tick tries again.
 """
 
 import dataclasses
@@ -19,8 +19,7 @@ from penstock.aws.invocation import Invocation, LambdaProcess
 from penstock.errors import PenstockError
 from penstock.model import Tally
 
-# What becomes a metric, of each function's tally: those of the alarms and of the dashboard, because
-# each of them is paid for.
+# The metrics of each function's tally: only what alarms and dashboard use, as each costs money.
 METRICS: Mapping[str, tuple[str, ...]] = {
     "sqs_loader": (
         "files_processed", "files_rejected", "records_sent", "records_rejected", "messages",
@@ -35,10 +34,7 @@ METRICS: Mapping[str, tuple[str, ...]] = {
 
 
 class _Lines(LambdaPowertoolsFormatter):
-    """A line of JSON as telemetry writes it elsewhere, with what Lambda knows of the invocation.
-
-    But for what is the same in every line of a function, and paid for in each.
-    """
+    """telemetry's line of JSON, with the invocation; without fields that never change."""
 
     def serialize(self, log: Any) -> str:
         fields = log.pop("fields", {})
@@ -88,7 +84,7 @@ def json_files_processed_archiver(_event: Any, context: Any) -> dict[str, Any]:
 @_logger.inject_lambda_context
 @_metrics.log_metrics
 def json_files_processing_checker(_event: Any, context: Any) -> dict[str, Any]:
-    """Free files whose worker is gone."""
+    """Free files of dead workers."""
 
     async def one_pass(run: Invocation) -> checker.CheckerTally:
         parts = await wiring.checker(run.settings, run.stack)
@@ -104,16 +100,13 @@ def _answer(
     so_far: Tally | None = None,
     **more: Any,
 ) -> dict[str, Any]:
-    """Run one pass; log and measure how it ended, its line with `more`. Raises what it raises.
-
-    `so_far` is what was done where it fails.
-    """
+    """Run one pass; log and measure how it ended, or what was done `so_far`. Raises its errors."""
     _metrics.add_dimension("function", function)
     fields = {name: value for name, value in more.items() if value}
     try:
         tally: dict[str, Any] = dataclasses.asdict(_process.run(context, one_pass))
     except PenstockError as error:
-        unreachable = str(error).startswith("ledger.")  # the operation, as every error begins
+        unreachable = str(error).startswith("ledger.")  # every error begins with its operation
         _metrics.add_metric("ledger_unreachable", MetricUnit.Count, int(unreachable))
         done = {name: n for name, n in dataclasses.asdict(so_far).items() if n} if so_far else {}
         _measure(function, done)

@@ -1,13 +1,12 @@
-"""One warm process of AWS Lambda: what it keeps from one invocation to the next, and when it ends.
+"""One warm process of AWS Lambda: what it keeps between invocations, and when it ends.
 
     left of the function's time   900 s ───────────────── 60 s ───────── 25 s ── 20 s ────── 0
                                   claims, sends, commits │ no new claims │ stop  │ released │ killed
 
-Kept: the modules, the event loop, the settings with their secrets. Opened anew by each invocation,
-and closed by it: everything that holds a connection. A process is frozen between two invocations,
-for minutes, clocks included; what lay idle then is dead, or worse, dies of the next call, and a
-send that dies may have arrived. Opening costs a few milliseconds (docs/aws.md), and is the check
-that Redis and the queue are there.
+It keeps modules, event loop, settings and secrets. Each invocation opens its connections anew: a
+process is frozen for minutes between invocations, an idle connection is dead afterwards, and a send
+that dies with it may have arrived. Opening takes a few milliseconds (docs/aws.md), and checks that
+Redis and the queue are there.
 """
 
 import asyncio
@@ -28,11 +27,11 @@ T = TypeVar("T")
 _CLAIM_LEFT_SECONDS = 60.0
 _SEND_LEFT_SECONDS = 20.0
 _GRACE_SECONDS = 5.0  # to commit what is in flight, before sending stops
-_WHOLE_SECONDS = 150.0  # a function that is given less keeps the same shares of it
+_WHOLE_SECONDS = 150.0  # with less time, the same shares of it apply
 
 
 class Deadline(NamedTuple):
-    """In seconds from the start: when nothing new is begun, when to stop, the grace after it."""
+    """In seconds from the start: when to begin nothing new, when to stop, the grace after it."""
 
     budget_seconds: float
     stop_seconds: float
@@ -40,7 +39,7 @@ class Deadline(NamedTuple):
 
 
 def deadline(left_seconds: float) -> Deadline:
-    """Return when to do what, if Lambda kills us in so many seconds."""
+    """Return when to do what, if Lambda kills us in `left_seconds`."""
     share = min(1.0, max(0.0, left_seconds) / _WHOLE_SECONDS)
     return Deadline(
         left_seconds - share * _CLAIM_LEFT_SECONDS,
@@ -51,10 +50,7 @@ def deadline(left_seconds: float) -> Deadline:
 
 @dataclass(frozen=True, slots=True)
 class Invocation:
-    """What one invocation works with; `stack` closes what it opens, `stop` is set in time.
-
-    `function` is the function's own ARN, `name` what this invocation is called.
-    """
+    """What one invocation works with; `stack` closes what it opens, `stop` is set in time."""
 
     settings: Settings
     stack: AsyncExitStack
@@ -67,7 +63,7 @@ class Invocation:
 
     @property
     def budget_seconds(self) -> float:
-        """For how much longer work may be begun: setting up has taken its part."""
+        """For how much longer work may begin; the setup has used some of it."""
         return self._began + self.deadline.budget_seconds - time.monotonic()
 
     @property
@@ -84,13 +80,13 @@ class LambdaProcess:
         self._settings: Settings | None = None
 
     def run(self, context: Any, work: Callable[[Invocation], Awaitable[T]]) -> T:
-        """Do the work of one invocation. Raises what it raises."""
+        """Do the work of one invocation. Raises its errors."""
         if self._runner is None:
             self._runner = asyncio.Runner()
         return self._runner.run(self._invoked(context, work))
 
     def close(self) -> None:
-        """Close the event loop; Lambda, which kills, never asks for it."""
+        """Close the event loop; Lambda never calls this, it kills."""
         if self._runner is not None:
             self._runner.close()
 
@@ -103,7 +99,7 @@ class LambdaProcess:
         stopping = loop.call_later(max(0.0, limits.stop_seconds), stop.set)
         try:
             settings = self._settings or await _settings()
-            self._settings = None  # after an error they are read anew: a secret may have changed
+            self._settings = None  # read again after an error: a secret may have changed
             async with AsyncExitStack() as stack:
                 invocation = Invocation(
                     settings=settings,
@@ -127,7 +123,7 @@ async def _settings() -> Settings:
     for name, url in (("ledger.url", settings.ledger.url), ("queue.url", settings.queue.url)):
         if url == EMBEDDED:
             raise Halt(
-                f"{name}: 'embedded' is for one box, and a function has none; allowed: the address"
-                " of a Redis, and the URL of a queue, that all functions share"
+                f"{name}: 'embedded' is for one box, not for functions; allowed: a Redis address"
+                " and a queue URL that all functions share"
             )
     return settings

@@ -13,13 +13,10 @@ from penstock.settings.schema import Settings
 
 
 async def with_secrets(settings: Settings) -> Settings:
-    """Return the settings with the secrets that `settings.aws` names.
-
-    Raises Again if AWS cannot be asked, Halt if a secret is not there, or not for us.
-    """
+    """Return the settings with the secrets that `settings.aws` names. Raises Again or Halt."""
     aws = settings.aws
     if aws.token_secret and aws.token_parameter:
-        raise Halt("aws.token_secret and aws.token_parameter: both name the token; allowed: one")
+        raise Halt("aws.token_secret and aws.token_parameter: both are given; allowed: one")
     found: dict[str, dict[str, Any]] = {}
     if aws.token_secret:
         token = await asyncio.to_thread(_secret, "aws.token_secret", aws.token_secret, "token")
@@ -49,10 +46,7 @@ def _parameter(name: str) -> str:
 
 
 def _value(what: str, text: str, key: str) -> str:
-    """Return a secret that is kept as it is, or as one member of a JSON object.
-
-    Raises Halt if it is neither: an object of other things is some other secret.
-    """
+    """Return a secret stored as text, or as a member of a JSON object. Raises Halt."""
     try:
         found = json.loads(text)
     except ValueError:
@@ -60,12 +54,12 @@ def _value(what: str, text: str, key: str) -> str:
     if isinstance(found, dict):
         text = str(cast("dict[str, object]", found).get(key, ""))
     if not text.strip():
-        raise Halt(f'{what}: holds nothing; allowed: text, or a JSON object with "{key}"')
+        raise Halt(f'{what}: is empty; allowed: text, or a JSON object with "{key}"')
     return text.strip()
 
 
 def with_password(url: str, password: str) -> str:
-    """Return the address of a Redis with this password in it, and the user that it names."""
+    """Return the address of a Redis with this password, and the user that it names."""
     scheme, _, rest = url.partition("://")
     user, at, host = rest.rpartition("@")
     name = user.partition(":")[0] if at else ""

@@ -1,98 +1,47 @@
-"""The command line: one command a door, each in its own module, imported when it is called."""
+"""The command line: how it begins, how it ends, and nothing that takes time to import."""
 
+import gc
 import importlib
 import os
 import sys
 from collections.abc import Callable
-from typing import Annotated, Any
-
-import typer
-import typer.core
-import typer.main
+from typing import Any
 
 from penstock import __version__
 from penstock.errors import Again, Halt
-from penstock.telemetry import one_line
 
 EXIT_AGAIN = 75  # EX_TEMPFAIL of sysexits.h: it may work later
 EXIT_HALT = 78  # EX_CONFIG: someone has to fix something first
 EXIT_STOPPED = 130  # as shells say it of Ctrl-C
 
-# In the order of --help: name of the command, its module here, and what of it is the command.
-COMMANDS = {
-    "demo": ("demo", "demo"),
-    "init": ("init", "init"),
-    "preview": ("preview", "preview"),
-    "run": ("run", "run"),
-    "load": ("functions", "load"),
-    "archive": ("functions", "archive"),
-    "check": ("functions", "check"),
-    "serve": ("serve", "serve"),
-    "plan": ("plan", "plan"),
-    "status": ("status", "status"),
-    "console": ("console", "console"),
-    "explain": ("explain", "explain"),
-    "verify": ("verify", "verify"),
-    "rejected": ("rejected", "app"),
-    "replay": ("replay", "replay"),
-    "archived": ("archived", "app"),
-    "spool": ("spool", "app"),
-    "config": ("config", "app"),
-}
-
-
-class _Commands(typer.core.TyperGroup):
-    """Imports a command only when it is asked for: all of them take a second of CPU."""
-
-    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002  the signature is click's
-        return list(COMMANDS)
-
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002  the same
-        if cmd_name not in COMMANDS:
-            return None
-        module, attribute = COMMANDS[cmd_name]
-        found = getattr(importlib.import_module(f"{__name__}.{module}"), attribute)
-        if not isinstance(found, typer.Typer):
-            alone = typer.Typer(add_completion=False, rich_markup_mode="markdown")
-            alone.command(cmd_name)(found)
-            found = alone
-        return typer.main.get_command(found)
-
-
-app = typer.Typer(
-    cls=_Commands,
-    name="penstock",
-    help="Drains a directory of timestamped JSON files into Amazon SQS: each file once, nothing"
-    " lost.\n\nStart with `penstock demo`, then `penstock init DIR` on your own directory.",
-    no_args_is_help=True,
-    rich_markup_mode="markdown",
-    pretty_exceptions_enable=False,
-)
-
-
-def _version(asked: bool) -> None:
-    if asked:
-        typer.echo(__version__)
-        raise typer.Exit
-
-
-@app.callback()
-def penstock(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which version.")
-    ] = False,
-) -> None:
-    """Take options that stand before the command."""
-
 
 def _say(line: str) -> None:
+    one_line = importlib.import_module("penstock.telemetry").one_line
     sys.stderr.write(f"penstock: {one_line(line)}\n")  # others may have chosen words in it
 
 
-def main(command: Callable[[], object] = app) -> None:
-    """Run a command line; errors are one line on standard error, and an exit code each kind."""
+def import_at_once(name: str) -> Any:
+    """Import a module without looking for garbage: what a module makes, it keeps.
+
+    Some 200,000 objects: to look at them again and again is a tenth of a start.
+    """
+    gc.disable()
     try:
-        command()
+        return importlib.import_module(name)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+def main(command: Callable[[], object] | None = None) -> None:
+    """Run a command line; errors are one line on standard error, and an exit code each kind."""
+    if sys.argv[1:] == ["--version"]:  # asked by scripts, of a process that does nothing else
+        sys.stdout.write(f"{__version__}\n")
+        return
+    try:
+        (command or import_at_once("penstock.cli.commands").app)()
+    except KeyboardInterrupt:  # typer says so itself, but not before it is imported
+        sys.exit(EXIT_STOPPED)
     except Again as error:
         _say(f"{error} (this may pass: try again)")
         sys.exit(EXIT_AGAIN)

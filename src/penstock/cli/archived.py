@@ -10,7 +10,8 @@ import typer
 
 from penstock import beneath
 from penstock.cli.options import Config, Json, file_name, say
-from penstock.cli.rejected import Since, Until, not_empty
+from penstock.cli.rejected import not_empty
+from penstock.cli.replay import BeforeStamp, FromStamp
 from penstock.operate.archived import Archived, write_out
 from penstock.operate.spool_files import iso_time, spool_files
 from penstock.settings.reading import load
@@ -30,8 +31,8 @@ def _archived(config: Path | None) -> Archived:
 
 @app.command("list")
 def list_(
-    since: Since = None,
-    until: Until = None,
+    since: FromStamp = None,
+    until: BeforeStamp = None,
     names: Annotated[
         bool, typer.Option("--names", help="The name of each file, not a line a segment.")
     ] = False,
@@ -77,8 +78,8 @@ def get(
 @app.command()
 def extract(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Made if it is missing.")],
-    since: Since = None,
-    until: Until = None,
+    since: FromStamp = None,
+    until: BeforeStamp = None,
     config: Config = None,
 ) -> None:
     """Copy the archived files of a time into a directory; a name that is there is passed over."""

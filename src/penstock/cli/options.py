@@ -1,5 +1,6 @@
 """What several commands have: options, the kinds of queue, and lines that are safe to show."""
 
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -7,6 +8,7 @@ from typing import Annotated
 import typer
 
 from penstock import file_names
+from penstock.cli import EXIT_STOPPED
 from penstock.wording import printable
 
 Config = Annotated[
@@ -31,6 +33,19 @@ class QueueKind(StrEnum):
 
     standard = "standard"
     fifo = "fifo"
+
+
+def agree(question: str) -> None:
+    """Ask; what is not agreed to ends the command. Where nobody can answer, name --yes."""
+    try:
+        agreed = typer.confirm(question, err=True)
+    except typer.Abort:
+        if sys.stdin.isatty():  # Ctrl-C
+            raise typer.Exit(EXIT_STOPPED) from None
+        typer.echo("\npenstock: there is nobody here to ask: agree with --yes", err=True)
+        raise typer.Exit(1) from None
+    if not agreed:
+        raise typer.Abort
 
 
 def say(text: str, *, err: bool = False) -> None:

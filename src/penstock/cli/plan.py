@@ -8,12 +8,16 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 
 from penstock.cli.options import Json, QueueKind
 from penstock.setup.plan import Figure, Load, Plan
 from penstock.setup.plan import plan as make
 from penstock.setup.plan_prices import PRICES
+
+_WIDE = 100  # columns that formulas fit into, beside their figures; in fewer they stand below
+_NAME, _AMOUNT = 34, 20
 
 
 class Architecture(StrEnum):
@@ -82,19 +86,22 @@ def _as_dict(load: Load, made: Plan) -> dict[str, object]:
 
 def _print(made: Plan) -> None:
     console = Console()
+    rows = [(name, _amount(figure), figure.formula) for name, figure in made.figures.items()]
+    rows += [(name, f"$ {one.value:,.2f}", one.formula) for name, one in made.costs.items()]
+    rows += [("a month, together", f"$ {made.total:,.2f}", "")]
+    rows += [
+        (f"not: {name}", f"$ {one.value:,.2f}", one.formula) for name, one in made.instead.items()
+    ]
     table = Table(box=None, padding=(0, 2), show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(justify="right", no_wrap=True)
     table.add_column(style="dim")
-    for name, figure in made.figures.items():
-        table.add_row(name, _amount(figure), figure.formula)
-    table.add_section()
-    for name, figure in made.costs.items():
-        table.add_row(name, f"$ {figure.value:,.2f}", figure.formula)
-    table.add_row("a month, together", f"$ {made.total:,.2f}", "", style="bold")
-    table.add_section()
-    for name, figure in made.instead.items():
-        table.add_row(f"not: {name}", f"$ {figure.value:,.2f}", figure.formula)
+    for name, amount, formula in rows:
+        if console.width >= _WIDE:
+            table.add_row(name, amount, formula, style="" if formula else "bold")
+            continue
+        console.print(f"{name:<{_NAME}}{amount:>{_AMOUNT}}", highlight=False)
+        console.print(Padding(formula, (0, 0, 0, 4)), style="dim", highlight=False)
     console.print(table)
     for note in made.notes:
         console.print(f"* {note}", highlight=False)

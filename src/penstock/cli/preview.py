@@ -1,6 +1,8 @@
 """`penstock preview`: what would be sent of some files, without sending anything."""
 
 import math
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -8,6 +10,7 @@ import typer
 
 from penstock.cli.options import Config, say
 from penstock.model import BILLED_BYTES, RecordReject
+from penstock.operate.reject_filter import kind_of
 from penstock.settings.reading import load
 from penstock.settings.schema import Settings
 from penstock.setup import survey
@@ -16,6 +19,7 @@ from penstock.wording import plural, printable
 
 _SHOWN_IN_FULL = 10
 _TEXT_CHARACTERS = 76
+_GOOD = ""  # no reason
 
 Paths = Annotated[
     list[Path],
@@ -55,8 +59,8 @@ def preview(
     """Show what would be sent of files, and send nothing.
 
     Tells the preamble that came off, the records before and after, what is filtered out, what is
-    rejected and why, and how the records would be packed. Of more than ten files, shows one that
-    can be sent, and all with something rejected; --json shows every one. Exits with 0 if every file
+    rejected and why, and how the records would be packed. Of more than ten files, shows one for
+    each reason, and last one that can be sent; --json shows every one. Exits with 0 if every file
     could be read, with 1 if one was rejected, be it for one of its records.
     """
     overrides = {"select": {"fields": select, "where": where}, "decode": {"records": records}}
@@ -66,18 +70,35 @@ def preview(
     files, left_out = files_of(paths, settings.source.pattern)
     if left_out:
         typer.echo(survey.left_out_line(left_out), err=True)
-    shown_one = False
+    kinds: Counter[str] = Counter()
+    first: dict[str, Preview] = {}
     for shown in previewed(files, settings, totals):
         if as_json:
             out.write(shown.line)
-        elif len(files) <= _SHOWN_IN_FULL or shown.error or shown.rejected or not shown_one:
+        elif len(files) <= _SHOWN_IN_FULL:
             _print(shown)
-            # Of many files, the first that has something.
-            shown_one = shown_one or bool(shown.records)
+        elif why := shown.error or "".join(one.reason for one in shown.rejected[:1]):
+            kinds[kind_of(why)] += 1
+            first.setdefault(kind_of(why), shown)
+        elif shown.records:
+            first.setdefault(_GOOD, shown)
+    _tell_kinds(kinds, first)
     if not as_json:
         _tell_totals(totals, settings)
     if totals.rejected_files:
         raise typer.Exit(1)
+
+
+def _tell_kinds(kinds: Counter[str], first: Mapping[str, Preview]) -> None:
+    """Of many files, tell each reason once, with one file; then one file that can be sent."""
+    for kind, count in kinds.most_common(_SHOWN_IN_FULL):
+        say(f"{plural(count, 'file')} rejected, such as:")
+        _print(first[kind])
+    if len(kinds) > _SHOWN_IN_FULL:
+        typer.echo(f"and {len(kinds) - _SHOWN_IN_FULL:,} more reasons; --json shows every file")
+    if _GOOD in first:
+        typer.echo("one that can be sent:")
+        _print(first[_GOOD])
 
 
 def _print(shown: Preview) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import re
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -13,14 +12,15 @@ import typer
 
 from penstock import telemetry
 from penstock.cli.ledger import progress_line, with_ledger
-from penstock.cli.options import Config, Json, file_name, say
+from penstock.cli.options import Config, Json, agree, file_name, say
 from penstock.ledger.ledger import Ledger
 from penstock.operate import requeue
-from penstock.operate.reject_filter import RejectFilter, moment
+from penstock.operate.reject_filter import RejectFilter, kind_of, moment
 from penstock.operate.requeue import Report
 from penstock.operate.spool_files import (
     RejectedFile,
     SpoolFiles,
+    iso_time,
     local_places,
     rejected_file,
     spool_files,
@@ -40,6 +40,11 @@ Change = tuple[Settings, Ledger, SpoolFiles, Sequence[RejectedFile], asyncio.Eve
 """What a change works with: all that is open, the files that are chosen, and when to stop."""
 
 
+def time_option(name: str, help_: str) -> Any:
+    """Return an option that takes a time."""
+    return typer.Option(name, parser=_moment, metavar="TIME", help=help_)
+
+
 def _moment(text: str) -> float:
     try:
         return moment(text)
@@ -55,14 +60,9 @@ Reason = Annotated[
     str, typer.Option("--reason", metavar="TEXT", help="Only those whose reason has this text.")
 ]
 Since = Annotated[
-    float | None,
-    typer.Option(
-        parser=_moment, metavar="TIME", help="Only from this time on: 2026-11-25T14:30, or 2h ago."
-    ),
+    float | None, time_option("--since", "Rejected from this time on: 2026-11-25T14:30, or 2h ago.")
 ]
-Until = Annotated[
-    float | None, typer.Option(parser=_moment, metavar="TIME", help="Only before this time.")
-]
+Until = Annotated[float | None, time_option("--until", "Rejected before this time.")]
 All = Annotated[bool, typer.Option("--all", help="All of them.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say which; change nothing.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
@@ -85,8 +85,7 @@ def list_(
         return
     for file in chosen[-limit:]:
         where = "" if file.moved else "  (still in the spool)"
-        at = file.rejected_at[:19].ljust(19)
-        say(f"{at}  {file.name}  {file.reason}{where}")
+        say(f"{iso_time(file.at_seconds)}  {file.name}  {file.reason}{where}")
     if len(chosen) > limit:
         typer.echo(f"the last {limit:,} of {len(chosen):,}")
     typer.echo()
@@ -166,12 +165,7 @@ def discard(
 
     async def act(this: Change) -> Report:
         settings, ledger, where, chosen, _ = this
-        stuck = await requeue.move_out(settings, ledger, [f for f in chosen if not f.moved])
-        going = [file for file in chosen if file.name not in stuck]
-        report = requeue.discard(where, going, keep_copy=not no_copy)
-        await ledger.repairs.let_go(report.done)
-        report.refused |= stuck
-        return report
+        return await requeue.discarded(settings, ledger, where, chosen, keep_copy=not no_copy)
 
     what = "DELETED, for ever" if no_copy else "moved to discarded/ in the rejects directory"
     words = ("rejected discard", what, "discarded")
@@ -270,7 +264,7 @@ def _agreed(chosen: Sequence[RejectedFile], what: str, *, dry_run: bool, yes: bo
         return False
     if chosen and not yes:
         question = f"{plural(len(chosen), 'file')} will be {what}: go on?"
-        typer.confirm(question, abort=True, err=True)
+        agree(question)
     return bool(chosen)
 
 
@@ -294,4 +288,4 @@ def _as_json(file: RejectedFile) -> Mapping[str, Any]:
 def _kind(file: RejectedFile) -> str:
     """Return the reason without what differs from file to file, to count by."""
     first = file.story.get("records") or [{"reason": file.reason}]
-    return re.sub(r"\d[\d,]*", "N", str(first[0]["reason"]))
+    return kind_of(str(first[0]["reason"]))

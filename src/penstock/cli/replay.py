@@ -1,6 +1,7 @@
 """`penstock replay`: archived files back into the spool for another pass."""
 
 import asyncio
+import fnmatch
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -11,27 +12,31 @@ import typer
 from penstock import telemetry
 from penstock.archive.segment import Member
 from penstock.cli.ledger import progress_line, with_ledger
-from penstock.cli.options import Config, Json, file_name, say
-from penstock.cli.rejected import DryRun, Since, Until, Yes, not_empty, print_report
+from penstock.cli.options import Config, Json, agree, file_name, say
+from penstock.cli.rejected import DryRun, Yes, not_empty, print_report, time_option
 from penstock.errors import Halt
 from penstock.ledger.ledger import Ledger
 from penstock.model import PutBack
 from penstock.operate import requeue
 from penstock.operate.archived import Archived
+from penstock.operate.reject_filter import is_pattern
 from penstock.operate.requeue import Report, Returning
 from penstock.operate.spool_files import iso_time, spool_files
 from penstock.settings.reading import load
 from penstock.wording import plural
 
 _SHOWN = 20
+_BY = "by the time stamp in its name, in UTC"
+FromStamp = Annotated[float | None, time_option("--since", f"From this time on, {_BY}.")]
+BeforeStamp = Annotated[float | None, time_option("--until", f"Before this time, {_BY}.")]
 
 
 def replay(
     files: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME…]", help="Names of archived files.")
+        list[str] | None, typer.Argument(metavar="[NAME…]", help="Names, or patterns.")
     ] = None,
-    since: Since = None,
-    until: Until = None,
+    since: FromStamp = None,
+    until: BeforeStamp = None,
     dry_run: DryRun = False,
     yes: Yes = False,
     config: Config = None,
@@ -39,10 +44,11 @@ def replay(
 ) -> None:
     """Put archived files back into the spool, so that all their records are sent once more.
 
-    By name, or by the time stamp in the name (without one: by last modification), in UTC. The
-    messages get new ids, so neither a FIFO queue nor a consumer takes them for repeats. Safe beside
-    running workers. Files that left the spool less than a minute ago are waited for. Works where
-    the directory is. Exits with 1 if a file could not be put back.
+    By name or pattern, or by the time stamp in the name, in UTC; a name without one goes by the
+    file's last modification, and no file by when it was archived. The messages get new ids, so
+    neither a FIFO queue nor a consumer takes them for repeats. Safe beside running workers. Files
+    that left the spool less than a minute ago are waited for. Works where the directory is. Exits
+    with 1 if a file could not be put back.
     """
     if not files and since is None:
         raise typer.BadParameter("which? give names, or --since (and --until)")
@@ -56,9 +62,8 @@ def replay(
         raise Halt("archive.action is 'delete': processed files are not kept, so none can be sent"
                    " again")  # fmt: skip
     ends = time.time() if until is None else until
-    names = list(dict.fromkeys(map(file_name, files or ())))
-
     archived = Archived(where)
+    names = _names(archived, files or ())
 
     def chosen() -> Iterator[Path | Member]:
         if names:
@@ -68,13 +73,13 @@ def replay(
 
     held = archived.held(names)
     missing = [name for name in names if name not in held]
-    count = _announce(held if names else archived.names_between(since or 0.0, ends))
-    window = "" if names else f" of {iso_time(since or 0)} to {iso_time(ends)}"
+    count = _announce(held if files else archived.names_between(since or 0.0, ends))
+    window = "" if files else f" of {iso_time(since or 0)} to {iso_time(ends)}, {_BY},"
     if dry_run:
         typer.echo(f"{plural(count, 'file')}{window} would be sent again", err=True)
     elif count and not yes:
         question = f"{plural(count, 'file')}{window} will be sent again: go on?"
-        typer.confirm(question, abort=True, err=True)
+        agree(question)
 
     async def replayed(ledger: Ledger, stop: asyncio.Event) -> Report:
         token = requeue.operator_token()
@@ -87,6 +92,20 @@ def replay(
     report.refused |= dict.fromkeys(missing, "it is not in the archive")
     verb = f"put back{'; workers send them again' * bool(report.done)}"
     print_report(report, verb, as_json=as_json, dry_run=dry_run)
+
+
+def _names(archived: Archived, given: Iterable[str]) -> list[str]:
+    """Return the names that are meant; what patterns match is looked up in the whole archive.
+
+    A pattern that matches nothing stays, and is then missing.
+    """
+    wanted = list(dict.fromkeys(map(file_name, given)))
+    patterns = {name for name in wanted if is_pattern(name)}
+    found: dict[str, str] = {}  # name by name, the pattern that matches it
+    for name in archived.names_between(0.0, time.time()) if patterns else ():
+        found.update((name, one) for one in patterns if fnmatch.fnmatchcase(name, one))
+    matched = {*found.values()}
+    return [*(name for name in wanted if name not in matched), *sorted(found)]
 
 
 def _announce(names: Iterable[str]) -> int:

@@ -5,7 +5,7 @@ from contextlib import AsyncExitStack
 import typer
 
 from penstock import passes, wiring
-from penstock.cli.options import Config
+from penstock.cli.options import Config, agree
 from penstock.cli.rejected import Yes
 from penstock.errors import Halt
 from penstock.settings.reading import load
@@ -32,7 +32,7 @@ def accept(yes: Yes = False, config: Config = None) -> None:
     """
     settings = load(config)
     if not yes:
-        typer.confirm(f"accept what {settings.source.url} leads to now?", abort=True, err=True)
+        agree(f"accept what {settings.source.url} leads to now?")
     passes.run(lambda _: _accepted(settings))
 
 

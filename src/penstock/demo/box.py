@@ -1,4 +1,4 @@
-"""The Penstock that the demo runs: its settings, its environment, and a process's life."""
+"""The Penstock that the demo runs: its settings, its environment, its processes."""
 
 import asyncio
 import contextlib
@@ -30,15 +30,12 @@ def settings(
     queue_url: str,
     workers: int,
 ) -> str:
-    """Return the penstock.toml of a box that works in `directory`, on short intervals.
-
-    `spool` are the settings of section `source`. Archive and rejects lie beside it, as by default.
-    """
+    """Return the penstock.toml of a box that works in `directory`, with short intervals."""
     sections: dict[str, dict[str, str | float]] = {
         "source": {**spool, "settle_seconds": _SETTLE_SECONDS},
         "select": {"fields": SELECTION},
         "queue": {"url": queue_url, "endpoint_url": sqs.endpoint_url, "region": sqs.region},
-        # Short, so that what a killed worker held is taken over while one watches.
+        # A short lease: one can watch how a killed worker's claims are taken over.
         "ledger": {"url": ledger_url, "spool": SPOOL_NAME, "lease_seconds": 10},
         "run": {
             "workers": workers,
@@ -58,13 +55,13 @@ def settings(
 
 
 def ledger(client: "redis.Redis") -> Ledger:
-    """Return the ledger as one that only looks."""
+    """Return the ledger for looking only."""
     scripts = Scripts(client, SPOOL_NAME)
     return Ledger(scripts, worker="demo", lease_seconds=60.0, margin_seconds=10.0)
 
 
 def environment(sqs: EmbeddedSqs) -> dict[str, str]:
-    """Return ours without settings of AWS and Penstock, which would override the demo's own."""
+    """Return our environment without AWS's and Penstock's variables, which would override them."""
     ours = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "PENSTOCK_"))}
     return ours | dict(sqs.environment)
 
@@ -73,10 +70,7 @@ def environment(sqs: EmbeddedSqs) -> dict[str, str]:
 async def running(
     command: list[str], environment: Mapping[str, str], log: Path, *, reading: bool = False
 ) -> AsyncGenerator[asyncio.subprocess.Process]:
-    """Run a process, its messages in `log`; it is asked to end, then killed.
-
-    With `reading`, its standard output is a pipe.
-    """
+    """Run a process with its messages in `log`; ask it to end, then kill it."""
     with log.open("ab") as output:
         process = await asyncio.create_subprocess_exec(
             *tethered(*command),

@@ -1,16 +1,15 @@
 """The demo's consumer: receives from the queue, deletes, and compares with what was written.
 
-It knows what to expect from `demo_corpus` alone, and reads bodies with the standard library's json:
-it shares no code with what it checks. A record counts as received once it is right to the last
-character; what is wrong is unexpected, and its record stays lost.
+It takes what to expect from the corpus alone and reads bodies with the standard library's json: it
+shares no code with what it checks. A record counts as received once it is right to the last
+character; a wrong one is unexpected, and its record stays lost.
 """
 
 import json
 import time
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any, NamedTuple, cast
-
-import aiohttp
 
 from penstock.demo.corpus import ID_BASE, Corpus, broken_files
 from penstock.embedded.sqs import EmbeddedSqs
@@ -32,7 +31,7 @@ class Discrepancies(NamedTuple):
 
 
 class Comparison:
-    """Counts each of the first `records_max` records as it arrives; a record is a byte of memory.
+    """Counts each of the first `records_max` records as it arrives, in a byte of memory each.
 
     `received` counts all that came, `distinct` the records that came right at least once.
     """
@@ -59,21 +58,22 @@ class Comparison:
 
     def discrepancies(self, files: int) -> Discrepancies:
         """Compare with the first `files` files, which are all that was written."""
-        per_file = self._corpus.records_per_file
-        never = sum(self._seen[files * per_file :])  # nobody wrote these
-        for file in broken_files(files):
-            never += sum(self._seen[file * per_file : (file + 1) * per_file])
-        lost = self._corpus.records_expected(files) - (self.distinct - never)
+        lost = self._here(files).count(0)
+        never = self.distinct - (self._corpus.records_expected(files) - lost)  # written by nobody
         return Discrepancies(lost, self._duplicated, self._unexpected + never)
 
     def lost_ids(self, files: int) -> list[int]:
-        """Return the ids of the records that are lost, the first hundred of them."""
+        """Return the ids of the lost records, at most a hundred of them."""
+        lost = (ID_BASE + record for record, seen in enumerate(self._here(files)) if not seen)
+        return [*islice(lost, _SAMPLES_MAX)]
+
+    def _here(self, files: int) -> bytearray:
+        """Return 0 for each record that is lost: those of broken files are not expected."""
         per_file = self._corpus.records_per_file
-        written = bytearray(self._seen[: files * per_file])
+        here = self._seen[: files * per_file].ljust(files * per_file, b"\0")
         for file in broken_files(files):
-            written[file * per_file : (file + 1) * per_file] = b"\1" * per_file
-        lost = (ID_BASE + record for record, seen in enumerate(written) if not seen)
-        return [tweet_id for tweet_id, _ in zip(lost, range(_SAMPLES_MAX), strict=False)]
+            here[file * per_file : (file + 1) * per_file] = b"\1" * per_file
+        return here
 
     def _take(self, record: object) -> None:
         number = _number(record)
@@ -97,7 +97,7 @@ class Comparison:
 
 
 def _number(record: object) -> int:
-    """Return which record this says it is, or -1."""
+    """Return which record this claims to be, or -1."""
     if not isinstance(record, dict):
         return -1
     tweet_id = cast("dict[str, Any]", record).get("id")
@@ -105,10 +105,7 @@ def _number(record: object) -> int:
 
 
 class Consumer:
-    """Drains one queue of an embedded SQS into a comparison.
-
-    `messages` counts messages, each once: SQS may deliver one again, which is no duplicate of ours.
-    """
+    """Drains one queue of an embedded SQS into a comparison, each message once."""
 
     def __init__(self, sqs: EmbeddedSqs, queue_url: str, comparison: Comparison) -> None:
         self._sqs = sqs
@@ -119,26 +116,22 @@ class Consumer:
 
     @property
     def messages(self) -> int:
-        """How many messages there were."""
+        """The number of messages received."""
         return len(self._taken)
 
     async def run(self) -> None:
-        """Receive until cancelled. Raises Again or Halt if the queue is gone."""
-        async with aiohttp.ClientSession() as session:
-            while True:
-                request = {"QueueUrl": self._queue_url, **_RECEIVE}
-                answer = await self._sqs.call(session, "ReceiveMessage", request)
-                messages = answer.get("Messages", [])
-                if not messages:
-                    continue
-                for message in messages:
-                    if message["MessageId"] not in self._taken:
-                        self._taken.add(message["MessageId"])
-                        self._comparison.take(message["Body"])
+        """Receive until cancelled. Raises Again or Halt if the queue is away."""
+        queue = {"QueueUrl": self._queue_url}
+        while True:
+            answer = await self._sqs.call("ReceiveMessage", {**queue, **_RECEIVE})
+            entries: list[Mapping[str, str]] = []
+            for message in answer.get("Messages", []):
+                if message["MessageId"] not in self._taken:
+                    self._taken.add(message["MessageId"])
+                    self._comparison.take(message["Body"])
+                handle = message["ReceiptHandle"]
+                entries.append({"Id": str(len(entries)), "ReceiptHandle": handle})
+            if entries:
                 self.last_message_at = time.monotonic()
-                entries = [
-                    {"Id": str(index), "ReceiptHandle": message["ReceiptHandle"]}
-                    for index, message in enumerate(messages)
-                ]
-                request = {"QueueUrl": self._queue_url, "Entries": entries}
-                await self._sqs.call(session, "DeleteMessageBatch", request)
+                request = {**queue, "Entries": entries}
+                await self._sqs.call("DeleteMessageBatch", request)

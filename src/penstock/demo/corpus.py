@@ -1,8 +1,8 @@
 """What the demo's producer writes and its consumer expects, both derived from three numbers.
 
-The seed, the records in a file and a record's number give everything, so the two agree without
-talking: record `n` is tweet `ID_BASE + n`, made of template `n mod 48`, and file `f` holds the
-records from `f * records_per_file` on.
+Seed, records per file and record number determine everything, so the two agree without talking:
+record `n` is tweet `ID_BASE + n`, made of template `n mod 48`, and file `f` holds the records from
+`f * records_per_file` on.
 """
 
 import random
@@ -38,30 +38,25 @@ def _document(records: list[bytes]) -> bytes:
     return b"[" + b",\n".join(records) + b"]"
 
 
-def _without_records(data: bytes) -> Callable[[list[bytes]], bytes]:
-    return lambda _records: data
-
-
-# Each can never be sent, whoever reads it: none is JSON behind comments.
-_DEFECTS: tuple[tuple[bool, Callable[[list[bytes]], bytes]], ...] = (
-    (False, _without_records(b"")),
-    (True, lambda records: _document(records)[: sum(map(len, records)) // 2]),  # cut
-    (True, lambda records: _document(records).replace(b":", b':"\xff\xfe"', 1)),  # not UTF-8
-    (False, _without_records(b"// nothing yet\n/* or ever */\n# at all\n")),
-    (True, lambda records: b"Exported by Sluice on Monday\n" + _document(records)),
-    (True, lambda records: b"[" + b",".join(records) + b",]"),
-    (False, _without_records(b"\xef\xbb\xbf \r\n\t\n")),
-    (True, lambda records: _document(records)[:-1]),  # only the last bracket is missing
-    (True, lambda records: b"/* never closed " + _document(records)),
-    (True, lambda records: _document(records) + b"\nend of export\n"),
-    (True, lambda records: _document(records).decode().encode("utf-16")),
-    (True, lambda records: b'[{"score": NaN},' + b",".join(records) + b"]"),
-    (False, _without_records(b"{'id': 1}\n")),
+# A broken file is bytes, or what makes it of its records. None is JSON behind comments.
+_DEFECTS: tuple[bytes | Callable[[list[bytes]], bytes], ...] = (
+    b"",
+    lambda records: _document(records)[: sum(map(len, records)) // 2],  # cut
+    lambda records: _document(records).replace(b":", b':"\xff\xfe"', 1),  # not UTF-8
+    b"// nothing yet\n/* or ever */\n# at all\n",
+    lambda records: b"Exported by Sluice on Monday\n" + _document(records),
+    lambda records: b"[" + b",".join(records) + b",]",
+    b"\xef\xbb\xbf \r\n\t\n",
+    lambda records: _document(records)[:-1],  # only the last bracket is missing
+    lambda records: b"/* never closed " + _document(records),
+    lambda records: _document(records) + b"\nend of export\n",
+    lambda records: _document(records).decode().encode("utf-16"),
+    lambda records: b'[{"score": NaN},' + b",".join(records) + b"]",
+    b"{'id': 1}\n",
 )
 
 
-def _defect(file: int) -> tuple[bool, Callable[[list[bytes]], bytes]]:
-    """Return whether broken file `file` has records in it, and what makes it of them."""
+def _defect(file: int) -> bytes | Callable[[list[bytes]], bytes]:
     return _DEFECTS[file // BROKEN_EVERY % len(_DEFECTS)]
 
 
@@ -88,27 +83,28 @@ class Corpus:
             for record in range(first, first + self.records_per_file)
         ]
         if is_broken(file):
-            return _defect(file)[1](records)
+            defect = _defect(file)
+            return defect if isinstance(defect, bytes) else defect(records)
         preamble = _PREAMBLES[file % len(_PREAMBLES)]
         if shape == "lines" or (shape == "object" and len(records) == 1):
             return preamble + b"\n".join(records) + b"\n"
         return preamble + _document(records)
 
     def records_written(self, files: int) -> int:
-        """Return how many records the first `files` files hold, those of broken ones included."""
-        without = sum(not _defect(file)[0] for file in broken_files(files))
+        """Return how many records the first `files` files hold, broken ones included."""
+        without = sum(isinstance(_defect(file), bytes) for file in broken_files(files))
         return (files - without) * self.records_per_file
 
     def records_expected(self, files: int) -> int:
-        """Return how many records of the first `files` files must come out of the queue."""
+        """Return how many records of the first `files` files must arrive in the queue."""
         return (files - len(broken_files(files))) * self.records_per_file
 
 
 def is_broken(file: int) -> bool:
-    """Tell whether file number `file` is broken on purpose: one in a thousand is."""
+    """Tell whether file number `file` is one of the one in a thousand that is broken on purpose."""
     return file % BROKEN_EVERY == _BROKEN_AT
 
 
 def broken_files(files: int) -> range:
-    """Return the numbers of the broken ones among the first `files` files."""
+    """Return the numbers of the broken files among the first `files`."""
     return range(_BROKEN_AT, files, BROKEN_EVERY)

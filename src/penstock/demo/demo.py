@@ -3,8 +3,8 @@
     producer ──files──▶ spool ──▶ penstock run ──▶ SQS ──▶ consumer ──compares with──▶ corpus
     (process)                  (its own processes)        (here)
 
-All of it lies in one directory: spool/ archive/ rejected/, penstock.toml, penstock.log, and in
-state/ the ledger and the queue.
+One directory holds all of it: spool/ archive/ rejected/, penstock.toml, penstock.log, and in state/
+the ledger and the queue.
 """
 
 import asyncio
@@ -36,12 +36,12 @@ _TWEET_BYTES = 2_600
 _LEDGER_BYTES = 1_024  # a file's traces in the append-only file and the logs
 _READY_SECONDS = 30.0
 _STANDSTILL_SECONDS = 20.0  # twice the lease in the demo's settings, the longest pause there
-_DUPLICATES_SECONDS = 2.0  # silence on the queue after which no duplicate is to be expected
+_DUPLICATES_SECONDS = 2.0  # after so much silence on the queue, expect no more duplicates
 
 
 @dataclass(frozen=True, slots=True)
 class DemoPlan:
-    """What the demo is asked to do; `rate` is in files a second."""
+    """What the demo shall do; `rate` is in files a second."""
 
     rate: float
     seconds: float
@@ -66,13 +66,13 @@ def _as_directory(directory: Path) -> AbstractAsyncContextManager[Mapping[str, s
 
 
 class Demo:
-    """One run in `directory`, which is empty; `show` is called at every sample with this object.
+    """One run in an empty `directory`; `show` is called with this object at every sample.
 
-    `serve` runs what serves the spool there, and gives the settings of section `source` for it.
+    `serve` runs what serves the spool, and gives the settings of section `source` for it.
     """
 
     standstill_seconds: float = 0.0
-    """When nothing has moved for so long, the run is over; 0: for as long as suits this demo."""
+    """The run is over when nothing moved for so long; 0: a time that suits this demo."""
 
     def __init__(
         self,
@@ -97,10 +97,7 @@ class Demo:
         self._seconds = 0.0
 
     async def run(self, stop: asyncio.Event) -> Result | None:
-        """Run until all is accounted for, or nothing moves any more; None if `stop` was set.
-
-        Raises Again or Halt if a part fails.
-        """
+        """Run until all is accounted for or nothing moves; return None if `stop` was set."""
         for name in ("spool", "archive", "rejected"):
             (self.directory / name).mkdir()
         state = self.directory / "state"
@@ -134,10 +131,7 @@ class Demo:
         return self._result()
 
     async def _ready(self, client: "redis.Redis", penstock: asyncio.subprocess.Process) -> None:
-        """Wait until every process of Penstock is connected to the ledger: a live spool has them.
-
-        Their start takes a second or two of both cores, which is no part of draining.
-        """
+        """Wait until all processes are connected: their start-up is not part of draining."""
         wanted = self.plan.workers + 2 + 1  # archiver, checker; and this connection
         deadline = time.monotonic() + _READY_SECONDS
         while (await client.info("clients"))["connected_clients"] < wanted:
@@ -160,8 +154,9 @@ class Demo:
                 await self._until_over(stop, penstock, consuming, counting)
             await counting
             self._seconds = max(SAMPLE_SECONDS, self.consumer.last_message_at - self._began)
-            while not stop.is_set() and self._silence() < _DUPLICATES_SECONDS:
-                await sleep_unless(stop, SAMPLE_SECONDS)
+            while time.monotonic() < self.consumer.last_message_at + _DUPLICATES_SECONDS:
+                if await sleep_unless(stop, SAMPLE_SECONDS):
+                    break
         finally:
             consuming.cancel()
             await asyncio.gather(consuming, return_exceptions=True)
@@ -173,7 +168,7 @@ class Demo:
         consuming: asyncio.Task[None],
         counting: asyncio.Task[None],
     ) -> None:
-        """Return when all that was written is accounted for, when nothing moves, or on `stop`."""
+        """Return when all files are accounted for, when nothing moves, or on `stop`."""
         before, moved_at = (0, 0, 0), time.monotonic()
         while not stop.is_set():
             await self.watch.sample()
@@ -202,9 +197,6 @@ class Demo:
         """Count the files in rejected/ that have their reason."""
         return count_rejected(self.directory / "rejected")
 
-    def _silence(self) -> float:
-        return time.monotonic() - self.consumer.last_message_at
-
     async def _count(self, producer: asyncio.subprocess.Process) -> None:
         assert producer.stdout  # noqa: S101  for the type checker: it was started with a pipe
         async for line in producer.stdout:
@@ -214,7 +206,7 @@ class Demo:
         self.producing_seconds = time.monotonic() - self._began
 
     def _result(self) -> Result:
-        files = self.files_written
+        files, counted = self.files_written, self.watch.counters
         lost, duplicated, unexpected = self.comparison.discrepancies(files)
         if lost:
             ids = "\n".join(map(str, self.comparison.lost_ids(files)))
@@ -239,10 +231,6 @@ class Demo:
             records_per_second=round(self.comparison.distinct / self._seconds, 1),
             oldest_waiting_seconds_max=round(self.watch.oldest_waiting_seconds_max, 3),
             messages=self.consumer.messages,
-            messages_full=round(
-                self.watch.counters.get("bytes_sent", 0)
-                / max(self.watch.counters.get("bytes_room", 0), 1),
-                3,
-            ),
-            batches=self.watch.counters.get("batches", 0),
+            messages_full=round(counted.get("bytes_sent", 0) / (counted.get("bytes_room") or 1), 3),
+            batches=counted.get("batches", 0),
         )

@@ -1,11 +1,11 @@
-"""The demo's producer: a process of its own that writes files like the ones Penstock is for.
+r"""The demo's producer: a process that writes files like those Penstock is made for.
 
     python -m penstock.demo.producer --spool DIR --rate 6000 --seconds 10 \
         --records-per-file 1 --seed 1
 
-Prints a JSON object a line, several a second, on standard output: `{"files": …}`, the files written
-so far; the first is 0, as it begins. Ends when all are written; SIGTERM ends it between two files.
-It shares no code with what reads the files, and no lock: it is on its own, as the real one is.
+Prints JSON lines, several a second: `{"files": …}`, the files written so far, first 0. Ends when
+all are written; SIGTERM ends it between two files. Like the real one, it shares no code and no lock
+with what reads the files.
 """
 
 import argparse
@@ -24,7 +24,7 @@ _REPORT_SECONDS = 0.2
 
 
 def names(clock_ns: Callable[[], int] = time.time_ns) -> Iterator[str]:
-    """Yield file names without end: the time now, in microseconds, never one twice."""
+    """Yield file names without end: the time now in microseconds, never the same twice."""
     last, second, prefix = 0, -1, ""
     while True:
         last = max(last + 1, clock_ns() // 1000)
@@ -35,12 +35,12 @@ def names(clock_ns: Callable[[], int] = time.time_ns) -> Iterator[str]:
 
 
 def seconds_of(name: str) -> float:
-    """Return the time of creation that a name tells, in seconds since 1970."""
+    """Return the creation time in a name, in seconds since 1970."""
     return datetime.strptime(name, "%Y-%m-%dT%H-%M-%S.%f%z.json").timestamp()
 
 
 class SpoolWriter:
-    """The directory as its writer sees it: a file appears whole, under its name, or not at all."""
+    """Writes files so that each appears whole under its name, or not at all."""
 
     def __init__(self, directory: Path) -> None:
         self._fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
@@ -68,7 +68,7 @@ def produce(
     report: Callable[[int], None],
     stopped: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Write `files` files at `rate` a second, catching up when late, until `stopped` says so."""
+    """Write `files` files at `rate` a second, catching up if late, until `stopped` is true."""
     name, written, reported = names(), 0, -_REPORT_SECONDS
     start = time.monotonic()
     while written < files and not stopped():
@@ -96,7 +96,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, required=True)
     given = parser.parse_args()
     stopped: list[int] = []
-    # Noted, not raised: a file that is begun is finished, and counted.
+    # Noted, not raised, so that a begun file is finished and counted.
     signal.signal(signal.SIGTERM, lambda number, _frame: stopped.append(number))
 
     def report(files: int) -> None:

@@ -1,4 +1,4 @@
-"""What came of a run of the demo: counted on disk and in the queue, then compared."""
+"""The result of a demo run: counted on disk and in the queue, then compared."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -9,13 +9,11 @@ REASON_SUFFIX = ".reason.json"
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """The figures of `penstock demo --json`; counts unless their name says otherwise.
+    """The figures of `penstock demo --json`; counts, unless their name says otherwise.
 
-    `records_written` includes what stands in files broken on purpose, `records_expected` does not.
-    `records_received` counts everything received. `files_archived` and `files_rejected` are what
-    lies in the archive and rejects directories. `messages_full` is how full messages were on
-    average, 1 being all that SQS takes. `seconds` run from the first file to the last
-    record's arrival.
+    `records_written` includes those in files broken on purpose, `records_expected` does not.
+    `messages_full` is the mean fill of messages, 1 being SQS's limit. `seconds` run from the first
+    file to the last record's arrival.
     """
 
     files_written: int
@@ -42,31 +40,23 @@ class Result:
         return dataclasses.asdict(self)
 
     def disagreements(self) -> list[str]:
-        """Say what does not agree, and where to look; empty if all does."""
-        found: list[str] = []
-        if self.records_lost:
-            found.append(f"{self.records_lost:,} records never arrived: see lost.txt, penstock.log")
-        if self.records_duplicated:
-            found.append(f"{self.records_duplicated:,} records arrived twice: see penstock.log")
-        if self.records_unexpected:
-            found.append(
-                f"{self.records_unexpected:,} records arrived that nobody wrote so:"
-                " see unexpected.jsonl"
-            )
-        if self.files_left_in_spool:
-            found.append(f"{self.files_left_in_spool:,} files are left: see spool/, penstock.log")
-        if self.files_rejected != self.files_rejected_expected:
-            found.append(
-                f"{self.files_rejected:,} files were rejected with a reason,"
-                f" {self.files_rejected_expected:,} are broken on purpose: see rejected/"
-            )
-        on_disk = self.files_archived + self.files_rejected + self.files_left_in_spool
-        if on_disk != self.files_written:
-            found.append(
-                f"{self.files_written:,} files were written and {on_disk:,} are on disk:"
-                " see archive/, rejected/, spool/"
-            )
-        return found
+        """Return what does not agree, and where to look; empty if all agrees."""
+        lost, twice, wrong = self.records_lost, self.records_duplicated, self.records_unexpected
+        left, written = self.files_left_in_spool, self.files_written
+        rejected, broken = self.files_rejected, self.files_rejected_expected
+        on_disk = self.files_archived + rejected + left
+        found = {
+            f"{lost:,} records never arrived: see lost.txt, penstock.log": lost,
+            f"{twice:,} records arrived twice: see penstock.log": twice,
+            f"{wrong:,} records that arrived were never written: see unexpected.jsonl": wrong,
+            f"{left:,} files are left: see spool/, penstock.log": left,
+            f"{rejected:,} files were rejected, {broken:,} are broken: see rejected/": (
+                rejected != broken
+            ),
+            f"{written:,} files were written, {on_disk:,} are in archive/, rejected/ and spool/:"
+            " see there": on_disk != written,
+        }
+        return [text for text, is_so in found.items() if is_so]
 
 
 def count_archived(archive: Path) -> int:

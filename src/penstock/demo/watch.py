@@ -10,11 +10,7 @@ from penstock.operate.spool_view import OldestWaiting
 
 
 class Watch:
-    """Samples, cheaply enough to be done twice a second beside the work itself.
-
-    `oldest_waiting_seconds_max` is the greatest age, by the time in its name, that a file in the
-    spool had when it was found to be neither claimed nor settled.
-    """
+    """Samples, cheap enough to take twice a second; ages are by the time in a file's name."""
 
     def __init__(self, spool: Path, ledger: Ledger) -> None:
         self._spool = spool
@@ -28,12 +24,12 @@ class Watch:
 
     @property
     def waiting(self) -> int:
-        """How many files nobody has claimed, as of the last sample."""
+        """How many files were unclaimed at the last sample."""
         elsewhere = sum(self.sizes.get(s, 0) for s in ("processing", "processed", "rejected"))
         return max(0, self.in_spool - elsewhere)
 
     async def sample(self) -> None:
-        """Look once. Raises Again or Halt if the ledger is gone."""
+        """Take one sample. Raises Again or Halt if the ledger is away."""
         names = sorted(name for name in os.listdir(self._spool) if not name.startswith("."))  # noqa: PTH208  names only, at a tenth of the cost
         self.in_spool = len(names)
         _, self.oldest_waiting_seconds = await self._oldest.find(names, self._ledger.reads.states)

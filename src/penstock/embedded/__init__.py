@@ -1,1 +1,1 @@
-"""Real servers that Penstock runs for itself."""
+"""Real servers that Penstock starts for itself."""

@@ -1,8 +1,9 @@
-"""The door of ministack: who has the key that was made for it gets in, and nobody else.
+"""The door of ministack: lets in only callers with the key that was made for it.
 
-It listens on loopback, where every user of the machine, and every page in their browsers, may
-knock. The key is the session token of the credentials: the SDKs send it with each call, signed or
-presigned, and ministack gives it to the functions that it runs. Run as `hypercorn …door:app`.
+ministack listens on loopback, where every user of the machine, and every page in their browsers,
+can call it. The key is the session token of the credentials: the SDKs send it with each call,
+signed or presigned, and ministack gives it to the functions that it runs. Run as `hypercorn
+…door:app`.
 """
 
 import hmac
@@ -28,13 +29,13 @@ async def app(scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
     elif scope["type"] == "websocket":
         await send({"type": "websocket.close", "code": 1008})
     else:
-        body = b"without the key in AWS_SESSION_TOKEN, from this machine, nobody gets in"
+        body = b"refused: call from this machine, with the key in AWS_SESSION_TOKEN"
         await send({"type": "http.response.start", "status": 403, "headers": []})
         await send({"type": "http.response.body", "body": body})
 
 
 def _may_enter(scope: Mapping[str, Any]) -> bool:
-    """Tell whether a call has the key, asks for a name of this machine, and is of no page."""
+    """Tell whether a call has the key, names this machine as its host, and is not from a page."""
     fields: dict[str, list[str]] = {}
     for name, value in scope["headers"]:
         fields.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1"))

@@ -1,4 +1,4 @@
-"""The mark beside a spool that names the embedded ledger that knows what was sent of it."""
+"""The mark beside a spool: it names the embedded ledger that knows which files were sent."""
 
 import contextlib
 import os
@@ -13,19 +13,18 @@ from penstock.settings.spool_place import Directory, SpoolPlace
 T = TypeVar("T")
 
 UNMARKED = (
-    "ledger.url: 'embedded', and the spool is behind HTTP: only this machine's own Redis knows"
-    " what was sent of it. A second box with a Redis of its own would send all of it again, and"
-    " nothing would tell: for more than one box, give all of them one Redis in ledger.url, and"
-    " one name in ledger.spool"
+    "ledger.url: 'embedded', but the spool is behind HTTP, so only this machine's Redis knows which"
+    " files were sent. A second box with a Redis of its own would send them again, unnoticed: for"
+    " several boxes, give all of them one Redis in ledger.url and one name in ledger.spool"
 )
-"""What to know where a spool cannot be marked."""
+"""The warning if a spool cannot be marked."""
 
 
 def bind(spool: SpoolPlace, state: Path) -> None:
-    """Hold a spool and the embedded ledger in `state` together, as far as that is possible.
+    """Bind a spool to the embedded ledger in `state`, if possible. Raises Halt if it has another.
 
-    A second ledger (the settings copied elsewhere, another `run.state_directory`) would know
-    nothing of what was sent, and send all of it again. Raises Halt if the spool has another one.
+    Another ledger (after copied settings, or with another `run.state_directory`) would know nothing
+    of what was sent, and send all of it again.
     """
     if isinstance(spool, Directory):
         _mark(spool.path, state)
@@ -34,7 +33,7 @@ def bind(spool: SpoolPlace, state: Path) -> None:
 
 
 def marker_of(spool: Path) -> Path:
-    """Return the hidden file beside a spool that names the embedded ledger that knows it."""
+    """Return the hidden file beside a spool that names its embedded ledger."""
     whole = spool.resolve()
     return whole.with_name(f".{whole.name}.penstock-ledger")
 
@@ -47,21 +46,21 @@ def _mark(spool: Path, state: Path) -> None:
             return
         if theirs and Path(theirs).is_dir():
             raise Halt(
-                f"run.state_directory: {ours}, but what was sent of {spool} is known to the ledger"
-                f" in {theirs}; allowed: that one, or delete {marker} if it is given up"
+                f"run.state_directory: {ours}: but the ledger in {theirs} holds what was sent of"
+                f" {spool}; use that one, or delete {marker} if that ledger is no longer needed"
             )
         marker.unlink()
     except FileNotFoundError:
         pass
     except (OSError, ValueError):
-        return  # a link, or not ours to read or write: then there is no marker, and nothing is lost
+        return  # a link, or not readable: go on without a marker; nothing is lost
     with contextlib.suppress(OSError):
         new = os.O_WRONLY | os.O_CREAT | os.O_EXCL
         _opened(marker, new, lambda fd: os.write(fd, f"{ours}\n".encode()))
 
 
 def _opened(path: Path, flags: int, use: Callable[[int], T]) -> T:
-    """Use a file in whose place anybody may have put a link. Raises OSError."""
+    """Use a file; anybody may have put a link in its place, so follow none. Raises OSError."""
     fd = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
     try:
         return use(fd)

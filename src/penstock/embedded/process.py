@@ -1,13 +1,13 @@
-"""One process that Penstock runs for itself: one per state directory, tied to ours, with a log.
+"""One process that Penstock starts for itself: one per state directory, tied to ours, with a log.
 
-    STATE/redis/owner.lock      held by the Penstock that runs the process, and by nothing else;
-                                holds its pid and the address, for those who may share it
-    STATE/redis/process.lock    held by the process itself, until it has written its data and gone
-    STATE/redis/redis.log       what it said
+    STATE/redis/owner.lock      locked by the Penstock that runs the process; holds its pid and the
+                                process's address, for others that may share it
+    STATE/redis/process.lock    locked by the process itself until it has written its data and ended
+    STATE/redis/redis.log       its output
 
-Two locks, because the one may be dead while the other still writes: after a kill -9 of Penstock its
-successor has `owner.lock` at once and waits for `process.lock`. Both are flock: the kernel lets go
-of them with the last descriptor, so none is ever stale and no pid is ever trusted.
+Two locks, because Penstock may be dead while the process still writes: after a kill -9, the next
+Penstock gets `owner.lock` at once and waits for `process.lock`. Both are flock: the kernel releases
+them with the last descriptor, so no lock is ever stale and no pid needs to be trusted.
 """
 
 import asyncio
@@ -30,24 +30,22 @@ from penstock.errors import Halt
 
 _POLL_SECONDS = 0.02
 _START_SECONDS = 30.0  # to the first answer; ministack needs 0.5, Redis 0.05, a busy box more
-_STOP_SECONDS = 15.0  # to write what is in memory, then it is killed
-_PROBE_SECONDS = 2.0
+_STOP_SECONDS = 15.0  # to write its memory to disk; then it is killed
 _LOG_BYTES_MAX = 1_048_576
 _LOG_TAIL_LINES = 12
 
 
 class EmbeddedProcess:
-    """The life of one such process; what it is, the subclass says.
+    """One such process; the subclass says which. Start and stop it from the main thread.
 
-    Used as an async context manager, or by `start` and `stop`, from the main thread. With `share`,
-    a process that another Penstock runs on the same state directory is joined: it is used and left
-    running. Without, that raises Halt.
+    With `share`, a process that another Penstock runs in the same state directory is used and left
+    running; without, that raises Halt.
     """
 
     title = ""
-    """How error messages call it."""
+    """Its name in error messages."""
     remedy = ""
-    """What to do when it does not start."""
+    """What to do if it does not start."""
 
     def __init__(self, directory: Path, *, share: bool = False) -> None:
         self.directory = directory
@@ -69,15 +67,12 @@ class EmbeddedProcess:
         await self.stop()
 
     def noted_address(self) -> str:
-        """Return the address where another Penstock says it runs the process; touches nothing.
-
-        Empty if none ever did; whether it still answers, a call to it tells.
-        """
+        """Return the address that its owner noted, whether or not it still answers; "" if none."""
         return _read_note(self.directory).get("address", "")
 
     @property
     def owned(self) -> bool:
-        """Tell whether this object runs the process: not before `start`, not when it joined."""
+        """Tell whether this object runs the process; false before `start` and after joining."""
         return self._owner is not None
 
     @property
@@ -87,14 +82,11 @@ class EmbeddedProcess:
 
     @property
     def exit_code(self) -> int | None:
-        """The exit code of the process if it has ended by itself, else None. A cheap poll."""
+        """The exit code if the process has ended by itself, else None. A cheap poll."""
         return self._process.poll() if self._process else None
 
     async def start(self) -> None:
-        """Start the process, or join it, and return when it answers.
-
-        Raises Halt if it cannot be started or does not answer, with the end of its log.
-        """
+        """Start or join the process, and return when it answers. Raises Halt, with its log."""
         with _usable(self.directory), _opened(self.directory, make=True) as fd:
             if os.fstat(fd).st_uid != os.geteuid():
                 raise PermissionError(errno.EPERM, "it belongs to another user")
@@ -107,18 +99,18 @@ class EmbeddedProcess:
         try:
             log_offset = _rotated(self.log)
             previous = _read_note(self.directory).get("address", "")
-            os.ftruncate(self._owner, 0)  # who joins now waits for the new address
+            os.ftruncate(self._owner, 0)  # so that joiners wait for the new address
             self.address = await self.launch(previous, process_lock)
         except OSError as error:
             raise Halt(f"{self.title}: cannot be started: {error}; {self.remedy}") from error
         finally:
-            os.close(process_lock)  # the process has its own copy of it
+            os.close(process_lock)  # the process has its own copy
         note = {"pid": str(os.getpid()), "address": self.address}
         os.pwrite(self._owner, json.dumps(note).encode(), 0)
         await self._until(self.answers, log_offset)
 
     async def stop(self) -> None:
-        """End the process, its data written, and let go of the state directory; safe to repeat."""
+        """End the process, its data written, and release the state directory; safe to repeat."""
         if self._process is not None:
             self._process.terminate()
             if not await _within(_STOP_SECONDS, self._has_ended):
@@ -130,24 +122,17 @@ class EmbeddedProcess:
             self._owner = None
 
     async def launch(self, previous: str, inherit: int) -> str:
-        """Start the process by `spawn` and return its address.
-
-        `previous` is the address it had in its last life, or empty; `inherit` is a descriptor that
-        it must be given. Raises Halt.
-        """
+        """Start the process, with descriptor `inherit`, and return its address. Raises Halt."""
         raise NotImplementedError
 
     async def answers(self) -> bool:
-        """Tell whether the process at `self.address` does its work; may wait for it a while."""
+        """Tell whether the process at `self.address` works; may wait a while for it."""
         raise NotImplementedError
 
     def spawn(
         self, command: Sequence[str], environment: Mapping[str, str], descriptors: Sequence[int]
     ) -> None:
-        """Start `command` in the state directory, tied to this process, its output in the log.
-
-        In a session of its own: Ctrl-C at the terminal is for Penstock, which stops its parts last.
-        """
+        """Start `command`, tied to us, but in a session of its own: Ctrl-C is for Penstock."""
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
         with (
             _opened(self.directory) as fd,
@@ -165,7 +150,7 @@ class EmbeddedProcess:
             )
 
     async def _join(self) -> None:
-        """Use the process of the Penstock that holds the lock; it may be starting this moment."""
+        """Use the process of the Penstock that holds the lock; it may be starting right now."""
         if not self._share:
             pid = _read_note(self.directory).get("pid", "unknown")
             raise Halt(
@@ -184,37 +169,35 @@ class EmbeddedProcess:
         found: list[int] = []
 
         async def free() -> bool:
-            descriptor = _lock(self.directory, "process.lock")
-            found.extend([] if descriptor is None else [descriptor])
+            if (descriptor := _lock(self.directory, "process.lock")) is not None:
+                found.append(descriptor)
             return bool(found)
 
         if not await _within(_STOP_SECONDS, free):
             raise Halt(
-                f"{self.title}: the one that a killed Penstock left in {self.directory} still runs"
+                f"{self.title}: a process left by a killed Penstock still runs in {self.directory}"
                 f" after {_STOP_SECONDS:.0f} s; end it (`fuser {self.directory}/process.lock`)"
             )
         return found[0]
 
     async def _has_ended(self) -> bool:
-        return self._process is None or self._process.poll() is not None
+        return self.exit_code is not None
 
     async def _until(self, answers: Callable[[], Awaitable[bool]], log_offset: int) -> None:
-        ended = False
-
         async def settled() -> bool:
-            nonlocal ended
-            ended = self.exit_code is not None
-            return ended or await answers()
+            return self.exit_code is not None or await answers()
 
-        if await _within(_START_SECONDS, settled) and not ended:
-            return
-        what = f"ended with {self.exit_code}" if ended else f"no answer in {_START_SECONDS:.0f} s"
-        tail = _tail(self.log, log_offset)
-        raise Halt(f"{self.title}: {what}; {self.remedy}; the end of {self.log}:\n{tail}")
+        answered = await _within(_START_SECONDS, settled)
+        what = f"no answer in {_START_SECONDS:.0f} s"
+        if (code := self.exit_code) is not None:
+            answered, what = False, f"ended with {code}"
+        if not answered:
+            tail = _tail(self.log, log_offset)
+            raise Halt(f"{self.title}: {what}; {self.remedy}; the end of {self.log}:\n{tail}")
 
 
 async def _within(seconds: float, done: Callable[[], Awaitable[bool]]) -> bool:
-    """Ask `done` until it is true, or until `seconds` have passed; return its last answer."""
+    """Call `done` until it is true, or `seconds` have passed; return its last answer."""
     deadline = time.monotonic() + seconds
     while not await done():
         if time.monotonic() > deadline:
@@ -225,23 +208,23 @@ async def _within(seconds: float, done: Callable[[], Awaitable[bool]]) -> bool:
 
 @contextlib.contextmanager
 def _usable(path: Path) -> Generator[None]:
-    """Say in one line what the system says of a path in the state directory. Raises Halt."""
+    """Turn an OSError about a path in the state directory into a Halt of one line."""
     try:
         yield
     except OSError as error:
         raise Halt(
-            f"run.state_directory: {path}: {error.strerror};"
-            " allowed: a directory that this user owns, or may make"
+            f"run.state_directory: {path} cannot be used: {error.strerror};"
+            " allowed: a directory that this user owns or can make"
         ) from None
 
 
 def _opened(directory: Path, *, make: bool = False) -> contextlib.AbstractContextManager[int]:
-    """Give a descriptor of one of our directories: a link in its place is none."""
+    """Yield a descriptor of one of our directories; a link in its place is an error."""
     return beneath.folder(directory.parent, directory.name, make=make)
 
 
 def _lock(directory: Path, name: str) -> int | None:
-    """Return a descriptor that holds the flock of a file, or None if another one does."""
+    """Return a descriptor that holds the flock of a file, or None if another process holds it."""
     with _usable(directory / name), _opened(directory) as fd:
         descriptor = beneath.open_file(fd, name, os.O_RDWR | os.O_CREAT)
     try:
@@ -253,14 +236,14 @@ def _lock(directory: Path, name: str) -> int | None:
 
 
 def _read_note(directory: Path) -> dict[str, str]:
-    """Return what the owner wrote into its lock file; empty while it has not."""
+    """Return what the owner wrote into its lock file; empty until then."""
     with contextlib.suppress(OSError, ValueError), _opened(directory) as fd:
         return cast("dict[str, str]", json.loads(beneath.read(fd, "owner.lock", 10_000)))
     return {}
 
 
 def _rotated(log: Path) -> int:
-    """Put a long log aside as LOG.1; return the length of what this one holds, in bytes."""
+    """Move a long log aside as LOG.1; return the length in bytes of the current one."""
     with contextlib.suppress(FileNotFoundError):
         if (size := log.stat().st_size) <= _LOG_BYTES_MAX:
             return size
@@ -269,49 +252,15 @@ def _rotated(log: Path) -> int:
 
 
 def _tail(log: Path, offset: int) -> str:
-    """Return the last lines of `log` after `offset`, or a word that there are none."""
+    """Return the last lines of `log` after `offset`, or a note that there are none."""
     with contextlib.suppress(OSError):
         lines = log.read_bytes()[offset:].decode(errors="replace").splitlines()
         return "\n".join(f"  {line}" for line in lines[-_LOG_TAIL_LINES:]) or "  (nothing)"
     return "  (no log)"
 
 
-def reserve(previous: str, *, listen: bool = True) -> socket.socket:
-    """Return a socket with a port of the loopback interface, that of `previous` if it is free.
-
-    It listens for the process that inherits it; or, without `listen`, only keeps the port for a
-    process of this user that binds it itself, with SO_REUSEPORT on its side too.
-    """
-    for port in (urlsplit(previous).port or 0, 0):
-        reserved = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if not listen:
-            reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        try:
-            reserved.bind(("127.0.0.1", port))
-            if listen:
-                reserved.listen(1024)
-        except OSError:
-            reserved.close()
-            if port == 0:
-                raise
-        else:
-            return reserved
-    raise AssertionError(previous)  # unreachable: the loop's last turn returns or raises
-
-
-async def is_answered(
-    url: str, status: int = 200, headers: Mapping[str, str] | None = None
-) -> bool:
-    """Tell whether a server answers a GET of `url` with `status`; wait up to two seconds for it."""
-    # Here, because a box whose parts speak no HTTP does without: 0.14 s of imports, and 10 MB.
-    import aiohttp  # noqa: PLC0415
-
-    timeout = aiohttp.ClientTimeout(total=_PROBE_SECONDS)
-    with contextlib.suppress(aiohttp.ClientError, TimeoutError):
-        async with (
-            aiohttp.ClientSession(timeout=timeout) as session,
-            session.get(url, headers=headers) as response,
-        ):
-            return response.status == status
-    return False
+def reserve(previous: str) -> socket.socket:
+    """Return a listening socket on loopback, with the port of `previous` if that is free."""
+    with contextlib.suppress(OSError):
+        return socket.create_server(("127.0.0.1", urlsplit(previous).port or 0), backlog=1024)
+    return socket.create_server(("127.0.0.1", 0), backlog=1024)

@@ -1,4 +1,4 @@
-"""A real redis-server that Penstock runs for itself, in STATE/redis/."""
+"""A real redis-server that Penstock starts for itself, in STATE/redis/."""
 
 import asyncio
 import contextlib
@@ -28,10 +28,10 @@ _PROBE_SECONDS = 2.0
 
 
 class EmbeddedRedis(EmbeddedProcess):
-    """A redis-server on a unix socket, with an append-only file, noeviction, and no TCP port.
+    """A redis-server on a Unix socket, with an append-only file, noeviction, and no TCP port.
 
-    At most the last second is lost when the machine dies; when Penstock or Redis is killed,
-    nothing. Starting takes about 0.1 s, plus 1 s for every few hundred MB of data.
+    If the machine dies, at most the last second is lost; if Penstock or Redis is killed, nothing.
+    Starting takes about 0.1 s, plus 1 s per few hundred MB of data.
     """
 
     title = "embedded Redis"
@@ -46,7 +46,7 @@ class EmbeddedRedis(EmbeddedProcess):
         return self.address
 
     async def launch(self, previous: str, inherit: int) -> str:  # noqa: ARG002  the path is derived
-        """Start redis-server. Raises Halt if there is none, or one too old for the data."""
+        """Start redis-server. Raises Halt if there is none, or it is too old for the data."""
         program = _redis_server()
         _refuse_downgrade(program, self.directory)
         path = _socket_path(self.directory)
@@ -67,11 +67,11 @@ class EmbeddedRedis(EmbeddedProcess):
                 short.rmdir()
 
     async def answers(self) -> bool:
-        """Tell whether Redis answers; wait as long as it is loading its data."""
+        """Tell whether Redis answers; wait while it loads its data."""
         client = redis.asyncio.Redis(
             unix_socket_path=urlsplit(self.address).path,
             socket_timeout=_PROBE_SECONDS,
-            retry=Retry(NoBackoff(), 0),  # the caller asks again, and looks at the process between
+            retry=Retry(NoBackoff(), 0),  # the caller asks again, and checks the process meanwhile
         )
         with contextlib.suppress(redis.exceptions.ConnectionError, redis.exceptions.TimeoutError):
             async with client:
@@ -95,7 +95,7 @@ def _redis_server() -> str:
 
 
 def _refuse_downgrade(program: str, directory: Path) -> None:
-    """Raise Halt if Redis 7 or newer wrote the data, which an older one would not even look for."""
+    """Raise Halt if Redis 7 or newer wrote the data: an older one would not even look for it."""
     if not (directory / "appendonlydir").exists():
         return
     text = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)  # noqa: S603  a redis-server
@@ -108,10 +108,7 @@ def _refuse_downgrade(program: str, directory: Path) -> None:
 
 
 def _socket_path(directory: Path) -> Path:
-    """Return where the socket lies: in the state directory, unless that path is too long for one.
-
-    Then it is in a directory of this user under the temporary directory, named after the first.
-    """
+    """Return the socket's path; if it would be too long, one below the temporary directory."""
     path = directory / "redis.sock"
     if len(os.fsencode(path)) <= _SOCKET_PATH_BYTES_MAX:
         return path
@@ -119,12 +116,12 @@ def _socket_path(directory: Path) -> Path:
     short = Path(tempfile.gettempdir()) / f"penstock-{os.getuid()}-{digest}"
     short.mkdir(mode=0o700, exist_ok=True)
     status = short.lstat()
-    # Anyone may make names there: a directory that is not ours alone could hold another's socket.
+    # Anyone may create names there: a directory that others can write to may hold their socket.
     if status.st_uid != os.getuid() or stat.S_IMODE(status.st_mode) != stat.S_IRWXU:
-        raise Halt(f"{short}: not a directory of this user alone; remove it")
+        raise Halt(f"{short}: not a directory of this user alone, mode 0700; remove it")
     if len(os.fsencode(short / "redis.sock")) > _SOCKET_PATH_BYTES_MAX:
         raise Halt(
-            f"{EmbeddedRedis.title}: {path} is too long for a unix socket, and so is {short};"
+            f"{EmbeddedRedis.title}: {path} is too long for a Unix socket, and so is {short};"
             f" choose a shorter run.state_directory (at most {_SOCKET_PATH_BYTES_MAX} bytes in all)"
         )
     return short / "redis.sock"

@@ -1,14 +1,11 @@
-"""Run a command that ends when its parent ends, even one that is killed with -9.
+"""Run a command that ends when its parent ends, even if that is killed with -9.
 
     python -I -S tether.py PARENT_PID COMMAND [ARGUMENT...]
 
-A process of its own that soon becomes the command (exec), because what must be set up is set up
-between fork and exec, where Python code in the parent's copy could deadlock. On Linux the kernel
-sends SIGTERM when the parent's *thread* that started this ends: start it from the main thread.
-SIGTERM, not SIGKILL, so that data is still written. Other systems have no such call: there the
-command outlives a parent killed with -9, and the lock it inherited keeps off a second one.
-
-Run by its path, so it imports nothing of Penstock and costs about 15 ms.
+A small process sets this up and then becomes the command (exec): Python code between fork and exec
+could deadlock. On Linux the kernel sends SIGTERM when the parent's *thread* that started this ends,
+so start it from the main thread. Elsewhere the command outlives a killed parent, and the lock it
+inherited keeps a second one off. Run by its path, without Penstock's imports, it takes 15 ms.
 """
 
 import ctypes

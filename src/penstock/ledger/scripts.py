@@ -186,6 +186,7 @@ class Scripts:
         self.client: redis.Redis = client
         self._address = address
         self._replicas = replicas
+        self._is_confirmed = True
         self._node: redis.Redis | None = None  # of a cluster: the one with our keys, for WAIT
         self._prefix = f"penstock:{{{spool}}}:"
         self._clock = clock or _SOURCES["clock"]
@@ -246,10 +247,12 @@ class Scripts:
             pipe.set(self.key("waited"), "")
             pipe.wait(self._replicas, _REPLICATED_MS)
             _, confirmed = await pipe.execute()
-        if confirmed >= self._replicas:
+        was_confirmed, self._is_confirmed = self._is_confirmed, confirmed >= self._replicas
+        if self._is_confirmed:
             return True
-        telemetry.warn("ledger.unconfirmed", replicas=confirmed, wanted=self._replicas,
-                       remedy="see the replicas of Redis, or ledger.wait_replicas")  # fmt: skip
+        if was_confirmed:  # one line until they have caught up
+            telemetry.warn("ledger.unconfirmed", replicas=confirmed, wanted=self._replicas,
+                           remedy="see the replicas of Redis, or ledger.wait_replicas")  # fmt: skip
         await cast("Any", self.client).hincrby(self.key("counters"), "writes_unconfirmed", 1)
         if not isinstance(self.client, RedisCluster):  # its replicas may follow another one by now
             await self.client.connection_pool.disconnect(inuse_connections=False)

@@ -18,7 +18,7 @@ def moment(text: str) -> float:
 
     Raises ValueError with what is allowed.
     """
-    if ago := re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd])", text.strip()):
+    if ago := re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd])(?: ago)?", text.strip()):
         return time.time() - float(ago[1]) * _UNITS[ago[2]]
     try:
         at = datetime.fromisoformat(text.strip())
@@ -27,6 +27,16 @@ def moment(text: str) -> float:
             f"{text!r} is no time; allowed: 2026-11-25T14:30, 2026-11-25, or 90m, 2h, 1d for ago"
         ) from None
     return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
+
+
+def kind_of(reason: str) -> str:
+    """Return a reason without what differs from file to file, to count by."""
+    return re.sub(r"\d[\d,]*", "N", re.sub(r'"[^"]*"', '"…"', reason))
+
+
+def is_pattern(name: str) -> bool:
+    """Tell whether a name on the command line may stand for many."""
+    return _PATTERN.search(name) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +55,7 @@ class RejectFilter:
 
     def missing(self, rejected: Collection[str]) -> list[str]:
         """Return the names, no patterns, of which there is no rejected file."""
-        return [name for name in self.names if name not in rejected and not _PATTERN.search(name)]
+        return [name for name in self.names if name not in rejected and not is_pattern(name)]
 
     def takes(self, file: RejectedFile) -> bool:
         """Tell whether a rejected file is meant; its time is when it was rejected."""

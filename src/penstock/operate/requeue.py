@@ -270,6 +270,23 @@ def discard(dirs: SpoolFiles, files: Iterable[RejectedFile], *, keep_copy: bool)
     return report
 
 
+async def discarded(
+    settings: Settings,
+    ledger: Ledger,
+    dirs: SpoolFiles,
+    chosen: Sequence[RejectedFile],
+    *,
+    keep_copy: bool = True,
+) -> Report:
+    """Give rejected files up, those that the archiver has not moved yet included."""
+    stuck = await move_out(settings, ledger, [file for file in chosen if not file.moved])
+    going = [file for file in chosen if file.name not in stuck]
+    report = discard(dirs, going, keep_copy=keep_copy)
+    await ledger.repairs.let_go(report.done)
+    report.refused |= stuck
+    return report
+
+
 async def rejected_in_ledger(ledger: Ledger) -> Mapping[str, str]:
     """Return rejected files that the archiver has not moved yet: name to reason, in JSON."""
     found: dict[str, str] = {}

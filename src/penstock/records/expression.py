@@ -8,6 +8,7 @@ keeps the text it was read from. What an expression picks out unchanged is there
 byte for byte, `1e400`, `-0`, `"\u00e9"` and inner white space included.
 """
 
+import difflib
 import json as standard_json
 import warnings
 from collections.abc import Iterator, Mapping
@@ -171,7 +172,9 @@ def _check_node(node: Mapping[str, Any]) -> str | None:
         name, given = node["value"], len(node["children"])
         known = functions.Functions.FUNCTION_TABLE.get(name)
         if known is None:
-            return f"there is no function {name}()"
+            near = difflib.get_close_matches(name, functions.Functions.FUNCTION_TABLE, n=1)
+            guess = f"; did you mean {near[0]}()?" if near else ""
+            return f"there is no function {name}(){guess}"
         wanted = len(known["signature"])
         more = bool(known["signature"] and known["signature"][-1].get("variadic"))
         if given < wanted or (given > wanted and not more):

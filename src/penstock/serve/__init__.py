@@ -1,1 +1,1 @@
-"""What Penstock answers over HTTP."""
+"""Penstock's own HTTP servers."""

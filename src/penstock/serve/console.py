@@ -1,21 +1,25 @@
 """The console: one page over one spool, live; and /metrics, for those who watch many.
 
     GET  /, /console.css, /console.js    the page: the same for everybody, without any data
+    GET  /help                           what each verdict means: the same for everybody, too
     POST /login                          a token, for a cookie and the page's half
     GET  /v1/status, /v1/status/stream   a snapshot; one a second as server-sent events
+    GET  /v1/history?minutes=60          files, rejects, waiting and age until now
+    GET  /v1/file?name=NAME              one file's story
     GET  /v1/rejects                     the latest rejects with their reasons
-    POST /v1/rejects:retry               put some of them back
+    POST /v1/rejects:retry, :discard     put some of them back; give some of them up
     GET  /metrics                        Prometheus
 
 No record's content is in any of it. Who may call, guard.py decides.
 """
 
 import asyncio
+import functools
 import importlib.resources
 import json
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
 import msgspec
 from aiohttp import hdrs, web
@@ -24,8 +28,12 @@ from penstock import wiring
 from penstock.aio import sleep_unless
 from penstock.errors import Again, Halt
 from penstock.operate import metrics, requeue
+from penstock.operate.explain import explained
+from penstock.operate.history import DAY_MINUTES, HOUR_MINUTES, History
 from penstock.operate.observer import Observer
+from penstock.operate.reject_filter import kind_of
 from penstock.operate.spool_files import RejectedFile, local_places, rejected_file, spool_files
+from penstock.serve import verdict_help
 from penstock.serve.guard import Access, May, Refused, needs
 from penstock.settings.schema import Settings
 
@@ -37,6 +45,7 @@ PAGES = {
         ("/console.js", "console.js", "text/javascript"),
     )
 }
+PAGES["/help"] = (verdict_help.page(), "text/html")
 """The page's files and their types; read once, so that an upgrade in place cannot mix versions."""
 
 _POLICY = (
@@ -47,7 +56,8 @@ _STREAM_SECONDS = 1.0
 _STREAMS_MAX = 32
 _WRITE_SECONDS = 30.0  # for a page to take one snapshot: a phone that sleeps keeps no place
 _REJECTS_SHOWN = 50
-_RETRIES_MAX = 500
+_CHANGES_MAX = 500
+_SAMPLE_SECONDS = 60.0
 _LOGIN_BYTES_MAX = 4_096
 _REJECTS_SECONDS = 1.0  # between two looks at the rejects, however many pages ask
 _REJECTS_SHARE_MAX = 0.1  # of the time goes into them: the directory may hold 100,000
@@ -57,7 +67,7 @@ class _Login(msgspec.Struct, forbid_unknown_fields=True):
     token: str
 
 
-class _Retry(msgspec.Struct, forbid_unknown_fields=True):
+class _Names(msgspec.Struct, forbid_unknown_fields=True):
     names: list[str]
 
 
@@ -70,6 +80,7 @@ class Console:
         self._access = access
         self._stop = asyncio.Event()
         self._streams = 0
+        self._history = History()
         self._rejects: Mapping[str, object] = {}
         self._rejects_began = self._rejects_until = 0.0  # on the monotonic clock
         self._rejects_lock = asyncio.Lock()
@@ -83,9 +94,24 @@ class Console:
         app.router.add_get("/v1/status/stream", self.stream, allow_head=False)
         app.router.add_get("/v1/rejects", self.rejects)
         app.router.add_post("/v1/rejects:retry", self.retry)
+        app.router.add_post("/v1/rejects:discard", self.discard)
+        app.router.add_get("/v1/history", self.history)
+        app.router.add_get("/v1/file", self.file)
         app.router.add_get("/metrics", self.metrics)
+        app.cleanup_ctx.append(self._sampled)
         app.on_shutdown.append(self._end)
         app.on_cleanup.append(self._close)
+
+    async def _sampled(self, _: web.Application) -> AsyncIterator[None]:
+        """Look once a minute, though no page is open, for the history."""
+
+        async def sample() -> None:
+            while not await sleep_unless(self._stop, _SAMPLE_SECONDS):
+                await self._seen()
+
+        task = asyncio.create_task(sample())
+        yield
+        task.cancel()
 
     async def _end(self, _: web.Application) -> None:
         self._stop.set()
@@ -124,7 +150,35 @@ class Console:
 
     async def _seen(self) -> Mapping[str, object]:
         snapshot = await self._observer.snapshot(at_most_seconds_old=_STREAM_SECONDS * 0.9)
+        self._history.note(snapshot)
         return snapshot.as_dict()
+
+    @needs(May.READ)
+    async def history(self, request: web.Request) -> web.StreamResponse:
+        """GET /v1/history?minutes=60, or 1440: bars, what is not known left out."""
+        minutes = request.query.get("minutes", str(HOUR_MINUTES))
+        if minutes not in {str(HOUR_MINUTES), str(DAY_MINUTES)}:
+            raise Refused(400, f"minutes: must be {HOUR_MINUTES} or {DAY_MINUTES}")
+        return web.json_response(self._history.bars(time.time(), int(minutes)))
+
+    @needs(May.READ)
+    async def file(self, request: web.Request) -> web.StreamResponse:
+        """GET /v1/file?name=NAME: the story of a file, without what its reasons quote of it."""
+        name = request.query.get("name", "").strip().rpartition("/")[2]
+        if not name:
+            raise Refused(400, "name: missing; give a file's name")
+        try:
+            where = local_places(self._settings)
+            story = await (await self._observer.ledger()).overview.story(name)
+            found = await asyncio.to_thread(explained, name, story, where)
+        except Again as error:
+            raise Refused(503, str(error)) from None
+        except Halt as error:
+            raise Refused(409, str(error)) from None
+        lines = [_unquoted(line) for line in found.lines]
+        return web.json_response(
+            {"file": name, "state": found.state, "lines": lines, "next": _unquoted(found.next)}
+        )
 
     @needs(May.READ)
     async def stream(self, request: web.Request) -> web.StreamResponse:
@@ -180,7 +234,8 @@ class Console:
         shown = [
             {
                 "file": file.name,
-                "reason": _reason(file),
+                "reason": (reason := _reason(file)),
+                "kind": kind_of(reason),
                 "records_rejected": file.records_rejected,
                 "rejected_at": file.rejected_at,
             }
@@ -190,23 +245,32 @@ class Console:
 
     async def retry(self, request: web.Request) -> web.StreamResponse:
         """POST /v1/rejects:retry {"names": […]}."""
+        retry = functools.partial(requeue.retried, stop=self._stop, patience_seconds=0.0)
+        return await self._change(request, retry)
+
+    async def discard(self, request: web.Request) -> web.StreamResponse:
+        """POST /v1/rejects:discard {"names": […]}: copies stay in discarded/."""
+        return await self._change(request, requeue.discarded)
+
+    async def _change(
+        self, request: web.Request, act: Callable[..., Awaitable[requeue.Report]]
+    ) -> web.StreamResponse:
+        """Do something with the rejects that a call names."""
         if request.content_type != "application/json":
             raise Refused(415, "Content-Type: must be application/json")
         try:
-            names = msgspec.json.decode(await request.read(), type=_Retry).names
+            names = msgspec.json.decode(await request.read(), type=_Names).names
         except msgspec.MsgspecError as error:
             raise Refused(400, str(error)) from None
-        if not 1 <= len(names) <= _RETRIES_MAX:
-            raise Refused(400, f"names: 1 to {_RETRIES_MAX}")
+        if not 1 <= len(names) <= _CHANGES_MAX:
+            raise Refused(400, f"names: 1 to {_CHANGES_MAX}")
         try:
-            where = spool_files(self._settings, "retry")
+            where = spool_files(self._settings, request.path.rpartition(":")[2])
             ledger = await self._observer.ledger()
             found = {n: where.rejected_one(n) for n in names if where.has_rejected(n)}
             found |= await self._rejected_in_ledger()
             chosen = [found[name] for name in dict.fromkeys(names) if name in found]
-            report = await requeue.retried(
-                self._settings, ledger, where, chosen, self._stop, patience_seconds=0.0
-            )
+            report = await act(self._settings, ledger, where, chosen)
         except Halt as error:
             raise Refused(409, str(error)) from None
         except (
@@ -243,5 +307,9 @@ def _reason(file: RejectedFile) -> str:
     records = file.story.get("records") or ()
     first = str(records[0]["reason"]) if records else ""
     text = f"{file.reason}: {first}" if first else file.reason
+    return _unquoted(text)
+
+
+def _unquoted(text: str) -> str:
     # Some reasons quote a line of the file, to be read where the file may be: not here.
     return re.sub(r'".*"', '"…"', text, flags=re.DOTALL)

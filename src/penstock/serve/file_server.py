@@ -1,4 +1,4 @@
-"""The file server: the spool over HTTP, for workers elsewhere (docs/file-api.md).
+"""The file server: the spool over HTTP, for workers on other machines (docs/file-api.md).
 
     GET  /v1/files?after=CURSOR&limit=N&wait=S     a page of names, in the order of the index
     GET  /v1/files/NAME                            one file
@@ -7,13 +7,14 @@
     DELETE /v1/archive?before=TIME                 retention
     GET  /healthz                                  whether the directory can be listed
 
-What a call does, the same `DirectorySource` does that a worker on this machine would use.
+Each call uses the same `DirectorySource` that a worker on this machine would use.
 """
 
 import asyncio
 import contextlib
 import gzip
 import importlib.resources
+import re
 import time
 from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from datetime import datetime
@@ -27,7 +28,6 @@ from penstock import telemetry
 from penstock.aio import sleep_unless
 from penstock.errors import Again
 from penstock.model import FileRead, SpoolIdentity
-from penstock.ports import Moved
 from penstock.serve.guard import Access, May, Refused, needed, needs
 from penstock.serve.web import BODY_BYTES_MAX, application, reply
 from penstock.source import frames as wire
@@ -35,20 +35,20 @@ from penstock.source.directory import DirectorySource
 
 T = TypeVar("T", bound=msgspec.Struct)
 
-_PAGE_FILES = 1_000  # unless a caller asks for more or fewer
+_PAGE_FILES = 1_000  # by default
 _WAIT_SECONDS_MAX = 30.0
-_FRAME_BYTES_MAX = 64 << 20  # however much a caller would take
-_FRAME_AT_HAND_BYTES = 4 << 20  # put together on the event loop, in about a millisecond
-_READS_MAX = 8  # frames put together at the same time: half a gigabyte at the very most
-_FRAMES_BYTES_MAX = 512 << 20  # of all frames that callers are still taking
-_NAMES_BYTES_MAX = 256 * wire.CALL_NAMES_MAX  # of 240 bytes each, with what JSON has around them
+_FRAME_BYTES_MAX = 64 << 20  # even if a caller would take more
+_FRAME_AT_HAND_BYTES = 4 << 20  # joined on the event loop, in about a millisecond
+_READS_MAX = 8  # frames in the making at the same time: at most half a gigabyte
+_FRAMES_BYTES_MAX = 512 << 20  # of all frames that callers are still receiving
+_NAMES_BYTES_MAX = 256 * wire.CALL_NAMES_MAX  # of 240 bytes each, and JSON around them
 _SMALL_BYTES = 65_536
 _LARGE_MAX = 2  # larger bodies in memory at the same time; the others wait on the wire
-_BODY_SECONDS = 30.0  # for a caller to send its question
-_SEND_SECONDS = 60.0  # for a caller to take a frame
+_BODY_SECONDS = 30.0  # for a caller to send its body
+_SEND_SECONDS = 60.0  # for a caller to receive a frame
 _PACK_PAUSE_SECONDS = 5.0
 _COMPRESS_BYTES_MIN = 1_024
-_COMPRESS_LEVEL = 1  # 100 MB/s; level 6 saves a tenth more for thrice the time
+_COMPRESS_LEVEL = 1  # 100 MB/s; level 6 saves a tenth more in three times the time
 
 OPENAPI = (
     importlib.resources.files("penstock.serve").joinpath("file_server_openapi.json").read_bytes()
@@ -57,26 +57,30 @@ OPENAPI = (
 
 
 class FileServer:
-    """The calls over one spool. `source` watches its directory, and belongs to the server."""
+    """The calls over one spool. The server owns `source`, which watches the directory."""
 
     def __init__(self, source: DirectorySource) -> None:
         self._source = source
         self._reads = asyncio.Semaphore(_READS_MAX)
         self._large = asyncio.Semaphore(_LARGE_MAX)
-        self._frames_bytes = 0  # put together, and not taken yet
+        self._frames_bytes = 0  # made, and not received yet
         self._ends = asyncio.Event()
         self._packing: asyncio.Task[None] | None = None
 
     def add_to(self, app: web.Application) -> None:
         """Add the calls to an application."""
-        app.router.add_get("/v1/files", self.list, allow_head=False)
-        app.router.add_get("/v1/files/{name}", self.get)
-        app.router.add_post("/v1/files:read", self.read)
-        app.router.add_post("/v1/files:archive", self.archive)
-        app.router.add_post("/v1/files:reject", self.reject)
-        app.router.add_delete("/v1/archive", self.delete_archived)
-        app.router.add_get("/v1/openapi.json", self.describe)
-        app.router.add_get("/healthz", self.health)
+        app.add_routes(
+            [
+                web.get("/v1/files", self.list, allow_head=False),
+                web.get("/v1/files/{name}", self.get),
+                web.post("/v1/files:read", self.read),
+                web.post("/v1/files:archive", self.archive),
+                web.post("/v1/files:reject", self.reject),
+                web.delete("/v1/archive", self.delete_archived),
+                web.get("/v1/openapi.json", self.describe),
+                web.get("/healthz", self.health),
+            ]
+        )
         app.on_startup.append(self._start)
         app.on_shutdown.append(self._stop)
         app.on_cleanup.append(self._close)
@@ -84,14 +88,14 @@ class FileServer:
 
     async def _start(self, _: web.Application) -> None:
         await self._source.index.open()
-        with contextlib.suppress(Again):  # else each answer tries it again
+        with contextlib.suppress(Again):  # each answer tries again
             await self._source.identity()
         self._packing = asyncio.create_task(self._keep_packing())
 
     async def _keep_packing(self) -> None:
-        """Pack what callers have archived, where `archive.action` says so: calls only stage it."""
+        """With `archive.action = 'pack'`, pack what callers archived: their calls only stage it."""
         while not await sleep_unless(self._ends, _PACK_PAUSE_SECONDS):
-            with contextlib.suppress(Again):  # the spool is away: each answer says so
+            with contextlib.suppress(Again):  # the spool is away; each answer says so
                 await self._source.pack(self._ends.is_set)
 
     async def _stop(self, _: web.Application) -> None:
@@ -104,17 +108,17 @@ class FileServer:
         await self._source.close()
 
     async def _say_spool(self, request: web.Request, response: web.StreamResponse) -> None:
-        """Have each answer say which spool it is of, to who may call at all."""
+        """Name the spool in each answer, but for callers without a token."""
         if response.status == web.HTTPOk.status_code and needed(request) is not May.NOTHING:
             with contextlib.suppress(Again):
                 identity = await self._source.identity()
                 response.headers[wire.SPOOL_HEADER] = identity.as_text()
 
     async def _check_spool(self, request: web.Request) -> None:
-        """Refuse to move files of another spool than the caller means. Raises Again or Refused."""
+        """Refuse to move files if the caller means another spool. Raises Again or Refused."""
         meant = SpoolIdentity.from_text(request.headers.get(wire.SPOOL_HEADER, ""))
         if meant and (await self._source.identity()).matches(meant) is False:
-            raise Refused(409, "another spool is here by now; ask again which")
+            raise Refused(409, "the spool here is another one by now; list its files again")
 
     @needs(May.READ)
     async def list(self, request: web.Request) -> web.StreamResponse:
@@ -133,7 +137,7 @@ class FileServer:
         if not isinstance(file.data, bytes):
             raise Refused(404, "no such file")
         if len(file.data) != file.size_bytes:
-            raise Refused(403, f"{file.size_bytes} bytes; decode.max_file_bytes does not allow it")
+            raise Refused(403, f"the file's {file.size_bytes} bytes exceed decode.max_file_bytes")
         return web.Response(
             body=file.data,
             headers={hdrs.CONTENT_DISPOSITION: "attachment"},
@@ -145,12 +149,8 @@ class FileServer:
         """POST /v1/files:read."""
         async with self._question(request, wire.ReadRequest) as question:
             _check_count(question.names)
-            if question.bytes_max < 1:
-                raise Refused(400, "bytes_max: must be 1 or more")
-            if question.max_file_bytes < 0:
-                raise Refused(400, "max_file_bytes: must be 0 or more")
         if self._frames_bytes > _FRAMES_BYTES_MAX:
-            raise Refused(503, "callers take too long for the frames they asked for; try again")
+            raise Refused(503, "callers receive their frames too slowly; try again later")
         async with self._reads:
             bytes_max = min(question.bytes_max, _FRAME_BYTES_MAX)
             files = await self._source.read(question.names, bytes_max)
@@ -166,17 +166,17 @@ class FileServer:
     async def _question(
         self, request: web.Request, kind: type[T], bytes_max: int = _NAMES_BYTES_MAX
     ) -> AsyncGenerator[T]:
-        """Yield the body of a call; large ones are in memory few at a time. Raises Refused."""
+        """Yield the body of a call; only a few large ones are in memory at once. Raises Refused."""
         if request.content_type != "application/json":
             raise Refused(415, "Content-Type: must be application/json")
         if request.headers.get(hdrs.CONTENT_ENCODING, "identity") != "identity":
-            raise Refused(415, "Content-Encoding: the question must not be compressed")
-        too_large = f"the question is larger than {bytes_max:,} bytes"
+            raise Refused(415, "Content-Encoding: the body must not be compressed")
+        too_large = f"the body is larger than {bytes_max:,} bytes"
         if (request.content_length or 0) > bytes_max:
             raise Refused(413, too_large)
         async with contextlib.AsyncExitStack() as held:
             body = bytearray()
-            held.callback(body.clear)  # an error of a lost connection would keep it for a while
+            held.callback(body.clear)  # the error of a lost connection would keep it for a while
             try:
                 async with asyncio.timeout(_BODY_SECONDS):
                     async for chunk in request.content.iter_any():
@@ -189,9 +189,7 @@ class FileServer:
                     raise Refused(400, f"allowed: 1 to {wire.CALL_NAMES_MAX:,} names")
                 question = msgspec.json.decode(body, type=kind)
             except TimeoutError:
-                raise Refused(
-                    408, f"the question did not come within {_BODY_SECONDS:g} s"
-                ) from None
+                raise Refused(408, f"the body took longer than {_BODY_SECONDS:g} s") from None
             except (msgspec.DecodeError, RecursionError) as error:
                 raise Refused(400, str(error)) from None
             body.clear()
@@ -202,7 +200,7 @@ class FileServer:
         async with self._question(request, wire.ArchiveRequest) as question:
             _check_count(question.names)
             await self._check_spool(request)
-            return _moved_reply(await self._source.archive(question.names))
+            return reply(wire.MovedFiles([*await self._source.archive(question.names)]))
 
     async def reject(self, request: web.Request) -> web.StreamResponse:
         """POST /v1/files:reject."""
@@ -212,11 +210,9 @@ class FileServer:
                 try:
                     msgspec.json.decode(reason, type=dict[str, msgspec.Raw])
                 except (msgspec.DecodeError, RecursionError):
-                    raise Refused(
-                        400, f"reasons: the one of {name[:240]!r} is no JSON object"
-                    ) from None
+                    raise Refused(400, f"reasons: {name[:240]!r}: not a JSON object") from None
             await self._check_spool(request)
-            return _moved_reply(await self._source.reject(question.reasons))
+            return reply(wire.MovedFiles([*await self._source.reject(question.reasons)]))
 
     async def delete_archived(self, request: web.Request) -> web.StreamResponse:
         """DELETE /v1/archive."""
@@ -225,9 +221,7 @@ class FileServer:
         with contextlib.suppress(ValueError):
             before = datetime.fromisoformat(given.get("before", ""))
         if before is None or before.tzinfo is None:
-            raise Refused(
-                400, "before: missing, or no time with its offset; allowed: 2026-11-25T12:00:00Z"
-            )
+            raise Refused(400, "before: not a time with an offset; allowed: 2026-11-25T12:00:00Z")
         days = (time.time() - before.timestamp()) / 86_400
         return reply(wire.Deleted(await self._source.delete_archived(days)))
 
@@ -255,26 +249,21 @@ def _query(request: web.Request, known: Collection[str]) -> Mapping[str, str]:
 def _number(
     given: Mapping[str, str], name: str, default: float, least: float, most: float
 ) -> float:
-    text = given.get(name)
-    if text is None:
-        return default
-    number = type(default)(text) if text.isascii() and _plain(text, type(default)) else None
-    if number is None or not least <= number <= most:
-        kind = "a whole number" if isinstance(default, int) else "a number"
-        raise Refused(400, f"{name}: must be {kind} from {least:g} to {most:g}")
-    return number
-
-
-def _plain(text: str, kind: type) -> bool:
-    digits = text if kind is int else text.replace(".", "", 1)
-    return digits.isdigit() and len(text) < 20  # noqa: PLR2004  no number here is longer
+    """Return a number of the query, in plain digits. Raises Refused."""
+    text, is_whole = given.get(name, str(default)), isinstance(default, int)
+    digits = r"\d{1,19}" if is_whole else r"\d{1,9}(\.\d{1,9})?"
+    if re.fullmatch(digits, text, re.ASCII) and least <= float(text) <= most:
+        return float(text)
+    kind = "a whole number" if is_whole else "a number"
+    raise Refused(400, f"{name}: must be {kind} from {least:g} to {most:g}")
 
 
 def _has_many_strings(body: bytearray) -> bool:
     """Tell whether a large body has more strings than a thousand names with their reasons.
 
-    Decoded, a million empty ones would take ten times the memory of their JSON. Quotes are counted
-    that no backslash stands before: at most two of each string, at least the one that opens it.
+    Decoded, a million empty strings would take ten times the memory of their JSON. This counts
+    quotes without a backslash before them: each string has at most two, and at least the opening
+    one.
     """
     return body.count(b'"') - body.count(b'\\"') > 2 * (2 * wire.CALL_NAMES_MAX + 1)
 
@@ -283,11 +272,11 @@ def _check_count(names: Sequence[str] | Mapping[str, str]) -> None:
     if not 1 <= len(names) <= wire.CALL_NAMES_MAX:
         raise Refused(400, f"{len(names)} names; allowed: 1 to {wire.CALL_NAMES_MAX:,}")
     if len(set(names)) < len(names):
-        raise Refused(400, "names: one is given twice; allowed: each once")
+        raise Refused(400, "names: a name is given twice; give each once")
 
 
 async def _frame(files: Sequence[FileRead], max_file_bytes: int) -> bytes:
-    """Return a frame of files, without the bytes of those that the caller would refuse."""
+    """Return a frame of files; those that the caller would refuse come without their bytes."""
     if any(file.size_bytes > max_file_bytes for file in files):
         files = [f if f.size_bytes <= max_file_bytes else replace(f, data=b"") for f in files]
     if sum(file.size_bytes for file in files) <= _FRAME_AT_HAND_BYTES:
@@ -295,12 +284,8 @@ async def _frame(files: Sequence[FileRead], max_file_bytes: int) -> bytes:
     return await asyncio.to_thread(lambda: b"".join(wire.framed(files)))
 
 
-def _moved_reply(results: Sequence[Moved]) -> web.Response:
-    return reply(wire.MovedFiles([*results]))
-
-
 async def _sent(request: web.Request, body: bytes, content_type: str) -> web.StreamResponse:
-    """Send a large body, pressed if the caller asks for it, to a caller that takes it in time."""
+    """Send a large body, compressed if the caller asks for it; cut a slow caller off."""
     response = web.StreamResponse()
     response.content_type = content_type
     accepts = request.headers.get(hdrs.ACCEPT_ENCODING, "").lower()
@@ -321,7 +306,7 @@ async def _sent(request: web.Request, body: bytes, content_type: str) -> web.Str
 
 
 def new_app(source: DirectorySource, access: Access) -> web.Application:
-    """Return the application of a file server; it opens the source's watch, and closes it."""
+    """Return a file server's application; it opens and closes the source's watch."""
     app = application(access)
     FileServer(source).add_to(app)
     return app

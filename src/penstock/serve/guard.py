@@ -1,12 +1,11 @@
 """Who may call: the one guard before every route of every server of ours.
 
-    a connection over loopback asks for a name of this machine's, or one of serve.hosts    else 403
-    a browser asks from our own page, or follows a link to it                              else 403
-    the caller has a token, a moving one where something may change                   else 401, 403
+    a connection over loopback names this machine, or one of serve.hosts, as Host          else 403
+    a browser calls from our own page, or follows a link to it                             else 403
+    the caller has a token, a moving one for calls that change something              else 401, 403
 
-A route says by `needs` what it needs; one that says nothing needs a moving token. A browser has
-a token's two halves instead: one in a cookie that no script sees, one that our page keeps and sends
-in a field of its own. The cookie goes to every port of the host, the page's half to none but ours.
+A route says with `needs` what it needs; by default, a moving token. A browser has a token's halves
+instead: a cookie that scripts cannot read, and one that our page sends in a header field.
 """
 
 import functools
@@ -25,9 +24,9 @@ from penstock.settings.schema import ServeSettings
 from penstock.settings.secrets import kept_secret, tokens
 
 PAGE_HEADER = "Penstock-Page"
-"""The field with the page's half of a token."""
+"""The header field with the page's half of a token."""
 
-_TOKENS_MAX = 2  # the old one and the new one, while callers change over
+_TOKENS_MAX = 2  # the old and the new one, while callers change over
 _TOKEN_CHARACTERS_MIN = 16
 _COOKIE_SECONDS = 30 * 86_400
 
@@ -35,7 +34,7 @@ H = TypeVar("H", bound=Callable[..., object])
 
 
 class Refused(Exception):
-    """A call that is not answered: its HTTP status, and one line that says why."""
+    """A call that is refused: its HTTP status, and one line that says why."""
 
     def __init__(self, status: int, why: str) -> None:
         super().__init__(why)
@@ -67,11 +66,7 @@ def needed(request: web.Request) -> May:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Who may call a server: the tokens of each kind, and the host names that it goes by.
-
-    Without tokens, whoever reaches its Unix socket, and nobody else. `made_in` is where the tokens
-    lie that were made because none was set.
-    """
+    """Who may call a server: holders of its tokens, or without tokens, callers at its socket."""
 
     moving: tuple[str, ...] = ()
     reading: tuple[str, ...] = ()
@@ -79,10 +74,10 @@ class Access:
     made_in: Path | None = None
 
     def may(self, sent: bytes) -> May:
-        """Return what a token, or its two halves, allow; in a time that tells nothing of them."""
+        """Return what a token, or its two halves, allow; the time tells nothing about them."""
         tokens = [*self.moving, *self.reading]
         wanted = [*tokens, *(_half("cookie", token) + _half("page", token) for token in tokens)]
-        # All of them are compared, whatever the first comparison says.
+        # Compare all of them, whatever the first comparison says.
         matches = [hmac.compare_digest(sent, one.encode()) for one in wanted]
         kinds = 2 * [*[May.MOVE] * len(self.moving), *[May.READ] * len(self.reading)]
         found = [may for may, is_it in zip(kinds, matches, strict=True) if is_it]
@@ -91,25 +86,22 @@ class Access:
     def check(self, request: web.Request) -> None:
         """Let a request through, or raise Refused."""
         if not _is_at_socket(request) and not self._is_ours(request):
-            raise Refused(403, "Host: none of this machine's own, nor of serve.hosts")
+            raise Refused(403, "Host: not a name of this machine, and not in serve.hosts")
         least = needed(request)
         if _is_of_another_site(request) and not (least is May.NOTHING and _is_a_link(request)):
-            raise Refused(403, "Origin: another site's")
+            raise Refused(403, "Origin: calls from other sites' pages are refused")
         if least is May.NOTHING:
             return
         if not (self.moving or self.reading) and _is_at_socket(request):
             return
         may = self.may(self._sent(request))
         if may is May.NOTHING:
-            raise Refused(401, "give one of the server's tokens as `Authorization: Bearer …`")
+            raise Refused(401, "send one of the server's tokens as `Authorization: Bearer …`")
         if may < least:
-            raise Refused(403, "this token is a reading one; the call needs a moving one")
+            raise Refused(403, "this is a reading token; the call needs a moving token")
 
     def _is_ours(self, request: web.Request) -> bool:
-        """Tell whether a Host is one of this server's: another's page may make its name lead here.
-
-        From other machines any Host will do where none is set: the certificate names the server.
-        """
+        """Tell whether a Host is ours: another site may point its own name at this machine."""
         given = request.headers.getall(hdrs.HOST, [])
         text = given[0].lower() if len(given) == 1 else ""
         host = text if text.endswith("]") or ":" not in text else text.rpartition(":")[0]
@@ -118,7 +110,7 @@ class Access:
         return is_open or is_loopback(host) or host in self.hosts
 
     def _sent(self, request: web.Request) -> bytes:
-        """Return the token of a request, or its halves; nothing if there are more of them."""
+        """Return the token of a request, or its halves; nothing if it has several."""
         given = request.headers.getall(hdrs.AUTHORIZATION, [])
         if not given:
             half = request.headers.get(PAGE_HEADER, "")
@@ -129,14 +121,14 @@ class Access:
 
     @property
     def cookie(self) -> str:
-        """The cookie's name: other servers of this host have cookies of their own."""
+        """The cookie's name, unlike those of other servers on this host."""
         return f"penstock-{_half('name', ' '.join((*self.moving, *self.reading)))[:8]}"
 
     def login(self, request: web.Request, token: str) -> web.Response:
-        """Answer a browser that has a token with its two halves. Raises Refused."""
+        """Answer a browser that sent a token with its two halves. Raises Refused."""
         may = self.may(token.encode("utf-8", "surrogateescape"))
         if may is May.NOTHING:
-            raise Refused(401, "none of the server's tokens")
+            raise Refused(401, "this is not one of the server's tokens")
         response = web.json_response({"page": _half("page", token)})
         response.set_cookie(
             self.cookie, _half("cookie", token), max_age=_COOKIE_SECONDS, httponly=True,
@@ -145,7 +137,7 @@ class Access:
         return response
 
     def how_to_use(self) -> dict[str, Any]:
-        """Return what to tell the operator of tokens that were made."""
+        """Return what to tell the operator about tokens that were made."""
         if not self.made_in:
             return {}
         moving = self.made_in / _MOVING
@@ -168,7 +160,7 @@ def _is_at_socket(request: web.Request) -> bool:
 
 
 def _is_of_another_site(request: web.Request) -> bool:
-    """Tell whether a browser says so; other callers say neither (Fetch Metadata, W3C)."""
+    """Tell whether a browser calls for another site (Fetch Metadata, W3C); others send neither."""
     origin = request.headers.get(hdrs.ORIGIN, f"//{request.host}").partition("//")[2]
     fetched_by = request.headers.get("Sec-Fetch-Site", "none")
     return origin != request.host or fetched_by not in {"none", "same-origin"}
@@ -182,10 +174,7 @@ _MOVING, _READING = "move.token", "read.token"
 
 
 def access_of(serve: ServeSettings, state: Path) -> Access:
-    """Return who may call a server. Where no token is set, they are made in `state`, once.
-
-    Raises Halt if a token cannot be used or made.
-    """
+    """Return who may call a server; make missing tokens in `state`, once. Raises Halt."""
     moving = _tokens(serve, "token")
     reading = _tokens(serve, "read_token")
     hosts = frozenset(host.lower() for host in serve.hosts)

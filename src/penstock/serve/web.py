@@ -1,4 +1,4 @@
-"""What every HTTP server of ours has: who may listen where, and how errors look."""
+"""What all our HTTP servers share: how they listen, and how errors look."""
 
 import asyncio
 import contextlib
@@ -23,16 +23,16 @@ from penstock.serve.guard import Access, Refused
 from penstock.settings.schema import FD, ServeSettings
 
 BODY_BYTES_MAX = 16 << 20  # a thousand names, or the reasons of a thousand rejects
-_PROBE_SECONDS = 5.0  # for a server that listens where we would to accept a connection
-_IDLE_SECONDS = 75.0  # a connection without a whole request for so long is closed
+_PROBE_SECONDS = 5.0  # for a server on the socket that we want to accept a connection
+_IDLE_SECONDS = 75.0  # then a connection without a whole request is closed
 _PORT_MAX = 65_535
-_RECEIVE_BYTES = 32_768  # of a question that has come; Linux doubles it for its own needs
+_RECEIVE_BYTES = 32_768  # of a request that came in; Linux doubles it for its own needs
 _ACCESS = web.AppKey("access", Access)
-_STOP_SECONDS = 5.0  # how long calls in flight go on after a stop
+_STOP_SECONDS = 5.0  # for calls in flight to end after a stop
 
 
 def application(access: Access) -> web.Application:
-    """Return an application that those may call whom the guard lets through, on every route."""
+    """Return an application whose every route has the guard before it."""
     app = web.Application(middlewares=[_guarded], client_max_size=BODY_BYTES_MAX)
     app[_ACCESS] = access
     app.on_response_prepare.append(_add_headers)
@@ -41,7 +41,7 @@ def application(access: Access) -> web.Application:
 
 @web.middleware
 async def _guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Let a request through if it may pass; answer every error as `{"error": "…"}`."""
+    """Let a request through if it is allowed; answer every error as `{"error": "…"}`."""
     try:
         request.app[_ACCESS].check(request)
         response = await handler(request)
@@ -53,7 +53,7 @@ async def _guarded(request: web.Request, handler: Handler) -> web.StreamResponse
         response = error_reply(error.status, error.reason)
         if hdrs.ALLOW in error.headers:
             response.headers[hdrs.ALLOW] = error.headers[hdrs.ALLOW]
-    except Exception as error:  # noqa: BLE001  a bug answers one caller, and stops no other
+    except Exception as error:  # noqa: BLE001  a bug fails one call, and no other
         telemetry.warn("http.failed", path=request.path, cause=repr(error))
         response = error_reply(500, "internal error; see the server's log")
     return response
@@ -67,17 +67,15 @@ async def _add_headers(_: web.Request, response: web.StreamResponse) -> None:
         response.headers[hdrs.WWW_AUTHENTICATE] = 'Bearer realm="penstock"'
 
 
-def reply(answer: msgspec.Struct, status: int = 200) -> web.Response:
+def reply(answer: object, status: int = 200) -> web.Response:
     """Return an answer in JSON."""
-    return web.Response(
-        body=msgspec.json.encode(answer), status=status, content_type="application/json"
-    )
+    body = msgspec.json.encode(answer)
+    return web.Response(body=body, status=status, content_type="application/json")
 
 
 def error_reply(status: int, why: str) -> web.Response:
     """Return an error in JSON."""
-    body = msgspec.json.encode({"error": why})
-    return web.Response(body=body, status=status, content_type="application/json")
+    return reply({"error": why}, status)
 
 
 class _Logged(AbstractAccessLogger):
@@ -85,21 +83,16 @@ class _Logged(AbstractAccessLogger):
 
     def log(self, request: web.BaseRequest, response: web.StreamResponse, time: float) -> None:
         telemetry.event(
-            "http.request",
-            method=request.method,
-            path=request.path,
-            status=response.status,
-            bytes=response.body_length,
-            seconds=round(time, 4),
-            remote=request.remote,
-        )
+            "http.request", method=request.method, path=request.path, status=response.status,
+            bytes=response.body_length, seconds=round(time, 4), remote=request.remote,
+        )  # fmt: skip
 
 
 class _Handler(web.RequestHandler):
     """aiohttp's own, with two changes.
 
-    It would quote a request that does not parse, token and all. And what has come and is not read
-    yet waits in the system's small buffer, not in a quarter of a megabyte of ours.
+    aiohttp would quote a request that does not parse, with its token. And a body that nobody has
+    read yet waits in the system's small buffer, not in a quarter of a megabyte of ours.
     """
 
     __slots__ = ()
@@ -121,14 +114,14 @@ class _Handler(web.RequestHandler):
             telemetry.warn("http.failed", cause=type(exc).__name__)
         if request.writer.output_size > 0:
             raise ConnectionError("an answer has begun already")
-        response = error_reply(status, "not a request that can be answered")
+        response = error_reply(status, "this is not a valid HTTP request")
         response.headers[hdrs.SERVER] = "penstock"
         response.force_close()
         return response
 
 
 class _Runner(web.AppRunner):
-    """aiohttp's own, with handlers of ours for its connections."""
+    """aiohttp's own, with our handlers."""
 
     def __init__(self, app: web.Application, serve: ServeSettings) -> None:
         self._given: dict[str, Any] = {
@@ -136,13 +129,13 @@ class _Runner(web.AppRunner):
             "access_log_class": _Logged,
             "keepalive_timeout": _IDLE_SECONDS,
             "read_bufsize": _RECEIVE_BYTES // 2,
-            "auto_decompress": False,  # no body that unfolds in our memory
+            "auto_decompress": False,  # or a small body could fill our memory
         }
         super().__init__(app, shutdown_timeout=_STOP_SECONDS, **self._given)
 
     @property
     def server(self) -> Any:
-        """What makes a handler for each connection; it is called without arguments."""
+        """Makes a handler for each connection; called without arguments."""
         server = super().server
         loop = asyncio.get_running_loop()
         return server and functools.partial(_Handler, server, loop=loop, **self._given)
@@ -152,46 +145,40 @@ class _Runner(web.AppRunner):
 async def serving(
     app: web.Application, serve: ServeSettings, listen: str = "serve.listen"
 ) -> AsyncGenerator[str]:
-    """Serve an application as the settings say; yields its address.
-
-    `listen` names the setting that holds `serve.listen`. Raises Halt if that may not be, or cannot.
-    """
-    tls = _tls(serve)
-    inherited = _inherited(serve)
-    if inherited is not None:
-        host, port = str(inherited.getsockname()[0]), 0
-    else:
-        host, _, digits = serve.listen.rpartition(":")
-        host, port = host.strip("[]"), int(digits)
-        if port > _PORT_MAX:  # uvloop would take it for another one
-            raise Halt(f"{listen}: {serve.listen}: no such port; allowed: 0 to {_PORT_MAX}")
-    if not serve.unix_socket:
+    """Serve an application as the settings say; yields its address. Raises Halt."""
+    tls, inherited = _tls(serve), _inherited(serve)
+    host, _, port = serve.listen.rpartition(":")
+    host = str(inherited.getsockname()[0]) if inherited else host.strip("[]")
+    if inherited is None and int(port) > _PORT_MAX:  # uvloop would take it for another one
+        raise Halt(f"{listen}: {serve.listen}: no such port; allowed: 0 to {_PORT_MAX}")
+    path = serve.unix_socket
+    if not path:
         _check_exposure(host, has_tls=tls is not None, serve=serve, listen=listen)
     runner = _Runner(app, serve)
     await runner.setup()
     ours: tuple[int, int] | None = None
     try:
         site: web.BaseSite
-        if serve.unix_socket:
-            await _check_free(serve.unix_socket)
-            site = web.UnixSite(runner, serve.unix_socket, ssl_context=tls)
+        if path:
+            await _check_free(path)
+            site = web.UnixSite(runner, path, ssl_context=tls)
         elif inherited is not None:
             site = web.SockSite(runner, inherited, ssl_context=tls)
         else:
-            site = web.TCPSite(runner, host, port, ssl_context=tls)
+            site = web.TCPSite(runner, host, int(port), ssl_context=tls)
         await _start(site, serve, listen)
-        if serve.unix_socket:
-            ours = _identity(serve.unix_socket)
-            yield f"http+unix://{serve.unix_socket}"
+        if path:
+            ours = _identity(path)
+            yield f"http+unix://{path}"
         else:
             listens = runner.addresses[0]
             shown = f"[{listens[0]}]" if ":" in listens[0] else listens[0]
             yield f"{'https' if tls else 'http'}://{shown}:{listens[1]}"
     finally:
         await runner.cleanup()
-        if ours is not None and _identity(serve.unix_socket) == ours:
+        if ours is not None and _identity(path) == ours:
             with contextlib.suppress(OSError):
-                Path(serve.unix_socket).unlink()  # noqa: ASYNC240  one call, at the end
+                Path(path).unlink()  # noqa: ASYNC240  one call, at the end
 
 
 async def _start(site: web.BaseSite, serve: ServeSettings, listen: str) -> None:
@@ -203,34 +190,31 @@ async def _start(site: web.BaseSite, serve: ServeSettings, listen: str) -> None:
     except OSError as error:
         where = serve.unix_socket or serve.listen
         setting = "serve.unix_socket" if serve.unix_socket else listen
-        # asyncio's own text says it twice, and with what it was about.
+        # asyncio's own text repeats itself.
         why = os.strerror(error.errno) if error.errno else str(error)
-        more = "; allowed: another port, or stop what listens there"
-        more = more if error.errno == errno.EADDRINUSE else ""
+        in_use = error.errno == errno.EADDRINUSE
+        more = "; choose another port, or stop the program that listens there" if in_use else ""
         raise Halt(f"{setting}: cannot listen on {where}: {why}{more}") from None
     finally:
         os.umask(mask)
 
 
 async def _check_free(path: str) -> None:
-    """Refuse a socket on which somebody listens: binding would take it from them, unseen by both.
-
-    What nobody listens on was left by a server that was killed, and is taken over.
-    """
-    if _identity(path) is None:  # nothing there; whether it can be made, binding tells
+    """Refuse a socket on which a server listens; a stale one is taken over by binding."""
+    if _identity(path) is None:  # nothing there; binding shows whether it can be made
         return
     try:
         async with asyncio.timeout(_PROBE_SECONDS):
             _, writer = await asyncio.open_unix_connection(path)
         writer.close()
         why = "another server listens on it"
-    except (FileNotFoundError, ConnectionRefusedError):  # it may have gone meanwhile
+    except (FileNotFoundError, ConnectionRefusedError):  # it may have disappeared meanwhile
         return
-    except OSError as error:  # not ours to ask, or too busy to answer
+    except OSError as error:  # not permitted, or too busy to answer
         why = f"another server may listen on it ({error or 'no answer'})"
     raise Halt(
         f"serve.unix_socket: {path}: {why}; allowed: another path, or stop that server, or delete"
-        " the socket if it is nobody's"
+        " the socket if no server uses it"
     )
 
 
@@ -244,25 +228,22 @@ def _identity(path: str) -> tuple[int, int] | None:
 
 
 def _inherited(serve: ServeSettings) -> socket.socket | None:
-    """Return the socket that whoever started us listens on already, if that is meant.
-
-    That is how systemd hands over a socket, and who picks a free port without a race.
-    """
+    """Return the listening socket that our parent, such as systemd, handed over, if any."""
     if serve.unix_socket or not serve.listen.startswith(FD):
         return None
     try:
         return socket.socket(fileno=int(serve.listen.removeprefix(FD)))
     except OSError as error:
-        raise Halt(f"serve.listen: {serve.listen} is no socket: {error.strerror}") from None
+        raise Halt(f"serve.listen: {serve.listen} is not a socket: {error.strerror}") from None
 
 
 def _check_exposure(host: str, *, has_tls: bool, serve: ServeSettings, listen: str) -> None:
-    """Refuse to listen beyond this machine in clear text unasked."""
+    """Refuse to listen beyond this machine in clear text, unless that is set."""
     if not (is_loopback(host) or has_tls or serve.insecure):
         raise Halt(
-            f"{listen}: {serve.listen} can be reached from other machines, and without TLS the"
-            " token goes over the wire in clear text; allowed: set serve.tls_cert and"
-            " serve.tls_key, or serve.insecure = true where the network is private"
+            f"{listen}: {serve.listen} is reachable from other machines, and without TLS the"
+            " token crosses the network in clear text; allowed: set serve.tls_cert and"
+            " serve.tls_key, or serve.insecure = true if the network is private"
         )
 
 
@@ -270,7 +251,7 @@ def _tls(serve: ServeSettings) -> ssl.SSLContext | None:
     if not (serve.tls_cert or serve.tls_key):
         return None
     if not (serve.tls_cert and serve.tls_key):
-        raise Halt("serve.tls_cert, serve.tls_key: one is missing; allowed: both, or none")
+        raise Halt("serve.tls_cert, serve.tls_key: one is missing; allowed: both, or neither")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:

@@ -1,8 +1,7 @@
 """Reading the settings: the only reader of penstock.toml and of the PENSTOCK_… environment.
 
-Order of precedence: the command line, the environment (`PENSTOCK_QUEUE__URL` is `queue.url`), the
-file, the defaults. A wrong value raises Halt with one line per mistake: field, value, what is
-allowed.
+In order of precedence: the command line, the environment (`PENSTOCK_QUEUE__URL` is `queue.url`),
+the file, the defaults. Wrong values raise Halt with one line each: field, value, what is allowed.
 """
 
 import difflib
@@ -10,7 +9,7 @@ import json
 import os
 import re
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,8 +23,8 @@ from penstock.settings.spool_place import is_path
 CONFIG_DEFAULT = Path("penstock.toml")
 _DEFAULTS: dict[str, dict[str, object]] = Settings().model_dump()
 
-# Beside the settings, the environment has these, and what Kubernetes sets for each service there:
-# one called penstock-redis gives PENSTOCK_REDIS_SERVICE_HOST, PENSTOCK_REDIS_PORT and more.
+# Variables that are not settings. Kubernetes sets some for each service there: for penstock-redis,
+# PENSTOCK_REDIS_SERVICE_HOST, PENSTOCK_REDIS_PORT and more.
 _BESIDE = re.compile(
     r"CONFIG|REQUIRE_ALL|CAMPAIGN_SCALE|SEED"
     r"|(.+_)?(SERVICE_HOST|SERVICE_PORT(_.+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
@@ -37,23 +36,20 @@ def load(
 ) -> Settings:
     """Read the settings: `overrides` over the environment over `config` over the defaults.
 
-    Without `config`, what PENSTOCK_CONFIG names is read, or else ./penstock.toml if it is there.
-    None as a value in `overrides` overrides nothing.
-    Raises Halt with one line per wrong value.
+    Without `config`, the file is PENSTOCK_CONFIG, or else ./penstock.toml if it exists. A value
+    None in `overrides` overrides nothing. Raises Halt with one line per wrong value.
     """
     named = os.environ.get("PENSTOCK_CONFIG")
     path = config or Path(named or CONFIG_DEFAULT)
     if (config or named) and not path.is_file():
         who = "--config" if config else "PENSTOCK_CONFIG"
         raise Halt(f"{who}: {path}: no such file; give an existing penstock.toml")
-    environment = _environment()
-    given: dict[str, Any] = {}
     said = {
-        section: values
+        section: {key: value for key, value in options.items() if value is not None}
         for section, options in (overrides or {}).items()
-        if (values := {key: value for key, value in options.items() if value is not None})
     }
-    for source in (_file(path), environment, said):
+    given: dict[str, Any] = {}
+    for source in (_file(path), _environment(), said):
         for section, values in source.items():
             both = isinstance(given.get(section), Mapping) and isinstance(values, Mapping)
             given[section] = {**given[section], **values} if both else values
@@ -69,16 +65,16 @@ def _file(path: Path) -> Mapping[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     except OSError as error:
-        raise Halt(f"{path}: cannot be read: {error.strerror or error}") from None
+        raise Halt(f"{path} cannot be read: {error.strerror or error}") from None
     except ValueError as error:
         raise Halt(
-            f"{path}: is no TOML: {error}; a text stands in quotes, one with backslashes best in"
-            r" single ones: pattern = '.*\.json'"
+            f"{path} is not valid TOML: {error}; strings need quotes, and single ones if they hold"
+            r" backslashes: pattern = '.*\.json'"
         ) from None
 
 
 def _environment() -> Mapping[str, Any]:
-    """Return what the environment says, sections and keys. Raises Halt for what is no setting."""
+    """Return the sections and keys in the environment. Raises Halt for unknown names."""
     found: dict[str, Any] = {}
     wrong: list[str] = []
     # Sorted, so that a whole section comes before its keys.
@@ -89,7 +85,7 @@ def _environment() -> Mapping[str, Any]:
         section, _, key = rest.lower().partition("__")
         if section not in _DEFAULTS or (key and key not in _DEFAULTS[section]):
             wrong.append(
-                f"{name}: no such setting; {_guess(rest.lower().replace('__', '.'), _variable)}"
+                f"{name}: no such setting; {_guess(rest.lower().replace('__', '.'), variable=True)}"
                 "allowed: PENSTOCK_SECTION__KEY for what `penstock config show` lists, such as"
                 " PENSTOCK_QUEUE__URL"
             )
@@ -109,18 +105,16 @@ def _environment() -> Mapping[str, Any]:
     return found
 
 
-def _guess(name: str, spelled: Callable[[str], str] = str) -> str:
+def _guess(name: str, *, variable: bool = False) -> str:
     """Return "did you mean …? " with the section or `section.key` most like `name`, or nothing."""
     keys = [f"{section}.{key}" for section, values in _DEFAULTS.items() for key in values]
-    near = difflib.get_close_matches(name, [*_DEFAULTS, *keys], n=1, cutoff=0.8)
-    return f"did you mean {spelled(near[0])}? " if near else ""
+    for near in difflib.get_close_matches(name, [*_DEFAULTS, *keys], n=1, cutoff=0.8):
+        told = f"PENSTOCK_{near.upper().replace('.', '__')}" if variable else near
+        return f"did you mean {told}? "
+    return ""
 
 
-def _variable(setting: str) -> str:
-    return f"PENSTOCK_{setting.upper().replace('.', '__')}"
-
-
-# Paths that are taken from where penstock.toml lies; `source.url`, too, where it is a path.
+# Paths relative to penstock.toml's directory; `source.url` is one, too, if it is a path.
 _PATHS = {
     "source": ("token_file", "ca_file"),
     "run": ("state_directory",),
@@ -129,7 +123,7 @@ _PATHS = {
 
 
 def _absolute(settings: Settings, base: Path) -> Settings:
-    """Take relative paths from where penstock.toml lies, so that every command finds the same."""
+    """Take relative paths from penstock.toml's directory, so that every command finds the same."""
     update: dict[str, Section] = {}
     for section, names in _PATHS.items():
         given: Section = getattr(settings, section)
@@ -141,19 +135,18 @@ def _absolute(settings: Settings, base: Path) -> Settings:
 
 
 def _one_line(error: Mapping[str, Any]) -> str:
-    """Return `field: value X; allowed: …` for one of pydantic's errors, secrets left out."""
+    """Return `field: value X; allowed: …` for one of pydantic's errors, without secrets."""
     where = [str(part) for part in cast("Sequence[Any]", error["loc"])]
-    if not where:  # a rule over several fields says its own line
-        return str(error["msg"]).removeprefix("Value error, ")
+    said = str(error["msg"]).removeprefix("Value error, ")
+    if not where or (error["type"] == "value_error" and isinstance(error["input"], dict)):
+        return said  # a rule over several fields writes its own line
     field = ".".join(where)
     if error["type"] == "extra_forbidden":
-        listed = "see `penstock config show` for those there are"
-        return f"{field}: no such setting; {_guess(field)}{listed}"
+        return f"{field}: no such setting; {_guess(field)}see `penstock config show` for all"
     if error["type"] in {"model_type", "model_attributes_type"}:
         return f"{field}: … is not allowed; allowed: a table of settings"
     told = not where[-1].endswith(("url", "token")) and isinstance(
         error["input"], str | int | float
     )
     value = without_password(repr(error["input"])) if told else "…"
-    allowed = str(error["msg"]).removeprefix("Value error, ").removeprefix("Input should be ")
-    return f"{field}: {value} is not allowed; allowed: {allowed}"
+    return f"{field}: {value} is not allowed; allowed: {said.removeprefix('Input should be ')}"

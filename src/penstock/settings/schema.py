@@ -1,7 +1,6 @@
-"""All settings: their names, defaults, ranges, and what each of them says.
+"""All settings: names, defaults, ranges, and a text for each. reading.py reads their values.
 
-docs/settings.md is made of this: what stands below a setting is its text there. Where values come
-from: reading.py.
+docs/settings.md is made of this file: the text below a setting is its description there.
 """
 
 import hashlib
@@ -25,16 +24,16 @@ from penstock.records import expression
 from penstock.settings.secrets import Tokens
 
 EMBEDDED = "embedded"
-"""The value of `ledger.url` and `queue.url` that makes Penstock start the real thing itself."""
+"""As `ledger.url` or `queue.url`, this value makes Penstock start a server of its own."""
 
 EMBEDDED_QUEUE = "penstock"
 """The queue in an embedded SQS."""
 
 MESSAGE_FORMAT = "penstock/3"
-"""Changes when the same files and settings would give other messages than before.
+"""Changes when the same files and settings give other messages than before.
 
 2: the claim's id is an attribute, which leaves less room in a message.
-3: of a file of records one a line, a bad line is rejected alone; more guards are known.
+3: in a file with one record per line, a bad line is rejected alone; more guards are known.
 """
 
 _LIMIT_SQS_BYTES = 1_048_576  # one message, since August 2025; docs/sqs.md
@@ -44,22 +43,20 @@ def _pattern(text: str) -> str:
     try:
         re.compile(text)
     except re.error as error:
-        msg = f"a regular expression (this one fails: {error})"
-        raise ValueError(msg) from error
+        raise ValueError(f"a regular expression (this one fails: {error})") from error
     return text
 
 
 def _expression(text: str) -> str:
     if text and (wrong := expression.check(text)):
-        msg = f"a JMESPath expression (this one fails: {wrong})"
-        raise ValueError(msg)
+        raise ValueError(f"a JMESPath expression (this one fails: {wrong})")
     return text
 
 
 Expression = Annotated[str, AfterValidator(_expression)]
 Pattern = Annotated[str, AfterValidator(_pattern)]
 
-# The environment has only text; `1` is the number there too.
+# The environment holds only text: `1` means the number there, too.
 One = Annotated[Literal["many", 1], BeforeValidator(lambda value: 1 if value == "1" else value)]
 OrEmpty = Annotated[int | None, BeforeValidator(lambda value: None if value == "" else value)]
 
@@ -77,52 +74,53 @@ class SourceSettings(Section):
     """the spool: a directory (/path), Penstock's file server (http://host:port, https://host:port,
     http+unix:///socket) or plain nginx (nginx+http://host/path/)"""
     pattern: Pattern = Field(default=r".*\.json", min_length=1)
-    """what a file's whole name must match to be a file"""
+    """a regular expression that a file's whole name must match; other files are ignored"""
     settle_seconds: float = Field(default=2.0, ge=0, le=3600)
-    """a file whose last change is younger than this may still be being written"""
+    """seconds since its last change after which a file counts as complete; a larger value is safer
+    with slow writers, and delays every file"""
     token: Tokens = SecretStr("")
     """the bearer token for a spool over HTTP"""
     token_file: str = ""
-    """a file that holds this token instead"""
+    """a file that holds this token"""
     ca_file: str = ""
-    """certificates to trust over https; empty: the system's"""
+    """a file of certificates to trust over https; empty: the system's"""
     timeout_seconds: float = Field(default=10.0, gt=0, le=300)
-    """how long one call over HTTP may take"""
+    """timeout of one HTTP call; after it the call fails and is retried"""
 
 
 class PreambleLiteral(Section):
     """A fixed text around the JSON."""
 
     prefix: str = ""
-    """stands before the JSON"""
+    """the text before the JSON"""
     suffix: str = ""
-    """stands after it"""
+    """the text after it"""
 
 
 class DecodeSettings(Section):
     """From a file's bytes to its records."""
 
     records: Expression = ""
-    """JMESPath to the records inside an envelope; empty: the document"""
+    """JMESPath to the records inside an envelope; empty: the whole document"""
     max_file_bytes: int = Field(default=16_777_216, ge=1, le=1_073_741_824)
-    """a larger file is rejected unread"""
+    """the largest file that is read, in bytes; larger files are rejected"""
     preamble_lines: int = Field(default=0, ge=0, le=1000)
-    """so many first lines are preamble"""
+    """number of lines to drop from the start of every file"""
     preamble_pattern: Pattern = ""
-    """a regular expression, matched at the start, that is preamble too"""
+    """a regular expression; what it matches at the start of a file is dropped, too"""
     preamble_literals: tuple[PreambleLiteral, ...] = ()
-    """fixed texts before (and after) the JSON"""
+    """fixed texts to drop before (and after) the JSON"""
     skip_lines: Pattern = ""
-    """a regular expression: lines between records, one a line, that are no records"""
+    """a regular expression; in files with one record per line, lines that match it are dropped"""
 
 
 class SelectSettings(Section):
     """Which part of which record is sent."""
 
     fields: Expression = Field(default="@", min_length=1)
-    """JMESPath: the part that is sent"""
+    """JMESPath of the part to send"""
     where: Expression = ""
-    """JMESPath: a record for which it is false is filtered out"""
+    """JMESPath condition; a record for which it is false is not sent"""
 
 
 class QueueSettings(Section):
@@ -135,64 +133,65 @@ class QueueSettings(Section):
     region: str = ""
     """the queue's region; empty: from the URL or the AWS settings"""
     records_per_message: One = "many"
-    """'many': a JSON array of records a message; 1: one record"""
+    """'many': each message is a JSON array of records; 1: each message is one record"""
     message_bytes: OrEmpty = Field(default=None, ge=1024, le=_LIMIT_SQS_BYTES)
-    """the largest message to make; empty: the largest the queue takes"""
+    """the largest message to make, in bytes; empty: the largest that the queue takes"""
     linger_seconds: float = Field(default=1.0, ge=0, le=10)
-    """how long a file may wait for others to fill a message with; one pass alone (penstock load,
-    AWS Lambda) never waits"""
+    """seconds that a file may wait for others that fill its message; a larger value makes fuller,
+    so fewer messages; a single pass (penstock load, AWS Lambda) never waits"""
     connections: int = Field(default=128, ge=1, le=256)
-    """SendMessageBatch calls in flight at once, a worker; 16 of those above 128 KiB"""
+    """SendMessageBatch calls in flight at once per worker; of calls above 128 KiB, at most 16"""
     timeout_seconds: float = Field(default=10.0, gt=0, le=60)
-    """how long one call may take before it is unknown"""
+    """timeout of one call; after it the outcome counts as unknown"""
 
 
 class LedgerSettings(Section):
-    """Redis, which knows who is processing what."""
+    """Redis, which holds who is processing what."""
 
     url: str = EMBEDDED
-    """redis://, rediss://, unix:// or redis+sentinel:// address, or valkey for redis; any node of a
-    cluster will do; 'embedded': a redis-server of our own, for one box"""
+    """redis://, rediss://, unix:// or redis+sentinel:// address, or valkey in place of redis; for a
+    cluster, any of its nodes; 'embedded': a redis-server that Penstock starts, for one box"""
     spool: str = Field(default="", pattern=r"^([A-Za-z0-9][A-Za-z0-9_.-]{0,62})?$")
-    """this spool's name in Redis, the same for every worker on this directory; empty: made from its
-    path, where Redis is on this machine"""
+    """this spool's name in Redis, the same for every worker on this directory; empty: made from the
+    path, which is allowed only with a Redis on this machine"""
     lease_seconds: float = Field(default=60.0, ge=1, le=240)
-    """a claim not renewed for so long is taken over; SQS FIFO forgets after 300"""
+    """seconds without renewal after which another worker takes a claim over; a larger value delays
+    the takeover; SQS FIFO drops repeats for only 300 s"""
     takeovers_max: int = Field(default=3, ge=1, le=100)
-    """a claim whose workers died more often is split, and at last its file rejected"""
+    """takeovers after which a claim is split, to find and reject the file that kills its workers"""
     wait_replicas: int = Field(default=0, ge=0, le=5)
-    """replicas that must have a claim before it is sent, and its journal and commit before it goes
-    on; without, Redis may forget the last of them in a failover, and repeats follow"""
+    """replicas that must hold each claim, journal entry and commit before work goes on; with 0, a
+    failover of Redis may lose the last of them, and messages are repeated"""
     sweep_seconds: float = Field(default=300.0, ge=1, le=86_400)
-    """pause between two sweeps of the whole spool for files that were overlooked"""
+    """seconds between two scans of the whole spool for overlooked files"""
 
 
 class ArchiveSettings(Section):
-    """What becomes of processed files."""
+    """Where processed files go."""
 
     action: Literal["move", "pack", "delete"] = "move"
-    """'move' to the archive directory; 'pack' many into one compressed file there, for more than
-    100 files a second; or 'delete' at once"""
+    """'move' each file to the archive directory; 'pack' many into one compressed file there, for
+    more than 100 files a second; or 'delete' files at once"""
     pack_seconds: float = Field(default=60.0, ge=0, le=3600)
-    """how long 'pack' gathers files for one segment"""
+    """seconds for which 'pack' collects files for one segment; a larger value makes fewer, larger
+    segments"""
     directory: str = Field(default="archive", min_length=1)
-    """where processed files go; a relative path lies beside the spool; s3://BUCKET/PREFIX/: what is
-    packed is uploaded there, from `archive` beside the spool"""
+    """where processed files go; a relative path lies beside the spool; with s3://BUCKET/PREFIX/,
+    segments are uploaded there, from `archive` beside the spool"""
     rejected_directory: str = Field(default="rejected", min_length=1)
-    """where rejected files go, each with NAME.reason.json"""
+    """where rejected files go, each with its NAME.reason.json"""
     retention_days: float = Field(default=30.0, ge=0, le=36_500)
-    """archived files older than this are deleted; 0: kept"""
+    """age in days at which archived files are deleted; 0: never"""
 
     @property
     def bucket(self) -> str:
-        """The address of the bucket that segments are uploaded to, if there is one."""
+        """The address of the bucket to upload segments to, if there is one."""
         return self.directory if self.directory.startswith("s3://") else ""
 
     @model_validator(mode="after")
     def _only_segments_are_uploaded(self) -> Self:
         if self.bucket and self.action != "pack":
-            msg = "archive.action: only what is packed is uploaded to a bucket; allowed: 'pack'"
-            raise ValueError(msg)
+            raise ValueError("archive.action: a bucket takes only packed files; allowed: 'pack'")
         return self
 
 
@@ -200,11 +199,11 @@ class WorkerSettings(Section):
     """One run of sqs_loader."""
 
     lanes: int = Field(default=4, ge=1, le=64)
-    """claims carried at the same time"""
+    """claims processed at the same time; a larger value uses more memory and connections"""
     claim_files_max: int = Field(default=6_000, ge=1, le=10_000)
-    """most files in one claim: as many as fill its messages are claimed"""
+    """most files in one claim; a worker claims only as many as fill its messages"""
     claim_bytes_max: int = Field(default=16_777_216, ge=1)
-    """bytes that a lane holds: it sends its messages before there are more"""
+    """most bytes that a lane holds in memory before it sends them"""
 
 
 class RunSettings(Section):
@@ -213,82 +212,81 @@ class RunSettings(Section):
     workers: int = Field(default=2, ge=1, le=64)
     """loader processes"""
     state_directory: str = Field(default=".penstock", min_length=1)
-    """where the embedded parts keep their data, and loaders what outlives them"""
+    """where the embedded servers keep their data, and loaders what must outlive them"""
     loader_interval_seconds: float = Field(default=0.25, gt=0, le=3600)
-    """pause between two passes of a loader"""
+    """seconds between two passes of a loader"""
     archiver_interval_seconds: float = Field(default=5.0, gt=0, le=3600)
-    """pause between two passes of the archiver"""
+    """seconds between two passes of the archiver"""
     checker_interval_seconds: float = Field(default=15.0, gt=0, le=3600)
-    """pause between two passes of the checker"""
+    """seconds between two passes of the checker"""
     console: str = Field(
         default="127.0.0.1:8081", pattern=r"^((\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):\d{1,5})?$"
     )
-    """host:port of the console and of /metrics, with the tokens and TLS of [serve]; empty: none"""
+    """host:port of the console and /metrics, with the tokens and TLS of [serve]; empty: off"""
     serve: bool = False
-    """serve the spool over HTTP, too, as [serve] says"""
+    """also serve the spool over HTTP, with the settings of [serve]"""
 
 
 FD = "fd://"
-"""How `serve.listen` begins where it is the number of a socket that is listened on already."""
+"""How `serve.listen` begins if it is the number of an inherited, listening socket."""
 
 
 class ServeSettings(Section):
-    """The file server: `penstock serve`, and `penstock run` where it is to serve as well."""
+    """The file server: `penstock serve`, and `penstock run` with `run.serve`."""
 
     listen: str = Field(
         default="127.0.0.1:8080",
         pattern=r"^((\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):\d{1,5}|fd://\d{1,4})$",
     )
-    """host:port, or fd://3 for a socket of systemd's; another host than this machine's own needs
-    TLS"""
+    """host:port, or fd://3 for a socket from systemd; a host other than this machine's needs TLS"""
     unix_socket: str = ""
-    """a socket to listen on instead, which asks for no token; who may use it: its directory"""
+    """a Unix socket to listen on instead; it needs no token, its directory's mode protects it"""
     token: Tokens = SecretStr("")
-    """the moving token: who has it may read files and move them; two, with a space between, to
-    change; where no token is set, and no socket, both are made in run.state_directory"""
+    """the moving token: its holders may read and move files; to change it, give the old and the new
+    one, separated by a space; without tokens and socket, both are made in run.state_directory"""
     token_file: str = ""
-    """a file that holds them instead"""
+    """a file that holds the moving tokens"""
     read_token: Tokens = SecretStr("")
-    """the reading token: who has it may list and read files, and see the console"""
+    """the reading token: its holders may list and read files, and see the console"""
     read_token_file: str = ""
-    """a file that holds them instead"""
+    """a file that holds the reading tokens"""
     hosts: tuple[str, ...] = ()
-    """host names that callers may ask for beside this machine's own, as behind a proxy"""
+    """host names that callers may use beside this machine's own, for example a proxy's"""
     tls_cert: str = ""
     """the certificate chain, PEM"""
     tls_key: str = ""
     """its private key, PEM"""
     insecure: bool = False
-    """allow another host than this machine's own without TLS"""
+    """allow a host other than this machine's without TLS"""
     watch: Literal["inotify", "poll"] = "inotify"
-    """'poll' where the file system tells no events, as over a network"""
+    """how to notice new files; 'poll' for file systems without events, such as network shares"""
     rescan_seconds: float = Field(default=20.0, ge=1, le=25)
-    """pause between two scans of the directory; a worker on it, too, believes its time of change no
-    longer"""
+    """seconds between two full scans; also how long a worker trusts an unchanged directory time
+    stamp"""
     access_log: bool = False
-    """a log line per request"""
+    """write a log line for each request"""
 
 
 class AwsSettings(Section):
-    """In AWS Lambda: the template sets these."""
+    """For AWS Lambda; the template sets these."""
 
     token_secret: str = ""
-    """the secret (name or ARN) in Secrets Manager with source.token"""
+    """the secret (name or ARN) in Secrets Manager that holds source.token"""
     token_parameter: str = ""
-    """or the parameter in SSM's Parameter Store that has it"""
+    """or the parameter in SSM's Parameter Store that holds it"""
     ledger_password_secret: str = ""
-    """the secret with the password of the Redis that ledger.url names"""
+    """the secret that holds the password of the Redis in ledger.url"""
     max_loaders: int = Field(default=1, ge=1, le=1000)
-    """a loader that sees the backlog grow starts another while fewer run"""
+    """most loaders at once; while the backlog grows, a loader starts another one"""
 
 
 class StatusSettings(Section):
-    """When `penstock status`, the console and the alarms call something wrong."""
+    """When `penstock status`, the console and the alarms report a problem."""
 
     oldest_waiting_seconds: float = Field(default=600.0, gt=0)
-    """a file that has waited for longer is late"""
+    """waiting time in seconds after which a file counts as late"""
     silent_seconds: float = Field(default=600.0, gt=0)
-    """a worker, archiver or checker not heard of for longer does not run"""
+    """seconds without a sign of life after which a worker, archiver or checker counts as stopped"""
 
 
 class Settings(Section):
@@ -308,24 +306,19 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _spool_is_named(self) -> Self:
-        """Refuse a Redis that machines share without a name.
-
-        On one machine the directory's path is name enough. Elsewhere, one path may be two
-        directories, whose files would be taken for each other, and one directory may have two.
-        """
+        """Refuse a shared Redis without a name: one path may be two machines' directories."""
         if _is_shared(self.ledger.url) and not self.ledger.spool:
-            msg = (
+            raise ValueError(
                 "ledger.spool: missing, and machines may share this Redis; allowed: a name such as"
                 " 'tweets', the same for every worker on this directory and used for no other"
             )
-            raise ValueError(msg)
         return self
 
     def fingerprint(self, message_bytes: int) -> str:
         """Return 64 hexadecimal digits over everything that shapes messages.
 
-        `message_bytes` is the size that packing really uses, the queue's own limit included: the
-        same files under the same fingerprint give byte-identical messages.
+        `message_bytes` is the effective size, the queue's own limit included: the same files under
+        the same fingerprint give byte-identical messages.
         """
         shaping = {
             "format": MESSAGE_FORMAT,
@@ -339,7 +332,7 @@ class Settings(Section):
 
 
 def _is_shared(redis_url: str) -> bool:
-    """Tell whether other machines may use a Redis, too: redis-py takes a missing host for ours."""
+    """Tell whether other machines may use this Redis; a missing host means this machine."""
     if not redis_url.startswith("redis"):
         return False
     try:

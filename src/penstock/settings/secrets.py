@@ -1,4 +1,4 @@
-"""What settings hold and nobody may see: tokens, and passwords in addresses."""
+"""The secrets in settings: tokens, and passwords in addresses."""
 
 import contextlib
 import errno
@@ -17,22 +17,17 @@ _TOKEN = re.compile(r"[\x21-\x7e]{1,1000}")  # what an Authorization header can 
 
 
 def _tokens(secret: SecretStr) -> SecretStr:
-    words = secret.get_secret_value().split()
-    if not all(_TOKEN.fullmatch(word) for word in words):
-        msg = "printable ASCII characters, as `openssl rand -hex 32` makes them"
-        raise ValueError(msg)
+    if not all(_TOKEN.fullmatch(word) for word in secret.get_secret_value().split()):
+        raise ValueError("printable ASCII characters, as `openssl rand -hex 32` makes them")
     return secret
 
 
 Tokens = Annotated[SecretStr, AfterValidator(_tokens)]
-"""One token or more, with white space between."""
+"""One or more tokens, separated by white space."""
 
 
 def tokens(token: SecretStr, token_file: str, setting: str) -> list[str]:
-    """Return the tokens that a setting or the file beside it holds; [] if neither is given.
-
-    `setting` names the first in errors. Raises Halt if both are given, or the file cannot be used.
-    """
+    """Return the tokens of a setting, or of the file beside it. Raises Halt for an unusable one."""
     if not token_file:
         return token.get_secret_value().split()
     if token.get_secret_value():
@@ -41,23 +36,17 @@ def tokens(token: SecretStr, token_file: str, setting: str) -> list[str]:
         found = _tokens(SecretStr(Path(token_file).read_text(encoding="ascii")))
     except OSError as error:
         raise Halt(f"{setting}_file: {token_file} cannot be read: {error.strerror}") from None
-    except ValueError:
-        raise Halt(
-            f"{setting}_file: {token_file} holds no token; allowed: printable ASCII characters,"
-            " as `openssl rand -hex 32` makes them"
-        ) from None
-    words = found.get_secret_value().split()
-    if not words:
-        raise Halt(f"{setting}_file: {token_file} is empty; allowed: a token")
-    return words
+    except UnicodeDecodeError:
+        raise Halt(f"{setting}_file: {token_file} does not hold ASCII; allowed: a token") from None
+    except ValueError as error:
+        raise Halt(f"{setting}_file: {token_file}: not a token; allowed: {error}") from None
+    if words := found.get_secret_value().split():
+        return words
+    raise Halt(f"{setting}_file: {token_file} is empty; allowed: a token")
 
 
 def kept_secret(directory: Path, name: str, setting: str) -> str:
-    """Return the secret in a file of this user's alone; made at random where there is none.
-
-    `setting` is what it stands in for. Raises Halt if it is not this user's alone, or cannot be
-    made.
-    """
+    """Return the secret in this user's own file, made if missing. Raises Halt, naming `setting`."""
     try:
         fd = beneath.open_root(directory, make=True)
         try:
@@ -67,13 +56,13 @@ def kept_secret(directory: Path, name: str, setting: str) -> str:
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or str(error)
         raise Halt(
-            f"{setting}: none is set, and {directory / name} cannot be used: {why}; allowed: a"
-            " run.state_directory of this user's own, with that file of mode 0600, or not there"
+            f"{setting}: none is set, and {directory / name} cannot be used: {why}; make"
+            " run.state_directory this user's own, and the file of mode 0600, or delete it"
         ) from None
 
 
 def _read_own(fd: int, name: str) -> str:
-    """Return what a file of this user's alone holds; nothing if it is not there."""
+    """Return the contents of a file that only this user can read; nothing if it does not exist."""
     try:
         opened = beneath.open_file(fd, name)
     except FileNotFoundError:
@@ -81,14 +70,14 @@ def _read_own(fd: int, name: str) -> str:
     with os.fdopen(opened, encoding="ascii") as file:
         status = os.fstat(opened)
         if status.st_uid != os.geteuid() or status.st_mode & 0o077:
-            raise PermissionError(errno.EPERM, "another user may read it, or made it")
+            raise PermissionError(errno.EPERM, "another user can read it, or owns it")
         if not (text := file.read(1_000).strip()):
             raise ValueError("it is empty")
         return text
 
 
 def _made(fd: int, name: str) -> str:
-    """Make a secret; who is second at that takes the first one's."""
+    """Make a secret; if another process was faster, take that one's."""
     draft_fd, draft = beneath.create_draft(fd, 0o600)
     try:
         with os.fdopen(draft_fd, "w") as file:
@@ -101,9 +90,6 @@ def _made(fd: int, name: str) -> str:
 
 
 def without_password(url: str) -> str:
-    """Return an address with its password left out, for logs and people.
-
-    A password may hold any character, unquoted too: up to the last `@` all is taken for one.
-    """
+    """Return an address without its password: that may hold any character, up to the last `@`."""
     url = re.sub(r"([?&](?:sentinel_)?password=)[^&]*", r"\1…", url)
     return re.sub(r"(?<=://)([^/:]*):.*@", r"\1:…@", url)

@@ -1,4 +1,4 @@
-"""Where the spool is. `source.url` is parsed here and nowhere else."""
+"""Where the spool is: the only parser of `source.url`."""
 
 import hashlib
 import re
@@ -22,19 +22,19 @@ class Directory:
     path: Path
 
     def archive_directory(self, archive: ArchiveSettings) -> Path:
-        """Return where processed files go. Raises Halt if that is on another file system."""
+        """Return where processed files go. Raises Halt if it is on another file system, unasked."""
         directory = "archive" if archive.bucket else archive.directory
         return self._beside(directory, "archive.directory")
 
     def rejects_directory(self, archive: ArchiveSettings) -> Path:
-        """Return where rejected files go. Raises Halt if that is on another file system."""
+        """Return where rejected files go. Raises Halt if it is on another file system, unasked."""
         return self._beside(archive.rejected_directory, "archive.rejected_directory")
 
     def _beside(self, directory: str, setting: str) -> Path:
-        """Return where files are moved to; a relative path lies beside the spool.
+        """Return a directory to move files to; a relative path lies beside the spool.
 
-        Raises Halt if that would leave the spool's file system unasked: a container's own layer,
-        say, where the spool is a mounted volume.
+        Raises Halt if that is another file system than the spool's, such as a container's own layer
+        beside a mounted volume.
         """
         if Path(directory).is_absolute():
             return Path(directory)
@@ -42,7 +42,7 @@ class Directory:
         if self.path.is_dir() and self.path.stat().st_dev != above.stat().st_dev:
             raise Halt(
                 f"{setting}: {above / directory} is on another file system than the spool"
-                f" {self.path}; allowed: an absolute path, best one on the spool's file system"
+                f" {self.path}; give an absolute path, if possible on the spool's file system"
             )
         return above / directory
 
@@ -66,14 +66,11 @@ SpoolPlace = Directory | FileServer | Nginx
 
 
 def spool_place(url: str) -> SpoolPlace:
-    """Return what `source.url` names. Raises Halt if it names no spool.
-
-    Whether the host and port of a file server can be used, the client of it checks.
-    """
+    """Return the spool of `source.url`. Raises Halt if it is not a spool's address."""
     if not url:
         raise Halt(
-            "source.url: missing; allowed: the directory that the files are written into"
-            " (`penstock init DIR` writes a penstock.toml here; --config names another one)"
+            "source.url: missing; set it to the directory that the files are written into"
+            " (`penstock init DIR` writes a penstock.toml; --config names another one)"
         )
     if is_path(url):
         return Directory(Path(url))
@@ -85,33 +82,35 @@ def spool_place(url: str) -> SpoolPlace:
         return Nginx(match[1], match[2])
     if url.startswith("nginx+"):
         raise Halt(
-            "source.url: names no listing of nginx; allowed: nginx+http://host:port/spool/ or"
-            " nginx+https://host:port/spool/"
+            "source.url: not the address of an nginx listing; allowed:"
+            " nginx+http://host:port/spool/ or nginx+https://host:port/spool/"
         )
     raise Halt(
-        f"source.url: {without_password(url)!r} names no spool; allowed: /path, file:///path,"
-        " http://host:port, https://host:port, http+unix:///socket or nginx+http://host/path/"
+        f"source.url: {without_password(url)!r} is not a spool's address; allowed: /path,"
+        " file:///path, http://host:port, https://host:port, http+unix:///socket or"
+        " nginx+http://host/path/"
     )
 
 
 def is_path(url: str) -> bool:
-    """Tell whether `source.url` is a path, not an address."""
+    """Tell whether `source.url` is a path rather than an address."""
     return bool(url) and "://" not in url
 
 
 def spool_directory(url: str, what: str) -> Directory:
-    """Return the directory that `source.url` names; `what` cannot do without one. Raises Halt."""
+    """Return the directory that `source.url` names; `what` needs one. Raises Halt."""
     place = spool_place(url)
     if isinstance(place, Directory):
         return place
     raise Halt(
-        f"{what}: works only where the directory is; source.url is {url.partition('://')[0]}://,"
-        " so run it on the machine of the file server, with source.url naming the directory"
+        f"{what}: works only on the directory itself, and source.url is"
+        f" {url.partition('://')[0]}://; run it on the file server's machine, with source.url set"
+        " to the directory"
     )
 
 
 def spool_name(settings: Settings) -> str:
-    """Return the spool's name in Redis; without one it is made from the whole path or address."""
+    """Return the spool's name in Redis: by default, it is made from the whole path or address."""
     if settings.ledger.spool:
         return settings.ledger.spool
     url = settings.source.url
@@ -127,5 +126,5 @@ def spool_name(settings: Settings) -> str:
 def _host(url: str) -> str:
     try:
         return urlsplit(url).hostname or ""
-    except ValueError:  # a bracket too many
+    except ValueError:  # such as an extra bracket
         return ""

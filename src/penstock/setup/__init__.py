@@ -1,1 +1,1 @@
-"""Before the first run: look at files, show what would be sent."""
+"""Before the first run: inspect files, preview what would be sent, plan, check the settings."""

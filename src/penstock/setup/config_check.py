@@ -1,4 +1,4 @@
-"""Whether the settings can work: what is wrong with them, and what may not be meant."""
+"""Whether the settings can work: mistakes in them, and what is probably not meant."""
 
 import contextlib
 import os
@@ -18,7 +18,7 @@ from penstock.setup.survey import listed
 
 
 async def mistakes(settings: Settings) -> list[str]:
-    """Return what cannot work as configured, a line each; asks neither Redis nor the queue."""
+    """Return what cannot work as configured, a line each; contacts neither Redis nor the queue."""
     lines: list[str] = []
     async with AsyncExitStack() as stack:
         with _noted(lines):
@@ -34,13 +34,12 @@ async def mistakes(settings: Settings) -> list[str]:
 
 
 def warnings(settings: Settings) -> list[str]:
-    """Return what can work as configured, and may not be meant, a line each."""
+    """Return what can work but is probably not meant, a line each."""
     found: list[str] = []
     directories = {"run.state_directory": Path(settings.run.state_directory)}
-    with contextlib.suppress(Halt):  # which is one of the mistakes
+    with contextlib.suppress(Halt):  # that is one of the mistakes
         place = spool_place(settings.source.url)
         if isinstance(place, Directory):
-            found += _archive_warnings(settings, place)
             if not settings.archive.bucket:
                 directories["archive.directory"] = place.archive_directory(settings.archive)
             directories["archive.rejected_directory"] = place.rejects_directory(settings.archive)
@@ -53,7 +52,7 @@ def warnings(settings: Settings) -> list[str]:
 
 
 def _shared(directory: Path) -> Iterator[str]:
-    """Yield who else could put links, FIFOs or files of theirs into a directory, or its place."""
+    """Yield who else could put links, FIFOs or files into a directory, or replace it."""
     for path in (directory, directory.absolute().parent):
         with contextlib.suppress(OSError):
             status = path.stat()
@@ -70,7 +69,7 @@ def _shared(directory: Path) -> Iterator[str]:
 
 
 def _archive_warnings(settings: Settings, spool: Directory) -> list[str]:
-    """Say whether the archive's disk bears the rate at which the files in the spool came."""
+    """Warn if the archive's disk is too small for the rate at which the spool's files came."""
     kept = settings.archive
     space = None
     if not kept.bucket:
@@ -80,9 +79,9 @@ def _archive_warnings(settings: Settings, spool: Directory) -> list[str]:
     if seen is None or seen.fits:
         return []
     line = (
-        f"archive.action = {kept.action!r}: at {rate:,.0f} files a second, by the names in the"
-        f" spool, the archive's disk has {seen.scarce} for {seen.lasts_days:.1f} days, and must"
-        f" last {seen.needed_days:.1f}; 'pack' takes a fifth of the bytes and hardly an inode"
+        f"archive.action = {kept.action!r}: at {rate:,.0f} files a second (from the names in the"
+        f" spool), the archive's disk has {seen.scarce} for {seen.lasts_days:.1f} days, but must"
+        f" last {seen.needed_days:.1f}; 'pack' takes a fifth of the bytes and hardly any inodes"
     )
     return [line]
 

@@ -1,7 +1,7 @@
 """What a load takes and costs on AWS: arithmetic over measured figures and listed prices.
 
-How a claim is packed is not estimated: the packer and the batcher are asked, with one full claim.
-docs/plan.md says each formula in words.
+Packing is not estimated: the real packer and batcher pack one full claim. docs/plan.md explains
+each formula in words.
 """
 
 import math
@@ -12,36 +12,31 @@ from typing import Final, Literal, NamedTuple
 from penstock.errors import Halt
 from penstock.model import BILLED_BYTES, CLAIM_ID_LIKE, Message, QueueLimits
 from penstock.settings.schema import Settings
-from penstock.setup.plan_prices import (
-    CACHE_NODE_BYTES,
-    MONTH_HOURS,
-    MONTH_SECONDS,
-    PRICES,
-)
+from penstock.setup.plan_prices import CACHE_NODE_BYTES, MONTH_HOURS, MONTH_SECONDS, PRICES
 from penstock.sqs.batch import batches
 from penstock.sqs.filling import Filling
 from penstock.sqs.packer import Packer
 
 
 class Cpu(NamedTuple):
-    """Microseconds of one core that the loader spends, by what causes them."""
+    """Microseconds of one core that the loader spends, by cause."""
 
     file: float
     record: float
     kilobyte: float
     message: float
-    """Of a message of its own for each record; collections are part of `record`."""
+    """For one record per message; collections are part of `record`."""
 
 
-# What `python bench/plan.py` prints, on a quiet machine: CPython 3.11, one of two cores of an
-# x86-64 server, files read over HTTP. `make docs` then writes deploy/README.md anew.
+# From `python bench/plan.py` on a quiet machine: CPython 3.11, one of two cores of an x86-64
+# server, files read over HTTP. After a change, `make docs` updates deploy/README.md.
 MEASURED: Final = "2026-11-26"
 CPU: Final = Cpu(file=9.5, record=3.00, kilobyte=1.23, message=31.8)
 REDIS_FILE_BYTES: Final = 145
-"""Of a name of 31 characters in a sorted set, docs/ledger.md."""
+"""For a name of 31 characters in a sorted set, docs/ledger.md."""
 
 HEADROOM: Final = 2.0
-"""Lambda's core against the measured one, starting, waiting, TLS: not measured, so doubled."""
+"""For Lambda's core against the measured one, starting, waiting, TLS: a guess, not measured."""
 
 SQS_CALL_SECONDS: Final = 0.020
 TICK_SECONDS: Final = 300
@@ -51,7 +46,7 @@ SMALL_MB: Final = 512  # archiver and checker
 DAY_SECONDS: Final = 86_400
 PACK_SECONDS: Final = 60
 PACKED_SHARE: Final = 0.19
-"""Bytes in the archive for each of a file, of 20,000 tweets that all differ; docs/capacity.md."""
+"""Bytes in the archive per byte of a file, for 20,000 different tweets; docs/capacity.md."""
 START_SECONDS: Final = 2.0  # of an invocation that finds nothing to do
 CLAIM_LINE_BYTES: Final = 750  # one line of JSON a claim; a test measures it
 CLOUDWATCH_METRICS: Final = 21  # those of the functions, aws/handlers.py
@@ -69,7 +64,7 @@ _CLAIMS_RECORDS_MAX = 2_000_000
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What is to be planned; rates a second, sizes in bytes."""
+    """The load to plan for; rates per second, sizes in bytes."""
 
     files_per_second: float
     records_per_file: int
@@ -81,7 +76,7 @@ class Load:
 
 
 class Figure(NamedTuple):
-    """One line of a plan: the value, its unit, and how it comes about."""
+    """One line of a plan: the value, its unit, and its formula."""
 
     value: float
     unit: str
@@ -90,10 +85,7 @@ class Figure(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a load takes (`figures`) and costs a month (`costs`, in dollars), and what to heed.
-
-    `instead` are costs that would replace a part of `costs`; they are not in `total`.
-    """
+    """What a load takes, and costs a month; `instead` would replace a part of `costs`."""
 
     figures: Mapping[str, Figure]
     costs: Mapping[str, Figure]
@@ -110,48 +102,56 @@ class _FullClaim(NamedTuple):
     batches: int
     bytes: int
     requests: int
-    """What SQS bills for sending it: each batch by every started 64 KiB."""
+    """What SQS bills for sending it: one per started 64 KiB of each batch."""
 
 
 def plan(load: Load) -> Plan:
-    """Return the plan of a load. Raises Halt if it cannot be carried at all."""
+    """Return the plan of a load. Raises Halt if the load is too large for any plan."""
     claim = _one_claim(load)
     figures = _figures(load, claim)
     costs = _costs(load, claim, figures)
-    gigabytes = figures["bytes sent"].value * MONTH_SECONDS / _GIGABYTE
-    nat, nat_data = PRICES["nat"].dollars, PRICES["nat data"].dollars
-    zones = PRICES["between zones"].dollars
+    total = sum(cost.value for cost in costs.values())
+    return Plan(figures, costs, _instead(load, figures), _notes(load, figures), total)
+
+
+def _price(name: str) -> float:
+    return PRICES[name].dollars
+
+
+def _instead(load: Load, figures: Mapping[str, Figure]) -> dict[str, Figure]:
+    """Return what would replace a part of the costs, by what would cause it."""
+    sent = figures["bytes sent"].value * MONTH_SECONDS / _GIGABYTE
     read = figures["bytes read"].value * MONTH_SECONDS / _GIGABYTE
-    instead = {
+    nat, data, zones, logs = map(_price, ("nat", "nat data", "between zones", "logs"))
+    line = load.files_per_second * 200 * MONTH_SECONDS / _GIGABYTE * logs
+    return {
         "to SQS by NAT gateways": Figure(
-            ZONES * nat * MONTH_HOURS + gigabytes * nat_data,
+            ZONES * nat * MONTH_HOURS + sent * data,
             "$",
-            f"{ZONES} x {MONTH_HOURS} h x ${nat} + {gigabytes:,.0f} GB x ${nat_data}",
+            f"{ZONES} x {MONTH_HOURS} h x ${nat} + {sent:,.0f} GB x ${data}",
         ),
         "files by the same gateways": Figure(
-            read * nat_data,
+            read * data,
             "$",
-            f"{read:,.0f} GB x ${nat_data}, uncompressed; none where the file server is in the VPC",
+            f"{read:,.0f} GB x ${data}, uncompressed; none if the file server is in the VPC",
         ),
         "files from another zone": Figure(
             read / 2 * 2 * zones,
             "$",
-            f"half of {read:,.0f} GB x 2 x ${zones}, where the file server is in one zone and the"
-            " functions are in two; none where they are in that one",
+            f"half of {read:,.0f} GB x 2 x ${zones}, if the file server is in one zone and the"
+            " functions are in two; none if they are all in one",
         ),
         "a log line of 200 B a file": Figure(
-            load.files_per_second * 200 * MONTH_SECONDS / _GIGABYTE * PRICES["logs"].dollars,
+            line,
             "$",
-            f"{load.files_per_second:,.0f}/s x 200 B x {MONTH_SECONDS:,} s"
-            f" x ${PRICES['logs'].dollars}/GB: why there is one a claim",
+            f"{load.files_per_second:,.0f}/s x 200 B x {MONTH_SECONDS:,} s x ${logs}/GB: why"
+            " there is one a claim",
         ),
     }
-    total = sum(cost.value for cost in costs.values())
-    return Plan(figures, costs, instead, _notes(load, figures), total)
 
 
 def _one_claim(load: Load) -> _FullClaim:
-    """Pack one claim of files as the loader does: as many of them as fill its messages."""
+    """Pack one claim of files as the loader does, with as many files as fill its messages."""
     limits = QueueLimits(message_bytes_max=_MESSAGE_BYTES, fifo=load.queue == "fifo")
     files_max = Settings.model_fields["worker"].default.claim_files_max
     filling = Filling(limits, limits.message_bytes_max, load.records_per_message, files_max)
@@ -194,70 +194,64 @@ def _one_claim(load: Load) -> _FullClaim:
 
 
 def _figures(load: Load, claim: _FullClaim) -> dict[str, Figure]:
-    files = load.files_per_second
-    records = files * load.records_per_file
-    claims = files / claim.files
-    batch_rate = claims * claim.batches
+    files, per_file = load.files_per_second, load.records_per_file
+    records, claims = files * per_file, files / claim.files
+    calls = claims * claim.batches
     own = CPU.message if load.records_per_message == 1 else 0.0
-    kilobytes = load.records_per_file * load.record_bytes / 1000
-    cpu = CPU.file + load.records_per_file * (CPU.record + own) + kilobytes * CPU.kilobyte
+    kilobytes = per_file * load.record_bytes / 1000
+    cpu = CPU.file + per_file * (CPU.record + own) + kilobytes * CPU.kilobyte
     busy = files * cpu / 1e6 * HEADROOM
-    kept = files * (TICK_SECONDS + FORGET_SECONDS)
-    memory = kept * REDIS_FILE_BYTES
-    node = _node(memory)
     message = f" + {own:g} its own message" if own else ""
-    return {
-        "records": Figure(
-            records, "a second", f"{files:,.0f} files x {load.records_per_file:,} records"
-        ),
+    size = claim.bytes / claim.messages
+    figures = {
+        "records": Figure(records, "a second", f"{files:,.0f} files x {per_file:,} records"),
         "bytes read": Figure(
-            records * load.record_bytes, "B/s", f"{records:,.0f} x {load.record_bytes:,} B"
-        ),
+            records * load.record_bytes, "B/s", f"{records:,.0f} x {load.record_bytes:,} B"),
         "claims": Figure(claims, "a second", f"{files:,.0f} / {claim.files} files a full claim"),
         "messages": Figure(
-            claims * claim.messages,
-            "a second",
-            f"{claim.messages:,} a claim, by the packer, of {claim.bytes // claim.messages:,} B, or"
-            f" {claim.bytes / claim.messages / _MESSAGE_BYTES:.0%} full",
-        ),
+            claims * claim.messages, "a second", f"{claim.messages:,} a claim, by the packer, of"
+            f" {int(size):,} B, or {size / _MESSAGE_BYTES:.0%} full"),
         "bytes sent": Figure(
-            claims * claim.bytes, "B/s", f"{claim.bytes:,} B a claim, attributes included"
-        ),
-        "batches": Figure(batch_rate, "a second", f"{claim.batches:,} a claim, by the batcher"),
+            claims * claim.bytes, "B/s", f"{claim.bytes:,} B a claim, attributes included"),
+        "batches": Figure(calls, "a second", f"{claim.batches:,} a claim, by the batcher"),
         "connections": Figure(
-            math.ceil(batch_rate * SQS_CALL_SECONDS),
-            "busy at once",
-            f"{batch_rate:,.1f} calls/s x {SQS_CALL_SECONDS * 1000:.0f} ms, rounded up",
-        ),
+            math.ceil(calls * SQS_CALL_SECONDS), "busy at once",
+            f"{calls:,.1f} calls/s x {SQS_CALL_SECONDS * 1000:.0f} ms, rounded up"),
         "CPU a file": Figure(
-            cpu,
-            "µs",
-            f"{CPU.file:g} + {load.records_per_file:,} x ({CPU.record:g}{message})"
-            f" + {kilobytes:g} KB x {CPU.kilobyte:g}; measured {MEASURED}",
-        ),
+            cpu, "µs", f"{CPU.file:g} + {per_file:,} x ({CPU.record:g}{message})"
+            f" + {kilobytes:g} KB x {CPU.kilobyte:g}; measured {MEASURED}"),
         "loaders busy": Figure(
-            busy, "vCPU", f"{files:,.0f} x {cpu:,.1f} µs x {HEADROOM:g} for Lambda's core and waits"
-        ),
+            busy, "vCPU",
+            f"{files:,.0f} x {cpu:,.1f} µs x {HEADROOM:g} for Lambda's core and waits"),
         "loaders": Figure(
-            math.ceil(busy), "at once", f"of {LOADER_MB} MB, one vCPU; {busy:,.2f} rounded up"
-        ),
-        **_archive_figures(load),
-        "Redis memory": Figure(
-            memory,
-            "B",
-            f"{kept:,.0f} names x {REDIS_FILE_BYTES} B: {files:,.0f}/s x ({TICK_SECONDS} s until"
-            f" the archiver + {FORGET_SECONDS} s until forgotten)",
-        ),
-        "Redis node": Figure(
-            CACHE_NODE_BYTES[node],
-            "B",
-            f"{node}: the smallest whose usable three quarters hold twice that",
-        ),
+            math.ceil(busy), "at once", f"of {LOADER_MB} MB, one vCPU; {busy:,.2f} rounded up"),
+    }  # fmt: skip
+    return {**figures, **_archive_figures(load), **_redis_figures(files)}
+
+
+def _redis_figures(files: float) -> dict[str, Figure]:
+    """Return what the ledger takes. Raises Halt if no node is large enough."""
+    kept = files * (TICK_SECONDS + FORGET_SECONDS)
+    memory = kept * REDIS_FILE_BYTES
+    large = (node for node, size in CACHE_NODE_BYTES.items() if size * 0.75 >= 2 * memory)
+    if (node := next(large, None)) is None:
+        raise Halt(
+            f"--files-per-second: the ledger would take {memory / _GIGABYTE:,.0f} GB, more than the"
+            " listed nodes hold; allowed: several spools, each with its own Redis"
+        )
+    why = (
+        f"{kept:,.0f} names x {REDIS_FILE_BYTES} B: {files:,.0f}/s x ({TICK_SECONDS} s until the"
+        f" archiver + {FORGET_SECONDS} s until forgotten)"
+    )
+    smallest = f"{node}: the smallest whose usable three quarters hold twice that"
+    return {
+        "Redis memory": Figure(memory, "B", why),
+        "Redis node": Figure(CACHE_NODE_BYTES[node], "B", smallest),
     }
 
 
 def _archive_figures(load: Load) -> dict[str, Figure]:
-    """Return what a day of the archive takes on a disk, by `archive.action`."""
+    """Return the disk space for a day of the archive, by `archive.action`."""
     files = load.files_per_second * DAY_SECONDS
     file_bytes = load.records_per_file * load.record_bytes
     blocks = math.ceil(file_bytes / _BLOCK_BYTES) * _BLOCK_BYTES
@@ -271,61 +265,39 @@ def _archive_figures(load: Load) -> dict[str, Figure]:
     }
 
 
-def _node(memory_bytes: float) -> str:
-    """Return the smallest node that holds the ledger twice over. Raises Halt if none does."""
-    for node, size_bytes in CACHE_NODE_BYTES.items():
-        if size_bytes * 0.75 >= 2 * memory_bytes:
-            return node
-    raise Halt(
-        f"--files-per-second: the ledger would take {memory_bytes / _GIGABYTE:,.0f} GB, more than"
-        " the nodes that are listed hold; allowed: several spools, each with its own Redis"
-    )
-
-
 def _costs(load: Load, claim: _FullClaim, figures: Mapping[str, Figure]) -> dict[str, Figure]:
     claims = figures["claims"].value * MONTH_SECONDS
-    request = PRICES[f"sqs {load.queue}"].dollars
+    request = _price(f"sqs {load.queue}")
     sends = claims * claim.requests
     calls = claims * claim.messages / 10  # a consumer takes and deletes ten at a time
-    ten_bytes = 10 * claim.bytes / claim.messages
-    receives = calls * math.ceil(ten_bytes / BILLED_BYTES)
+    receives = calls * math.ceil(10 * claim.bytes / claim.messages / BILLED_BYTES)
     per_million = f"x ${request * 1e6:.2f} a million"
     node = figures["Redis node"].formula.partition(":")[0]
-    node_price = PRICES[node].dollars
-    endpoint, data = PRICES["endpoint"].dollars, PRICES["endpoint data"].dollars
+    price, endpoint, data = _price(node), _price("endpoint"), _price("endpoint data")
     gigabytes = figures["bytes sent"].value * MONTH_SECONDS / _GIGABYTE
     return {
         "SQS, sending": Figure(
-            sends * request,
-            "$",
-            f"{sends / 1e6:,.1f} M requests ({claim.requests:,} of 64 KiB a claim) {per_million}",
-        ),
+            sends * request, "$",
+            f"{sends / 1e6:,.1f} M requests ({claim.requests:,} of 64 KiB a claim) {per_million}"),
         "SQS, receiving": Figure(
-            receives * request,
-            "$",
-            f"{receives / 1e6:,.1f} M requests (ten messages a call, by 64 KiB) {per_million}",
-        ),
+            receives * request, "$",
+            f"{receives / 1e6:,.1f} M requests (ten messages a call, by 64 KiB) {per_million}"),
         "SQS, deleting": Figure(
-            calls * request, "$", f"{calls / 1e6:,.1f} M requests (ten a call) {per_million}"
-        ),
+            calls * request, "$", f"{calls / 1e6:,.1f} M requests (ten a call) {per_million}"),
         "Lambda": _lambda(load, figures["loaders busy"].value),
         "Redis": Figure(
-            ZONES * node_price * MONTH_HOURS,
-            "$",
-            f"{ZONES} x {node} (a replica in another zone) x {MONTH_HOURS} h x ${node_price}",
-        ),
+            ZONES * price * MONTH_HOURS, "$",
+            f"{ZONES} x {node} (a replica in another zone) x {MONTH_HOURS} h x ${price}"),
         "network, endpoints": Figure(
-            ENDPOINTS * ZONES * endpoint * MONTH_HOURS + gigabytes * data,
-            "$",
+            ENDPOINTS * ZONES * endpoint * MONTH_HOURS + gigabytes * data, "$",
             f"{ENDPOINTS} x {ZONES} zones x {MONTH_HOURS} h x ${endpoint}"
-            f" + {gigabytes:,.0f} GB x ${data}",
-        ),
+            f" + {gigabytes:,.0f} GB x ${data}"),
         "CloudWatch": _cloudwatch(claims),
-    }
+    }  # fmt: skip
 
 
 def _lambda(load: Load, busy: float) -> Figure:
-    price, call = PRICES[f"lambda {load.architecture}"].dollars, PRICES["lambda invocation"].dollars
+    price, call = _price(f"lambda {load.architecture}"), _price("lambda invocation")
     ticks = MONTH_SECONDS / TICK_SECONDS
     loader_seconds = busy * MONTH_SECONDS + ticks * START_SECONDS
     small_seconds = 2 * ticks * START_SECONDS
@@ -340,18 +312,12 @@ def _lambda(load: Load, busy: float) -> Figure:
 
 def _cloudwatch(claims: float) -> Figure:
     gigabytes = claims * CLAIM_LINE_BYTES / _GIGABYTE
-    value = (
-        gigabytes * PRICES["logs"].dollars
-        + CLOUDWATCH_METRICS * PRICES["metric"].dollars
-        + CLOUDWATCH_ALARMS * PRICES["alarm"].dollars
-        + PRICES["dashboard"].dollars
-    )
+    logs, metric, alarm, dashboard = map(_price, ("logs", "metric", "alarm", "dashboard"))
     return Figure(
-        value,
+        gigabytes * logs + CLOUDWATCH_METRICS * metric + CLOUDWATCH_ALARMS * alarm + dashboard,
         "$",
-        f"{gigabytes:,.1f} GB of log, a line of {CLAIM_LINE_BYTES} B a claim,"
-        f" x ${PRICES['logs'].dollars}; {CLOUDWATCH_METRICS} metrics, {CLOUDWATCH_ALARMS} alarms,"
-        " a dashboard",
+        f"{gigabytes:,.1f} GB of log, a line of {CLAIM_LINE_BYTES} B a claim, x ${logs};"
+        f" {CLOUDWATCH_METRICS} metrics, {CLOUDWATCH_ALARMS} alarms, a dashboard",
     )
 
 
@@ -360,14 +326,12 @@ def _notes(load: Load, figures: Mapping[str, Figure]) -> list[str]:
     batch_rate, loaders = figures["batches"].value, figures["loaders"].value
     if load.queue == "fifo" and batch_rate > FIFO_CALLS_PER_SECOND:
         notes.append(
-            f"{batch_rate:,.0f} batches a second are more than a FIFO queue's"
-            f" {FIFO_CALLS_PER_SECOND} without high throughput; the template sets it, do so for"
-            " your own, or pack many records a message"
+            f"{batch_rate:,.0f} batches a second exceed a FIFO queue's {FIFO_CALLS_PER_SECOND}"
+            " without high throughput; the template turns that on; for a queue of your own, turn it"
+            " on, or send many records per message"
         )
     if load.records_per_message == 1:
         notes.append("collections (--records-per-message many) send the same for less")
     if loaders > 1:
-        notes.append(
-            f"a tick starts one loader: let them start more (MaxLoaders {loaders + 1:.0f})"
-        )
+        notes.append(f"a tick starts one loader; allow more (MaxLoaders {loaders + 1:.0f})")
     return notes

@@ -1,4 +1,4 @@
-"""What would become of files, as far as their messages: the loader's parts, nothing sent."""
+"""What would become of files, up to their messages: by the loader's own parts, sending nothing."""
 
 import json
 import math
@@ -19,7 +19,7 @@ from penstock.sqs.batch import batches
 from penstock.sqs.packer import Packer
 
 LIMITS: Final = QueueLimits(message_bytes_max=1_048_576)
-"""What SQS allows a queue at most; the queue's own limit is not asked for."""
+"""The most that SQS allows a queue; the queue's own limit is not requested."""
 
 
 @dataclass
@@ -41,8 +41,8 @@ class Preview:
     def line(self) -> bytes:
         """The file as one line of JSON.
 
-        The selected values have their own bytes, but that line ends between their parts become
-        spaces; inside strings JSON has none.
+        The selected values keep their own bytes, but line ends between their parts become spaces;
+        strings in JSON contain none.
         """
         start = {"file": self.file, "preamble_bytes": len(self.preamble)}
         rejected = msgspec.to_builtins(self.rejected)
@@ -86,10 +86,7 @@ class Totals:
 
 
 def files_of(paths: Iterable[Path], pattern: str) -> tuple[list[Path], Counter[str]]:
-    """Return the files named, and those that the source would list of the directories named.
-
-    With them, why how many other entries of the directories were left out.
-    """
+    """Return the files named or in named directories, and why how many others are skipped."""
     files: list[Path] = []
     left_out: Counter[str] = Counter()
     for path in paths:
@@ -103,10 +100,7 @@ def files_of(paths: Iterable[Path], pattern: str) -> tuple[list[Path], Counter[s
 
 
 def previewed(files: Sequence[Path], settings: Settings, totals: Totals) -> Iterator[Preview]:
-    """Yield what would become of files.
-
-    They are packed one after the other, as claims that end where a message does have them packed.
-    """
+    """Yield what would become of files, packed one after the other as in full claims."""
     look = _looker(settings)
     packer = Packer(
         limits=LIMITS,
@@ -130,7 +124,7 @@ def previewed(files: Sequence[Path], settings: Settings, totals: Totals) -> Iter
 
 
 def _refuse(shown: Preview, rejects: Sequence[RecordReject]) -> None:
-    """Take the records that fit no message out of a preview; `rejects` count the selected ones."""
+    """Remove the records that fit no message from a preview; `rejects` index the selected ones."""
     if not rejects:
         return
     refused = {reject.index for reject in rejects}
@@ -142,7 +136,7 @@ def _refuse(shown: Preview, rejects: Sequence[RecordReject]) -> None:
 
 
 def _looker(settings: Settings) -> Callable[[Path], Preview]:
-    """Return what takes one file the way the loader would, as far as its selected records."""
+    """Return a function that reads one file as the loader would, up to its selected records."""
     preamble, decoder, selection = wiring.decode_side(settings)
     largest = settings.decode.max_file_bytes
 
@@ -160,7 +154,7 @@ def _looker(settings: Settings) -> Callable[[Path], Preview]:
             shown.error = reject.reason
             if reject.truncated:
                 seconds = settings.source.settle_seconds
-                shown.note = f"left waiting until it has not changed for {seconds:g} s"
+                shown.note = f"waits until it has not changed for {seconds:g} s"
         except OSError as error:
             shown.error = f"it cannot be read: {error.strerror}"
         return shown
@@ -177,5 +171,5 @@ def _read(path: Path, size_bytes: int, largest: int) -> bytes:
 
 
 def _text(name: str) -> str:
-    """Return a name as UTF-8 can show it."""
+    """Return a name as valid UTF-8."""
     return name.encode("utf-8", "replace").decode()

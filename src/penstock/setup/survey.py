@@ -1,5 +1,6 @@
-"""What sample files show of a spool: names, preamble, the documents' shape, the records' fields."""
+"""What sample files show of a spool: names, preamble, shape of documents, fields of records."""
 
+import contextlib
 import json
 import os
 import re
@@ -30,7 +31,7 @@ _ALIKE_BYTES: Final = 4
 _BOM: Final = b"\xef\xbb\xbf"
 # An object with more members than this is a record rather than an envelope of records.
 _ENVELOPE_MEMBERS_MAX: Final = 8
-_NO_MATCH: Final = "of a name that does not match source.pattern"
+_NO_MATCH: Final = "with names that don't match source.pattern"
 
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _elements = msgspec.json.Decoder(list[msgspec.Raw])
@@ -38,7 +39,7 @@ _elements = msgspec.json.Decoder(list[msgspec.Raw])
 
 @dataclass
 class Field:
-    """A member of records: in how many it is, and with which JSON types."""
+    """A member of records: how many have it, and with which JSON types."""
 
     count: int = 0
     types: set[str] = field(default_factory=set[str])
@@ -46,10 +47,7 @@ class Field:
 
 @dataclass
 class Survey:
-    """What was seen; `decode` is what to set in that section for these files, by key.
-
-    `doubtful` is what would have them read, but may as well be wrong.
-    """
+    """What was found, and settings of [decode] that fit; the `doubtful` ones may be wrong."""
 
     files: int = 0
     samples: int = 0
@@ -67,7 +65,7 @@ class Survey:
 
 
 def look(directory: Path) -> Survey:
-    """Look at up to 200 of a directory's files, from the first to the last by name."""
+    """Inspect up to 200 files of a directory, spread over all of them by name."""
     safe, left_out = listed(directory, ".*")
     suffix = _suffix(safe)
     names = [name for name in safe if name.endswith(suffix)]
@@ -94,10 +92,7 @@ def look(directory: Path) -> Survey:
 
 
 def listed(directory: Path, pattern: str) -> tuple[list[str], Counter[str]]:
-    """Return the names that the source would list of a directory, and why how many others not.
-
-    Raises Halt if the directory cannot be listed.
-    """
+    """Return the names that the source would list, and why how many are skipped. Raises Halt."""
     matches = re.compile(pattern).fullmatch
     found: list[str] = []
     left_out: Counter[str] = Counter()
@@ -107,9 +102,9 @@ def listed(directory: Path, pattern: str) -> tuple[list[str], Counter[str]]:
                 if is_draft(entry.name):
                     left_out["hidden or *.tmp"] += 1
                 elif not entry.is_file(follow_symlinks=False):
-                    left_out["no regular file"] += 1
+                    left_out["not regular files"] += 1
                 elif not is_safe(entry.name):
-                    left_out["of a name that is not allowed (docs/files.md)"] += 1
+                    left_out["with names that are not allowed (docs/files.md)"] += 1
                 elif not matches(entry.name):
                     left_out[_NO_MATCH] += 1
                 else:
@@ -120,9 +115,9 @@ def listed(directory: Path, pattern: str) -> tuple[list[str], Counter[str]]:
 
 
 def left_out_line(left_out: Mapping[str, int]) -> str:
-    """Return in one line how many entries of directories were left out, and why."""
+    """Return in one line how many entries of directories were skipped, and why."""
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(left_out.items()))
-    return f"entries left out, as a loader would: {reasons}"
+    return f"skipped, as a loader would: {reasons}"
 
 
 def identifier(name: str) -> str:
@@ -138,11 +133,11 @@ def _read(directory: Path, names: Sequence[str]) -> Iterator[bytes]:
             if 0 < len(data) <= _SAMPLE_BYTES_MAX:
                 yield data
         except OSError:
-            continue  # gone, or not ours to read
+            continue  # gone, or not readable
 
 
 def _suffix(names: Sequence[str]) -> str:
-    """Return .json if a name ends so, or else the most common suffix."""
+    """Return .json if any name has it, or else the most common suffix."""
     suffixes = Counter(Path(name).suffix for name in names)
     if ".json" in suffixes or not suffixes:
         return ".json"
@@ -150,10 +145,7 @@ def _suffix(names: Sequence[str]) -> str:
 
 
 def _pattern(names: Sequence[str], suffix: str) -> str:
-    """Return a regular expression for the names: digits as digits, the rest as it is.
-
-    If the names have no form in common, it is that of the suffix.
-    """
+    """Return a regular expression for names of one form, digits as digits; else for the suffix."""
     exact = {generalised(name, exact=True) for name in names}
     loose = {generalised(name) for name in names}
     for forms in (exact, loose):
@@ -163,10 +155,11 @@ def _pattern(names: Sequence[str], suffix: str) -> str:
 
 
 def _header(samples: Sequence[bytes]) -> tuple[Preamble, Mapping[str, object], bool]:
-    """Return what takes off what the grammar does not know, if something does, and its setting.
+    """Return the preamble for files that the built-in grammar does not read, and its setting.
 
-    With it, whether what it takes off of most files is a header: it begins with the same word, and
-    is no part of JSON. Otherwise it may be the rest of records whose beginning was cut off.
+    Also returns whether what it drops is surely a header in most files: it begins with the same
+    word and is not part of JSON. Otherwise it may be the rest of records that were cut at the
+    start.
     """
     plain = Preamble()
     unknown = [data.removeprefix(_BOM) for data in samples if not plain.reads(data)]
@@ -186,10 +179,7 @@ def _header(samples: Sequence[bytes]) -> tuple[Preamble, Mapping[str, object], b
 def _proposals(
     data: bytes, unknown: Sequence[bytes], *, lines: bool
 ) -> Iterator[tuple[str, object]]:
-    """Yield what might take a file's header off: a number of lines, a pattern, a fixed text.
-
-    Lines would be taken off every file, so they are proposed (`lines`) only if all have a header.
-    """
+    """Yield what might drop a file's header; `lines` only if all files have one."""
     for count in range(1, _HEADER_LINES_MAX + 1 if lines else 0):
         if Preamble(lines=count).reads(data):
             yield "lines", count
@@ -204,7 +194,7 @@ def _proposals(
 
 
 def _see_preambles(found: Survey, samples: Sequence[bytes], preamble: Preamble) -> list[bytes]:
-    """Note what stands before the JSON of files; return the JSON of those that have some."""
+    """Note the text before the JSON of files; return the JSON of the files that have some."""
     documents: list[bytes] = []
     for data in samples:
         try:
@@ -220,17 +210,11 @@ def _see_preambles(found: Survey, samples: Sequence[bytes], preamble: Preamble) 
 
 
 def _envelope(documents: Sequence[bytes], *, elements_min: int) -> tuple[str | None, int]:
-    """Return the key under which most of the documents hold their records, and how many do.
-
-    Documents that are single objects are meant, with arrays of `elements_min` objects or more.
-    """
+    """Return the key with the records in most of the documents, and in how many it is."""
     keys: Counter[str] = Counter()
     for data in documents:
-        try:
-            values = [_members.decode(data)] if data[:1] == b"{" else []
-        except (msgspec.DecodeError, RecursionError):
-            values = []
-        for members in values:
+        with contextlib.suppress(msgspec.DecodeError, RecursionError):
+            members = _members.decode(data) if data[:1] == b"{" else {}
             if len(members) <= _ENVELOPE_MEMBERS_MAX:
                 keys.update(
                     key for key, raw in members.items() if _are_records(bytes(raw), elements_min)
@@ -241,7 +225,7 @@ def _envelope(documents: Sequence[bytes], *, elements_min: int) -> tuple[str | N
 
 
 def _are_records(raw: bytes, elements_min: int) -> bool:
-    """Tell whether a value is an array of so many objects, or more."""
+    """Tell whether a value is an array of at least so many objects."""
     if raw[:1] != b"[":
         return False
     elements = [bytes(element)[:1] for element in _elements.decode(raw)]

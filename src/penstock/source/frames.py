@@ -56,8 +56,8 @@ class ReadRequest(msgspec.Struct):
     """
 
     names: list[str]
-    bytes_max: int
-    max_file_bytes: int = sys.maxsize
+    bytes_max: Annotated[int, msgspec.Meta(ge=1)]
+    max_file_bytes: Count = sys.maxsize
 
 
 class ReadEntry(msgspec.Struct, omit_defaults=True):

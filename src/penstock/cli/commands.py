@@ -1,0 +1,86 @@
+"""All commands: one a door, each in its own module, imported when it is called."""
+
+from typing import Annotated, Any
+
+import typer
+import typer.core
+import typer.main
+
+from penstock import __version__
+from penstock.cli import import_at_once
+from penstock.cli.examples import EXAMPLES
+
+# In the order of --help: a module here, and what of it is the command if they differ in name.
+_GROUPS = {
+    "Drain": "run functions.load functions.archive functions.check demo",
+    "Look": "status explain verify archived.app console",
+    "Repair": "rejected.app replay spool.app",
+    "Set up": "init preview config.app",
+    "Deploy": "serve plan",
+}
+COMMANDS: dict[str, tuple[str, str, str]] = {}
+for _group, _words in _GROUPS.items():
+    for _module, _, _of_it in (word.partition(".") for word in _words.split()):
+        _name = _of_it if _of_it not in {"", "app"} else _module
+        COMMANDS[_name] = (_group, _module, _of_it or _module)
+
+
+class _Commands(typer.core.TyperGroup):
+    """Imports a command only when it is asked for: all of them take a second of CPU."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.commands: Any = dict.fromkeys(COMMANDS)  # by these typer guesses what was meant
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002  the signature is click's
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002  the same
+        if cmd_name not in COMMANDS:
+            return None
+        group, module, attribute = COMMANDS[cmd_name]
+        found = getattr(import_at_once(f"penstock.cli.{module}"), attribute)
+        if not isinstance(found, typer.Typer):
+            alone = typer.Typer(add_completion=False)
+            alone.command(cmd_name)(found)
+            found = alone
+        command: Any = typer.main.get_command(found)
+        command.rich_help_panel = group
+        _show_examples(command, cmd_name)
+        return command
+
+
+def _show_examples(command: Any, path: str) -> None:
+    """Have `--help` end with the examples of a command, or of each command of a group."""
+    command.rich_markup_mode = "markdown"
+    lines = [f"* `{f'penstock {path} {rest}'.strip()}`" for rest in EXAMPLES.get(path, ())]
+    command.epilog = "\n\n".join(["Examples:\n", *lines]) if lines else None
+    for name, part in getattr(command, "commands", {}).items():
+        _show_examples(part, f"{path} {name}")
+
+
+app = typer.Typer(
+    cls=_Commands,
+    name="penstock",
+    help="Drains a directory of timestamped JSON files into Amazon SQS: each file once, nothing"
+    " lost.\n\nStart with `penstock demo`, then `penstock init DIR` on your own directory.",
+    epilog="`penstock COMMAND --help` shows examples.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def penstock(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which version.")
+    ] = False,
+) -> None:
+    """Take options that stand before the command."""
