@@ -95,6 +95,34 @@ def test_runs_of_an_hour_are_those_of_each_name(ends: list[str], beginnings: lis
     assert told == [(file_names.hour_of(name), name) for name in wanted]
 
 
+@given(
+    NEARLY_DATED, st.text("0123456789.,:_-xZ", max_size=24), st.text("0123456789.x", max_size=20)
+)
+@example("", "2026-11-23T06:15:00.123456.json", "999999.json")
+@example("", "20261123T061545x", "1234567890")
+@example("", "20261123T061545", "1234567890")
+def test_names_that_begin_alike_to_the_second_are_of_it(begin: str, end: str, other: str) -> None:
+    """However they go on; where that could not be said, there is no such beginning."""
+    for name in (begin + end, f"{begin}2026-11-23T06:15:{end}", f"20261123T061545{end}"):
+        try:
+            at = file_names.time_of(name)
+        except ValueError:  # no such day
+            continue
+        beginning = file_names.beginning_of_second(name)
+        if beginning:
+            assert name.startswith(beginning)
+            assert at is not None
+            assert int(file_names.time_of(beginning + other) or 0) == int(at)
+
+
+def test_a_beginning_ends_behind_the_second() -> None:
+    """As most names are written there is one; with more digits behind the second there is none."""
+    begins = file_names.beginning_of_second("2026-11-23T06:15:00.123456.json")
+    assert begins == "2026-11-23T06:15:00."
+    assert file_names.beginning_of_second("20261123T061545123456.json") == ""
+    assert file_names.beginning_of_second("1763882100.5.json") == ""
+
+
 def test_names_of_one_hour_are_one_run() -> None:
     """What a producer writes in an hour is not cut apart; the next hour is."""
     one = [f"2026-11-23T06:{i:02}:00.json" for i in range(60)]

@@ -94,6 +94,24 @@ async def test_a_cut_young_file_waits_for_its_writer(box: Box, age_seconds: floa
         assert list(settled.rejected) == [name]
 
 
+@pytest.mark.parametrize("settle_seconds", [0.1, 60])
+async def test_a_cut_file_is_asked_for_its_age(box: Box, settle_seconds: float) -> None:
+    """Files are read together without a look at each one's age; of one that is cut it counts."""
+    box.set("source", settle_seconds=settle_seconds)
+    box.write_many(3)
+    cut = box.write(f"{SECOND}.000001.json", '{"id": 1, "te')
+    await asyncio.sleep(0.2)
+    claim = Claim("c1", "t", (f"{SECOND}.000000.json", cut, f"{SECOND}.000002.json"), 1, {})
+    outcome = ClaimOutcome(claim.names)
+    async with AsyncExitStack() as stack:
+        parts = await wiring.loader(box.settings, stack)
+        read = await parts.read(claim, 0, 3, parts.new_packer(claim), lambda _: None)
+        parts.note([read], outcome)
+    settled = outcome.settled(attempt=1, now="")
+    assert list(settled.rejected) == ([cut] if settle_seconds < 1 else [])
+    assert list(settled.retry_seconds) == ([] if settle_seconds < 1 else [cut])
+
+
 @pytest.mark.parametrize("claim_bytes", [1 << 20, 1])
 async def test_a_file_being_written_holds_up_none_but_itself(box: Box, claim_bytes: int) -> None:
     """It is sent when it has settled; the others, which have, are sent at once.

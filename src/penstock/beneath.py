@@ -85,11 +85,17 @@ def folder(root: Path, below: str = ".", *, make: bool = False) -> Generator[int
 
 def open_file(fd: int, name: str, more_flags: int = 0) -> int:
     """Return a descriptor of a regular file to read, or for os.open's `more_flags`."""
+    return open_status(fd, name, more_flags)[0]
+
+
+def open_status(fd: int, name: str, more_flags: int = 0) -> tuple[int, os.stat_result]:
+    """Open as `open_file` does; return what the file is, too."""
     opened = os.open(name, _FILE_FLAGS | more_flags, 0o600, dir_fd=fd)
-    if not stat.S_ISREG(os.fstat(opened).st_mode):
+    status = os.fstat(opened)
+    if not stat.S_ISREG(status.st_mode):
         os.close(opened)
         raise OSError(errno.EINVAL, "not a regular file", name)
-    return opened
+    return opened, status
 
 
 def read(fd: int, name: str, bytes_max: int) -> bytes:

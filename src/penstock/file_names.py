@@ -86,6 +86,19 @@ def time_of(name: str) -> float | None:
     return None
 
 
+def beginning_of_second(name: str) -> str:
+    """Return a beginning of a name: all names with it have the same whole second of `time_of`.
+
+    Empty if there is no such beginning. It ends behind the second, with what is no digit: else the
+    digits might belong together otherwise.
+    """
+    match = _DATE.search(name)
+    clock = _CLOCK.match(name, match.end()) if match and match[4] else None
+    end = clock.end(2) if clock else -1
+    behind = name[end : end + 1] if end > 0 else ""
+    return name[: end + 1] if behind and not behind.isdecimal() else ""
+
+
 def hour_of_time(seconds: float) -> str:
     """Return `YYYY/MM/DD/HH` in UTC of a time in seconds since 1970."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y/%m/%d/%H")

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from penstock import telemetry
-from penstock.errors import Again
+from penstock.errors import Again, Reject
 from penstock.ledger.begun import Begun, ranges
 from penstock.ledger.lease import Lease
 from penstock.ledger.ledger import Ledger
@@ -242,7 +242,7 @@ class Loader:
         those that have been sent. There it stops before a file that it cannot read.
         """
         files = await self.source.read(claim.names[position:end], self.read_bytes)
-        note_age(max(file.age_seconds for file in files))
+        note_age(files[0].age_seconds or 0.0)  # it was listed first
         readable = _readable(files) if claim.tried else len(files)
         unreadable = ""
         if readable < len(files):
@@ -252,12 +252,20 @@ class Loader:
         parts: list[Transformed] = []
         for one in self.transform.run(files, position, claim.put_back):
             if isinstance(one, Fate):
-                done.append((one.without_data(), ()))
+                done.append(((await self._aged(one)).without_data(), ()))
                 continue
             done.append((one, packer.add_all(one.files, one.records)))
             parts.append(one)
         self._learn_from(parts)
         return Read(len(files), done, unreadable)
+
+    async def _aged(self, fate: Fate) -> Fate:
+        """Learn the age of a file that ends too early, if it is not known."""
+        is_cut = isinstance(fate.cause, Reject) and fate.cause.truncated
+        if not is_cut or fate.file.age_seconds is not None:
+            return fate
+        (file,) = await self.source.read([fate.file.name], 1)
+        return fate._replace(file=file)
 
     def note(self, read: Sequence[Read], outcome: ClaimOutcome) -> None:
         """Note what became of files that were read, but for those that were given back."""
@@ -273,15 +281,15 @@ class Loader:
 
     def note_fate(self, fate: Fate, outcome: ClaimOutcome) -> None:
         """Note what becomes of a file that has nothing to send: gone, retried or rejected."""
-        file, cause = fate.file, fate.cause
+        file, cause, age_seconds = fate.file, fate.cause, fate.file.age_seconds or 0.0
         if cause is Unread.VANISHED:
             outcome.vanish(file.name)
         elif isinstance(cause, Unread):
             self.denied.add(file.name, file.detail)
             outcome.retry(file.name, _DENIED_RETRY_SECONDS)
-        elif cause.truncated and abs(file.age_seconds) < self.settle_seconds:
+        elif cause.truncated and abs(age_seconds) < self.settle_seconds:
             # One far ahead of the clock is not young: it was listed because it did not change.
-            wait_seconds = self.settle_seconds - file.age_seconds
+            wait_seconds = self.settle_seconds - age_seconds
             outcome.retry(file.name, min(wait_seconds, self.settle_seconds))
         else:
             outcome.reject(file.name, cause.reason)

@@ -134,13 +134,13 @@ class FileRead(msgspec.Struct, frozen=True, gc=False):
     """One file as it was read: all its bytes, or why there are none.
 
     A file whose `size_bytes` exceed `max_file_bytes` is not read. `age_seconds` is the time since
-    its last change, by the clock of the directory's machine.
+    its last change, by the clock of the directory's machine; None where it was not asked for.
     """
 
     name: str
     data: bytes | Unread
     size_bytes: int
-    age_seconds: float
+    age_seconds: float | None
     detail: str = ""
 
 

@@ -37,7 +37,10 @@ class Source(Protocol):
         ...
 
     async def read(self, names: Sequence[str], bytes_max: int) -> Sequence[FileRead]:
-        """Read files from the front of `names`, at least one, until `bytes_max` is passed."""
+        """Read files from the front of `names`, at least one, until `bytes_max` is passed.
+
+        The age of the first file is always told.
+        """
         ...
 
     async def archive(self, names: Sequence[str]) -> Sequence[Moved]:

@@ -19,6 +19,35 @@ async def test_waiting_candidates_are_claimed_in_their_order(books: Books) -> No
     assert (claim.names, claim.attempt, claim.journal) == ((B, A, C), 1, {})
 
 
+async def test_lanes_call_over_many_files_one_at_a_time(
+    books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Eight lanes with thousands of files each do not have Redis busy with all of them in a row."""
+    worker, running, most = books.worker(), 0, 0
+    run = worker._run
+
+    async def counting(verb: str, keys: Sequence[str], args: Sequence[str | int]) -> Any:
+        nonlocal running, most
+        running += verb in {"claim", "trim", "commit"}
+        most = max(most, running)
+        await asyncio.sleep(0)
+        answer = await run(verb, keys, args)
+        running -= verb in {"claim", "trim", "commit"}
+        return answer
+
+    async def lane(number: int) -> None:
+        names = [f"{number}.{at}.json" for at in range(2_000)]
+        claim = (await worker.claim(names, 2_000)).claim
+        assert claim is not None
+        assert await worker.trim(claim, 1_500)
+        kept = claim.of_first(1_500)
+        assert await worker.commit(kept, settled(kept.names))
+
+    monkeypatch.setattr(worker, "_run", counting)
+    await asyncio.gather(*map(lane, range(8)))
+    assert most == 1
+
+
 async def test_claimed_files_are_not_claimed_again(books: Books) -> None:
     """The second of two workers with the same listing gets what the first one left."""
     await claimed(books.worker("one"), [A, B])

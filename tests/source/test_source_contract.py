@@ -194,6 +194,7 @@ async def test_reads_bytes_and_age(site: Site) -> None:
     file = await read_one(site.source, NAME)
     assert file.data == b"\xff\x00 bytes\r\n"
     assert file.size_bytes == 10
+    assert file.age_seconds is not None
     assert 0 <= file.age_seconds < 60
 
 

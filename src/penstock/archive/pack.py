@@ -212,6 +212,7 @@ class _Written:
         self.names: list[str] = []
         self.changed_ns, self.sizes = array("q"), array("q")  # compact: there are many
         self.first, self.last = float("inf"), 0.0
+        self._same_second = ""  # how names of the last file's second begin
         self.bytes = 0
 
     def add(self, name: str, status: os.stat_result, data: bytes) -> None:
@@ -221,7 +222,10 @@ class _Written:
         self.names.append(name)
         self.changed_ns.append(status.st_ctime_ns)
         self.sizes.append(status.st_size)
+        if self._same_second and name.startswith(self._same_second):
+            return
         at = time_in(name)
+        self._same_second = "" if at is None else file_names.beginning_of_second(name)
         at = status.st_mtime if at is None else at
         self.first, self.last = min(self.first, at), max(self.last, at)
 
@@ -239,10 +243,11 @@ class _Written:
 
 def _read(from_fd: int, name: str) -> tuple[os.stat_result, bytes]:
     """Return a staged file as it is at one moment. Raises OSError."""
-    fd = beneath.open_file(from_fd, name)
+    fd, status = beneath.open_status(from_fd, name)
     try:
-        status = os.fstat(fd)
-        data = beneath.read_at(fd, 0, status.st_size + 1)
+        data = os.read(fd, status.st_size + 1)  # of most files all of it, in one call
+        if len(data) < status.st_size:
+            data = beneath.read_at(fd, 0, status.st_size + 1)
     finally:
         os.close(fd)
     if len(data) != status.st_size:

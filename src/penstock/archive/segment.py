@@ -41,6 +41,7 @@ _NAMES_MAGIC, _TABLE_MAGIC = 0x184D2A50, 0x184D2A5E
 _ENTRY, _FOOTER = struct.Struct("<II"), struct.Struct("<IBI")
 _FOOTER_MAGIC = 0x8F92EAB1
 _NANO = 1_000_000_000
+_TEN_DIGITS = 10**9 * _NANO
 
 
 class Member(NamedTuple):
@@ -113,7 +114,10 @@ def _header(name: str, owned: Owned, modified_ns: int, size: int) -> bytes:
     """Return the two headers of a file: from templates, as most of each is always the same."""
     seconds, nanoseconds = divmod(abs(modified_ns), _NANO)
     sign = "-" if modified_ns < 0 else ""
-    pax = _record("mtime", f"{sign}{seconds}.{nanoseconds:09d}")
+    if _TEN_DIGITS <= modified_ns < 10 * _TEN_DIGITS:  # of seconds, as of any time from 2001 on
+        pax = b"30 mtime=%d.%09d\n" % (seconds, nanoseconds)
+    else:
+        pax = _record("mtime", f"{sign}{seconds}.{nanoseconds:09d}")
     if len(name) > _NAME_MAX:
         pax += _record("path", name)
     for key, number, most in zip(("size", "uid", "gid"), (size, *owned[1:]), _MOST, strict=True):

@@ -40,6 +40,7 @@ _ENTRIES_A_CALL_MAX = 1000  # of a journal: 1.3 ms of Redis; Lua unpacks no more
 _WAIT_MS_MAX = 30_000  # of a claim whose files cannot be read: someone may be fixing that
 _ISOLATE_MAX = 10  # worn claims that one call to `claim` deals with
 _INDEX = re.compile("[0-9]{1,15}")  # of a message; another field is nobody's
+_MANY_FILES = 1000  # one script over more takes 3 ms of Redis or longer
 _FEW_FILES = 100  # of a worn claim: it is split into single files; a larger one into parts of these
 
 
@@ -109,6 +110,7 @@ class Ledger:
         self.spool = LedgerSpool(scripts)
         self._scripts = scripts
         self._run = scripts.run
+        self._long = asyncio.Lock()
         self._worker = worker
         self._lease_seconds = lease_seconds
         self._lease_ms = int(lease_seconds * 1000)
@@ -174,6 +176,16 @@ class Ledger:
             )
         return answer
 
+    async def _run_over(
+        self, files: int, verb: str, keys: Sequence[str], args: Sequence[str | int]
+    ) -> Any:
+        """Run a script over so many files; of those over many, one at a time for all lanes.
+
+        What else asks Redis, a heartbeat or a bystander, waits behind all that came before it.
+        """
+        async with self._long if files > _MANY_FILES else contextlib.nullcontext():
+            return await self._run(verb, keys, args)
+
     @translate_redis_errors
     async def _replicated(self) -> bool:
         return await self._scripts.replicated()
@@ -194,7 +206,8 @@ class Ledger:
             bounds[0], self._takeovers_max, frontier, self._epoch.name, seen, "/".join(candidates),
             *bounds[1:],
         ]  # fmt: skip
-        kind, epoch, made, *rest = await self._run(
+        kind, epoch, made, *rest = await self._run_over(
+            len(candidates),
             "claim",
             ["leases", "json_files_processing", "json_files_processed", "out_of_spool",
              "json_files_rejected", "retry", "counters", "epoch", "workers", "workers_since",
@@ -301,7 +314,11 @@ class Ledger:
         """
         keys = ["leases", "json_files_processing", "retry", "counters", f"claim:{claim.id}",
                 f"call:{claim.token}"]  # fmt: skip
-        return bool(await self._run("trim", keys, [claim.id, claim.token, files, REMEMBER_MS]))
+        return bool(
+            await self._run_over(
+                len(claim.names), "trim", keys, [claim.id, claim.token, files, REMEMBER_MS]
+            )
+        )
 
     @translate_redis_errors
     async def journal(self, claim: Claim, confirmed: Mapping[int, str]) -> bool:
@@ -333,7 +350,7 @@ class Ledger:
         args += [len(settled.rejected), *flat(settled.rejected.items())]
         args += [len(delays), *flat((name, int(seconds * 1000)) for name, seconds in delays)]
         args += counters
-        is_ours = bool(await self._run("commit", keys, args))
+        is_ours = bool(await self._run_over(len(claim.names), "commit", keys, args))
         await self._scripts.replicated()
         return is_ours
 

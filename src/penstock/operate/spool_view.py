@@ -251,7 +251,7 @@ class RemoteView:
     async def age_seconds(self, name: str) -> float | None:
         """See `DirectoryView.age_seconds`; by the clock of the machine that holds the file."""
         (file,) = await self._source.read([name], 1)
-        return None if file.data is Unread.VANISHED else max(0.0, file.age_seconds)
+        return None if file.data is Unread.VANISHED else max(0.0, file.age_seconds or 0.0)
 
     async def rejects_kept(self) -> None:
         """Return nothing: over HTTP nobody lists that directory."""

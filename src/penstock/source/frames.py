@@ -108,7 +108,7 @@ def framed(files: Sequence[FileRead]) -> list[bytes]:
 
 def _entry(file: FileRead) -> ReadEntry:
     if isinstance(file.data, bytes):
-        return ReadEntry(file.name, len(file.data), file.size_bytes, file.age_seconds)
+        return ReadEntry(file.name, len(file.data), file.size_bytes, file.age_seconds or 0.0)
     return ReadEntry(file.name, 0, 0, 0.0, file.data.value, file.detail)
 
 
