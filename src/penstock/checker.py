@@ -22,7 +22,7 @@ from penstock.ports import Source
 
 _SWEEP_SECONDS_MAX = 60.0  # of one pass; the next sweep does the rest
 OLD_LEASES = 5
-"""A claim held for so many leases is alive but making little progress."""
+"""A claim held for this many leases is alive but making little progress."""
 
 FIFO_WINDOW_SECONDS = 300.0
 """After the first try, SQS FIFO drops repeats for this time."""

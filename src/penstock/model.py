@@ -35,10 +35,10 @@ BILLED_BYTES = 65_536
 """SQS bills each started 64 KiB of a payload as one request."""
 
 CLAIM_ID_BYTES = 12
-"""A claim's id is so many random bytes in hexadecimal; a part split off a claim adds `.N`."""
+"""Random bytes in a claim's id, in hexadecimal there; a part split off a claim adds `.N`."""
 
 CLAIM_ID_LIKE = "0" * 2 * CLAIM_ID_BYTES
-"""As long as a new claim's id: sizes messages of files that nobody has claimed."""
+"""As long as a new claim's id: to size the messages of unclaimed files."""
 
 LISTING_SECONDS_MAX = 30.0
 """A worker claims no names from an older listing: the ledger soon forgets archived files.

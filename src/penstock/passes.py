@@ -74,7 +74,7 @@ async def once(open_parts: Open[T], stop: asyncio.Event) -> T:
 
 
 async def every(seconds: float, open_parts: Open[T], stop: asyncio.Event, *, what: str) -> None:
-    """Run pass after pass until `stop`; after an Again, open anew after a pause. Raises Halt."""
+    """Run pass after pass until `stop`; after an Again, pause and open all again. Raises Halt."""
     again = 0
     while not stop.is_set():
         try:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from penstock.archive.bucket import Bucket
 
 SEGMENT_BYTES = 1 << 30
-"""About so many bytes of files per segment; a minute of 6,000 files a second is less."""
+"""The approximate size of a segment's files; a minute of 6,000 files a second is less."""
 
 _RESERVE, _RESERVE_BYTES = ".penstock-reserve", 64 << 20
 _RESERVE_SHARE = 64  # of a small disk, reserve at most 1/64
@@ -287,16 +287,12 @@ def _keep_reserve(root_fd: int) -> None:
         return
     with contextlib.suppress(OSError):  # it exists, or cannot: then go on without
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        fd = os.open(_RESERVE, flags, 0o600, dir_fd=root_fd)
-        try:
-            os.posix_fallocate(fd, 0, size)
-        finally:
-            os.close(fd)
+        with os.fdopen(os.open(_RESERVE, flags, 0o600, dir_fd=root_fd), "wb") as file:
+            os.posix_fallocate(file.fileno(), 0, size)
 
 
 def _release_reserve(root_fd: int) -> bool:
-    try:
+    with contextlib.suppress(OSError):
         os.unlink(_RESERVE, dir_fd=root_fd)
-    except OSError:
-        return False
-    return True
+        return True
+    return False

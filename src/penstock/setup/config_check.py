@@ -1,4 +1,4 @@
-"""Whether the settings can work: mistakes in them, and what is probably not meant."""
+"""Whether the settings can work: mistakes, and settings that are probably not intended."""
 
 import contextlib
 import os
