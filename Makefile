@@ -3,8 +3,10 @@ PYTHON ?= python3
 UV ?= .cache/uv/bin/uv
 # The full form of a campaign is hours; SCALE=0.01 is a minute's taste of it.
 SCALE ?= 1
+# The time that files in a wheel and sdist bear: 1980, the first that a zip can hold.
+DIST_EPOCH = 315532800
 
-.PHONY: help demo demo-aws bundle test check format docs bench profile campaign clean
+.PHONY: help demo demo-aws bundle dist install test check format docs bench profile campaign clean
 .DEFAULT_GOAL := help
 
 help: ## Say what there is.
@@ -18,6 +20,20 @@ demo-aws: .venv/installed ## Deploy the AWS template on this machine, and watch 
 
 bundle: .venv/installed ## Build the archive that AWS Lambda runs (ARGS="--arch arm64 -o FILE").
 	@.venv/bin/python -m scripts.bundle $(ARGS)
+
+install: dist ## Install the command `penstock` for this user, from the wheel.
+	@$(UV) tool install --quiet --force --python $(PYTHON) --constraints dist/constraints.txt \
+	  "penstock-sqs[local] @ file://$(CURDIR)/$$(ls -t dist/*.whl | head -1)"
+	@echo "installed: $$($(UV) tool dir --bin)/penstock"
+
+dist: $(UV) ## Build wheel and sdist in dist/, the same bytes wherever and whenever.
+	@rm -f dist/penstock_sqs-*
+	@mkdir -p dist .cache
+	@$(UV) export --frozen --quiet --only-group build -o .cache/build.txt
+	@$(UV) export --frozen --quiet --no-dev --all-extras --no-emit-project --no-hashes -o dist/constraints.txt
+	@SOURCE_DATE_EPOCH=$(DIST_EPOCH) $(UV) build --quiet --python $(PYTHON) \
+	  --build-constraints .cache/build.txt --require-hashes --out-dir dist
+	@cd dist && sha256sum penstock_sqs-*
 
 test: .venv/installed ## Run the tests, several minutes.
 	@.venv/bin/pytest -n 2 -m "not campaign" $(ARGS)

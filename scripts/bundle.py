@@ -1,4 +1,4 @@
-"""Build the archive that AWS Lambda runs: the core, penstock[lambda], and nothing else.
+"""Build the archive that AWS Lambda runs: the core, penstock-sqs[lambda], and nothing else.
 
 `make bundle` runs it.
 
