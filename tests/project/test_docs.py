@@ -124,7 +124,7 @@ def test_the_reference_is_what_the_code_says() -> None:
 
 def run(page: Path, directory: Path) -> str:
     """Run the shell blocks of a page in order in a new directory; return what they print."""
-    lines = [f'export PATH="{ROOT}/.venv/bin:$PATH"', "set -e"]
+    lines = [f'export PATH="{Path(sys.executable).parent}:$PATH"', "set -e"]
     for to_run, code in blocks(page, "sh"):
         if to_run and not code.startswith(("make", "export PATH")):
             lines.append(code)
