@@ -59,6 +59,6 @@ def untrusted(error: BaseException, what: str = "its certificate") -> str:
         return f"{what} is not trusted: {error}"
     return (
         f"{what} is not trusted: {error}; Python 3.13 and newer want an authority with"
-        " subjectKeyIdentifier, basicConstraints=critical,CA:TRUE and keyUsage=critical,keyCertSign,"
+        " subjectKeyIdentifier, basicConstraints=critical,CA:TRUE, keyUsage=critical,keyCertSign,"
         " and authorityKeyIdentifier in what it signs: make both anew with these extensions"
     )

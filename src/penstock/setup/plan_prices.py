@@ -53,6 +53,8 @@ PRICES: Final = {
     "cache.r7g.large": Price(0.1752, _NODE, "2026-10", _ELASTICACHE, _LIST),
     "cache.r7g.xlarge": Price(0.3496, _NODE, "2026-10", _ELASTICACHE, _LIST),
     "cache.r7g.2xlarge": Price(0.6984, _NODE, "2026-10", _ELASTICACHE, _LIST),
+    "serverless data": Price(0.084, "GB-hour, Valkey", "2026-06", _ELASTICACHE, _QUOTED),
+    "serverless units": Price(0.0023e-6, "ECPU, Valkey", "2026-06", _ELASTICACHE, _QUOTED),
     "endpoint": Price(0.01, "endpoint-hour in one zone", "2026-06", _ENDPOINT, _QUOTED),
     "endpoint data": Price(0.01, "GB", "2026-06", _ENDPOINT, _QUOTED),
     "nat": Price(0.045, "gateway-hour", "2026-09", _VPC, _LIST),
@@ -63,6 +65,9 @@ PRICES: Final = {
     "alarm": Price(0.10, "alarm-month", "2026-06", _CLOUDWATCH, _QUOTED),
     "dashboard": Price(3.00, "dashboard-month", "2026-06", _CLOUDWATCH, _QUOTED),
 }
+
+SERVERLESS_BYTES_MIN: Final = 0.1e9
+"""What a serverless cache of Valkey is billed for at least; the same source."""
 
 CACHE_NODE_BYTES: Final = {
     "cache.t4g.micro": 0.5e9,
