@@ -38,9 +38,8 @@ def test_from_an_empty_machine_to_an_archived_file(tmp_path: Path) -> None:
     transcript = done.stdout + done.stderr
     assert done.returncode == 0, transcript[-6000:]
     typed = len([line for line in script.splitlines() if line.strip()])
-    print(
-        f"{typed} lines typed, {len(transcript.splitlines())} lines of transcript, {seconds:.0f} s"
-    )
+    told = len(transcript.splitlines())
+    sys.stdout.write(f"{typed} lines typed, {told} lines of transcript, {seconds:.0f} s\n")
     assert "installed: " in transcript
     assert "the settings can work" in transcript
     assert "every file is accounted for" in transcript
