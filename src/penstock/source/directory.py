@@ -174,7 +174,7 @@ class DirectorySource:
             os.fsync(self._fd)
         except OSError as error:  # whatever was moved is found to be so by the next pass
             directory = self._archive_directory
-            return [Moved(n, f"archive {n} to {directory}: {error.strerror}") for n in wanted]
+            return [Moved(n, f"archive {n} to {directory}: {moving.why(error)}") for n in wanted]
         return moved
 
     def _stage(self, wanted: Sequence[str]) -> Sequence[Moved]:
@@ -238,7 +238,7 @@ class DirectorySource:
         except OSError as error:
             if error.errno == errno.ENOENT:
                 return Moved(name, vanished=True)
-            return Moved(name, f"archive {name} to {folders.root}: {error.strerror}")
+            return Moved(name, f"archive {name} to {folders.root}: {moving.why(error)}")
 
     def _hour_of_change(self, name: str) -> str:
         status = os.stat(name, dir_fd=self._fd, follow_symlinks=False)

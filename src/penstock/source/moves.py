@@ -134,14 +134,14 @@ def _settled(from_fd: int, name: str, to_fd: int, to_path: str, error: OSError) 
         if error.errno == errno.ENOENT:
             return Moved(name, vanished=not exists(to_fd, name))
         if error.errno != errno.EEXIST:
-            return Moved(name, f"move {name} to {to_path}: {error.strerror}")
+            return Moved(name, f"move {name} to {to_path}: {why(error)}")
         if same_directory(from_fd, to_fd):  # then its target is the file itself, and looks equal
             return Moved(name, f"{to_path} is the spool itself")
         if not same(from_fd, to_fd, name):
             return Moved(name, f"{to_path}/{name} exists and differs; rename one of the two")
         os.unlink(name, dir_fd=from_fd)
     except OSError as another:
-        return Moved(name, f"move {name} to {to_path}: {another.strerror}")
+        return Moved(name, f"move {name} to {to_path}: {why(another)}")
     return Moved(name)
 
 
@@ -341,3 +341,13 @@ def same(from_fd: int, to_fd: int, name: str) -> bool:
             if block != other.read(len(block)):
                 return False
     return True
+
+
+def why(error: OSError) -> str:
+    """Return an error of the file system in words; where a right is missing, what to grant."""
+    if error.errno not in {errno.EACCES, errno.EPERM}:
+        return error.strerror or str(error)
+    return (
+        f"{error.strerror}: user {os.geteuid()}, group {os.getegid()}, may not write in a directory"
+        " on that path; let it, as with `chgrp` and `chmod g+ws` of the spool and its parent"
+    )
