@@ -1,4 +1,4 @@
-"""Build the archive that AWS Lambda runs: the core, penstock[lambda], and nothing else.
+"""Build the archive that AWS Lambda runs: the core, penstock-sqs[lambda], and nothing else.
 
 `make bundle` runs it.
 
@@ -111,6 +111,14 @@ def add_config(archive: Path, text: str) -> None:
         opened.writestr(_entry("penstock.toml"), text)
 
 
+def add_ca(archive: Path, text: str) -> None:
+    """Put the certificate of an authority into an archive, as ca.pem. Raises Halt if it is none."""
+    if "BEGIN CERTIFICATE" not in text or "PRIVATE KEY" in text:
+        raise Halt("bundle: --ca: allowed: a file in PEM form with certificates, and no key")
+    with zipfile.ZipFile(archive, "a") as opened:
+        opened.writestr(_entry("ca.pem"), text)
+
+
 def _entry(name: str) -> zipfile.ZipInfo:
     entry = zipfile.ZipInfo(name, date_time=_EPOCH)
     entry.external_attr = 0o100644 << 16  # Lambda runs as another user, who must read it
@@ -131,9 +139,10 @@ def build(
     architecture: str,
     python: str,
     config: str = "",
+    ca: str = "",
     say: Callable[[str], None] = lambda _: None,
 ) -> Bundle:
-    """Build the archive at `output`, with `config` as its penstock.toml if there is one.
+    """Build the archive at `output`, `config` as penstock.toml and `ca` as ca.pem in it.
 
     `say` is told each step. Raises Again or Halt.
     """
@@ -152,6 +161,8 @@ def build(
         unzipped_bytes = _pack(tree, output)
         if config:
             add_config(output, config)
+        if ca:
+            add_ca(output, ca)
         zipped_bytes = output.stat().st_size
         if zipped_bytes > ZIPPED_BYTES_MAX or unzipped_bytes > UNZIPPED_BYTES_MAX:
             raise Halt(
@@ -300,6 +311,16 @@ def main(
             dir_okay=False,
         ),
     ] = None,
+    ca: Annotated[
+        Path | None,
+        typer.Option(
+            "--ca",
+            metavar="FILE",
+            help="Certificates to trust of the file server; set CaInBundle in the template.",
+            exists=True,
+            dir_okay=False,
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Build the archive that AWS Lambda runs, from the versions and hashes of the lock file.
@@ -313,6 +334,7 @@ def main(
         architecture=architecture.value,
         python=python.value,
         config=config.read_text() if config else "",
+        ca=ca.read_text() if ca else "",
         say=lambda line: typer.echo(f"{line} …", err=True),
     )
     if as_json:

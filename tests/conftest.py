@@ -4,6 +4,7 @@ import asyncio
 import os
 import shutil
 import subprocess
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,13 @@ from support.sqs_stub import SqsStub
 
 @pytest.hookimpl(trylast=True)
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Say at the end of a campaign what it did."""
+    """Say at the end what was skipped for want of what, and of a campaign what it did."""
+    skipped = Counter(
+        str(report.longrepr[2]).removeprefix("Skipped: ")
+        for report in terminalreporter.stats.get("skipped", ())
+    )
+    for what, count in skipped.most_common():
+        terminalreporter.write_line(f"{count} skipped, {what}")
     if "PENSTOCK_CAMPAIGN_SCALE" in os.environ:
         stats = terminalreporter.stats
         terminalreporter.section("campaign")
@@ -78,7 +85,7 @@ async def sender(aws: None) -> AsyncIterator[Sender]:
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Make a certificate for 127.0.0.1, and its key in the same file."""
-    require(present=shutil.which("openssl") is not None, what="openssl on PATH")
+    require(present=shutil.which("openssl") is not None, what="openssl on PATH (Debian: openssl)")
     path = tmp_path_factory.mktemp("tls") / "server.pem"
     command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2"
     options = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]

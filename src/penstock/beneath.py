@@ -173,17 +173,18 @@ def folders_by_number(fd: int, digits: tuple[int, ...]) -> Iterator[tuple[str, i
             os.close(below)
 
 
+_GRANT = "allow user {} to write there, as with `chgrp {}` and `chmod g+ws` of a directory"
 _REMEDIES = {
     errno.ENOSPC: "make room on that disk",
     errno.EDQUOT: "raise the quota there",
     errno.EROFS: "mount that disk writable",
-    errno.EACCES: "allow user {} to write there",
-    errno.EPERM: "allow user {} to write there",
+    errno.EACCES: _GRANT,
+    errno.EPERM: _GRANT,
     errno.EIO: "see the kernel's log (dmesg) about that disk",
 }
 
 
 def why(error: OSError) -> str:
     """Say why a file could not be written, moved or deleted, and what helps where that is known."""
-    remedy = _REMEDIES.get(error.errno or 0, "").format(os.geteuid())
+    remedy = _REMEDIES.get(error.errno or 0, "").format(os.geteuid(), os.getegid())
     return f"{error.strerror or error}{remedy and f'; {remedy}'}"

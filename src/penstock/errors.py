@@ -38,3 +38,18 @@ def own_trouble(error: BaseException | None) -> str:
             )
         error = error.__cause__ or error.__context__
     return ""
+
+
+def untrusted(error: BaseException, what: str = "its certificate") -> str:
+    """Say why a certificate is not trusted, and what to do where it lacks what Python 3.13 wants.
+
+    From 3.13 on Python takes RFC 5280 at its word; a private authority often does not.
+    """
+    lacks = ("Key Identifier", "key usage", "Basic Constraints", "marked critical")
+    if not any(word.lower() in str(error).lower() for word in lacks):
+        return f"{what} is not trusted: {error}"
+    return (
+        f"{what} is not trusted: {error}; Python 3.13 and newer want an authority with"
+        " subjectKeyIdentifier, basicConstraints=critical,CA:TRUE, keyUsage=critical,keyCertSign,"
+        " and authorityKeyIdentifier in what it signs: make both anew with these extensions"
+    )

@@ -110,7 +110,10 @@ def test_a_name_that_leads_elsewhere_is_damage(name: str) -> None:
 
 def test_other_programs_read_it(tmp_path: Path) -> None:
     """`zstd -t` checks it, `tar --zstd` lists and unpacks it: bytes, times to the last digit."""
-    require(present=bool(shutil.which("zstd") and shutil.which("tar")), what="zstd and tar on PATH")
+    require(
+        present=bool(shutil.which("zstd") and shutil.which("tar")),
+        what="zstd and tar on PATH (Debian: zstd)",
+    )
     files = many() | {"x" * 235 + ".json": (b"{}", 1_700_000_000_123_456_789)}
     path = tmp_path / "segment.tar.zst"
     path.write_bytes(segment(files, (0o640, 3_000_000_000, 5)))

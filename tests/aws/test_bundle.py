@@ -104,7 +104,10 @@ def test_a_program_that_fails_says_so(tmp_path: Path, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("architecture", bundle.ARCHITECTURES)
 def test_every_machine_of_lambda_gets_one(architecture: str, python: str, tmp_path: Path) -> None:
     """Both architectures and all four Pythons: wheels for each, extensions of the right machine."""
-    require(present=bool(shutil.which("file")), what="file, which names a binary's machine")
+    require(
+        present=bool(shutil.which("file")),
+        what="file, which names a binary's machine (Debian: file)",
+    )
     options = ["--arch", architecture, "--python", python, "-o", str(tmp_path / "b.zip"), "--json"]
     result = CliRunner().invoke(bundle.app, options)
     assert result.exception is None
@@ -146,3 +149,15 @@ def test_settings_go_into_a_bundle_as_they_are(tmp_path: Path) -> None:
         assert opened.read("penstock.toml").decode() == text
     with pytest.raises(Halt, match=r"select\.fields"):
         bundle.add_config(archive, "[select]\nfields = '{'\n")
+
+
+def test_an_authority_comes_in_and_a_key_does_not(tmp_path: Path) -> None:
+    """`--ca` puts certificates where the template's CaInBundle has functions look; never a key."""
+    archive = tmp_path / "a.zip"
+    certificate = "-----BEGIN CERTIFICATE-----\nxx\n-----END CERTIFICATE-----\n"
+    bundle.add_ca(archive, certificate)
+    with zipfile.ZipFile(archive) as opened:
+        assert opened.read("ca.pem").decode() == certificate
+    for wrong in ("", certificate + "-----BEGIN PRIVATE KEY-----\n"):
+        with pytest.raises(Halt, match="--ca"):
+            bundle.add_ca(archive, wrong)

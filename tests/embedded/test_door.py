@@ -98,10 +98,15 @@ async def test_another_user_cannot_purge_the_queue(sqs: EmbeddedSqs) -> None:
     """Knowing all but the key, and unable to read that: a real other user."""
     require(present=os.geteuid() == 0, what="root, to be another user as well")
     url = await sqs.create_queue("q")
-    script = f"cat {sqs.directory}/key; "
-    script += f"curl -s -o /dev/null -w '%{{http_code}}' -d x '{url}?Action=PurgeQueue'"
+    purge = (
+        "import sys, urllib.request as r\n"
+        "try: print(r.urlopen(sys.argv[1], b'x').status)\n"
+        "except r.HTTPError as error: print(error.code)"
+    )
+    script = 'cat "$1"; exec /usr/bin/python3 -I -c "$2" "$3"'
     other = ["setpriv", "--reuid", "12345", "--regid", "12345", "--clear-groups"]
-    command = [*other, "sh", "-c", script]
+    given = [f"{sqs.directory}/key", purge, f"{url}?Action=PurgeQueue"]
+    command = [*other, "sh", "-c", script, "sh", *given]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd="/")
-    assert done.stdout == "403"
+    assert done.stdout == "403\n"
     assert "Permission denied" in done.stderr

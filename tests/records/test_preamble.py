@@ -1,12 +1,15 @@
 """The preamble comes off, and nothing of the document does."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from penstock.errors import Halt, Reject
+from penstock.records import preamble as grammar
 from penstock.records.decode import Decoder
 from penstock.records.preamble import PREAMBLE_BYTES_MAX, Preamble
 from penstock.records.selection import Selection
@@ -370,3 +373,8 @@ def test_law_in_20_000_examples(
         check_damaged(around, sample, at % 80, size, scrap)
         if "{}&&" not in around.before:
             check_cut(around, sample, at)
+
+
+def test_no_group_of_the_grammar_is_possessive() -> None:
+    """Before CPython 3.11.5 such a group takes what it must not (gh-106052): files are rejected."""
+    assert not re.search(r"\)[*+?]\+", Path(str(grammar.__file__)).read_text())

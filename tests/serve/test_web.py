@@ -3,6 +3,7 @@
 import datetime as dt
 import socket
 import ssl
+import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from ipaddress import ip_address
@@ -46,10 +47,13 @@ async def serving(root: Path, **given: Any) -> AsyncGenerator[str]:
 
 
 class Authority:
-    """A certificate authority of the test's own; `file` holds its certificate."""
+    """A certificate authority of the test's own; `file` holds its certificate.
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
+    With `lax` it is as many private ones are: without the extensions that Python 3.13 wants.
+    """
+
+    def __init__(self, root: Path, *, lax: bool = False) -> None:
+        self._root, self._lax = root, lax
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test authority")])
         self.file = self._write("ca.pem", self._certificate(self._name, self._key.public_key()))
@@ -88,12 +92,28 @@ class Authority:
             certificate = certificate.add_extension(
                 x509.SubjectAlternativeName([named]), critical=False
             )
+        if not self._lax:
+            own, its = x509.SubjectKeyIdentifier, x509.AuthorityKeyIdentifier
+            issuer = self._key.public_key()
+            certificate = (
+                certificate.add_extension(own.from_public_key(key), critical=False)
+                .add_extension(its.from_issuer_public_key(issuer), critical=False)
+                .add_extension(_usage(signs=not host), critical=True)
+            )
         signed = certificate.sign(self._key, hashes.SHA256())
         return signed.public_bytes(serialization.Encoding.PEM)
 
     def _write(self, name: str, data: bytes) -> str:
         (self._root / name).write_bytes(data)
         return str(self._root / name)
+
+
+def _usage(*, signs: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not signs, key_cert_sign=signs, crl_sign=signs, key_agreement=False,
+        content_commitment=False, key_encipherment=False, data_encipherment=False,
+        encipher_only=False, decipher_only=False,
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +142,17 @@ async def test_tls_with_a_certificate_that_is_trusted(tmp_path: Path, authority:
             await read(address)
         with pytest.raises(Again):
             await read(address.replace("https", "http"))
+
+
+async def test_an_authority_that_python_3_13_refuses(tmp_path: Path) -> None:
+    """Before 3.13 it is taken; from then on the error says what to make anew."""
+    authority = Authority(tmp_path, lax=True)
+    async with serving(tmp_path, **authority.certificate("127.0.0.1")) as address:
+        if sys.version_info < (3, 13):
+            assert await read(address, authority.file) == b"{}"
+            return
+        with pytest.raises(Halt, match=r"Key Identifier.*subjectKeyIdentifier.*make both anew"):
+            await read(address, authority.file)
 
 
 @pytest.mark.parametrize(

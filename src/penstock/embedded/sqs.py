@@ -38,7 +38,7 @@ class EmbeddedSqs(EmbeddedProcess):
     """
 
     title = "embedded SQS"
-    remedy = "pip install 'penstock[local]'"
+    remedy = "install penstock-sqs[local] (README, Install)"
     region: ClassVar[str] = "us-east-1"
 
     def __init__(self, state_directory: Path, *, share: bool = False) -> None:

@@ -17,7 +17,7 @@ from redis.asyncio.cluster import ClusterNode, RedisCluster
 from redis.commands.core import AsyncScript
 
 from penstock import telemetry
-from penstock.errors import Again, Halt, own_trouble
+from penstock.errors import Again, Halt, own_trouble, untrusted
 from penstock.ledger.connect import Address, close
 
 P = ParamSpec("P")
@@ -84,7 +84,7 @@ def _why_it_halts(error: Exception) -> str | None:
         return f"Redis refuses us: {error}; the user needs all that docs/ledger.md lists for access"
     if _is_untrusted(error):
         return (
-            f"the certificate of Redis is not trusted: {error}; name the CA that signed it:"
+            f"{untrusted(error, 'the certificate of Redis')}; name the CA that signed it:"
             " ledger.url = rediss://…?ssl_ca_certs=/path/ca.pem"
         )
     if "SELECT is not allowed in cluster mode" in str(error):

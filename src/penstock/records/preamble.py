@@ -23,23 +23,25 @@ from penstock.records.json_errors import OBJECT_BEGINS, is_json, quoted
 PREAMBLE_BYTES_MAX: Final = 65_536
 """More than this is no comment but a file of another kind; it also bounds the work per file."""
 
-# Possessive throughout: what an alternative has taken it keeps, so the time is linear in the bytes.
+# An alternative keeps what it has taken, and no two begin alike: the time is linear in the bytes.
+# No group is possessive: CPython before 3.11.5, as in Debian 12, matches those wrongly (gh-106052).
 _SPACE = rb"[ \t\r\n\f\v\x1e]++"
-_BLOCK = rb"/\*(?!-secure-)[^*]*+(?:\*(?!/)[^*]*+)*+\*/|<!--[^-]*+(?:-(?!->)[^-]*+)*+-->"
+_BLOCK = rb"/\*(?!-secure-)[^*]*+(?:\*(?!/)[^*]*+)*\*/|<!--[^-]*+(?:-(?!->)[^-]*+)*-->"
 _COMMENT = rb"(?://|\#|;|--|%(?!%%BREAK%%%))[^\r\n]*+"
 _MEDIUM = b"])}while(1);</x>"
 _GUARD = (
     rb"\)\]\}'?+,?+|while\s*+\((?:1|true)\)\s*+;|for\s*+\(;;\)\s*+;|%%%BREAK%%%"
-    rb"|throw\s++1\s*+;(?:\s*+<[^>\r\n]*+>)?+"
+    rb"|throw\s++1\s*+;(?:\s*+<[^>\r\n]*+>)?"
     rb"|\{\}\s*+&&(?!&(?!&&START&&&))"
     b"|" + re.escape(_MEDIUM)
 )
 _JUNK = b"%b|\xef\xbb\xbf|%b|%b|%b" % (_SPACE, _BLOCK, _COMMENT, _GUARD)
-_NAME = rb"[A-Za-z_$][\w$]*+(?:\.[A-Za-z_$][\w$]*+|\[(?:\d++|\"[^\"\r\n]*+\"|'[^'\r\n]*+')\])*+"
+_NAME = rb"[A-Za-z_$][\w$]*+(?:\.[A-Za-z_$][\w$]*+|\[(?:\d++|\"[^\"\r\n]*+\"|'[^'\r\n]*+')\])*"
+_VAR = b"(?:var|let|const)"
 _OPENERS = (
     rb"(?P<start>&&&START&&&)",
     rb"(?P<secure>/\*-secure-)",
-    rb"(?P<assignment>(?:(?:var|let|const)\s++)?+%b\s*+=(?!=))" % _NAME,
+    rb"(?P<assignment>(?:%b\s++|(?!%b\s))%b\s*+=(?!=))" % (_VAR, _VAR, _NAME),
     rb"(?P<call>(?!(?:while|for|if|switch|catch|function)\b)%b\s*+\()" % _NAME,
 )
 # What closes each, and what may stand behind that.
@@ -52,15 +54,15 @@ _CLOSERS: Final = {
 }
 
 # The rest of a file that ended inside one of the above: not wrong, only not all there.
-_PART = _NAME + rb"(?:\.|\[(?:\"[^\"\r\n]*+\"?|'[^'\r\n]*+'?|\d*+))?+"
+_PART = _NAME + rb"(?:\.|\[(?:\"[^\"\r\n]*+\"?|'[^'\r\n]*+'?|\d*+))?"
 _UNFINISHED = re.compile(
     rb"""(?: /(?:\*.*+)? | <(?:!--.*+|[^>\r\n]*+) | - | \xef\xbb? | \)(?:\]\}?)?
     | (?:while|for)\s*+(?:\((?:[1;]{0,2}+|t|tr|tru|true)\)?\s*+)? | throw\s++1?\s*+
-    | (?:var|let|const)\s++(?:%b)?+\s*+ | %b\s*+ )\Z"""
+    | (?:var|let|const)\s++(?:%b)?\s*+ | %b\s*+ )\Z"""
     % (_PART, _PART),
     re.DOTALL | re.VERBOSE,
 )
-_SCALAR = re.compile(rb"(?:-?\d[\d.eE+-]*+|\"(?:[^\"\\]|\\.)*+\"|true|false|null)\s*+\Z", re.DOTALL)
+_SCALAR = re.compile(rb"(?:-?\d[\d.eE+-]*+|\"(?:[^\"\\]|\\.)*\"|true|false|null)\s*+\Z", re.DOTALL)
 _OTHER_FILES = (
     (rb"\0(?s:.{4})[\[{]", "Kafka's in Confluent's form: a zero and a schema's number before it"),
     (rb"\xff\xfe|\xfe\xff|\0{1,3}[\[{]\0", "UTF-16; Penstock reads UTF-8"),
@@ -110,8 +112,8 @@ class Preamble:
         openers = b"|".join([*prefixes, *_OPENERS])
         # What is declared goes before what is known: a declared text may begin like a comment.
         declared = b"(?!%b)" % b"|".join(map(re.escape, self._prefixes)) if prefixes else b""
-        junk = b"(?:%b(?:%b))*+" % (declared, _JUNK)
-        self._head = re.compile(b"%b(?:%b)?+%b" % (junk, openers, junk))
+        junk = b"(?:%b(?:%b))*" % (declared, _JUNK)
+        self._head = re.compile(b"%b(?:%b)?%b" % (junk, openers, junk))
         self._plain = not (lines or pattern or literals)
         self._tried = False  # only to see whether it reads a file
         self._last: bytes | None = None  # the last preamble, and the brace or bracket behind it

@@ -12,7 +12,13 @@ from typing import Final, Literal, NamedTuple
 from penstock.errors import Halt
 from penstock.model import BILLED_BYTES, CLAIM_ID_LIKE, Message, QueueLimits
 from penstock.settings.schema import Settings
-from penstock.setup.plan_prices import CACHE_NODE_BYTES, MONTH_HOURS, MONTH_SECONDS, PRICES
+from penstock.setup.plan_prices import (
+    CACHE_NODE_BYTES,
+    MONTH_HOURS,
+    MONTH_SECONDS,
+    PRICES,
+    SERVERLESS_BYTES_MIN,
+)
 from penstock.sqs.batch import batches
 from penstock.sqs.filling import Filling
 from penstock.sqs.packer import Packer
@@ -48,6 +54,8 @@ PACK_SECONDS: Final = 60
 PACKED_SHARE: Final = 0.19
 """Bytes in the archive per byte of a file, for 20,000 different tweets; docs/capacity.md."""
 START_SECONDS: Final = 2.0  # of an invocation that finds nothing to do
+ARCHIVER_FILE_SECONDS: Final = 141 / 1_800_000  # over HTTP, a tick of 1.8 million files: 141 s
+CHECKER_FILE_SECONDS: Final = 38 / 1_800_000  # the same tick: 38 s
 CLAIM_LINE_BYTES: Final = 750  # one line of JSON a claim; a test measures it
 CLOUDWATCH_METRICS: Final = 21  # those of the functions, aws/handlers.py
 CLOUDWATCH_ALARMS: Final = 9  # of the template
@@ -141,6 +149,7 @@ def _instead(load: Load, figures: Mapping[str, Figure]) -> dict[str, Figure]:
             f"half of {read:,.0f} GB x 2 x ${zones}, if the file server is in one zone and the"
             " functions are in two; none if they are all in one",
         ),
+        "Redis by ElastiCache Serverless": _serverless(figures["Redis memory"].value),
         "a log line of 200 B a file": Figure(
             line,
             "$",
@@ -296,17 +305,32 @@ def _costs(load: Load, claim: _FullClaim, figures: Mapping[str, Figure]) -> dict
     }  # fmt: skip
 
 
+def _serverless(memory_bytes: float) -> Figure:
+    """Return what the ledger's bytes cost in ElastiCache Serverless, without its ECPUs."""
+    gigabytes = max(memory_bytes, SERVERLESS_BYTES_MIN) / _GIGABYTE
+    stored, units = PRICES["serverless data"].dollars, PRICES["serverless units"].dollars
+    return Figure(
+        gigabytes * MONTH_HOURS * stored,
+        "$",
+        f"{gigabytes:,.2f} GB x {MONTH_HOURS} h x ${stored}, and ${units * 1e6:g} a million ECPUs"
+        " beside: how many a script takes was never measured",
+    )
+
+
 def _lambda(load: Load, busy: float) -> Figure:
     price, call = _price(f"lambda {load.architecture}"), _price("lambda invocation")
     ticks = MONTH_SECONDS / TICK_SECONDS
     loader_seconds = busy * MONTH_SECONDS + ticks * START_SECONDS
-    small_seconds = 2 * ticks * START_SECONDS
+    files = load.files_per_second * TICK_SECONDS
+    archiver, checker = files * ARCHIVER_FILE_SECONDS, files * CHECKER_FILE_SECONDS
+    small_seconds = ticks * (2 * START_SECONDS + archiver + checker)
     gigabyte_seconds = (loader_seconds * LOADER_MB + small_seconds * SMALL_MB) / 1024
     return Figure(
         gigabyte_seconds * price + 3 * ticks * call,
         "$",
-        f"{gigabyte_seconds:,.0f} GB-s ({busy:,.2f} loaders all month, {START_SECONDS:g} s to start"
-        f" each of 3 x {ticks:,.0f} ticks) x ${price:.10f}",
+        f"{gigabyte_seconds:,.0f} GB-s ({busy:,.2f} loaders all month, archiver {archiver:,.1f} s,"
+        f" checker {checker:,.1f} s a tick of {files:,.0f} files, {START_SECONDS:g} s to start each"
+        f" of 3 x {ticks:,.0f} ticks) x ${price:.10f}",
     )
 
 

@@ -24,3 +24,5 @@ _TABLE = resources.files("penstock.setup").joinpath("prices.toml").read_text("ut
 _TABLES = tomllib.loads(_TABLE)
 PRICES: Final = {name: Price(**fields) for name, fields in _TABLES["prices"].items()}
 CACHE_NODE_BYTES: Final[dict[str, float]] = _TABLES["node_bytes"]
+SERVERLESS_BYTES_MIN: Final = 0.1e9
+"""What a serverless cache of Valkey is billed for at least; the same source."""

@@ -19,7 +19,7 @@ from urllib.parse import unquote, urlsplit
 import aiohttp
 from yarl import URL
 
-from penstock.errors import Again, Halt
+from penstock.errors import Again, Halt, untrusted
 from penstock.http1 import Admit, Http1Client, Reply
 from penstock.loopback import is_loopback
 
@@ -115,7 +115,7 @@ class HttpSite:
             except TimeoutError:
                 raise Again(f"{what}: no answer in {self._timeout_seconds:g} s") from None
             except aiohttp.ClientConnectorCertificateError as error:
-                raise Halt(f"{what}: its certificate is not trusted: {error}") from None
+                raise Halt(f"{what}: {untrusted(error)}") from None
             except (aiohttp.ClientError, OSError) as error:
                 if attempt == 2:  # noqa: PLR2004  the second and last
                     cause = str(error).replace(_TLS_OR_NOT, "") or type(error).__name__
