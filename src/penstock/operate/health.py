@@ -218,7 +218,7 @@ def _unwritable(snapshot: Snapshot, _: StatusSettings) -> Iterator[Verdict]:
     if UNWRITABLE in cause or (snapshot.memory and snapshot.memory.is_unwritable):
         yield Verdict(
             "redis-stuck", wrong=True, text=cause or UNWRITABLE,
-            advice="make room on its disk (that of run.state_directory, if it is embedded) or mend"
+            advice="make room on its disk (that of run.state_directory, if it is embedded) or fix"
             " that disk; then Redis goes on by itself",
         )  # fmt: skip
 
