@@ -630,6 +630,7 @@ async def test_screenshot_under_load(box: Box, browser: Browser) -> None:
     box.set("select", fields=SELECTION)
     box.set("run", console=listen, archiver_interval_seconds=1.0, checker_interval_seconds=5.0)
     box.set("source", settle_seconds=0.5)
+    box.set("serve", token=TOKEN)
     run = await started("penstock", "run", "--config", str(box.toml()))
     given = {"spool": box.spool, "rate": 6000, "seconds": 120, "records-per-file": 1, "seed": 1}
     options = [part for name, value in given.items() for part in (f"--{name}", str(value))]

@@ -1,14 +1,13 @@
 """The command line: how it begins, how it ends, and nothing that takes time to import."""
 
-import gc
 import importlib
 import os
 import sys
 from collections.abc import Callable
-from typing import Any
 
 from penstock import __version__
 from penstock.errors import Again, Halt
+from penstock.importing import import_at_once
 
 EXIT_AGAIN = 75  # EX_TEMPFAIL of sysexits.h: it may work later
 EXIT_HALT = 78  # EX_CONFIG: someone has to fix something first
@@ -18,19 +17,6 @@ EXIT_STOPPED = 130  # as shells say it of Ctrl-C
 def _say(line: str) -> None:
     one_line = importlib.import_module("penstock.telemetry").one_line
     sys.stderr.write(f"penstock: {one_line(line)}\n")  # others may have chosen words in it
-
-
-def import_at_once(name: str) -> Any:
-    """Import a module without looking for garbage: what a module makes, it keeps.
-
-    Some 200,000 objects: to look at them again and again is a tenth of a start.
-    """
-    gc.disable()
-    try:
-        return importlib.import_module(name)
-    finally:
-        gc.freeze()
-        gc.enable()
 
 
 def main(command: Callable[[], object] | None = None) -> None:

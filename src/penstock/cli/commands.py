@@ -7,8 +7,8 @@ import typer.core
 import typer.main
 
 from penstock import __version__
-from penstock.cli import import_at_once
 from penstock.cli.examples import EXAMPLES
+from penstock.importing import import_at_once
 
 # In the order of --help: a module here, and what of it is the command if they differ in name.
 _GROUPS = {
