@@ -92,9 +92,12 @@ async def archive(
         told = _Told(stuck, gone)
         await _archive_processed(archiver, tally, told, over)
         await _move_rejected(archiver, tally, told, over)
+        cause = stuck.summary()
     if archiver.pack is not None:
         packed = await archiver.pack(over)
         tally.files_packed, tally.files_stuck = packed.files, tally.files_stuck + packed.stuck
+        cause = cause or packed.cause
+    await archiver.ledger.upkeep.trouble("archiver", cause)
     while not over() and (forgotten := await archiver.ledger.upkeep.forget()):
         tally.files_forgotten += forgotten
     if archiver.retention_days:

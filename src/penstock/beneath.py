@@ -171,3 +171,19 @@ def folders_by_number(fd: int, digits: tuple[int, ...]) -> Iterator[tuple[str, i
                     yield f"{name}/{rest}", deeper
         finally:
             os.close(below)
+
+
+_REMEDIES = {
+    errno.ENOSPC: "make room on that disk",
+    errno.EDQUOT: "raise the quota there",
+    errno.EROFS: "mount that disk writable",
+    errno.EACCES: "allow user {} to write there",
+    errno.EPERM: "allow user {} to write there",
+    errno.EIO: "see the kernel's log (dmesg) about that disk",
+}
+
+
+def why(error: OSError) -> str:
+    """Say why a file could not be written, moved or deleted, and what helps where that is known."""
+    remedy = _REMEDIES.get(error.errno or 0, "").format(os.geteuid())
+    return f"{error.strerror or error}{remedy and f'; {remedy}'}"

@@ -22,7 +22,7 @@ from penstock.ports import Source
 
 _SWEEP_SECONDS_MAX = 60.0  # of one pass; the next sweep does the rest
 OLD_LEASES = 5
-"""A claim held for so many leases is alive but making little progress."""
+"""A claim held for this many leases is alive but making little progress."""
 
 FIFO_WINDOW_SECONDS = 300.0
 """After the first try, SQS FIFO drops repeats for this time."""
@@ -109,6 +109,7 @@ async def check(
         known = sizes["processing"] + sizes["processed"] + sizes["rejected"]
         tally.files_waiting = max(0, listed - known)
     tally.workers = len(await checker.ledger.reads.workers())
+    await checker.ledger.upkeep.trouble("checker", "")
     tally.seconds = round(time.monotonic() - began, 3)
     return tally
 

@@ -32,6 +32,20 @@ def is_safe(name: str) -> bool:
     return _SAFE.fullmatch(name) is not None
 
 
+def rule_broken(name: str) -> str:
+    """Say why a name cannot be a file's; empty if it can."""
+    if is_safe(name):
+        return ""
+    odd = [one for one in name if not re.fullmatch("[A-Za-z0-9_.:+,=@~ -]", one)]
+    if odd:
+        return f"its name has {odd[0]!r} in it; allowed are A-Z a-z 0-9 _ . : + , = @ ~ - and space"
+    if not re.match("[A-Za-z0-9_]", name):
+        return f"its name begins with {name[:1]!r}; allowed are a letter, a digit and _"
+    if name.endswith((".tmp", REASON_SUFFIX)):
+        return "its name ends as those of drafts and of reasons do"
+    return f"its name has {len(name)} characters; allowed are 240"
+
+
 def are_safe(names: Sequence[str]) -> bool:
     """Tell whether all names are safe, many at once."""
     joined = "/".join(names) + "/"

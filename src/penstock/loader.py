@@ -20,7 +20,7 @@ from penstock.errors import Again, Reject
 from penstock.ledger.begun import Begun, ranges
 from penstock.ledger.lease import Lease
 from penstock.ledger.ledger import Ledger
-from penstock.ledger.outcome import ClaimOutcome
+from penstock.ledger.outcome import ClaimOutcome, age_counters
 from penstock.ledger.receipts import Receipts
 from penstock.model import Claim, Fate, FileRead, Message, RecordReject, Transformed, Unread
 from penstock.ports import Queue, Source
@@ -64,11 +64,13 @@ class Read(NamedTuple):
     """Files that were read and packed: how many, what was left of each, what fits no message.
 
     `unreadable` is the next one, and why it cannot be read; empty where that may wait.
+    `oldest_at_seconds` is when the oldest of them was changed last, on the monotonic clock.
     """
 
     files: int
     done: Sequence[tuple[Transformed | Fate, Sequence[RecordReject]]]
     unreadable: str = ""
+    oldest_at_seconds: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +244,8 @@ class Loader:
         those that have been sent. There it stops before a file that it cannot read.
         """
         files = await self.source.read(claim.names[position:end], self.read_bytes)
-        note_age(files[0].age_seconds or 0.0)  # it was listed first
+        oldest_seconds = files[0].age_seconds or 0.0  # it was listed first
+        note_age(oldest_seconds)
         readable = _readable(files) if claim.tried else len(files)
         unreadable = ""
         if readable < len(files):
@@ -257,7 +260,7 @@ class Loader:
             done.append((one, packer.add_all(one.files, one.records)))
             parts.append(one)
         self._learn_from(parts)
-        return Read(len(files), done, unreadable)
+        return Read(len(files), done, unreadable, time.monotonic() - oldest_seconds)
 
     async def _aged(self, fate: Fate) -> Fate:
         """Learn the age of a file that ends too early, if it is not known."""
@@ -271,6 +274,7 @@ class Loader:
         """Note what became of files that were read, but for those that were given back."""
         kept = outcome.files
         for one in read:
+            outcome.oldest_at_seconds = min(outcome.oldest_at_seconds, one.oldest_at_seconds)
             for done, too_large in one.done:
                 if isinstance(done, Fate):
                     if done.position < kept:
@@ -328,7 +332,9 @@ class Loader:
         """Make the claim's files processed, or what else became of each; return its counters."""
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         settled = outcome.settled(attempt=claim.attempt, now=now)
-        if not await self.ledger.commit(claim, settled):
+        age = age_counters(time.monotonic() - outcome.oldest_at_seconds)
+        counted = dataclasses.replace(settled, counters={**settled.counters, **age})
+        if not await self.ledger.commit(claim, counted):
             raise lease.lost(claim)
         return claim, settled.counters
 

@@ -35,10 +35,10 @@ BILLED_BYTES = 65_536
 """SQS bills each started 64 KiB of a payload as one request."""
 
 CLAIM_ID_BYTES = 12
-"""A claim's id is so many random bytes in hexadecimal; a part split off a claim adds `.N`."""
+"""Random bytes in a claim's id, in hexadecimal there; a part split off a claim adds `.N`."""
 
 CLAIM_ID_LIKE = "0" * 2 * CLAIM_ID_BYTES
-"""As long as a new claim's id: sizes messages of files that nobody has claimed."""
+"""As long as a new claim's id: to size the messages of unclaimed files."""
 
 LISTING_SECONDS_MAX = 30.0
 """A worker claims no names from an older listing: the ledger soon forgets archived files.
@@ -112,7 +112,8 @@ class Page:
 
     `cursor`, given to the next call, says that they are dealt with. `listed_at_seconds` is the
     caller's monotonic time at the start. `ignored` counts entries that are not files, but no
-    drafts. Until `pause_seconds` are over, the source answers with empty pages.
+    drafts; `example` is one of them whose name matches the pattern, and the rule that it breaks.
+    Until `pause_seconds` are over, the source answers with empty pages.
     """
 
     files: Sequence[ListedFile]
@@ -121,6 +122,7 @@ class Page:
     ignored: int = 0
     pause_seconds: float = 0.0
     young: Young = field(default_factory=Young)
+    example: str = ""
 
 
 class Unread(Enum):

@@ -3,6 +3,7 @@
 import asyncio
 import ctypes
 import gc
+import os
 import random
 import signal
 from collections.abc import Awaitable, Callable, Coroutine
@@ -73,7 +74,7 @@ async def once(open_parts: Open[T], stop: asyncio.Event) -> T:
 
 
 async def every(seconds: float, open_parts: Open[T], stop: asyncio.Event, *, what: str) -> None:
-    """Run pass after pass until `stop`; after an Again, open anew after a pause. Raises Halt."""
+    """Run pass after pass until `stop`; after an Again, pause and open all again. Raises Halt."""
     again = 0
     while not stop.is_set():
         try:
@@ -87,10 +88,12 @@ async def every(seconds: float, open_parts: Open[T], stop: asyncio.Event, *, wha
         except Again as error:
             again += 1
             pause = random.uniform(0.5, 1) * min(2.0**again, _AGAIN_SECONDS_MAX)  # noqa: S311  jitter
-            telemetry.warn(f"{what}.waits", cause=str(error), again_in_seconds=round(pause, 1))
+            telemetry.warn(
+                f"{what}.waits", pid=os.getpid(), cause=str(error), again_in_seconds=round(pause, 1)
+            )
             await sleep_unless(stop, pause)
         except Halt as error:  # `penstock run` restarts this: the log says why it ended
-            telemetry.warn(f"{what}.halts", cause=str(error))
+            telemetry.warn(f"{what}.halts", pid=os.getpid(), cause=str(error))
             raise
 
 

@@ -148,7 +148,7 @@ def penstock_command(*arguments: str) -> Sequence[str]:
 
 
 def _version_on_disk() -> str:
-    """Return the version that a new process would have; ours if that cannot be told."""
+    """Return the version that a new process would have; ours if that is unknown."""
     text = ""
     with contextlib.suppress(OSError):
         text = Path(penstock.__file__).read_text()

@@ -41,6 +41,12 @@ class ByCause:
         count, example, text = self.found.get(kind, (0, file, cause))
         self.found[kind] = (count + 1, example, text)
 
+    def summary(self) -> str:
+        """Return the cause that held up most files, with a count and an example; or nothing."""
+        files, example, cause = max(self.found.values(), default=(0, "", ""))
+        count = f"{files:,} files, such as " if files > 1 else ""
+        return f"{count}{example}: {cause}" if files else ""
+
     def tell(self, step: str, /, **fields: Any) -> None:
         """Log one line per cause since the last time, however many files it affects."""
         found, self.found = self.found, {}

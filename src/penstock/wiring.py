@@ -4,6 +4,7 @@ Parts are opened on the caller's AsyncExitStack, which closes them in reverse or
 happens.
 """
 
+import contextlib
 import importlib
 import os
 import resource
@@ -17,7 +18,7 @@ from penstock.archiver import Archiver
 from penstock.checker import Checker
 from penstock.embedded import owner_mark
 from penstock.embedded.redis import EmbeddedRedis
-from penstock.errors import Again, Halt
+from penstock.errors import Again, Halt, PenstockError
 from penstock.ledger.connect import Address
 from penstock.ledger.ledger import Ledger
 from penstock.ledger.scripts import Scripts
@@ -76,7 +77,7 @@ async def loader(
     import_parts(settings)
     allow_open_files(settings)
     transform = Transform(*decode_side(settings), max_file_bytes=settings.decode.max_file_bytes)
-    spool, book = await _source_and_ledger(settings, stack)
+    spool, book = await _source_and_ledger(settings, stack, "loader")
     book.remember_in(Path(settings.run.state_directory) / f"{spool_name(settings)}.epoch")
     queue = await _queue(settings, stack)
     limits = await queue.open()
@@ -140,7 +141,7 @@ async def archiver(
     settings: Settings, stack: AsyncExitStack, *, is_only_pass: bool = True
 ) -> Archiver:
     """Return the archiver's parts; `is_only_pass` packs all at once. Raises as `loader` does."""
-    source, ledger = await _source_and_ledger(settings, stack)
+    source, ledger = await _source_and_ledger(settings, stack, "archiver")
     pack = None
     if isinstance(source.source, DirectorySource):
         pack = partial(source.source.pack, at_once=is_only_pass)
@@ -150,7 +151,7 @@ async def archiver(
 async def checker(settings: Settings, stack: AsyncExitStack) -> Checker:
     """Return the checker's parts. Raises Again or Halt as `loader` does."""
     return Checker(
-        *await _source_and_ledger(settings, stack),
+        *await _source_and_ledger(settings, stack, "checker"),
         lease_seconds=settings.ledger.lease_seconds,
         sweep_seconds=settings.ledger.sweep_seconds,
         fifo=settings.queue.url.endswith(".fifo"),
@@ -158,10 +159,20 @@ async def checker(settings: Settings, stack: AsyncExitStack) -> Checker:
 
 
 async def _source_and_ledger(
-    settings: Settings, stack: AsyncExitStack
+    settings: Settings, stack: AsyncExitStack, what: str
 ) -> tuple[ConfirmedSource, Ledger]:
-    """Return ledger and spool. Raises Again, not Halt, if a spool that the ledger knows is gone."""
+    """Return ledger and spool. Raises Again, not Halt, if a spool that the ledger knows is gone.
+
+    An error that ends the use of them is noted in the ledger as that of the function `what`.
+    """
     known = await ledger(settings, stack)
+
+    async def leave_word(_: object, error: BaseException | None, __: object) -> None:
+        if isinstance(error, PenstockError):
+            with contextlib.suppress(PenstockError):  # a ledger that is away takes no notes
+                await known.upkeep.trouble(what, str(error))
+
+    stack.push_async_exit(leave_word)
     try:
         found = await source(settings, stack)
     except Halt as error:
@@ -337,4 +348,4 @@ def check_queue(queue: QueueSettings) -> None:
     if not queue.url:
         raise Halt("queue.url: missing; allowed: the URL of an SQS queue, or 'embedded' to try out")
     if queue.url != EMBEDDED:
-        addresses(queue.url, queue.endpoint_url or None)
+        addresses(queue.url, queue.endpoint_url or None, queue.region or None)

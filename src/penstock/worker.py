@@ -63,6 +63,8 @@ async def load(
         loader.tell()
     if this.error is not None:
         raise this.error
+    if not stop.is_set():
+        await loader.ledger.upkeep.trouble("loader", "")
     tally.files_young = loader.candidates.young.files
     tally.seconds = round(time.monotonic() - began, 3)
     return tally
@@ -86,6 +88,7 @@ class _Pass:
         self._busy_lanes = 0
         self._first = asyncio.Lock()
         self._tally = tally
+        self._told = set[str]()  # causes, for ten seconds
         self.error: PenstockError | None = None
 
     async def settled(self) -> None:
@@ -105,6 +108,7 @@ class _Pass:
     async def figures(self) -> Mapping[str, float]:
         """Return how far the pass has come."""
         self._loader.tell()  # a pass may last for hours
+        self._told.clear()
         tally = self._tally
         return {"files_processed": tally.files_processed, "records_sent": tally.records_sent}
 
@@ -133,7 +137,9 @@ class _Pass:
                 await sleep_unless(self._stop, _IDLE_SECONDS)
             except Again as error:
                 failures += 1
-                telemetry.warn("lane.again", cause=str(error), attempt=failures)
+                if str(error) not in self._told:  # by another lane, or a moment ago
+                    self._told.add(str(error))
+                    telemetry.warn("lane.again", cause=str(error), attempt=failures)
                 if failures == _FAILURES_MAX:
                     self.error = error
                 await sleep_unless(self._stop, random.uniform(0, 2**failures))  # noqa: S311  jitter
@@ -174,6 +180,8 @@ class _Pass:
             return
         self._count(claim)
         self._tally.add(counters)
+        if counters.get("messages"):  # a pass may last for hours
+            await self._loader.ledger.upkeep.trouble("loader", "")
         if counters.get("journal_mismatches"):
             telemetry.warn(
                 "claim.mismatched",

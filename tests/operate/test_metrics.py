@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from penstock import __version__
+from penstock.ledger.outcome import AGES_SECONDS
 from penstock.operate.metrics import COUNTERS, exposition
 from penstock.operate.observer import Observer
 from penstock.settings.schema import StatusSettings
@@ -60,6 +62,10 @@ async def test_metrics_say_what_happened(text: str) -> None:
     assert seen["penstock_verdict", "some-rejected"] == 1
     assert seen["penstock_healthy", ""] == 1
     assert seen["penstock_queue_messages", "visible"] > 0
+    assert seen["penstock_build_info", __version__] == 1
+    assert seen["penstock_claim_age_seconds_bucket", "+Inf"] >= 1
+    assert seen["penstock_claim_age_seconds_sum", ""] > 0
+    assert len([name for name, _ in seen if name.endswith("_bucket")]) == len(AGES_SECONDS) + 1
 
 
 async def test_away_is_a_metric_too(box: Box) -> None:
@@ -108,6 +114,24 @@ async def test_dashboard_and_alarms_use_only_metrics_that_exist(text: str) -> No
         used = set(re.findall(r"penstock_[a-z_]+", expression))
         assert used, expression
         assert used <= known, expression
+
+
+def test_every_alarm_leads_to_a_page_that_is_there() -> None:
+    """Its runbook_url names a page of this repository, and a heading on it."""
+    text = ALERTS.read_text()
+    urls = re.findall(r"runbook_url: (\S+)#(\S+)$", text, re.MULTILINE)
+    assert len(urls) == text.count("- alert: ")
+    for page, anchor in urls:
+        headings = re.findall(r"^#+ (.+)$", (ROOT / page).read_text(), re.MULTILINE)
+        plain = [re.sub(r"[^a-z0-9 -]", "", heading.lower()) for heading in headings]
+        assert anchor in {heading.replace(" ", "-") for heading in plain}
+
+
+def test_no_alarm_has_a_threshold_of_a_setting() -> None:
+    """What is late or full, the settings say, and status: an alarm asks for its verdict."""
+    for expression in expressions():
+        if expression in ALERTS.read_text():
+            assert not re.search(r"oldest|memory|disk", expression)
 
 
 def promtool() -> str:

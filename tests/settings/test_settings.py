@@ -52,13 +52,22 @@ def test_every_setting_can_come_from_the_environment(
         ('[source]\npattern = "("', "source.pattern: '(' is not allowed; allowed: a regular expr"),
         ('[source]\npattern = ""', "source.pattern: '' is not allowed; allowed: "),
         ("[archive]\nretention_days = inf", "archive.retention_days: inf is not allowed; allowed:"),
-        ("[worker]\nlane = 1", "worker.lane: no such setting; did you mean worker.lanes? see"),
-        ("[wroker]\nlanes = 1", "wroker: no such setting; did you mean worker? see `penstock"),
+        (
+            "[worker]\nlane = 1",
+            "worker.lane: no such setting; did you mean worker.lanes? allowed in [worker]: lanes",
+        ),
+        (
+            "[wroker]\nlanes = 1",
+            "wroker: no such setting; did you mean worker? allowed as sections: source",
+        ),
         (
             "[source]\npatern = 1",
-            "source.patern: no such setting; did you mean source.pattern? see",
+            "source.patern: no such setting; did you mean source.pattern? allowed in [source]: url",
         ),
-        ("[selct]\nfields = 1", "selct: no such setting; did you mean select? see"),
+        (
+            "[selct]\nfields = 1",
+            "selct: no such setting; did you mean select? allowed as sections: ",
+        ),
         ("[worker\n", "penstock.toml is not valid TOML: "),
         ("[queue]\nurl = embedded", "; strings need quotes"),
         (

@@ -117,7 +117,6 @@ def test_what_is_seen_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("files", "line"),
     [
-        ({}, "there is no file in it"),
         ({"a.json": b""}, "its files are empty, larger than 16 MiB or not readable"),
         ({"a.json.gz": gzip.compress(b"{}")}, "the file is not JSON but compressed with gzip"),
         ({"a.json": '{"a":1}'.encode("utf-16")}, "the file is not JSON but UTF-16"),
@@ -227,3 +226,29 @@ def test_on_a_terminal_it_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert known.select.fields == "{a: a}"
     assert known.queue.url == "https://sqs.eu-west-1.amazonaws.com/1/q"
     assert known.decode.preamble_lines == 0
+
+
+def test_an_empty_directory_gets_a_template(tmp_path: Path) -> None:
+    """Its settings can be read and checked; a file that comes later is sent by them."""
+    write(tmp_path, {})
+    result = invoke(tmp_path, "--yes")
+    assert (result.exit_code, "template" in result.stderr) == (0, True)
+    assert load(tmp_path / "penstock.toml").source.pattern == r".*\.json"
+
+
+def test_an_address_is_no_directory() -> None:
+    """It says where to run it."""
+    result = CliRunner().invoke(_app, ["htp://host/spool", "--yes"])
+    assert isinstance(result.exception, Halt)
+    assert "is an address; init looks at files where they are" in str(result.exception)
+
+
+def test_a_wrong_queue_is_asked_for_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An address that can be no queue's is refused, and why is said."""
+    write(tmp_path, {"a.json": "{}"})
+    monkeypatch.setattr(init, "_is_terminal", lambda: True)
+    target = ["--config", str(tmp_path / "penstock.toml")]
+    answers = "@\nhtp://queue\nembedded\n"
+    result = CliRunner().invoke(_app, [str(tmp_path / "spool"), *target], input=answers)
+    assert "queue.url is 'htp://queue': it must be" in result.stderr
+    assert load(tmp_path / "penstock.toml").queue.url == "embedded"

@@ -172,6 +172,7 @@ def test_broken_aws_settings_halt(
     ("url", "settings", "complaint"),
     [
         ("my-queue", {}, "queue.url is 'my-queue': it must be the queue's URL"),
+        ("https://sqs.eu-west-1.amazonaws.com/123456789012", {}, "it must be the queue's URL"),
         ("https://sqs.eu-west-1.amazonaws.com/", {}, "it must be the queue's URL"),
         ("ftp://host/1/q", {}, "it must be the queue's URL"),
         ("http://[::1", {}, r"queue.url is 'http://\[::1': it must be the queue's URL"),

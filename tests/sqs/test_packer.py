@@ -309,3 +309,14 @@ def test_a_file_that_ends_in_the_next_message_is_kept_or_left_as_fills_more() ->
     subject.add_file(0, [b"1" * 100])
     subject.add_file(1, [b"1" * 90] * 19)
     assert subject.fullest(2) == 2
+
+
+def test_a_limit_that_cannot_be_raised_is_not_to_be() -> None:
+    """Where it is SQS's own, to select less is all that helps."""
+    for limit, can_be_raised in ((2_000, True), (1_048_576, False)):
+        packer = Packer(
+            limits=QueueLimits(message_bytes_max=limit), message_bytes=None,
+            records_per_message="many", fingerprint="", names=["a.json"], claim="c",
+        )  # fmt: skip
+        (reject,) = packer.add_file(0, [b'"%s"' % (b"x" * limit)])
+        assert ("MaximumMessageSize" in reject.reason) == can_be_raised

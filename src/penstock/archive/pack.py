@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from penstock.archive.bucket import Bucket
 
 SEGMENT_BYTES = 1 << 30
-"""About so many bytes of files per segment; a minute of 6,000 files a second is less."""
+"""The approximate size of a segment's files; a minute of 6,000 files a second is less."""
 
 _RESERVE, _RESERVE_BYTES = ".penstock-reserve", 64 << 20
 _RESERVE_SHARE = 64  # of a small disk, reserve at most 1/64
@@ -37,12 +37,13 @@ _THREADS = 4  # a disk that syncs each deletion takes 87 us for one, and 39 us w
 
 @dataclass(slots=True)
 class PackTally:
-    """What one pass made; `stuck` counts what cannot be packed, and the log says why."""
+    """What one pass made; `stuck` counts what cannot be packed, `cause` tells an example."""
 
     files: int = 0
     segments: int = 0
     bytes: int = 0
     stuck: int = 0
+    cause: str = ""
 
 
 def pack(
@@ -65,7 +66,8 @@ def pack(
                 pass
             except (OSError, Again, Halt) as error:
                 tally.stuck += 1
-                stuck.add(what, f"pack {what}: {getattr(error, 'strerror', None) or error}")
+                text = beneath.why(error) if isinstance(error, OSError) else str(error)
+                stuck.add(what, f"pack {what}: {text}")
 
         with alone(str(archive)):
             staging.clear_replays(spool_fd)
@@ -77,6 +79,7 @@ def pack(
                     break
             if bucket:
                 _upload(spool_fd, archive, bucket, over)
+        tally.cause = stuck.summary()
     return tally
 
 
@@ -185,7 +188,7 @@ class _Packing:
                 continue
             except OSError as error:  # of this file alone: it stays
                 self._tally.stuck += 1
-                self._stuck.add(name, f"pack {name}: {error.strerror}")
+                self._stuck.add(name, f"pack {name}: {beneath.why(error)}")
                 continue
             written.add(name, status, data)
             if written.writer.raw_bytes >= self._bytes_max:
@@ -284,16 +287,12 @@ def _keep_reserve(root_fd: int) -> None:
         return
     with contextlib.suppress(OSError):  # it exists, or cannot: then go on without
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        fd = os.open(_RESERVE, flags, 0o600, dir_fd=root_fd)
-        try:
-            os.posix_fallocate(fd, 0, size)
-        finally:
-            os.close(fd)
+        with os.fdopen(os.open(_RESERVE, flags, 0o600, dir_fd=root_fd), "wb") as file:
+            os.posix_fallocate(file.fileno(), 0, size)
 
 
 def _release_reserve(root_fd: int) -> bool:
-    try:
+    with contextlib.suppress(OSError):
         os.unlink(_RESERVE, dir_fd=root_fd)
-    except OSError:
-        return False
-    return True
+        return True
+    return False

@@ -119,7 +119,7 @@ def sealed_ids(spool_fd: int) -> set[str]:
 
 
 def rooms_to_pack(spool_fd: int) -> Generator[Room]:
-    """Yield each sealed room that nobody packs; then remove it if it is empty."""
+    """Yield each sealed room that no other process packs; then remove it if it is empty."""
     for staging_fd, room in _rooms(spool_fd, SEALED):
         yield room
         _remove(staging_fd, room)

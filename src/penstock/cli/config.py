@@ -3,15 +3,17 @@
 import asyncio
 import json
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import typer
 
-from penstock.cli.options import Config, Json
+from penstock.cli.options import Config, Json, say
 from penstock.records.headers import toml
 from penstock.settings.reading import load
+from penstock.settings.schema import Settings
 from penstock.settings.secrets import without_password
-from penstock.setup import config_check
+from penstock.setup import config_check, connect_check
+from penstock.setup.connect_check import Tried
 
 app = typer.Typer(
     name="config", help="Show or check the settings.", no_args_is_help=True, add_completion=False
@@ -41,8 +43,18 @@ def show(config: Config = None, as_json: Json = False) -> None:
 
 
 @app.command()
-def check(config: Config = None, as_json: Json = False) -> None:
-    """Check the settings without touching Redis or the queue, and say how they will run.
+def check(
+    config: Config = None,
+    connect: Annotated[
+        bool,
+        typer.Option(
+            "--connect",
+            help="Also try each part: rename a file of our own, ask Redis and SQS; send nothing.",
+        ),
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Check the settings, and say how they will run; with --connect, also try each part.
 
     Exits with 0 if they can work. What is missing or wrong, and what may not be meant, is told in
     one line each.
@@ -50,12 +62,28 @@ def check(config: Config = None, as_json: Json = False) -> None:
     settings = load(config)
     wrong = asyncio.run(config_check.mistakes(settings))
     warnings = config_check.warnings(settings)
+    parts = asyncio.run(_tried(settings, quiet=as_json)) if connect else []
+    failed = bool(wrong) or not all(part.ok for part in parts)
     if as_json:
-        typer.echo(json.dumps({"wrong": wrong, "warnings": warnings}))
+        found = {"parts": [part._asdict() for part in parts]} if connect else {}
+        typer.echo(json.dumps({"wrong": wrong, "warnings": warnings, **found}))
     else:
-        for line in [*wrong, *(f"warning: {warning}" for warning in warnings)]:
-            typer.echo(line, err=True)
-        if not wrong:
-            typer.echo("the settings can work")
-    if wrong:
+        told = {part.text for part in parts}
+        for line in [
+            *(line for line in wrong if line not in told),
+            *(f"warning: {warning}" for warning in warnings),
+        ]:
+            say(line, err=True)
+        if not failed:
+            typer.echo("the settings work" if connect else "the settings can work")
+    if failed:
         raise typer.Exit(1)
+
+
+async def _tried(settings: Settings, *, quiet: bool) -> list[Tried]:
+    found: list[Tried] = []
+    async for part in connect_check.tried(settings):
+        found.append(part)
+        if not quiet:
+            say(f"{'ok' if part.ok else 'WRONG':6} {part.part:8} {part.text}")
+    return found

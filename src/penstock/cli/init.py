@@ -15,8 +15,9 @@ from penstock.errors import Halt
 from penstock.records import expression
 from penstock.records.headers import toml
 from penstock.settings.reading import CONFIG_DEFAULT, load
-from penstock.settings.schema import EMBEDDED
+from penstock.settings.schema import EMBEDDED, QueueSettings
 from penstock.setup import survey
+from penstock.setup.hints import hints
 from penstock.setup.survey import Survey
 from penstock.wording import plural, printable
 
@@ -37,19 +38,19 @@ def init(
 
     Tells what it sees: names, what stands before the JSON, the documents' shape, the fields of the
     records with their types. Asks on a terminal; without one, or with --yes, takes what fits.
-    Writes nothing and exits with 1 if there is no file that can be read.
+    Where there is no file yet, writes a template. Writes nothing and exits with 1 if there
+    are files and none can be read.
     """
-    if not directory.is_dir():
-        raise Halt(f"{directory}: no such directory; give the one the files are written into")
     target = config or CONFIG_DEFAULT
-    if target.exists() and not force:
-        raise Halt(f"{target} exists already; --force replaces it")
+    _refuse(directory, target, force=force)
     found = survey.look(directory)
     for line in _seen(found):
         say(line)
     if found.left_out:
         typer.echo(survey.left_out_line(found.left_out), err=True)
-    if not found.shapes:
+    if not found.files:
+        typer.echo("there is no file yet: what follows is a template, to be made to fit", err=True)
+    elif not found.shapes:
         line = f"penstock: {directory}: {_useless(found)}; nothing is written"
         say(line, err=True)
         raise typer.Exit(1)
@@ -62,8 +63,24 @@ def init(
     except UnicodeError:
         name = printable(str(directory.resolve()))
         raise Halt(f"{name}: not UTF-8; give the directory a name that TOML can hold") from None
-    wiring.decode_side(load(target))
+    settings = load(target)
+    wiring.decode_side(settings)
+    names, _ = survey.listed(directory, settings.source.pattern)
+    for line in hints(settings, [directory / name for name in names]):
+        say(f"warning: {line}", err=True)
     typer.echo(f"\nwrote {target}; see what would be sent: penstock preview {directory}")
+
+
+def _refuse(directory: Path, target: Path, *, force: bool) -> None:
+    if re.match(r"[a-z+]+:/", str(directory)):
+        raise Halt(
+            f"{directory}: is an address; init looks at files where they are: run it on the machine"
+            " that has the directory, and set source.url to the address where workers run"
+        )
+    if not directory.is_dir():
+        raise Halt(f"{directory}: no such directory; give the one the files are written into")
+    if target.exists() and not force:
+        raise Halt(f"{target} exists already; --force replaces it")
 
 
 def _seen(found: Survey) -> list[str]:
@@ -85,8 +102,6 @@ def _seen(found: Survey) -> list[str]:
 
 def _useless(found: Survey) -> str:
     """Say why there is nothing to go by, and what to do."""
-    if not found.files:
-        return "there is no file in it; give the spool, with some files in it"
     if not found.samples:
         return (
             "its files are empty, larger than 16 MiB or not readable for you;"
@@ -117,7 +132,7 @@ def _toml(directory: Path, found: Survey, answer: Callable[[str, str], str]) -> 
         f"{survey.identifier(name)}: {survey.identifier(name)}" for name in list(found.fields)[:5]
     )
     fields = _expression("select.fields: what is sent of each record (@ is all)", "@", answer)
-    queue = answer("queue.url: the SQS queue ('embedded' is a local one, to try)", EMBEDDED)
+    queue = _queue(answer)
     parts = [
         "# Written by `penstock init`. Every setting, its default and its range: docs/settings.md.",
         "",
@@ -180,6 +195,18 @@ def _decode(found: Survey, answer: Callable[[str, str], str]) -> list[str]:
     if "records" not in proposed:
         lines += ["# JMESPath to the records inside an envelope.", '# records = "statuses"']
     return lines
+
+
+def _queue(answer: Callable[[str, str], str]) -> str:
+    """Ask until the answer can be a queue's address."""
+    while True:
+        given = answer("queue.url: the SQS queue ('embedded' is a local one, to try)", EMBEDDED)
+        try:
+            wiring.check_queue(QueueSettings(url=given))
+        except Halt as error:
+            say(str(error), err=True)
+        else:
+            return given
 
 
 def _expression(question: str, default: str, answer: Callable[[str, str], str]) -> str:

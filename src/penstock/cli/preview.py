@@ -14,6 +14,7 @@ from penstock.operate.reject_filter import kind_of
 from penstock.settings.reading import load
 from penstock.settings.schema import Settings
 from penstock.setup import survey
+from penstock.setup.hints import hints
 from penstock.setup.preview import LIMITS, Preview, Totals, files_of, previewed
 from penstock.wording import plural, printable
 
@@ -83,6 +84,8 @@ def preview(
         elif shown.records:
             first.setdefault(_GOOD, shown)
     _tell_kinds(kinds, first)
+    for line in hints(settings, files):
+        say(f"warning: {line}", err=True)
     if not as_json:
         _tell_totals(totals, settings)
     if totals.rejected_files:

@@ -100,7 +100,7 @@ def _page(snapshot: Snapshot) -> Group:
 
 def _verdict(verdicts: Sequence[Verdict]) -> list[Text | Table]:
     lines: list[Text | Table] = []
-    if not any(verdict.wrong for verdict in verdicts):
+    if not any(verdict.wrong or verdict.code == "not-running" for verdict in verdicts):
         lines.append(Text("healthy", style="bold green"))
     for verdict in verdicts:
         style = "bold red" if verdict.wrong else "yellow"

@@ -74,6 +74,9 @@ def _print(found: Verified) -> None:
             f" waiting; {found.files_in_ledger:,} in the ledger, {found.files_in_rejects:,} in the"
             f" rejects directory{archived}"
         )
+    if found.entries_ignored:
+        entries = plural(found.entries_ignored, "entry", "entries")
+        say(f"{entries} of the spool will never be sent, such as {found.ignored_example}")
     if found.files_gone:
         gone = plural(found.files_gone, "file was", "files were")
         typer.echo(f"{gone} sent, and gone before the archiver came: something else took them")

@@ -59,7 +59,7 @@ class Comparison:
     def discrepancies(self, files: int) -> Discrepancies:
         """Compare with the first `files` files, which are all that was written."""
         lost = self._here(files).count(0)
-        never = self.distinct - (self._corpus.records_expected(files) - lost)  # written by nobody
+        never = self.distinct - (self._corpus.records_expected(files) - lost)  # never written
         return Discrepancies(lost, self._duplicated, self._unexpected + never)
 
     def lost_ids(self, files: int) -> list[int]:

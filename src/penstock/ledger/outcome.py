@@ -23,6 +23,18 @@ RECORDS_LISTED_MAX = 1_000
 """So many rejects of a file are listed, a row of alike records as one; all are counted."""
 
 
+AGES_SECONDS = (1, 2, 5, 10, 30, 60, 300, 1800)
+"""Bounds of the buckets in which the age of each claim's oldest file is counted at its commit."""
+
+
+def age_counters(age_seconds: float) -> Mapping[str, int]:
+    """Return the counters of that age: its bucket, and a sum; none where no file was read."""
+    if not math.isfinite(age_seconds):
+        return {}
+    bucket = next((bound for bound in AGES_SECONDS if age_seconds <= bound), "inf")
+    return {f"age_{bucket}": 1, "age_ms": max(0, round(1000 * age_seconds))}
+
+
 class ClaimOutcome:
     """The fate of one claim's files, told file by file in the claim's order.
 
@@ -50,6 +62,8 @@ class ClaimOutcome:
         self._records: dict[str, list[RecordReject]] = {}
         self._files: list[int] = []  # per packed record: the position of its file in the claim
         self._indexes: list[int] = []  # parallel: its index in that file
+        self.oldest_at_seconds = math.inf
+        """When the oldest file read was changed last, on the caller's clock; infinite: none was."""
         self._counted: Counter[str] = Counter(files_after_loss=len(names) if after_loss else 0)
 
     def vanish(self, name: str) -> None:

@@ -14,6 +14,20 @@ _MEASURED = ("json_files_processing", "json_files_processed", "json_files_reject
              "out_of_spool", "retry", "put_back", "overlooked", "counters", "minutes")  # fmt: skip
 
 
+class Trouble(NamedTuple):
+    """Why a function's last pass failed, how long ago, and on which machine."""
+
+    cause: str
+    seconds_ago: float
+    host: str
+
+    @classmethod
+    def from_text(cls, text: str, now: float) -> "Trouble":
+        """Return what upkeep.trouble has noted."""
+        at_ms, host, cause = [*text.split(" ", 2), "", ""][:3]
+        return cls(cause, max(0.0, now - number_or(at_ms, 0) / 1000), host)
+
+
 class Overview(NamedTuple):
     """A ledger at one moment, all but the memory.
 
@@ -21,7 +35,8 @@ class Overview(NamedTuple):
     60 minutes, by minutes since 1970. `oldest_processed_seconds` is how long the file longest
     processed has waited for the archiver, 0 if none does. `sweep_overdue_seconds` is how long ago
     the checker's next sweep was due: negative before that, None if none was ever made. `spool` is
-    the one whose files it holds, None if it knows none.
+    the one whose files it holds, None if it knows none. `troubles` is what the last pass of loader,
+    archiver or checker failed of, by function, if it did.
     """
 
     at_seconds: float
@@ -31,12 +46,14 @@ class Overview(NamedTuple):
     oldest_processed_seconds: float
     sweep_overdue_seconds: float | None
     spool: SpoolIdentity | None = None
+    troubles: Mapping[str, Trouble] = {}
 
 
 class Memory(NamedTuple):
     """Bytes: what Redis uses in all and may use (0: no limit), and this ledger's share.
 
     `policy` is what it does when it is full, `keys_evicted` how many it let go of since it started.
+    `is_unwritable`: it cannot write its data to disk, and takes nothing new.
     """
 
     used_bytes: int
@@ -44,6 +61,7 @@ class Memory(NamedTuple):
     ledger_bytes: int
     policy: str = "noeviction"
     keys_evicted: int = 0
+    is_unwritable: bool = False
 
     @property
     def evicts(self) -> str:
@@ -89,13 +107,17 @@ class LedgerOverview(Part):
     async def read(self) -> Overview:
         """Return the ledger at a glance."""
         key = self._scripts.key
-        async with self._scripts.client.pipeline(transaction=True) as pipe:
+
+        def fill(pipe: Any) -> None:
             size_commands(pipe, key)
             pipe.hgetall(key("minutes"))
             pipe.zrange(key("json_files_processed"), 0, 0, withscores=True)
             pipe.hget(key("sweeper"), "until_ms")
             pipe.get(key("spool"))
-            *first, minutes, oldest, until_ms, spool = await pipe.execute()
+            pipe.hgetall(key("troubles"))
+
+        answers = await self._scripts.ask(fill)
+        *first, minutes, oldest, until_ms, spool, troubles = answers
         sizes, counters = paired_sizes(first)
         at = await self._now()
         return Overview(
@@ -106,6 +128,7 @@ class LedgerOverview(Part):
             max(0.0, at - oldest[0][1] / 1000) if oldest else 0.0,
             None if until_ms is None else at - number_or(until_ms, 0) / 1000,
             SpoolIdentity.from_text(spool or ""),
+            {what: Trouble.from_text(text, at) for what, text in sorted(troubles.items())},
         )
 
     @translate_redis_errors
@@ -119,17 +142,21 @@ class LedgerOverview(Part):
         ledger_bytes = sum(cast("int", size or 0) for size in measured)
         policy, evicted = await self._scripts.policy(info), info.get("evicted_keys", 0)
         limit = info.get("maxmemory", 0)
-        return Memory(info["used_memory"], limit, ledger_bytes, policy, evicted)
+        failed = info.get("aof_enabled", 0) and info.get("aof_last_write_status", "ok") != "ok"
+        return Memory(info["used_memory"], limit, ledger_bytes, policy, evicted, bool(failed))
 
     @translate_redis_errors
     async def story(self, name: str) -> FileStory:
         """Return all that the ledger knows of one file."""
         key = self._scripts.key
-        async with self._scripts.client.pipeline(transaction=True) as pipe:
+
+        def fill(pipe: Any) -> None:
             each_state(pipe, "hget", "zscore", key, name)
             pipe.hget(key("put_back"), name)
             pipe.zscore(key("gone"), name)
-            claim, processed, left, rejected, due, put_back, gone = await pipe.execute()
+
+        answers = await self._scripts.ask(fill)
+        claim, processed, left, rejected, due, put_back, gone = answers
         known: dict[str, Any] = {
             "at_seconds": await self._now(),
             "processed_at": _seconds(processed),
@@ -150,13 +177,11 @@ class LedgerOverview(Part):
         return int(await self._scripts.run("now", ["counters"], [])) / 1000
 
     async def _claim_of(self, claim: str, name: str) -> dict[str, Any]:
-        async with self._scripts.client.pipeline(transaction=True) as pipe:
-            key = self._scripts.key(f"claim:{claim}")
-            pipe.hgetall(key)
-            pipe.zscore(self._scripts.key("leases"), claim)
-            pipe.hgetall(f"{key}:earlier")
-            pipe.hgetall(f"{key}:journal")
-            fields, ends, earlier, journal = await pipe.execute()
+        key, leases = self._scripts.key(f"claim:{claim}"), self._scripts.key("leases")
+        fields, ends, earlier, journal = await self._scripts.ask(
+            lambda pipe: pipe.hgetall(key).zscore(leases, claim)
+            .hgetall(f"{key}:earlier").hgetall(f"{key}:journal")
+        )  # fmt: skip
         if not fields.get("names"):  # committed between the two questions, or nobody can go on
             return {"claim": claim}
         names = fields["names"].split("/")

@@ -53,9 +53,8 @@ class LedgerReads(Part):
 
     async def _sizes_and_counters(self) -> tuple[dict[str, int], dict[str, int]]:
         """Return both as of one moment."""
-        async with self._scripts.client.pipeline(transaction=True) as pipe:
-            size_commands(pipe, self._scripts.key)
-            return paired_sizes(await pipe.execute())
+        key = self._scripts.key
+        return paired_sizes(await self._scripts.ask(lambda pipe: size_commands(pipe, key)))
 
     @translate_redis_errors
     async def states(self, names: Sequence[str]) -> list[str]:
@@ -63,9 +62,10 @@ class LedgerReads(Part):
 
         One of waiting, processing, processed, archived, rejected or retry (waiting for its time).
         """
-        async with self._scripts.client.pipeline(transaction=True) as pipe:
-            each_state(pipe, "hmget", "zmscore", self._scripts.key, list(names))
-            columns = cast("list[list[str | float | None]]", await pipe.execute())
+        key, wanted = self._scripts.key, list(names)
+        columns = await self._scripts.ask(
+            lambda pipe: each_state(pipe, "hmget", "zmscore", key, wanted)
+        )
         return [
             next((s for s, found in zip(_KEYS, row, strict=True) if found is not None), "waiting")
             for row in zip(*columns, strict=True)
@@ -120,10 +120,12 @@ class LedgerReads(Part):
     @translate_redis_errors
     async def workers(self) -> dict[str, tuple[float, float]]:
         """Return, by worker, since when it is known and when it last claimed: Unix seconds."""
-        async with self._scripts.client.pipeline(transaction=True) as pipe:
-            pipe.zrange(self._scripts.key("workers"), 0, -1, withscores=True)
-            pipe.hgetall(self._scripts.key("workers_since"))
-            seen, since = await pipe.execute()
+        key = self._scripts.key
+        seen, since = await self._scripts.ask(
+            lambda pipe: pipe.zrange(key("workers"), 0, -1, withscores=True).hgetall(
+                key("workers_since")
+            )
+        )
         return {worker: (number_or(since.get(worker), at) / 1000, at / 1000) for worker, at in seen}
 
     @translate_redis_errors

@@ -41,7 +41,7 @@ _TYPES: Mapping[str, str] = {
     "suspects": "hash", "sweeper": "hash", "minutes": "hash", "put_back": "hash",
     "overlooked": "zset", "loaders": "zset", "loader_started": "string",
     "spool": "string", "gone": "zset",
-    "waited": "string",
+    "waited": "string", "troubles": "hash",
 }  # fmt: skip
 
 _CLUSTER = (failed.ClusterError, failed.AskError, failed.RedisClusterException)
@@ -50,6 +50,7 @@ _PASSING = (
     failed.OutOfMemoryError, failed.ReadOnlyError, failed.BusyLoadingError, failed.TryAgainError,
     *_CLUSTER,
 )  # fmt: skip
+UNWRITABLE = "Redis cannot write its data to disk, and takes nothing new"
 _ALL_BUSY = "No connection available."  # all that tells it: redis-py has no class for it
 
 
@@ -97,8 +98,10 @@ def _why_it_halts(error: Exception) -> str | None:
 
 
 def _why_it_may_pass(error: Exception) -> str:
-    if isinstance(error, failed.OutOfMemoryError):
-        return f"Redis is full: {error}; give it memory (maxmemory)"
+    if isinstance(error, failed.OutOfMemoryError) or "OOM " in str(error):
+        return "Redis is full: it has reached its maxmemory; run the archiver, or raise maxmemory"
+    if "MISCONF" in str(error):  # answered even to a PING
+        return f"{UNWRITABLE}: {str(error).partition('MISCONF ')[2]}"
     if isinstance(error, _UNREACHABLE) and not isinstance(error, failed.BusyLoadingError):
         return _why_unreachable(error)
     if isinstance(error, _CLUSTER):
@@ -207,6 +210,21 @@ class Scripts:
             script = self._scripts[verb] = self.client.register_script(text)
         return await script(keys=[self._prefix + key for key in keys], args=args)  # type: ignore[arg-type]
 
+    async def ask(self, fill: Callable[[Any], object]) -> list[Any]:
+        """Return the answers to the commands that `fill` puts into a pipeline, of one moment.
+
+        A full Redis queues nothing; then they are asked one after the other.
+        """
+        for is_one_moment in (True, False):
+            async with self.client.pipeline(transaction=is_one_moment) as pipe:
+                fill(pipe)
+                try:
+                    return await pipe.execute()
+                except failed.OutOfMemoryError:
+                    if not is_one_moment:
+                        raise
+        raise AssertionError  # unreachable
+
     async def info(self) -> Mapping[str, Any]:
         """Return what the server says of itself that holds this spool's keys."""
         return cast("Mapping[str, Any]", await cast("Any", self.client).info(**await self._here()))
@@ -291,6 +309,11 @@ class Scripts:
             self.client = cast("redis.Redis", self._address.cluster())
             self._scripts.clear()  # they know the client that they were made with
             info = await self.info()
+        if info.get("redis_mode") == "sentinel":
+            raise Halt(
+                "ledger.url: this is a Sentinel; allowed: redis+sentinel://host:port/PRIMARY, with"
+                " the name of the primary that it watches"
+            )
         policy = await self.policy(info)
         if policy != "noeviction" and not may_evict:
             raise Halt(

@@ -1,7 +1,8 @@
 """What archiver and checker do to the ledger while workers go on: note, forget, sweep, prune."""
 
+import socket
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from penstock import telemetry
 from penstock.ledger.reads import FILES_A_CALL_MAX, late_times, orphans
@@ -12,6 +13,7 @@ _WORKER_SILENT_MS = 600_000  # a worker not heard of for two schedules of five m
 _OVERLOOKED_MAX = 10_000  # names that a sweep remembers as waiting, 1 MB
 _OVERLOOKED_MS = 3_600_000
 _GONE_MAX = 10_000  # names remembered as gone, 1 MB: for `penstock explain`
+_CAUSE_MAX = 2_000  # characters: a file's name may be in it
 _SCANS_MAX = 10_000  # of a Redis that others use as well: five million keys
 
 
@@ -21,6 +23,7 @@ class LedgerUpkeep:
     def __init__(self, scripts: Scripts, lease_seconds: float) -> None:
         self._scripts = scripts
         self._lease_ms = int(lease_seconds * 1000)
+        self._well = set[str]()  # functions of which no trouble is noted
 
     @translate_redis_errors
     async def archived(self, names: Sequence[str], *, gone: bool = False) -> int:
@@ -109,6 +112,19 @@ class LedgerUpkeep:
                     await client.pexpire(key, REMEMBER_MS)
             if cursor == 0:
                 return
+
+    @translate_redis_errors
+    async def trouble(self, what: str, cause: str) -> None:
+        """Note why the last pass of a function failed, for status to say; nothing if it did not."""
+        key, client = self._scripts.key("troubles"), cast("Any", self._scripts.client)
+        if not cause:
+            if what not in self._well:
+                self._well.add(what)
+                await client.hdel(key, what)
+            return
+        self._well.discard(what)
+        at_ms = int(await self._scripts.run("now", ["counters"], []))
+        await client.hset(key, what, f"{at_ms} {socket.gethostname()} {cause[:_CAUSE_MAX]}")
 
     @translate_redis_errors
     async def prune(self) -> int:

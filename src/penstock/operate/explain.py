@@ -1,11 +1,14 @@
 """The whole story of one file, from the ledger, the spool, the archive and the rejects."""
 
+import stat
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import msgspec
 
+from penstock import file_names
 from penstock.ledger.overview import FileStory
 from penstock.model import RecordReject
 from penstock.operate.archived import Archived
@@ -34,11 +37,19 @@ class Explained:
 
 def explained(name: str, story: FileStory, dirs: SpoolFiles | None) -> Explained:
     """Return the story of a file; without `dirs` only what the ledger knows."""
+    if dirs and (rule := _rule_broken(dirs.spool / name)):
+        nobody = f"it lies in the spool and will never be sent: {rule}"
+        return Explained(name, "ignored", [nobody], "have its writer name it otherwise, or move it")
     lines = list(_in_the_spool(name, dirs))
     lines += _in_the_ledger(story)
     copies = [*Archived(dirs).copies(name)] if dirs else []
     reject = _reject(name, story, dirs)
     state = story.state
+    if copies or story.processed_at is not None:
+        lines.append(
+            "its claim, the time of sending and the count of records are in the loaders' log: the"
+            " line claim.committed between whose first_file and last_file its name lies"
+        )
     if copies:
         lines += [
             f"archived at {iso_time(copy.at_seconds)}: {copy.where}, {copy.size_bytes:,} bytes"
@@ -58,12 +69,23 @@ def explained(name: str, story: FileStory, dirs: SpoolFiles | None) -> Explained
     return Explained(name, state, lines, _next(name, state, dirs))
 
 
+def _rule_broken(path: Path) -> str:
+    """Return why an entry of the spool is no file; empty if it is one, or not there."""
+    try:
+        mode = path.lstat().st_mode
+    except OSError:
+        return ""
+    return file_names.rule_broken(path.name) or (
+        "" if stat.S_ISREG(mode) else "it is no regular file"
+    )
+
+
 def _in_the_spool(name: str, dirs: SpoolFiles | None) -> Iterator[str]:
     if dirs is None:
         yield "the directory is on another machine: what follows is what the ledger knows"
         return
     try:
-        status = (dirs.spool / name).stat()
+        status = (dirs.spool / name).lstat()
     except OSError:
         return
     age = duration(max(0.0, time.time() - status.st_ctime))
@@ -88,10 +110,7 @@ def _in_the_ledger(story: FileStory) -> Iterator[str]:
     if story.claim:
         yield from _claimed(story)
     if story.processed_at is not None:
-        yield (
-            f"processed at {iso_time(story.processed_at)}: SQS has confirmed every record; the log"
-            " line claim.committed whose first_file and last_file it lies between names its claim"
-        )
+        yield f"processed at {iso_time(story.processed_at)}: SQS has confirmed every record"
     if story.gone_at is not None:
         yield (
             f"gone, as noted at {iso_time(story.gone_at)}: it was sent or rejected, and lay neither"
@@ -146,7 +165,7 @@ def _why(reject: RejectedFile, dirs: SpoolFiles | None) -> Iterator[str]:
 
 def _next(name: str, state: str, dirs: SpoolFiles | None) -> str:
     if state == "retry" and dirs is not None and not (dirs.spool / name).exists():
-        return "it is not in the spool: it will be plural as vanished"
+        return "it is not in the spool: it will be counted as vanished"
     there = "" if dirs else ", on the machine of the file server"
     return {
         "rejected": "if the settings are wrong, fix them (`penstock preview`), then `penstock"

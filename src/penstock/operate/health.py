@@ -6,10 +6,11 @@ The first verdict is the one to act on; those that follow from it are left out.
 from collections.abc import Callable, Iterator, Sequence
 
 from penstock.checker import OLD_LEASES
+from penstock.ledger.scripts import UNWRITABLE
 from penstock.operate.snapshot import STOPPED, Snapshot, Verdict
 from penstock.settings.schema import StatusSettings
 from penstock.source.index import LARGE_FILES
-from penstock.wording import plural
+from penstock.wording import plural, printable
 
 REJECTS_SHARE_MAX = 0.5
 _REJECTS_MIN = 10
@@ -20,46 +21,66 @@ _STARTED = (
     "`penstock run` starts them; a single pass (`penstock load`) does, and stops them again. What"
     " they know is kept meanwhile, and not shown"
 )
+_GO_ON = (
+    "Workers that wait, and those of `penstock run`, go on by themselves; start others again if"
+    " they ended with exit code 78"
+)
+_COMMANDS = {"loader": "load", "archiver": "archive", "checker": "check"}
 _OVERDUE_SECONDS = 30.0  # a worker that runs takes an expired claim over at its next call
+
+
+# What functions fail of then is said already.
+_EXPLAINED = frozenset({"redis-away", "queue-away", "spool-away", "spool-changed"})
 
 
 def verdicts(snapshot: Snapshot, limits: StatusSettings) -> Sequence[Verdict]:
     """Return what is to be said of a snapshot, the worst first; nothing if all is well."""
     found: list[Verdict] = []
     for look in _LOOKS:
-        found += look(snapshot, limits)
+        if look is not _troubles or not {said.code for said in found} & _EXPLAINED:
+            found += look(snapshot, limits)
     return sorted(found, key=lambda verdict: not verdict.wrong)
 
 
 def _unreachable(snapshot: Snapshot, _: StatusSettings) -> Iterator[Verdict]:
     codes = {"redis": "redis-away", "spool": "spool-away", "queue": "queue-away"}
+    if STOPPED in snapshot.unreachable.values():
+        left = snapshot.spool.entries if snapshot.spool else 0
+        lie = f"; {plural(left, 'file lies', 'files lie')} in the spool" if left else ""
+        yield Verdict("not-running", wrong=left > 0, text=f"{STOPPED}{lie}", advice=_STARTED)
     advice = {
         "redis": "start Redis (`penstock run` starts an embedded one), or fix ledger.url; nothing"
-        " is lost meanwhile, workers wait for it",
+        f" is lost meanwhile. {_GO_ON}",
         "spool": "bring the directory, or the server in front of it, back, or fix what this names:"
-        " source.url, source.token; workers go on by themselves",
-        "queue": "fix the queue, the rights or the network; then workers go on by themselves",
+        f" source.url, source.token. {_GO_ON}",
+        "queue": f"fix the queue, queue.url, the rights or the network. {_GO_ON}",
     }
-    stopped = snapshot.unreachable.get("redis")
     for part, code in codes.items():
-        cause = snapshot.unreachable.get(part)
-        if cause is not None and (part == "redis" or cause != stopped):
-            what = _STARTED if cause == STOPPED else advice[part]
-            yield Verdict(code, wrong=True, text=cause, advice=what)
+        cause = snapshot.unreachable.get(part, STOPPED)
+        if cause != STOPPED and UNWRITABLE not in cause:
+            yield Verdict(code, wrong=True, text=cause, advice=advice[part])
 
 
 def _spool(snapshot: Snapshot, _: StatusSettings) -> Iterator[Verdict]:
-    known, spool = snapshot.ledger and snapshot.ledger.spool, snapshot.spool
-    if snapshot.ledger is None or known is None or spool is None:
+    spool = snapshot.spool
+    if snapshot.ledger is None or spool is None:
         return
+    known = snapshot.ledger.spool
     holds_files = any(count for state, count in snapshot.ledger.sizes.items() if state != "claims")
-    if holds_files and spool.identity.matches(known) is False:
+    if known and holds_files and spool.identity.matches(known) is False:
         yield Verdict(
             "spool-changed", wrong=True,
             text=f"source.url leads to another directory ({spool.identity}) than the one whose"
             f" files the ledger holds ({known}); nothing is sent or moved meanwhile",
             advice="mount the right one again, then workers go on by themselves; or, if it was"
             " replaced on purpose: `penstock spool accept`",
+        )  # fmt: skip
+    if spool.broken:
+        yield Verdict(
+            "entries-ignored", wrong=False,
+            text=f"{plural(spool.broken, 'entry matches', 'entries match')} source.pattern and"
+            f" will never be sent, such as {printable(spool.example)}",
+            advice="have its writer name it otherwise, or move it out of the spool",
         )  # fmt: skip
     gone = sum(minute.get("files_gone", 0) for minute in snapshot.minutes)
     if gone:
@@ -125,6 +146,21 @@ def _workers(snapshot: Snapshot, limits: StatusSettings) -> Iterator[Verdict]:
         )  # fmt: skip
 
 
+def _troubles(snapshot: Snapshot, _: StatusSettings) -> Iterator[Verdict]:
+    codes = {"loader": "loader-fails", "archiver": "archiver-fails", "checker": "checker-fails"}
+    if snapshot.ledger is None:
+        return
+    for what, trouble in snapshot.ledger.troubles.items():
+        if what in codes:
+            yield Verdict(
+                codes[what], wrong=True,
+                text=f"the {what} on {trouble.host} failed {duration(trouble.seconds_ago)} ago:"
+                f" {trouble.cause}",
+                advice="fix what this names; its next pass tries again (`penstock run` begins one"
+                f" within half a minute, `penstock {_COMMANDS[what]}` at once)",
+            )  # fmt: skip
+
+
 def _archiver(snapshot: Snapshot, limits: StatusSettings) -> Iterator[Verdict]:
     if snapshot.ledger is None or snapshot.ledger.oldest_processed_seconds <= limits.silent_seconds:
         return
@@ -177,6 +213,16 @@ def _redis(snapshot: Snapshot, _: StatusSettings) -> Iterator[Verdict]:
         )  # fmt: skip
 
 
+def _unwritable(snapshot: Snapshot, _: StatusSettings) -> Iterator[Verdict]:
+    cause = snapshot.unreachable.get("redis", "")
+    if UNWRITABLE in cause or (snapshot.memory and snapshot.memory.is_unwritable):
+        yield Verdict(
+            "redis-stuck", wrong=True, text=cause or UNWRITABLE,
+            advice="make room on its disk (that of run.state_directory, if it is embedded) or mend"
+            " that disk; then Redis goes on by itself",
+        )  # fmt: skip
+
+
 def _evicting(snapshot: Snapshot, _: StatusSettings) -> Iterator[Verdict]:
     if snapshot.memory and (evicts := snapshot.memory.evicts):
         yield Verdict(
@@ -205,6 +251,13 @@ def _room(snapshot: Snapshot, _: StatusSettings) -> Iterator[Verdict]:
         yield Verdict(
             "disk-full", wrong=True,
             text=f"the spool's disk has {min(disk_share, inodes_share):.1%} of its {what} left",
+            advice="make room: lower archive.retention_days, or move the archive",
+        )  # fmt: skip
+    elif (kept := spool.archive) and kept.free_bytes < _DISK_SHARE_MIN * kept.disk_bytes:
+        yield Verdict(
+            "disk-full", wrong=True,
+            text=f"the archive's disk has {kept.free_bytes / kept.disk_bytes:.1%} of its space"
+            " left",
             advice="make room: lower archive.retention_days, or move the archive",
         )  # fmt: skip
     if spool.entries > LARGE_FILES:
@@ -265,6 +318,6 @@ def duration(seconds: float) -> str:
 
 
 _LOOKS: Sequence[Callable[[Snapshot, StatusSettings], Iterator[Verdict]]] = (
-    _unreachable, _spool, _workers, _archiver, _rejects, _redis, _evicting, _room, _archive,
-    _books,
+    _unreachable, _spool, _troubles, _workers, _archiver, _rejects, _redis, _unwritable, _evicting,
+    _room, _archive, _books,
 )  # fmt: skip

@@ -4,10 +4,17 @@ from collections.abc import Iterator, Mapping
 from types import SimpleNamespace
 from typing import Any, Final
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.exposition import generate_latest
 
+from penstock import __version__
 from penstock.archive.forecast import Forecast
+from penstock.ledger.outcome import AGES_SECONDS
 from penstock.operate.snapshot import Snapshot
 from penstock.operate.spool_view import SpoolState
 from penstock.settings.schema import StatusSettings
@@ -75,6 +82,7 @@ def _families(seen: Snapshot, limits: StatusSettings) -> Iterator[Metric]:
             family.add_metric([spool_name, key], value)
         return family
 
+    yield gauges("build_info", "1; which version this is.", "version", {__version__: 1.0})
     parts = {part: float(part not in seen.unreachable) for part in ("spool", "redis", "queue")}
     yield gauges("part_up", "1 if this part answers.", "part", parts)
     yield gauge("healthy", "1 if nothing is wrong, as penstock status says.", float(seen.healthy))
@@ -99,6 +107,7 @@ def _families(seen: Snapshot, limits: StatusSettings) -> Iterator[Metric]:
             family = CounterMetricFamily(f"penstock_{name}", text, labels=["spool"])
             family.add_metric([spool_name], seen.ledger.counters.get(name, 0))
             yield family
+        yield _ages(spool_name, seen.ledger.counters)
     for name, text, value in _of_the_spool(seen.spool, seen.forecast):
         yield gauge(name, text, value)
     if seen.queue is not None:
@@ -109,6 +118,18 @@ def _families(seen: Snapshot, limits: StatusSettings) -> Iterator[Metric]:
         yield gauge("redis_memory_used_bytes", "Bytes that Redis uses.", memory.used_bytes)
         yield gauge("redis_memory_max_bytes", "Bytes it may use; 0: no limit.", memory.max_bytes)
         yield gauge("ledger_memory_bytes", "This ledger's share, estimated.", memory.ledger_bytes)
+
+
+def _ages(spool_name: str, counted: Mapping[str, int]) -> Metric:
+    text = "Age of each claim's oldest file when it was committed."
+    family = HistogramMetricFamily("penstock_claim_age_seconds", text, labels=["spool"])
+    buckets: list[tuple[str, float]] = []
+    total = 0
+    for bound in (*map(str, AGES_SECONDS), "inf"):
+        total += counted.get(f"age_{bound}", 0)
+        buckets.append((bound.replace("inf", "+Inf"), total))
+    family.add_metric([spool_name], buckets, counted.get("age_ms", 0) / 1000)
+    return family
 
 
 def _of_the_spool(

@@ -56,10 +56,12 @@ class Observer:
     async def ledger(self) -> Ledger:
         """Return the ledger, checked. Raises Again or Halt."""
         url = self._settings.ledger.url
+        embedded = None
         if url == EMBEDDED:
-            url = EmbeddedRedis(Path(self._settings.run.state_directory)).noted_address()
+            embedded = EmbeddedRedis(Path(self._settings.run.state_directory))
+            url = embedded.noted_address()
             if not url:
-                raise Again(STOPPED)
+                raise Again(_why_stopped(embedded))
         if self._ledger is None or url != self._ledger_url:
             await self._drop_ledger()
             ledger = wiring.unopened_ledger(self._settings, url)
@@ -67,8 +69,8 @@ class Observer:
                 await ledger.open(may_evict=True)
             except BaseException as error:
                 await ledger.close()
-                if isinstance(error, Again) and self._settings.ledger.url == EMBEDDED:
-                    raise Again(STOPPED) from None
+                if embedded and "cannot be reached" in str(error):
+                    raise Again(_why_stopped(embedded)) from None
                 raise
             self._ledger, self._ledger_url = ledger, url
         return self._ledger
@@ -174,6 +176,11 @@ class Observer:
         return {
             name: max(0, counters.get(name, 0) - before.get(name, 0)) / seconds for name in RATES
         }
+
+
+def _why_stopped(redis: EmbeddedRedis) -> str:
+    found = redis.diagnosis()
+    return f"embedded Redis does not run: {found}; see {redis.log}" if found else STOPPED
 
 
 async def _noted(unreachable: dict[str, str], part: str, looking: Awaitable[None]) -> None:

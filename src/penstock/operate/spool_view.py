@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import math
 import os
-import re
 import time
 from bisect import bisect_right
 from collections.abc import Awaitable, Callable, Sequence
@@ -27,6 +26,7 @@ from penstock.settings.schema import Settings
 from penstock.settings.spool_place import Directory, spool_place
 from penstock.source import marker
 from penstock.source.frames import PAGE_FILES_MAX
+from penstock.source.scan import Listed, listed
 
 _SCAN_SHARE_MAX = 0.1
 _LOOK_SECONDS_MAX = 2.0  # of one search for the oldest waiting file
@@ -55,7 +55,8 @@ class SpoolState:
     since its last change. `rejects_kept` counts the files in the rejects directory, up to 100,000,
     and `room` is that of the spool's disk; behind HTTP nobody tells these two, and they are None.
     `archive` is what is left on the archive's, if any is kept here. `identity` is which directory
-    it is.
+    it is. `broken` counts entries that match `source.pattern` and are no files all the same, and
+    `example` is one of them with the rule that it breaks.
     """
 
     entries: int
@@ -65,6 +66,8 @@ class SpoolState:
     room: DiskRoom | None = None
     archive: ArchiveSpace | None = None
     identity: SpoolIdentity = SpoolIdentity()  # noqa: RUF009  it cannot change
+    broken: int = 0
+    example: str = ""
 
 
 class OldestWaiting:
@@ -137,6 +140,8 @@ class SpoolWatch:
             room=self._view.room(),
             archive=self._archive,
             identity=await self._view.identity(),
+            broken=self._view.broken,
+            example=self._view.example,
         )
 
     def forget_kept(self) -> None:
@@ -146,6 +151,8 @@ class SpoolWatch:
 
 class DirectoryView:
     """The spool where it is."""
+
+    broken, example = 0, ""  # see `Listed`
 
     def __init__(
         self,
@@ -157,22 +164,17 @@ class DirectoryView:
         self._spool = spool
         self._rejects_directory = rejects_directory
         self._archive = archive
-        self._matches = re.compile(pattern).fullmatch
+        self._pattern = pattern
 
     async def scan(self) -> list[str]:
         """Return the names of all files, sorted. Raises Again if they cannot be listed."""
-        return await asyncio.to_thread(self._scan)
+        found = await asyncio.to_thread(self._scan)
+        self.broken, self.example = found.broken, found.example
+        return found.names
 
-    def _scan(self) -> list[str]:
+    def _scan(self) -> Listed:
         try:
-            with os.scandir(self._spool) as listing:
-                return sorted(
-                    entry.name
-                    for entry in listing
-                    if self._matches(entry.name)
-                    and file_names.is_safe(entry.name)
-                    and entry.is_file(follow_symlinks=False)
-                )
+            return listed(self._spool, self._pattern)
         except OSError as error:
             raise Again(
                 f"list {self._spool}: {error.strerror}; see source.url, and whether the directory"
@@ -232,6 +234,8 @@ class RemoteView:
     `source` is the observer's own, and hands every file out anew for an empty cursor. A page of
     fewer than `page_files` is the last.
     """
+
+    broken, example = 0, ""  # nobody tells over HTTP
 
     def __init__(self, source: IdentifiedSource, page_files: int) -> None:
         self._source = source

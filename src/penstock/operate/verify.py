@@ -6,7 +6,6 @@ files move while one looks. Only what stays odd is told.
 
 import asyncio
 import os
-import re
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from penstock.archive.store import Store, segment_name
 from penstock.ledger.ledger import Ledger
 from penstock.operate.archived import Archived
 from penstock.operate.spool_files import SpoolFiles
+from penstock.source.scan import listed
 
 _NAMES_A_CALL = 500
 _LOOKS = 3
@@ -30,6 +30,7 @@ class Verified:
 
     `files_gone` were in neither spool nor archive when the archiver came, since the ledger began.
     `unaccounted` maps names to what is wrong with them. `skipped` says what could not be looked at.
+    `entries_ignored` match source.pattern and are no files all the same; one, and why.
     """
 
     files_in_spool: int = 0
@@ -41,6 +42,8 @@ class Verified:
     laws_broken: list[str] = field(default_factory=list[str])
     unaccounted: dict[str, str] = field(default_factory=dict[str, str])
     skipped: list[str] = field(default_factory=list[str])
+    entries_ignored: int = 0
+    ignored_example: str = ""
 
     @property
     def holds(self) -> bool:
@@ -110,9 +113,9 @@ async def verify(ledger: Ledger, dirs: SpoolFiles, pattern: str, *, archive: boo
 async def _first_look(ledger: Ledger, dirs: SpoolFiles, pattern: str, found: Verified) -> set[str]:
     """Return the names that look odd by sets alone; some of them only because things move."""
     known = {name: state async for name, state in _known(ledger)}
-    matches = re.compile(pattern).fullmatch
-    listed = await asyncio.to_thread(_listed, dirs.spool)
-    spool = {name for name in listed if matches(name)}
+    seen = await asyncio.to_thread(listed, dirs.spool, pattern)
+    found.entries_ignored, found.ignored_example = seen.broken, seen.example
+    spool = set(seen.names)
     rejects = await asyncio.to_thread(_listed, dirs.rejects)
     found.files_in_ledger, found.files_in_spool = len(known), len(spool)
     found.files_in_rejects = len(rejects)

@@ -234,7 +234,7 @@ class FileServer:
     async def health(self, _: web.Request) -> web.StreamResponse:
         """GET /healthz."""
         self._source.index.check_spool()
-        return web.Response(body=b'{"status":"ok"}', content_type="application/json")
+        return reply({"status": "ok"})
 
 
 def _query(request: web.Request, known: Collection[str]) -> Mapping[str, str]:

@@ -89,10 +89,10 @@ class _Logged(AbstractAccessLogger):
 
 
 class _Handler(web.RequestHandler):
-    """aiohttp's own, with two changes.
+    """aiohttp's own, but never quotes an invalid request, whose token would be in the reply.
 
-    aiohttp would quote a request that does not parse, with its token. And a body that nobody has
-    read yet waits in the system's small buffer, not in a quarter of a megabyte of ours.
+    Also, a body that is not read yet waits in the system's small buffer, not in a large one of
+    ours.
     """
 
     __slots__ = ()

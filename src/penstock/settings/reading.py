@@ -86,7 +86,7 @@ def _environment() -> Mapping[str, Any]:
         if section not in _DEFAULTS or (key and key not in _DEFAULTS[section]):
             wrong.append(
                 f"{name}: no such setting; {_guess(rest.lower().replace('__', '.'), variable=True)}"
-                "allowed: PENSTOCK_SECTION__KEY for what `penstock config show` lists, such as"
+                "allowed: PENSTOCK_SECTION__KEY for a setting of docs/settings.md, such as"
                 " PENSTOCK_QUEUE__URL"
             )
             continue
@@ -142,7 +142,9 @@ def _one_line(error: Mapping[str, Any]) -> str:
         return said  # a rule over several fields writes its own line
     field = ".".join(where)
     if error["type"] == "extra_forbidden":
-        return f"{field}: no such setting; {_guess(field)}see `penstock config show` for all"
+        section = _DEFAULTS.get(where[0], {}) if len(where) > 1 else _DEFAULTS
+        inside = f"in [{where[0]}]" if len(where) > 1 else "as sections"
+        return f"{field}: no such setting; {_guess(field)}allowed {inside}: {', '.join(section)}"
     if error["type"] in {"model_type", "model_attributes_type"}:
         return f"{field}: … is not allowed; allowed: a table of settings"
     told = not where[-1].endswith(("url", "token")) and isinstance(

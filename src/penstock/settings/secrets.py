@@ -48,11 +48,8 @@ def tokens(token: SecretStr, token_file: str, setting: str) -> list[str]:
 def kept_secret(directory: Path, name: str, setting: str) -> str:
     """Return the secret in this user's own file, made if missing. Raises Halt, naming `setting`."""
     try:
-        fd = beneath.open_root(directory, make=True)
-        try:
+        with beneath.folder(directory, make=True) as fd:
             return _read_own(fd, name) or _made(fd, name)
-        finally:
-            os.close(fd)
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or str(error)
         raise Halt(

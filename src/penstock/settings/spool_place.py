@@ -22,12 +22,12 @@ class Directory:
     path: Path
 
     def archive_directory(self, archive: ArchiveSettings) -> Path:
-        """Return where processed files go. Raises Halt if it is on another file system, unasked."""
+        """Return where processed files go. Raises Halt if that leaves the file system unasked."""
         directory = "archive" if archive.bucket else archive.directory
         return self._beside(directory, "archive.directory")
 
     def rejects_directory(self, archive: ArchiveSettings) -> Path:
-        """Return where rejected files go. Raises Halt if it is on another file system, unasked."""
+        """Return where rejected files go. Raises Halt if that leaves the file system unasked."""
         return self._beside(archive.rejected_directory, "archive.rejected_directory")
 
     def _beside(self, directory: str, setting: str) -> Path:

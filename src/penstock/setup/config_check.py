@@ -1,10 +1,10 @@
-"""Whether the settings can work: mistakes in them, and what is probably not meant."""
+"""Whether the settings can work: mistakes, and settings that are probably not intended."""
 
 import contextlib
 import os
 import stat
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from penstock.embedded.owner_mark import UNMARKED
 from penstock.errors import Halt
 from penstock.settings.schema import EMBEDDED, Settings
 from penstock.settings.spool_place import Directory, spool_place
+from penstock.setup.hints import hints
 from penstock.setup.survey import listed
 
 
@@ -40,10 +41,12 @@ def warnings(settings: Settings) -> list[str]:
     with contextlib.suppress(Halt):  # that is one of the mistakes
         place = spool_place(settings.source.url)
         if isinstance(place, Directory):
+            names = listed(place.path, settings.source.pattern)[0]
+            found += _archive_warnings(settings, place, names)
+            found += hints(settings, [place.path / name for name in names])
             if not settings.archive.bucket:
                 directories["archive.directory"] = place.archive_directory(settings.archive)
             directories["archive.rejected_directory"] = place.rejects_directory(settings.archive)
-            found += _archive_warnings(settings, place)
         elif settings.ledger.url == EMBEDDED:
             found.append(UNMARKED)
     for setting, directory in directories.items():
@@ -68,13 +71,13 @@ def _shared(directory: Path) -> Iterator[str]:
                 yield f"{who} may write to {path}; docs/security.md says what that allows"
 
 
-def _archive_warnings(settings: Settings, spool: Directory) -> list[str]:
+def _archive_warnings(settings: Settings, spool: Directory, names: Sequence[str]) -> list[str]:
     """Warn if the archive's disk is too small for the rate at which the spool's files came."""
     kept = settings.archive
     space = None
     if not kept.bucket:
         space = archive_space(spool.archive_directory(kept), kept.action, time.time())
-    rate = arrival_rate(listed(spool.path, settings.source.pattern)[0])
+    rate = arrival_rate(names)
     seen = forecast(space, rate, kept.retention_days)
     if seen is None or seen.fits:
         return []

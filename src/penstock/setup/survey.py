@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,12 +14,12 @@ import msgspec
 from penstock import beneath
 from penstock.archive.forecast import arrival_rate
 from penstock.errors import Halt, Reject
-from penstock.file_names import is_draft, is_safe
 from penstock.model import Document
 from penstock.records.decode import Decoder
 from penstock.records.headers import generalised, proposals
 from penstock.records.json_errors import is_prose, json_type
 from penstock.records.preamble import Preamble
+from penstock.source import scan
 
 _SAMPLES_MAX: Final = 200
 _SAMPLE_BYTES_MAX: Final = 16_777_216
@@ -31,7 +30,6 @@ _ALIKE_BYTES: Final = 4
 _BOM: Final = b"\xef\xbb\xbf"
 # An object with more members than this is a record rather than an envelope of records.
 _ENVELOPE_MEMBERS_MAX: Final = 8
-_NO_MATCH: Final = "with names that don't match source.pattern"
 
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _elements = msgspec.json.Decoder(list[msgspec.Raw])
@@ -69,7 +67,7 @@ def look(directory: Path) -> Survey:
     safe, left_out = listed(directory, ".*")
     suffix = _suffix(safe)
     names = [name for name in safe if name.endswith(suffix)]
-    left_out += Counter({_NO_MATCH: len(safe) - len(names)})
+    left_out += Counter({scan.NO_MATCH: len(safe) - len(names)})
     found = Survey(len(names), pattern=_pattern(names, suffix), suffix=suffix, left_out=left_out)
     step = max(1, len(names) / _SAMPLES_MAX)
     chosen = [names[int(n * step)] for n in range(min(len(names), _SAMPLES_MAX))]
@@ -93,25 +91,11 @@ def look(directory: Path) -> Survey:
 
 def listed(directory: Path, pattern: str) -> tuple[list[str], Counter[str]]:
     """Return the names that the source would list, and why how many are skipped. Raises Halt."""
-    matches = re.compile(pattern).fullmatch
-    found: list[str] = []
-    left_out: Counter[str] = Counter()
     try:
-        with os.scandir(directory) as entries:
-            for entry in entries:
-                if is_draft(entry.name):
-                    left_out["hidden or *.tmp"] += 1
-                elif not entry.is_file(follow_symlinks=False):
-                    left_out["not regular files"] += 1
-                elif not is_safe(entry.name):
-                    left_out["with names that are not allowed (docs/files.md)"] += 1
-                elif not matches(entry.name):
-                    left_out[_NO_MATCH] += 1
-                else:
-                    found.append(entry.name)
+        found = scan.listed(directory, pattern)
     except OSError as error:
         raise Halt(f"{directory}: {error.strerror}") from None
-    return sorted(found), left_out
+    return found.names, found.left_out
 
 
 def left_out_line(left_out: Mapping[str, int]) -> str:

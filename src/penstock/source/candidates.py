@@ -198,7 +198,8 @@ class Candidates:
             pause_seconds = max(_EMPTY_SECONDS, page.pause_seconds)
             self._empty_until_seconds = self._monotonic() + pause_seconds
         if page.ignored > self._ignored:
-            telemetry.warn("entries.ignored", entries=page.ignored, remedy="see source.pattern")
+            remedy = page.example or "see source.pattern"
+            telemetry.warn("entries.ignored", entries=page.ignored, remedy=remedy)
             self._ignored = 2 * page.ignored  # should they grow more, that is another warning
         self._tell_young(page)
         return len(names)

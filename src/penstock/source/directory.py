@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, MutableSequence, Sequence
 from pathlib import Path
 from typing import Literal
 
-from penstock import file_names
+from penstock import beneath, file_names
 from penstock.archive import pack, staging
 from penstock.archive.store import Store
 from penstock.errors import Again, Halt, own_trouble
@@ -183,7 +183,7 @@ class DirectorySource:
             os.fsync(self._fd)
         except OSError as error:  # whatever was moved is found to be so by the next pass
             directory = self._archive_directory
-            return [Moved(n, f"archive {n} to {directory}: {error.strerror}") for n in wanted]
+            return [Moved(n, f"archive {n} to {directory}: {beneath.why(error)}") for n in wanted]
         return moved
 
     def _stage(self, wanted: Sequence[str]) -> Sequence[Moved]:
@@ -247,7 +247,7 @@ class DirectorySource:
         except OSError as error:
             if error.errno == errno.ENOENT:
                 return Moved(name, vanished=True)
-            return Moved(name, f"archive {name} to {folders.root}: {error.strerror}")
+            return Moved(name, f"archive {name} to {folders.root}: {beneath.why(error)}")
 
     def _hour_of_change(self, name: str) -> str:
         status = os.stat(name, dir_fd=self._fd, follow_symlinks=False)
@@ -272,7 +272,7 @@ class DirectorySource:
             os.fsync(self._fd)
         except OSError as error:
             directory = self._rejects_directory
-            return [Moved(n, f"reject {n} to {directory}: {error.strerror}") for n in reasons]
+            return [Moved(n, f"reject {n} to {directory}: {beneath.why(error)}") for n in reasons]
         return moved
 
     def _reject_one(self, to_fd: int, name: str, reason: str) -> Moved:
@@ -285,7 +285,7 @@ class DirectorySource:
                 moving.write_new(to_fd, name + file_names.REASON_SUFFIX, reason)
             return moving.move(self._fd, name, to_fd, str(self._rejects_directory))
         except OSError as error:
-            return Moved(name, f"reject {name} to {self._rejects_directory}: {error.strerror}")
+            return Moved(name, f"reject {name} to {self._rejects_directory}: {beneath.why(error)}")
 
     async def identity(self) -> SpoolIdentity:
         """See `IdentifiedSource.identity`."""
@@ -300,7 +300,7 @@ class DirectorySource:
                 moving.delete_older, self._archive_directory, before_seconds, 10_000
             )
         except OSError as error:
-            raise Again(f"delete archived files: {error.filename}: {error.strerror}") from None
+            raise Again(f"delete archived files: {error.filename}: {beneath.why(error)}") from None
 
     async def close(self) -> None:
         """See `Source.close`."""

@@ -81,7 +81,7 @@ class Index:
         self._scan_now = asyncio.Event()
         self._failed: Again | None = None  # the last scan
         self._scan_seconds = 0.0
-        self._ignored = 0
+        self._ignored, self._example = 0, ""
         self._stopped = False
         self._sure = False  # events have told of everything since the last scan
         self._large_files = LARGE_FILES
@@ -97,12 +97,14 @@ class Index:
         """Begin to watch, if that is wanted. Raises Halt if the kernel cannot."""
         if not self._watch:
             return
-        events = INotify(nonblocking=True)
+        events = None
         try:
+            events = INotify(nonblocking=True)
             # By the descriptor: the path may lead elsewhere by now.
             events.add_watch(f"/proc/self/fd/{self._fd}", _CREATED | _GONE)
         except OSError as error:
-            events.close()
+            if events:
+                events.close()
             raise Halt(
                 f"watch {self._spool}: {error.strerror}; raise fs.inotify.max_user_watches or"
                 " max_user_instances, or set serve.watch = 'poll'"
@@ -159,7 +161,7 @@ class Index:
                 seen_at_seconds = now if self._sure else min(now, seen_at_seconds)
                 return Page(
                     files, self._order.cursor(end), seen_at_seconds, self._ignored,
-                    young=self._waiting.young,
+                    young=self._waiting.young, example=self._example,
                 )  # fmt: skip
 
     async def _refresh(self, chunk: Chunk) -> None:
@@ -280,6 +282,6 @@ class Index:
             last_first = [name for name in last_first if name not in known]
         self._order.add_all(scanned.new)
         self._waiting.found(last_first)
-        self._ignored = scanned.ignored
+        self._ignored, self._example = scanned.ignored, scanned.example
         known = self._order.known
         self.drop(name for name, chunk in scanned.gone if known.get(name) is chunk)

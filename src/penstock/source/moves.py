@@ -134,14 +134,14 @@ def _settled(from_fd: int, name: str, to_fd: int, to_path: str, error: OSError) 
         if error.errno == errno.ENOENT:
             return Moved(name, vanished=not exists(to_fd, name))
         if error.errno != errno.EEXIST:
-            return Moved(name, f"move {name} to {to_path}: {error.strerror}")
+            return Moved(name, f"move {name} to {to_path}: {beneath.why(error)}")
         if same_directory(from_fd, to_fd):  # then its target is the file itself, and looks equal
             return Moved(name, f"{to_path} is the spool itself")
         if not same(from_fd, to_fd, name):
             return Moved(name, f"{to_path}/{name} exists and differs; rename one of the two")
         os.unlink(name, dir_fd=from_fd)
     except OSError as another:
-        return Moved(name, f"move {name} to {to_path}: {another.strerror}")
+        return Moved(name, f"move {name} to {to_path}: {beneath.why(another)}")
     return Moved(name)
 
 
@@ -208,7 +208,7 @@ def _copy_all(from_fd: int, wanted: Sequence[str], to_fd: int, to_path: str) -> 
                 del drafts[name]
                 named.append(name)
     except OSError as error:  # of the sync: none of them is known to be on disk
-        return [Moved(name, f"write {name} to {to_path}: {error.strerror}") for name in wanted]
+        return [Moved(name, f"write {name} to {to_path}: {beneath.why(error)}") for name in wanted]
     finally:
         for draft in drafts.values():
             with contextlib.suppress(OSError):
@@ -255,7 +255,7 @@ def delete(from_fd: int, name: str) -> Moved:
     except FileNotFoundError:
         return Moved(name, vanished=True)
     except OSError as error:
-        return Moved(name, f"delete {name}: {error.strerror}")
+        return Moved(name, f"delete {name}: {beneath.why(error)}")
     return Moved(name)
 
 

@@ -8,7 +8,7 @@ import re
 import stat
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,6 +24,7 @@ interpreter's lock at each system call; a slow disk must not hold up the event l
 this and one file.
 """
 
+NO_MATCH = "of a name that does not match source.pattern"
 _ENTRIES = 1_000  # of a directory, handled together
 _TOGETHER = 100  # names looked at between two looks at the clock
 # A directory's time of change is as coarse as its file system's: 10 ms, a second, two of FAT. A
@@ -34,6 +35,8 @@ _TICK_SECONDS_MAX = 3.0
 class Scanned(NamedTuple):
     """What a scan found: new files, known ones that are gone with their chunks, and other entries.
 
+    `example` is one of the last that breaks a rule, if one does; see `Listed`.
+
     `last_first` has the names of `new`, sorted, the first one last. The thread that scans sorts
     them: that takes a second for a million, which the event loop does not have.
     """
@@ -42,6 +45,7 @@ class Scanned(NamedTuple):
     last_first: list[str]
     gone: Sequence[tuple[str, Chunk]]
     ignored: int
+    example: str
 
 
 class Seen(NamedTuple):
@@ -66,6 +70,55 @@ class Seen(NamedTuple):
         """Return the names where no file was seen."""
         sizes_bytes = zip(names, self.sizes_bytes, strict=True)
         return [name for name, size_bytes in sizes_bytes if size_bytes < 0]
+
+
+class Listed(NamedTuple):
+    """What a directory holds: names of files, sorted, and why how many other entries are none.
+
+    `broken` counts those whose name matches `source.pattern` all the same, drafts left out, and
+    `example` is one of them with the rule that it breaks.
+    """
+
+    names: list[str]
+    left_out: Counter[str]
+    broken: int
+    example: str
+
+
+def listed(directory: Path | int, pattern: str) -> Listed:
+    """Look at all entries of a directory, without an index. Raises OSError."""
+    matches = re.compile(pattern).fullmatch
+    found: list[str] = []
+    left_out: Counter[str] = Counter()
+    broken, example = 0, ""
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            reason, rule = why_no_file(entry, matches)
+            if not reason:
+                found.append(entry.name)
+                continue
+            left_out[reason] += 1
+            if rule:
+                broken, example = broken + 1, example or f"{entry.name}: {rule}"
+    return Listed(sorted(found), left_out, broken, example)
+
+
+def why_no_file(
+    entry: os.DirEntry[str], matches: Callable[[str], object | None]
+) -> tuple[str, str]:
+    """Say what kind of entry is no file, empty if it is one; and which rule it breaks.
+
+    None is broken by drafts, directories, and what does not match the pattern.
+    """
+    name = entry.name
+    if file_names.is_draft(name):
+        return "hidden or *.tmp", ""
+    if not entry.is_file(follow_symlinks=False):
+        is_meant = matches(name) and not entry.is_dir(follow_symlinks=False)
+        return "no regular file", "it is no regular file" if is_meant else ""
+    if rule := file_names.rule_broken(name):
+        return "of a name that is not allowed (docs/files.md)", rule if matches(name) else ""
+    return ("", "") if matches(name) else (NO_MATCH, "")
 
 
 class Scanner:
@@ -119,7 +172,7 @@ class Scanner:
         changed_ns = os.fstat(self._fd).st_ctime_ns  # by all that comes or goes, and nobody sets it
         is_settled = time.time() - changed_ns / 1e9 > _TICK_SECONDS_MAX
         new: dict[str, Chunk] = {}
-        ignored = 0
+        ignored, example = 0, ""
         seen: Counter[Chunk | None] = Counter()
         try:
             with os.scandir(self._fd) as listing:
@@ -130,14 +183,21 @@ class Scanner:
                     unknown = [entry for entry, at in zip(some, chunks, strict=True) if at is None]
                     found = self._files(unknown)
                     if len(found) < len(unknown):
-                        others = {entry.name for entry in unknown}.difference(found)
-                        ignored += sum(not file_names.is_draft(name) for name in others)
+                        files = frozenset(found)
+                        for entry in unknown:
+                            if entry.name not in files and not file_names.is_draft(entry.name):
+                                ignored += 1
+                                example = example or self._example(entry)
                     new.update(dict.fromkeys(found, UNPLACED))
         except OSError as error:
             raise Again(f"list {self._spool}: {error.strerror}") from None
         gone = [*self._missing(marks, seen)]
         last_first = sorted(new, reverse=True)
-        return Scanned(new, last_first, gone, ignored), changed_ns if is_settled else 0
+        return Scanned(new, last_first, gone, ignored, example), changed_ns if is_settled else 0
+
+    def _example(self, entry: os.DirEntry[str]) -> str:
+        rule = why_no_file(entry, self._matches)[1]
+        return f"{entry.name}: {rule}" if rule else ""
 
     def _files(self, entries: Sequence[os.DirEntry[str]]) -> Sequence[str]:
         """Return the names of those entries that are files."""

@@ -5,6 +5,7 @@ model of SQS. Entry ids are the messages' indexes: unique in a claim, the same w
 """
 
 import hashlib
+import re
 from collections.abc import Iterator, Sequence
 from typing import Final
 
@@ -143,7 +144,11 @@ def error_of(body: bytes, query_error: str) -> tuple[str, str]:
     try:
         error = _error_decoder.decode(body)
     except msgspec.MsgspecError:  # a proxy's page, an empty body
-        error = _Error(lower=body[:_REASON_CHARACTERS_MAX].decode(errors="replace"))
+        text = body[: 4 * _REASON_CHARACTERS_MAX].decode(errors="replace")
+        # Other servers answer some errors as the older protocol did.
+        found = [re.search(rf"<{name}>([^<]+)</{name}>", text) for name in ("Code", "Message")]
+        code, said = (match[1] if match else "" for match in found)
+        error = _Error(type=code, lower=said or " ".join(text.split()))
     code = short_code(error.type or query_error.partition(";")[0])
     return code, (error.lower or error.upper)[:_REASON_CHARACTERS_MAX]
 

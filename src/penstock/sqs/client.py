@@ -114,6 +114,8 @@ class SqsClient:
         self._keys_until = -math.inf
         self._keys_lock = asyncio.Lock()
         self._http: Http1Client | None = None
+        self.date = ""
+        """When the last reply was made, as its server says."""
 
     async def open(self) -> None:
         """Find endpoint, region and credentials; no call is made yet.
@@ -170,6 +172,7 @@ class SqsClient:
             target=f"AmazonSQS.{target}", body=body, keys=self._keys, now=self._utc_now()
         )
         reply = await self._http.post(fields, body)
+        self.date = reply.headers.get("Date", "")
         return SqsReply(reply.status, reply.headers.get("X-Amzn-Query-Error", ""), reply.body)
 
     def close(self) -> None:

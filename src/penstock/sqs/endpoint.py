@@ -24,6 +24,8 @@ _REGION_IN_HOST: Final = re.compile(
     r"(?:^|\.)(?:sqs(?:-fips)?\.([a-z0-9-]+)|([a-z0-9-]+)\.queue)\.(?:vpce\.)?(?:amazonaws|api)\."
 )
 
+_PARTS: Final = 3  # of a path at AWS: /, account, name
+
 
 class Endpoint(NamedTuple):
     """What a connection needs: the endpoint's URL and Host header, region, proxy, TLS, credentials.
@@ -47,7 +49,7 @@ def find(
 
     Raises Halt, in one line, if they name none, or if two of them contradict each other.
     """
-    queue, endpoint = addresses(queue_url, endpoint_url)
+    queue, endpoint = addresses(queue_url, endpoint_url, region)
     try:
         aws: Any = botocore.session.Session()
         if endpoint is None and (configured := _configured_endpoint(aws)):
@@ -75,17 +77,24 @@ def find(
     return found
 
 
-def addresses(queue_url: str, endpoint_url: str | None) -> tuple[URL, URL | None]:
+def addresses(
+    queue_url: str, endpoint_url: str | None, region: str | None = None
+) -> tuple[URL, URL | None]:
     """Return the two addresses of a queue. Raises Halt, in one line, if one of them cannot be one.
 
     Pure; what may hold a password is not repeated.
     """
     queue = _http(queue_url)
-    if queue is None or "" in (queue.name, queue.host):
+    of_url = _region_in(queue) if queue else None
+    if queue is None or "" in (queue.name, queue.host) or (of_url and len(queue.parts) < _PARTS):
         shown = "…" if "@" in queue_url else repr(queue_url)
         raise Halt(
             f"queue.url is {shown}: it must be the queue's URL, without a user or password, such as"
             " https://sqs.us-east-1.amazonaws.com/123456789012/NAME"
+        )
+    if of_url and region and of_url != region:
+        raise Halt(
+            f"queue.region is {region}, but {queue} is in {of_url}: leave queue.region empty"
         )
     return queue, _endpoint("queue.endpoint_url", endpoint_url) if endpoint_url else None
 
@@ -110,14 +119,14 @@ def _http(text: str, *, with_user: bool = False) -> URL | None:
     return url if url.scheme in ("http", "https") and url.host and plain else None
 
 
+def _region_in(queue: URL) -> str | None:
+    """Return the region that a queue's address at AWS names, None if it names none."""
+    found = _REGION_IN_HOST.search(queue.host or "")
+    return (found[1] or found[2]) if found else None
+
+
 def _region(queue: URL, region: str | None, aws: Any, *, local: bool) -> str:
-    in_host = _REGION_IN_HOST.search(queue.host or "")
-    of_url = (in_host[1] or in_host[2]) if in_host else None
-    if of_url and region and of_url != region:
-        raise Halt(
-            f"queue.region is {region}, but {queue} is in {of_url}: leave queue.region empty"
-        )
-    found = region or of_url or aws.get_config_variable("region")
+    found = region or _region_in(queue) or aws.get_config_variable("region")
     if not found and local:
         return "us-east-1"  # a server on this machine is in no region, but signing needs a name
     if not found:

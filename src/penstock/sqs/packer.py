@@ -38,6 +38,8 @@ _ATTRIBUTES = (
     ATTRIBUTE_CLAIM,
 )
 _FEW = 16  # records that are not worth being halved once more
+_SQS_BYTES_MAX = 1_048_576  # of a message
+_RAISE = ", or raise queue.message_bytes or the queue's MaximumMessageSize"
 _FULL = 0.95  # of a message: to fill it further would not pay for a file read twice
 _ID_BYTES = hashlib.sha256().digest_size * 2
 # Everything in the size of the attributes but four values: records, file, content type, claim.
@@ -260,8 +262,8 @@ class Packer:
         if size > self._limit:
             raise Reject(
                 f"a selected record of {len(record)} bytes makes a message of {size} bytes, "
-                f"attributes included; the largest allowed is {self._limit}: select less of it, or "
-                "raise queue.message_bytes or the queue's MaximumMessageSize"
+                f"attributes included; the largest allowed is {self._limit}: select less of it"
+                + (_RAISE if self._limit < _SQS_BYTES_MAX else "")
             )
 
     def _close(self, *, cut: bool) -> None:

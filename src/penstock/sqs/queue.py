@@ -27,13 +27,16 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+import msgspec
+
 from penstock import telemetry
 from penstock.errors import Again, Halt, PenstockError, own_trouble
 from penstock.http1 import NoReplyError, NotSentError
 from penstock.model import Keys, Message, QueueDepth, QueueLimits, Sent
 from penstock.sqs.attributes import read_depth, read_limits
-from penstock.sqs.batch import BatchOutcome, batches, outcome_of, request_body
+from penstock.sqs.batch import BatchOutcome, batches, error_of, outcome_of, request_body
 from penstock.sqs.client import SqsClient
+from penstock.sqs.errors import remedy_of
 from penstock.sqs.limiter import ConcurrencyLimiter
 
 # Full jitter: each pause is uniform between 0 and min(5 s, 0.1 s * 2^tries). Source: "Exponential
@@ -51,6 +54,8 @@ _LARGE_IN_FLIGHT_MAX: Final = 16
 # The MD5 of 1 MiB takes 1.5 ms, in which the event loop could write the next request; hashing does
 # not hold the interpreter's lock. Below this, handing it to a thread costs more than it gives.
 _HASHED_HERE_BYTES_MAX: Final = 131_072
+# How SQS, and servers like it, say that a batch is empty.
+_EMPTY: Final = frozenset({"EmptyBatchRequest", "MissingParameter", "InvalidParameterValue"})
 # What SQS takes as MessageGroupId: 1-128 letters, digits and punctuation.
 _GROUP: Final = re.compile(r"[!-~]{1,128}")
 
@@ -123,6 +128,23 @@ class SqsQueue:
         """Return how many messages the queue holds. Raises as `open` does."""
         await self._client.refresh()
         return await read_depth(self._client, self._url)
+
+    async def try_sending(self) -> str:
+        """Ask whether messages may be sent, with a batch of none; return SQS's clock, if it tells.
+
+        Raises Again or Halt where it answers anything but that the batch is empty.
+        """
+        await self._client.refresh()
+        try:
+            reply = await self._client.call(
+                "SendMessageBatch", msgspec.json.encode({"QueueUrl": self._url, "Entries": []})
+            )
+        except (NotSentError, NoReplyError) as error:
+            raise Again(f"cannot reach the queue {self._url}: {error}") from None
+        code, text = error_of(reply.body, reply.query_error)
+        if reply.status == 200 or code in _EMPTY:  # noqa: PLR2004  HTTP's own
+            return self._client.date
+        raise Halt(f"the queue {self._url} takes nothing: {code}: {text}; {remedy_of(code)}")
 
     async def close(self) -> None:
         """Close all connections."""

@@ -1,0 +1,157 @@
+"""`penstock config check --connect`: whether each part can be used, tried on nothing of the user's.
+
+A file of our own is made, read and renamed, and deleted; a batch without messages is sent.
+"""
+
+import email.utils
+import os
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from penstock import beneath, wiring
+from penstock.embedded.redis import EmbeddedRedis, redis_server
+from penstock.errors import Halt, PenstockError
+from penstock.settings.schema import EMBEDDED, Settings
+from penstock.settings.spool_place import Directory, spool_place
+from penstock.source.moves import rename_no_replace
+
+_REDIS_APART_SECONDS, _SQS_APART_SECONDS = 5.0, 60.0
+_LATER = "`penstock run` starts it"
+
+
+class Tried(NamedTuple):
+    """One part: whether it can be used, and what was seen or what to do."""
+
+    part: str
+    ok: bool
+    text: str
+
+
+async def tried(settings: Settings) -> AsyncIterator[Tried]:
+    """Yield what came of trying each part, in the order of a file's way."""
+    apart: dict[str, tuple[float, float]] = {}  # clocks: how far ahead of ours, what is too far
+
+    async def limits() -> str:
+        wiring.allow_open_files(settings)
+        return "enough open files are allowed"
+
+    async def clocks() -> str:
+        wrong = [f"{c} by {s:+.0f} s" for c, (s, most) in apart.items() if abs(s) > most]
+        if wrong:
+            raise Halt(f"differ from this machine's: {', '.join(wrong)}; use NTP on both machines")
+        return f"agree: {', '.join(apart) or 'none but this one was asked'}"
+
+    parts: dict[str, Callable[[], Awaitable[str]]] = {
+        "spool": lambda: _spool(settings),
+        "archive": lambda: _target(settings, "archive"),
+        "rejects": lambda: _target(settings, "rejects"),
+        "redis": lambda: _redis(settings, apart),
+        "queue": lambda: _queue(settings, apart),
+        "limits": limits,
+        "clocks": clocks,
+    }
+    for part, attempt in parts.items():
+        try:
+            yield Tried(part, ok=True, text=await attempt())
+        except PenstockError as error:
+            yield Tried(part, ok=False, text=str(error))
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            yield Tried(part, ok=False, text=f"{where}{beneath.why(error)}")
+
+
+async def _spool(settings: Settings) -> str:
+    async with AsyncExitStack() as stack:
+        source = await wiring.source(settings, stack, wait_seconds=0.0)
+        page = await source.list("")
+        place = spool_place(settings.source.url)
+        if isinstance(place, Directory):
+            with beneath.folder(place.path) as fd:
+                _probe(fd, fd)
+            for name in [file.name for file in page.files[:1]]:
+                (file,) = await source.read([name], 1)
+                if file.detail:
+                    raise Halt(f"{name}: {file.detail}; let user {os.geteuid()} read the files")
+            return f"{place.path} can be listed, read and moved from"
+        return f"{settings.source.url} can be listed"
+
+
+async def _target(settings: Settings, which: str) -> str:
+    """Rename a file of ours from the spool to where files are moved to, or as near as there is."""
+    place = spool_place(settings.source.url)
+    if not isinstance(place, Directory):
+        return "on the machine of the file server: run this there, too"
+    if which == "archive" and settings.archive.bucket:
+        from penstock.archive.bucket import bucket_at  # noqa: PLC0415  botocore: 0.1 s of imports
+
+        bucket_at(settings.archive.bucket)
+        return f"{settings.archive.bucket} has an address; uploading was not tried"
+    if which == "archive" and settings.archive.action == "delete":
+        return "processed files are deleted"
+    of = place.archive_directory if which == "archive" else place.rejects_directory
+    directory = of(settings.archive)
+    near = next(path for path in (directory, *directory.parents) if path.is_dir())
+    with beneath.folder(place.path) as spool_fd, beneath.folder(near) as fd:
+        if os.fstat(spool_fd).st_dev != os.fstat(fd).st_dev:
+            _probe(fd, fd)
+            return (
+                f"{directory} is on another file system: files are copied, which is slower; one"
+                " on the spool's is better"
+            )
+        _probe(spool_fd, fd)
+    return f"{directory} takes files"
+
+
+def _probe(from_fd: int, to_fd: int) -> None:
+    """Make a file of ours, read it, rename it from one directory to another. Raises OSError."""
+    fd, draft = beneath.create_draft(from_fd)
+    moved = f".{draft}.moved"
+    try:
+        os.write(fd, b"penstock")
+        os.close(fd)
+        beneath.read(from_fd, draft, 8)
+        rename_no_replace(from_fd, draft, to_fd, moved)
+    finally:
+        for at_fd, name in ((from_fd, draft), (to_fd, moved)):
+            with suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=at_fd)
+
+
+async def _redis(settings: Settings, apart: dict[str, tuple[float, float]]) -> str:
+    url = settings.ledger.url
+    if url == EMBEDDED:
+        embedded = EmbeddedRedis(Path(settings.run.state_directory))
+        url = embedded.noted_address()
+        embedded.address = url
+        if not (url and await embedded.answers()):
+            return f"embedded, {redis_server()}; {_LATER}"
+    ledger = wiring.unopened_ledger(settings, url)
+    try:
+        await ledger.open()
+        await ledger.upkeep.trouble("probe", "penstock config check --connect")
+        await ledger.upkeep.trouble("probe", "")
+        seen = await ledger.overview.read()
+        apart["Redis's clock"] = (seen.at_seconds - time.time(), _REDIS_APART_SECONDS)
+        await ledger.overview.memory()
+    finally:
+        await ledger.close()
+    return "answers, may be written to, and forgets nothing"
+
+
+async def _queue(settings: Settings, apart: dict[str, tuple[float, float]]) -> str:
+    wiring.check_queue(settings.queue)
+    if settings.queue.url == EMBEDDED:
+        return f"embedded; {_LATER}"
+    queue = wiring.unopened_queue(settings.queue, settings.queue.timeout_seconds)
+    limits = await queue.open()  # closes itself if it fails
+    try:
+        date = await queue.try_sending()
+        if told := date and email.utils.parsedate_to_datetime(date):
+            apart["SQS's clock"] = (told.timestamp() - time.time(), _SQS_APART_SECONDS)
+    finally:
+        await queue.close()
+    kind = "a FIFO queue" if limits.fifo else "a standard queue"
+    return f"{kind}, which may be read and, as far as an empty batch tells, sent to"
