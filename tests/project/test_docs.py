@@ -261,12 +261,14 @@ def keys_of_calls() -> tuple[dict[str, list[str]], set[str]]:
             for call in ast.walk(function):
                 if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute)):
                     continue
-                if call.func.attr in {"run", "_run"} and isinstance(call.args[0], ast.Constant):
-                    keys = call.args[1]
+                first = {"run": 0, "_run": 0, "_run_over": 1}.get(call.func.attr)
+                if first is not None and isinstance(call.args[first], ast.Constant):
+                    verb, keys = call.args[first : first + 2]
+                    assert isinstance(verb, ast.Constant)
                     keys = lists[keys.id] if isinstance(keys, ast.Name) else keys
                     assert isinstance(keys, ast.List)
                     told = [ast.unparse(key).lstrip("f").strip("'") for key in keys.elts]
-                    given[str(call.args[0].value)] = [name.partition(":")[0] for name in told]
+                    given[str(verb.value)] = [name.partition(":")[0] for name in told]
     return given, read
 
 
