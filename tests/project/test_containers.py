@@ -155,7 +155,7 @@ def _console_answers(compose: Compose) -> bool:
     """Ask the console for the status, with the token that its container made."""
     token = (compose.state / "state/move.token").read_text().strip()
     client = http.client.HTTPConnection("127.0.0.1", compose.console, timeout=10)
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError), contextlib.closing(client):
         client.request("GET", "/v1/status", headers={"Authorization": f"Bearer {token}"})
         return client.getresponse().status == 200
     return False
