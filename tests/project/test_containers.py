@@ -153,9 +153,9 @@ def _told(compose: Compose) -> bool:
 
 def _console_answers(compose: Compose) -> bool:
     """Ask the console for the status, with the token that its container made."""
-    token = (compose.state / "state/move.token").read_text().strip()
     client = http.client.HTTPConnection("127.0.0.1", compose.console, timeout=10)
-    with contextlib.suppress(OSError), contextlib.closing(client):
+    with contextlib.suppress(OSError), contextlib.closing(client):  # until both are there
+        token = (compose.state / "state/move.token").read_text().strip()
         client.request("GET", "/v1/status", headers={"Authorization": f"Bearer {token}"})
         return client.getresponse().status == 200
     return False
