@@ -243,7 +243,7 @@ async def test_a_halt_between_passes_is_logged(monkeypatch: pytest.MonkeyPatch) 
 
     with pytest.raises(Halt):
         await passes.every(0, open_parts, asyncio.Event(), what="loader")
-    assert logged == [("loader.halts", {"cause": "the queue is gone"})]
+    assert logged == [("loader.halts", {"pid": os.getpid(), "cause": "the queue is gone"})]
 
 
 async def test_a_state_directory_that_cannot_be_used_halts(tmp_path: Path) -> None:

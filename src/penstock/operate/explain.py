@@ -76,7 +76,7 @@ def _rule_broken(path: Path) -> str:
     except OSError:
         return ""
     return file_names.rule_broken(path.name) or (
-        "" if stat.S_ISREG(mode) else "it is no regular file"
+        "" if stat.S_ISREG(mode) else "it is not a regular file"
     )
 
 

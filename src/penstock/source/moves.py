@@ -330,7 +330,7 @@ def same_directory(one_fd: int, other_fd: int) -> bool:
 
 
 def same(from_fd: int, to_fd: int, name: str) -> bool:
-    """Compare two regular files byte by byte. Raises OSError if one is no regular file."""
+    """Compare two regular files byte by byte. Raises OSError if one is not a regular file."""
     with (
         os.fdopen(beneath.open_file(from_fd, name), "rb") as one,
         os.fdopen(beneath.open_file(to_fd, name), "rb") as other,

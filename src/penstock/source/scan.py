@@ -24,7 +24,7 @@ interpreter's lock at each system call; a slow disk must not hold up the event l
 this and one file.
 """
 
-NO_MATCH = "of a name that does not match source.pattern"
+NO_MATCH = "with names that don't match source.pattern"
 _ENTRIES = 1_000  # of a directory, handled together
 _TOGETHER = 100  # names looked at between two looks at the clock
 # A directory's time of change is as coarse as its file system's: 10 ms, a second, two of FAT. A
@@ -115,9 +115,9 @@ def why_no_file(
         return "hidden or *.tmp", ""
     if not entry.is_file(follow_symlinks=False):
         is_meant = matches(name) and not entry.is_dir(follow_symlinks=False)
-        return "no regular file", "it is no regular file" if is_meant else ""
+        return "not regular files", "it is not a regular file" if is_meant else ""
     if rule := file_names.rule_broken(name):
-        return "of a name that is not allowed (docs/files.md)", rule if matches(name) else ""
+        return "with names that are not allowed (docs/files.md)", rule if matches(name) else ""
     return ("", "") if matches(name) else (NO_MATCH, "")
 
 
