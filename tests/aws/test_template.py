@@ -14,11 +14,15 @@ import samtranslator.translator.transform
 from cfnlint.decode import cfn_yaml
 
 from examples.local_cloud.stack import FUNCTIONS
+from penstock.archiver import ArchiverTally
 from penstock.aws import handlers
+from penstock.checker import CheckerTally
 from penstock.settings.schema import Settings
 from penstock.setup.plan import CLOUDWATCH_ALARMS, CLOUDWATCH_METRICS
+from scripts import bundle
 
-TEMPLATE = Path(__file__).parents[2] / "deploy" / "template.yaml"
+# Of the checkout that `scripts` is imported from: of a copy, where a bug is planted in one.
+TEMPLATE = Path(bundle.__file__).parents[1] / "deploy" / "template.yaml"
 README = TEMPLATE.parent / "README.md"
 INLINE_BYTES_MAX = 51_200  # of a template that is sent in the call, not by way of S3
 # What AWS takes no narrower resource for: a function's own attachment to its VPC.
@@ -97,6 +101,41 @@ def resources(expanded: Mapping[str, Any], kind: str) -> dict[str, Any]:
     """Return the resources of one kind, by their names."""
     found = expanded["Resources"].items()
     return {name: resource for name, resource in found if resource["Type"] == kind}
+
+
+def alarm_metrics(template: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """Yield each metric that an alarm looks at."""
+    for alarm in resources(template, "AWS::CloudWatch::Alarm").values():
+        inner = [
+            m["MetricStat"]["Metric"]
+            for m in alarm["Properties"].get("Metrics", ())
+            if "MetricStat" in m
+        ]
+        yield from inner or [alarm["Properties"]]
+
+
+def function_of(metric: Mapping[str, Any]) -> str:
+    """Return which function measures it."""
+    return next(d["Value"] for d in metric["Dimensions"] if d["Name"] == "function")
+
+
+def chosen(value: Any, *, paused: bool) -> Any:
+    """Return what a value is in a stack that is paused, or not."""
+    match value:
+        case {"Fn::If": ["IsPaused", if_paused, otherwise]}:
+            return if_paused if paused else otherwise
+        case _:
+            return value
+
+
+def silence_rings(template: Mapping[str, Any], *, paused: bool) -> set[str]:
+    """Return the alarms that ring when their metric is no longer measured."""
+    alarms = resources(template, "AWS::CloudWatch::Alarm").items()
+    return {
+        name
+        for name, alarm in alarms
+        if chosen(alarm["Properties"]["TreatMissingData"], paused=paused) == "breaching"
+    }
 
 
 def test_cfn_lint_finds_nothing() -> None:
@@ -244,13 +283,12 @@ def test_alarms_and_dashboard_are_of_metrics_that_exist(template: dict[str, Any]
         for function, names in handlers.METRICS.items()
         for name in (*names, "ledger_unreachable")
     }
-    alarms = resources(template, "AWS::CloudWatch::Alarm")
-    seen: set[tuple[str, str]] = set()
-    for alarm in alarms.values():
-        given = alarm["Properties"]
-        if given["Namespace"] == "Penstock":
-            function = next(d["Value"] for d in given["Dimensions"] if d["Name"] == "function")
-            seen.add((given["MetricName"], function))
+    looked_at = list(alarm_metrics(template))
+    seen = {
+        (metric["MetricName"], function_of(metric))
+        for metric in looked_at
+        if metric["Namespace"] == "Penstock"
+    }
     body = template["Resources"]["Dashboard"]["Properties"]["DashboardBody"]["Fn::Sub"]
     shown = re.findall(
         r'\["Penstock", "(\w+)", "service", "\$\{SpoolName\}", "function", "(\w+)"', body
@@ -265,8 +303,90 @@ def test_alarms_and_dashboard_are_of_metrics_that_exist(template: dict[str, Any]
         "ledger_unreachable",
     }
     assert wanted <= {metric for metric, _ in seen}
-    assert len(alarms) == CLOUDWATCH_ALARMS
+    assert len(looked_at) == CLOUDWATCH_ALARMS
     assert len(known) == CLOUDWATCH_METRICS
+
+
+def test_each_function_that_stops_rings(template: dict[str, Any]) -> None:
+    """By a metric that each pass which ends well has, and none that fails: whatever the cause."""
+    rings = silence_rings(template, paused=False)
+    assert rings == {"OldestWaitingAlarm", "ArchiverStoppedAlarm", "CheckerStoppedAlarm"}
+    alarms = resources(template, "AWS::CloudWatch::Alarm")
+    watched = {
+        function_of(properties): properties
+        for properties in (alarms[name]["Properties"] for name in rings)
+    }
+    assert set(watched) == set(FUNCTIONS)
+    tallies = {
+        "json_files_processed_archiver": ArchiverTally(),
+        "json_files_processing_checker": CheckerTally(),
+    }
+    for function, tally in tallies.items():
+        given = watched[function]
+        assert getattr(tally, given["MetricName"]) is not None  # a pass always has a value
+        assert given["Statistic"] == "SampleCount"
+        assert (given["ComparisonOperator"], given["Threshold"]) == ("LessThanThreshold", 1)
+        assert given["EvaluationPeriods"] == {"Ref": "StoppedAlarmPeriods"}
+    least = template["Parameters"]["StoppedAlarmPeriods"]["MinValue"] * 300
+    assert least > template["Resources"]["Archiver"]["Properties"]["Timeout"]
+
+
+def test_a_pause_rings_nothing(template: dict[str, Any], expanded: dict[str, Any]) -> None:
+    """One parameter stops the schedules, and the alarms for what does not run."""
+    for schedule in resources(expanded, "AWS::Scheduler::Schedule").values():
+        state = schedule["Properties"]["State"]
+        assert chosen(state, paused=True) == "DISABLED"
+        assert chosen(state, paused=False) == "ENABLED"
+    assert silence_rings(template, paused=True) == set()
+    assert template["Conditions"]["IsPaused"] == {"Fn::Equals": [{"Ref": "Paused"}, "true"]}
+    assert template["Parameters"]["Paused"]["Default"] == "false"
+
+
+@pytest.mark.parametrize(
+    ("rejected", "processed", "rings"),
+    [
+        (1, 999, False),
+        (9, 0, False),
+        (500, 500, False),
+        (501, 499, True),
+        (10, None, True),
+        (None, 7, False),
+        (None, None, False),
+        (0, 0, False),
+    ],
+)
+def test_rejects_ring_when_they_are_most(
+    template: dict[str, Any], rejected: int | None, processed: int | None, *, rings: bool
+) -> None:
+    """As the verdict most-rejected, over as many minutes; one in a thousand rings nothing."""
+    given = template["Resources"]["RejectsAlarm"]["Properties"]
+    most, *others = given["Metrics"]
+    values = {"rejected": rejected, "processed": processed}
+    assert {m["Id"]: m["MetricStat"]["Metric"]["MetricName"] for m in others} == {
+        name: f"files_{name}" for name in values
+    }
+    assert {m["MetricStat"]["Period"] for m in others} == {600}
+
+    def if_(test: bool, yes: int, no: int) -> int:  # noqa: FBT001  CloudWatch's
+        return yes if test else no
+
+    def fill(value: int | None, instead: int) -> int:
+        return instead if value is None else value
+
+    functions = {"IF": if_, "FILL": fill, **values}
+    value = eval(most["Expression"].replace(" AND ", " and "), functions)  # noqa: S307  our own
+    assert given["ComparisonOperator"] == "GreaterThanThreshold"
+    assert (value > given["Threshold"]) is rings
+
+
+def test_old_messages_ring(template: dict[str, Any]) -> None:
+    """The age of the oldest message of the queue that is made, against a parameter."""
+    given = template["Resources"]["QueueAgeAlarm"]["Properties"]
+    assert (given["Namespace"], given["MetricName"]) == ("AWS/SQS", "ApproximateAgeOfOldestMessage")
+    assert given["Dimensions"] == [
+        {"Name": "QueueName", "Value": {"Fn::GetAtt": ["Queue", "QueueName"]}}
+    ]
+    assert given["Threshold"] == {"Ref": "QueueAgeAlarmSeconds"}
 
 
 def test_the_readme_names_parameters_that_exist(template: dict[str, Any]) -> None:

@@ -246,7 +246,10 @@ async def test_an_archive_that_will_not_fit_is_told_of(
     for number in range(1000):
         packed.write(f"2026-11-23T06-15-00.{number:06d}999.json", "{}")
     packed.set("archive", action="move", retention_days=36_500)
-    assert "'pack' takes a fifth" in (await penstock(packed, "config", "check")).output
+    told = (await penstock(packed, "config", "check")).output
+    assert told.count("'pack' takes a fifth") == 1
+    as_json = json.loads((await penstock(packed, "config", "check", "--json")).stdout)
+    assert len([line for line in as_json["warnings"] if "'pack' takes a fifth" in line]) == 1
 
 
 async def test_init_proposes_to_pack_what_comes_fast(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def test_the_named_test_catches_the_bug(
 ) -> None:
     """A copy of the product with the bug in it fails the test that was written against it."""
     record_property("planted bug", bug.stem)
-    for part in ("src", "scripts"):
+    for part in ("src", "scripts", "deploy"):
         shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__"))
     for path, text in planted(bug, tmp_path).items():
         path.write_text(text)

@@ -58,7 +58,7 @@ ARCHIVER_FILE_SECONDS: Final = 141 / 1_800_000  # over HTTP, a tick of 1.8 milli
 CHECKER_FILE_SECONDS: Final = 38 / 1_800_000  # the same tick: 38 s
 CLAIM_LINE_BYTES: Final = 750  # one line of JSON a claim; a test measures it
 CLOUDWATCH_METRICS: Final = 21  # those of the functions, aws/handlers.py
-CLOUDWATCH_ALARMS: Final = 9  # of the template
+CLOUDWATCH_ALARMS: Final = 14  # metrics that the template's alarms look at: AWS bills these
 ZONES: Final = 2
 ENDPOINTS: Final = 3  # of the template in a VPC: SQS, Secrets Manager, Lambda
 FIFO_CALLS_PER_SECOND: Final = 300  # without high throughput; docs/sqs.md
@@ -341,7 +341,7 @@ def _cloudwatch(claims: float) -> Figure:
         gigabytes * logs + CLOUDWATCH_METRICS * metric + CLOUDWATCH_ALARMS * alarm + dashboard,
         "$",
         f"{gigabytes:,.1f} GB of log, a line of {CLAIM_LINE_BYTES} B a claim, x ${logs};"
-        f" {CLOUDWATCH_METRICS} metrics, {CLOUDWATCH_ALARMS} alarms, a dashboard",
+        f" {CLOUDWATCH_METRICS} metrics, {CLOUDWATCH_ALARMS} alarm metrics, a dashboard",
     )
 
 
