@@ -107,7 +107,7 @@ async def test_a_claim_that_no_replica_has_is_not_sent(
     asyncio.get_running_loop().call_later(2.5, stop.set)
     await box.load(stop)
     assert box.received_ids() == {}
-    assert (await box.counters())["writes_unconfirmed"] >= 2
+    assert (await box.counters())["writes_unconfirmed"] >= 1
     (told,) = [vars(r)["fields"] for r in caplog.records if r.message == "ledger.unconfirmed"]
     assert (told["replicas"], told["wanted"]) == (2, 3)
     assert "ledger.wait_replicas" in told["remedy"]

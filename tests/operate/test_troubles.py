@@ -100,13 +100,14 @@ class Denying:
 
     def allow(self, *actions: str) -> None:
         """Let the user do this and nothing else, from now on."""
-        self._check(10**9)
+        self.check_after(10**9)
         statement = {"Effect": "Allow", "Action": [*actions], "Resource": "*"}
         policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
         self.iam.put_user_policy(UserName="penstock", PolicyName="p", PolicyDocument=policy)
-        self._check(0)
+        self.check_after(0)
 
-    def _check(self, after: int) -> None:
+    def check_after(self, after: int) -> None:
+        """Let moto look at rights after so many calls."""
         import requests  # noqa: PLC0415  moto brings it
 
         requests.post(f"{self.url}/moto-api/reset-auth", data=str(after).encode(), timeout=10)
@@ -119,7 +120,9 @@ def denying(aws: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Denying]:
     moto = pytest.importorskip("moto.server").ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     moto.start()
     host, port = moto.get_host_and_port()
-    yield Denying(f"http://{host}:{port}", monkeypatch)
+    server = Denying(f"http://{host}:{port}", monkeypatch)
+    yield server
+    server.check_after(10**9)  # moto's setting is that of the whole process
     moto.stop()
 
 

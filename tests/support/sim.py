@@ -64,7 +64,7 @@ RATES = {
     "queue answered 5xx before accepting": 0.01,
     "queue answered 5xx after accepting": 0.01,
     "queue answered a wrong MD5": 0.01,
-    "queue answered without an id": 0.04,
+    "queue answered without an id": 0.1,
     "queue failed an entry": 0.05,
     "queue refused an entry": 0.02,
     "queue slower than the lease": 0.03,
