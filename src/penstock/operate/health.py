@@ -121,7 +121,7 @@ def _workers(snapshot: Snapshot, limits: StatusSettings) -> Iterator[Verdict]:
         worst = max(claim.overdue_seconds for claim in overdue)
         yield Verdict(
             "claims-expired", wrong=True,
-            text=f"{plural(len(overdue), 'claim has', 'claims have')} no owner, one for"
+            text=f"{plural(len(overdue), 'claim has', 'claims have')} no owner, the oldest for"
             f" {duration(worst)}",
             advice="run `penstock load`: the next worker takes them over",
         )  # fmt: skip
@@ -130,7 +130,7 @@ def _workers(snapshot: Snapshot, limits: StatusSettings) -> Iterator[Verdict]:
     if waits:
         yield Verdict(
             "claim-waits", wrong=True,
-            text=f"{plural(len(waits), 'claim waits', 'claims wait')}, one for"
+            text=f"{plural(len(waits), 'claim waits', 'claims wait')}, the oldest for"
             f" {duration(waits[0].age_seconds)}: its worker died, and the next one cannot read"
             f" {waits[0].waits_for}",
             advice="make it readable, and a worker continues by itself; until then, nothing that"
@@ -167,8 +167,8 @@ def _archiver(snapshot: Snapshot, limits: StatusSettings) -> Iterator[Verdict]:
     age, count = snapshot.ledger.oldest_processed_seconds, snapshot.ledger.sizes["processed"]
     yield Verdict(
         "archiver-late", wrong=True,
-        text=f"{plural(count, 'processed file lies', 'processed files lie')} in the spool, one for"
-        f" {duration(age)}",
+        text=f"{plural(count, 'processed file is', 'processed files are')} in the spool, the"
+        f" oldest for {duration(age)}",
         advice="run `penstock archive`; if it says file.stuck, fix what that names",
     )  # fmt: skip
 
