@@ -473,7 +473,7 @@ def test_an_operator_chooses_by_name_reason_and_time(choice: RejectFilter, takes
 
 def test_a_time_that_is_none_says_what_is_allowed() -> None:
     """The message names what was given, and examples."""
-    with pytest.raises(ValueError, match="'yesterday' is no time; allowed: 2026-"):
+    with pytest.raises(ValueError, match="'yesterday' is not a time; use 2026-"):
         moment("yesterday")
 
 

@@ -240,7 +240,7 @@ def test_an_address_is_no_directory() -> None:
     """It says where to run it."""
     result = CliRunner().invoke(_app, ["htp://host/spool", "--yes"])
     assert isinstance(result.exception, Halt)
-    assert "is an address; init looks at files where they are" in str(result.exception)
+    assert "is an address, and init reads files only from a directory" in str(result.exception)
 
 
 def test_a_wrong_queue_is_asked_for_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -388,7 +388,7 @@ async def test_a_server_ends_when_another_directory_takes_the_place_of_its_own(
     await asyncio.sleep(0.3)
     assert not serving.done()
     box.spool.mkdir()
-    with pytest.raises(Again, match="start this server anew"):
+    with pytest.raises(Again, match="restart this server"):
         await serving
 
 

@@ -74,11 +74,11 @@ def init(
 def _refuse(directory: Path, target: Path, *, force: bool) -> None:
     if re.match(r"[a-z+]+:/", str(directory)):
         raise Halt(
-            f"{directory}: is an address; init looks at files where they are: run it on the machine"
-            " that has the directory, and set source.url to the address where workers run"
+            f"{directory}: is an address, and init reads files only from a directory: run it on the"
+            " machine that has the directory, and set source.url to the address for the workers"
         )
     if not directory.is_dir():
-        raise Halt(f"{directory}: no such directory; give the one the files are written into")
+        raise Halt(f"{directory}: no such directory; give the one into which the files are written")
     if target.exists() and not force:
         raise Halt(f"{target} exists already; --force replaces it")
 

@@ -74,7 +74,7 @@ def list_(
     reason: Reason = "",
     since: Since = None,
     until: Until = None,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many lines.")] = 100,
+    limit: Annotated[int, typer.Option(min=1, help="Print at most this number of lines.")] = 100,
     config: Config = None,
     as_json: Json = False,
 ) -> None:
@@ -220,7 +220,7 @@ async def _rejected(settings: Settings, ledger: Ledger) -> Mapping[str, Rejected
     else:
         typer.echo("the rejects directory is on another machine: only what the archiver has not"
                    " moved yet is shown", err=True)  # fmt: skip
-    # Of one of each, that in the spool is meant: moving it out names what is in its place.
+    # If a name is in both places, take the one in the spool: moving it out names the other.
     return found | {name: rejected_file(name, t, moved=False) for name, t in reasons.items()}
 
 

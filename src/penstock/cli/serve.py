@@ -95,4 +95,4 @@ async def _while_it_is_the_spool(spool: Path, stop: asyncio.Event) -> None:
     while not await sleep_unless(stop, _LOOK_SECONDS):
         with contextlib.suppress(OSError):  # not mounted now: it may come back
             if not os.path.samestat(served, spool.stat()):  # noqa: ASYNC240
-                raise Again(f"spool: another directory is at {spool} now; start this server anew")
+                raise Again(f"spool: another directory is at {spool} now; restart this server")

@@ -27,7 +27,7 @@ def accept(yes: Yes = False, config: Config = None) -> None:
     """Accept the directory that source.url leads to now as the spool.
 
     For when `penstock status` says spool-changed, and the directory really was replaced: moved to
-    another disk, or made anew. If it is only not mounted, mount it instead. Files that the ledger
+    another disk, or recreated. If it is only not mounted, mount it instead. Files that the ledger
     holds and that are neither in this directory nor in the archive are then counted as gone.
     """
     settings = load(config)
@@ -43,8 +43,8 @@ async def _accepted(settings: Settings) -> None:
         seen = await source.identity()
         if not any(seen):
             raise Halt(
-                "source.url: nothing tells which spool this is: it has no marker; make one, as in"
-                " docs/nginx.md"
+                "source.url: it is unknown which spool this is, because it has no marker;"
+                " make one, as in docs/nginx.md"
             )
         before = await ledger.spool.accept(seen)
         typer.echo(f"accepted: {seen}" + (f"; it was {before}" if before else ""))

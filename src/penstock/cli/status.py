@@ -124,7 +124,7 @@ def _flow(snapshot: Snapshot) -> Table:
         f"oldest {duration(spool.oldest_waiting_seconds)}" if spool and snapshot.waiting else ""
     )
     age = snapshot.ledger.oldest_processed_seconds if snapshot.ledger else 0.0
-    late = f"not archived yet, one for {duration(age)}" if age else "not archived yet"
+    late = f"not archived yet, oldest {duration(age)}" if age else "not archived yet"
     late = late if sizes else ""
     rejected = counters.get("files_rejected", 0) if sizes else None
     archived = counters.get("files_archived", 0) if sizes else None

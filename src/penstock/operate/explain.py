@@ -106,7 +106,7 @@ def _in_the_ledger(story: FileStory) -> Iterator[str]:
     if story.due_at is not None:
         wait = story.due_at - now
         due = f"in {duration(wait)}" if wait > 0 else "now: the next worker takes it"
-        yield f"in line to be looked at again, {due}"
+        yield f"to be retried, {due}"
     if story.claim:
         yield from _claimed(story)
     if story.processed_at is not None:

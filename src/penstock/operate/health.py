@@ -71,23 +71,23 @@ def _spool(snapshot: Snapshot, _: StatusSettings) -> Iterator[Verdict]:
         yield Verdict(
             "spool-changed", wrong=True,
             text=f"source.url leads to another directory ({spool.identity}) than the one whose"
-            f" files the ledger holds ({known}); nothing is sent or moved meanwhile",
-            advice="mount the right one again, then workers go on by themselves; or, if it was"
-            " replaced on purpose: `penstock spool accept`",
+            f" files the ledger holds ({known}); nothing is sent or moved until this is fixed",
+            advice="mount the right one again, and workers continue by themselves; if it was"
+            " replaced on purpose, run `penstock spool accept`",
         )  # fmt: skip
     if spool.broken:
         yield Verdict(
             "entries-ignored", wrong=False,
             text=f"{plural(spool.broken, 'entry matches', 'entries match')} source.pattern and"
             f" will never be sent, such as {printable(spool.example)}",
-            advice="have its writer name it otherwise, or move it out of the spool",
+            advice="let its writer use another name, or move it out of the spool",
         )  # fmt: skip
     gone = sum(minute.get("files_gone", 0) for minute in snapshot.minutes)
     if gone:
         yield Verdict(
             "files-gone", wrong=False,
             text=f"{plural(gone, 'processed file was', 'processed files were')} neither in the"
-            " spool nor in the archive when the archiver came, within the last hour",
+            " spool nor in the archive when the archiver looked, within the last hour",
             advice="see `file.gone` in the archiver's log for an example, and find out what else"
             " moves or deletes files of the spool",
         )  # fmt: skip
@@ -115,13 +115,13 @@ def _workers(snapshot: Snapshot, limits: StatusSettings) -> Iterator[Verdict]:
             "falling-behind", wrong=True,
             text=f"the oldest file has waited for {duration(oldest)}, of {waiting:,} that wait",
             advice="run more workers (run.workers), or see in their log why they are slow: a"
-            " warning, or `throttled` where SQS asks for fewer calls",
+            " warning, or `throttled` if SQS asks for fewer calls",
         )  # fmt: skip
     if overdue:
         worst = max(claim.overdue_seconds for claim in overdue)
         yield Verdict(
             "claims-expired", wrong=True,
-            text=f"{plural(len(overdue), 'claim has', 'claims have')} no owner, one for"
+            text=f"{plural(len(overdue), 'claim has', 'claims have')} no owner, the oldest for"
             f" {duration(worst)}",
             advice="run `penstock load`: the next worker takes them over",
         )  # fmt: skip
@@ -130,11 +130,11 @@ def _workers(snapshot: Snapshot, limits: StatusSettings) -> Iterator[Verdict]:
     if waits:
         yield Verdict(
             "claim-waits", wrong=True,
-            text=f"{plural(len(waits), 'claim waits', 'claims wait')}, one for"
+            text=f"{plural(len(waits), 'claim waits', 'claims wait')}, the oldest for"
             f" {duration(waits[0].age_seconds)}: its worker died, and the next one cannot read"
             f" {waits[0].waits_for}",
-            advice="make it readable, then a worker goes on by itself; until then nothing that may"
-            " have been sent is sent in another message",
+            advice="make it readable, and a worker continues by itself; until then, nothing that"
+            " may have been sent is sent in another message",
         )  # fmt: skip
     old = [c for c in snapshot.claims if c.worker and c.age_seconds > longest]
     if old:
@@ -142,7 +142,7 @@ def _workers(snapshot: Snapshot, limits: StatusSettings) -> Iterator[Verdict]:
             "claim-old", wrong=True,
             text=f"claim {old[0].claim} has been with {old[0].worker} for"
             f" {duration(old[0].age_seconds)}",
-            advice="look at that worker; stop it, and another one takes the claim over",
+            advice="look at that worker; if you stop it, another one takes the claim over",
         )  # fmt: skip
 
 
@@ -167,8 +167,8 @@ def _archiver(snapshot: Snapshot, limits: StatusSettings) -> Iterator[Verdict]:
     age, count = snapshot.ledger.oldest_processed_seconds, snapshot.ledger.sizes["processed"]
     yield Verdict(
         "archiver-late", wrong=True,
-        text=f"{plural(count, 'processed file lies', 'processed files lie')} in the spool, one for"
-        f" {duration(age)}",
+        text=f"{plural(count, 'processed file is', 'processed files are')} in the spool, the"
+        f" oldest for {duration(age)}",
         advice="run `penstock archive`; if it says file.stuck, fix what that names",
     )  # fmt: skip
 
@@ -205,11 +205,11 @@ def _redis(snapshot: Snapshot, _: StatusSettings) -> Iterator[Verdict]:
         again = snapshot.ledger.counters.get("files_after_loss", 0)
         yield Verdict(
             "redis-forgot", wrong=True,
-            text=f"Redis lost what it knew {duration(snapshot.ledger.at_seconds - 60 * max(lost))}"
-            f" ago; {plural(again, 'file', 'files')} that lay in the spool then were sent, some of"
-            " them for the second time",
-            advice="keep a persistent Redis (appendonly yes), and let nobody flush it; this is said"
-            " for an hour",
+            text=f"Redis lost its data {duration(snapshot.ledger.at_seconds - 60 * max(lost))}"
+            f" ago; {plural(again, 'file', 'files')} that were in the spool then were sent,"
+            " some of them for the second time",
+            advice="use a persistent Redis (appendonly yes), and let nobody flush it; this verdict"
+            " stays for an hour",
         )  # fmt: skip
 
 
@@ -218,8 +218,8 @@ def _unwritable(snapshot: Snapshot, _: StatusSettings) -> Iterator[Verdict]:
     if UNWRITABLE in cause or (snapshot.memory and snapshot.memory.is_unwritable):
         yield Verdict(
             "redis-stuck", wrong=True, text=cause or UNWRITABLE,
-            advice="make room on its disk (that of run.state_directory, if it is embedded) or fix"
-            " that disk; then Redis goes on by itself",
+            advice="free space on its disk (that of run.state_directory, if it is embedded) or fix"
+            " that disk; then Redis continues by itself",
         )  # fmt: skip
 
 
@@ -227,8 +227,8 @@ def _evicting(snapshot: Snapshot, _: StatusSettings) -> Iterator[Verdict]:
     if snapshot.memory and (evicts := snapshot.memory.evicts):
         yield Verdict(
             "redis-evicts", wrong=True, text=evicts.partition("; ")[0],
-            advice="CONFIG SET maxmemory-policy noeviction, and in redis.conf; files that it forgot"
-            " are put in line by the checker",
+            advice="CONFIG SET maxmemory-policy noeviction, and in redis.conf; the checker finds"
+            " the files that it forgot",
         )  # fmt: skip
 
 
@@ -238,8 +238,8 @@ def _room(snapshot: Snapshot, _: StatusSettings) -> Iterator[Verdict]:
         yield Verdict(
             "redis-full", wrong=True,
             text=f"Redis uses {memory.used_bytes / memory.max_bytes:.0%} of its memory",
-            advice="run the archiver, and again a minute later, when what it moved is forgotten; or"
-            " give Redis memory (maxmemory)",
+            advice="run the archiver, and again a minute later, when Redis forgets what was"
+            " moved; or give Redis more memory (maxmemory)",
         )  # fmt: skip
     if spool is None:
         return
@@ -263,7 +263,7 @@ def _room(snapshot: Snapshot, _: StatusSettings) -> Iterator[Verdict]:
     if spool.entries > LARGE_FILES:
         yield Verdict(
             "spool-crowded", wrong=True,
-            text=f"{spool.entries:,} files lie in the spool; some file systems refuse names at"
+            text=f"{spool.entries:,} files are in the spool; some file systems refuse names at"
             " about 11 million",
             advice="run the archiver more often, and more workers",
         )  # fmt: skip
@@ -285,7 +285,7 @@ def _archive(snapshot: Snapshot, limits: StatusSettings) -> Iterator[Verdict]:
             text=f"at {seen.files_per_second:,.0f} files a second, as in the last hour, the"
             f" archive's disk has {seen.scarce} for {duration(86_400 * seen.lasts_days)}, and"
             f" must last {duration(86_400 * seen.needed_days)}",
-            advice="archive.action = 'pack' takes a fifth of the bytes and hardly an inode; or"
+            advice="archive.action = 'pack' takes a fifth of the bytes and almost no inodes; or"
             " lower archive.retention_days, or give archive.directory a larger disk",
         )  # fmt: skip
 
@@ -296,16 +296,16 @@ def _books(snapshot: Snapshot, limits: StatusSettings) -> Iterator[Verdict]:
     for law in snapshot.laws_broken[:1]:
         yield Verdict(
             "books-wrong", wrong=True, text=law,
-            advice="run `penstock verify`, which names files; when all are accounted for, let it"
-            " count anew: docs/monitoring.md#if-a-law-does-not-hold",
+            advice="run `penstock verify`, which names files; when all are accounted for, reset"
+            " the counts: docs/monitoring.md#if-a-law-does-not-hold",
         )  # fmt: skip
     overdue = snapshot.ledger.sweep_overdue_seconds
     if snapshot.workers and (overdue is None or overdue > limits.silent_seconds):
         since = "has never run" if overdue is None else f"is {duration(overdue)} late"
         yield Verdict(
             "checker-late", wrong=False,
-            text=f"the checker {since}: files that no listing brings up stay where they are",
-            advice="run `penstock check` now and then (`penstock run` does)",
+            text=f"the checker {since}: files that listings miss stay where they are",
+            advice="run `penstock check` regularly (`penstock run` does)",
         )  # fmt: skip
 
 

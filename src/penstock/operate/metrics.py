@@ -23,41 +23,41 @@ CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 COUNTERS: Final[Mapping[str, str]] = {
     "files_seen": "Files claimed for the first time, or put back.",
-    "files_processed": "Files of which SQS has confirmed every record.",
+    "files_processed": "Files whose records SQS has all confirmed.",
     "files_archived": "Files moved out of the spool after they were processed.",
     "files_gone": "Processed files that were in neither spool nor archive.",
     "files_rejected": "Files kept because they, or some of their records, cannot be sent.",
-    "files_vanished": "Files that were gone when they were read.",
-    "files_retried": "Times a file had to be looked at again later.",
+    "files_vanished": "Files that had disappeared when a worker read them.",
+    "files_retried": "Times that a file was put off, to retry it later.",
     "files_put_back": "Files that an operator put back for another pass.",
-    "files_swept": "Files that no listing brought up, found by a sweep.",
+    "files_swept": "Files that listings missed and a sweep found.",
     "files_after_loss": "Files claimed after Redis had forgotten something.",
     "records_read": "Records read from files.",
     "records_sent": "Records confirmed by SQS.",
-    "records_filtered": "Records left out by select.where.",
+    "records_filtered": "Records that select.where filtered out.",
     "records_rejected": "Records that cannot be sent.",
-    "messages": "Messages confirmed by SQS, those known from a predecessor included.",
-    "messages_submitted": "Messages brought to an end by this ledger's workers.",
-    "messages_failed": "Messages that SQS refused for ever.",
-    "messages_skipped": "Messages that a predecessor had sent.",
+    "messages": "Messages confirmed by SQS, including those that a predecessor had sent.",
+    "messages_submitted": "Messages that this ledger's workers sent and SQS confirmed or rejected.",
+    "messages_failed": "Messages that SQS rejected for good.",
+    "messages_skipped": "Messages not sent, because a predecessor had sent them.",
     "batches": "SendMessageBatch calls that SQS answered.",
     "bytes_sent": "Bytes confirmed by SQS, as it counts them.",
     "bytes_room": "Bytes that the messages confirmed by SQS had room for.",
     "requests_billed": "Requests of 64 KiB that SQS bills for sending.",
     "files_trimmed": "Times a file was given back because it would not have filled a message.",
-    "trims_refused": "Trims by a worker that had lost its claim.",
-    "possible_repeats": "Messages sent again after an outcome that stayed unknown.",
-    "throttled": "Calls that SQS asked to slow down.",
+    "trims_refused": "Trims refused: the worker had lost its claim.",
+    "possible_repeats": "Messages sent again because the outcome of the first call stayed unknown.",
+    "throttled": "Calls that SQS throttled.",
     "journal_mismatches": "Messages sent again because their content had changed.",
     "claims": "Claims made.",
-    "claims_taken_over": "Claims taken over from a worker that had gone.",
-    "claims_expired": "Claims that the checker took from a worker that had gone.",
-    "claims_isolated": "Claims split because they wore out their workers.",
-    "renewals_refused": "Renewals by a worker that had lost its claim.",
-    "journals_refused": "Receipts noted by a worker that had lost its claim.",
-    "commits_refused": "Commits by a worker that had lost its claim.",
+    "claims_taken_over": "Claims that a worker took over from one that had died.",
+    "claims_expired": "Claims that the checker took from a worker that had died.",
+    "claims_isolated": "Claims split because their workers kept dying.",
+    "renewals_refused": "Renewals refused: the worker had lost its claim.",
+    "journals_refused": "Journal entries refused: the worker had lost its claim.",
+    "commits_refused": "Commits refused: the worker had lost its claim.",
     "writes_unconfirmed": "Writes that too few replicas of Redis confirmed in time.",
-    "releases_refused": "Releases by a worker that had lost its claim.",
+    "releases_refused": "Releases refused: the worker had lost its claim.",
 }
 """The ledger's counters that are metrics, `penstock_NAME_total`, and what each counts."""
 
@@ -82,7 +82,7 @@ def _families(seen: Snapshot, limits: StatusSettings) -> Iterator[Metric]:
             family.add_metric([spool_name, key], value)
         return family
 
-    yield gauges("build_info", "1; which version this is.", "version", {__version__: 1.0})
+    yield gauges("build_info", "Always 1; the label is the version.", "version", {__version__: 1.0})
     parts = {part: float(part not in seen.unreachable) for part in ("spool", "redis", "queue")}
     yield gauges("part_up", "1 if this part answers.", "part", parts)
     yield gauge("healthy", "1 if nothing is wrong, as penstock status says.", float(seen.healthy))
@@ -94,13 +94,13 @@ def _families(seen: Snapshot, limits: StatusSettings) -> Iterator[Metric]:
         if seen.waiting is not None:
             states["waiting"] = float(seen.waiting)
         yield gauges("files", "Files in each state.", "state", states)
-        yield gauge("claims_open", "Claims that are not settled.", sizes["claims"])
+        yield gauge("claims_open", "Claims that are not settled yet.", sizes["claims"])
         oldest = max((claim.age_seconds for claim in seen.claims), default=0.0)
         yield gauge("oldest_claim_seconds", "Age of the oldest claim.", oldest)
         late = seen.ledger.oldest_processed_seconds
         yield gauge("oldest_processed_seconds", "Longest wait for the archiver.", late)
         alive = sum(w.silent_for_seconds <= limits.silent_seconds for w in seen.workers)
-        yield gauge("workers", "Workers heard of within status.silent_seconds.", alive)
+        yield gauge("workers", "Workers active within status.silent_seconds.", alive)
         broken = len(seen.laws_broken)
         yield gauge("laws_broken", "Conservation laws that do not hold; must be 0.", broken)
         for name, text in COUNTERS.items():
@@ -116,7 +116,9 @@ def _families(seen: Snapshot, limits: StatusSettings) -> Iterator[Metric]:
     if seen.memory is not None:
         memory = seen.memory
         yield gauge("redis_memory_used_bytes", "Bytes that Redis uses.", memory.used_bytes)
-        yield gauge("redis_memory_max_bytes", "Bytes it may use; 0: no limit.", memory.max_bytes)
+        yield gauge(
+            "redis_memory_max_bytes", "Bytes that Redis may use; 0: no limit.", memory.max_bytes
+        )
         yield gauge("ledger_memory_bytes", "This ledger's share, estimated.", memory.ledger_bytes)
 
 
@@ -139,7 +141,7 @@ def _of_the_spool(
     if spool is None:
         return
     yield "oldest_waiting_seconds", "Age of the oldest waiting file.", spool.oldest_waiting_seconds
-    yield "spool_files", "Files in the spool, whatever their state.", spool.entries
+    yield "spool_files", "Files in the spool, in any state.", spool.entries
     if spool.rejects_kept is not None:
         yield "rejects_kept", "Files in the rejects directory.", spool.rejects_kept
     if spool.room is not None:

@@ -24,7 +24,7 @@ def moment(text: str) -> float:
         at = datetime.fromisoformat(text.strip())
     except ValueError:
         raise ValueError(
-            f"{text!r} is no time; allowed: 2026-11-25T14:30, 2026-11-25, or 90m, 2h, 1d for ago"
+            f"{text!r} is not a time; use 2026-11-25T14:30, 2026-11-25, or 90m, 2h, 1d for ago"
         ) from None
     return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
 

@@ -199,7 +199,7 @@ def local_places(settings: Settings) -> SpoolFiles | None:
 
 def _places(settings: Settings, spool: Directory) -> SpoolFiles:
     if not spool.path.is_dir():
-        raise Halt(f"source.url: {spool.path} is no directory")
+        raise Halt(f"source.url: {spool.path} is not a directory")
     return SpoolFiles(
         spool.path,
         spool.archive_directory(settings.archive),

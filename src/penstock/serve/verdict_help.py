@@ -9,7 +9,7 @@ _PLACES = (
     Path(__file__).parent / "monitoring.md",
     Path(__file__).parents[3] / "docs/monitoring.md",
 )
-_ROW = re.compile(r"^\| `([a-z-]+)` \| (.+) \| (.+) \|$", re.MULTILINE)
+_ROW = re.compile(r"^\| (`[a-z-]+`(?:, `[a-z-]+`)*) \| (.+) \| (.+) \|$", re.MULTILINE)
 _HEAD = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
@@ -25,7 +25,8 @@ def page() -> bytes:
     parts = [
         f'<section id="{code}"><h2><code>{code}</code></h2><p>{_plain(wrong)}.</p>'
         f"<p>What to do: {_plain(remedy)}.</p></section>"
-        for code, wrong, remedy in _ROW.findall(text)
+        for codes, wrong, remedy in _ROW.findall(text)
+        for code in re.findall("`([^`]+)`", codes)
     ]
     return "\n".join([_HEAD, *parts, "</main></body></html>\n"]).encode()
 
