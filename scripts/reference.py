@@ -23,8 +23,7 @@ import typer.main
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
-from penstock.cli.commands import app
-from penstock.cli.examples import EXAMPLES
+from penstock.cli.commands import EXAMPLES, app
 from penstock.settings.schema import Settings
 from penstock.setup.plan import Load, plan
 

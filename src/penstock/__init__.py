@@ -1,3 +1,20 @@
 """Penstock drains a spool directory of JSON files into Amazon SQS, each file once."""
 
+import gc
+import importlib
+from typing import Any
+
 __version__ = "0.1.0"
+
+
+def import_at_once(name: str) -> Any:
+    """Import a module without looking for garbage: what a module makes, it keeps.
+
+    Some 200,000 objects: to look at them again and again is a tenth of a start.
+    """
+    gc.disable()
+    try:
+        return importlib.import_module(name)
+    finally:
+        gc.freeze()
+        gc.enable()

@@ -19,8 +19,7 @@ from penstock import archiver, checker, passes, supervisor, telemetry, wiring, w
 from penstock.archiver import ArchiverTally
 from penstock.checker import CheckerTally
 from penstock.cli import main
-from penstock.cli.commands import app
-from penstock.cli.examples import EXAMPLES
+from penstock.cli.commands import EXAMPLES, app
 from penstock.embedded.redis import EmbeddedRedis
 from penstock.errors import Again, Halt, PenstockError
 from penstock.model import Tally

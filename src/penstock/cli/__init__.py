@@ -5,9 +5,8 @@ import os
 import sys
 from collections.abc import Callable
 
-from penstock import __version__
+from penstock import __version__, import_at_once
 from penstock.errors import Again, Halt
-from penstock.importing import import_at_once
 
 EXIT_AGAIN = 75  # EX_TEMPFAIL of sysexits.h: it may work later
 EXIT_HALT = 78  # EX_CONFIG: someone has to fix something first
