@@ -68,6 +68,20 @@ async def test_all_else_is_due_now(books: Books) -> None:
     assert await worker.loaders.enlist("o", 1) == 1
 
 
+async def test_a_sweeper_that_died_while_the_clock_was_ahead_holds_up_no_other(
+    books: Books,
+) -> None:
+    """It had a lease, which is never as long as a pause can be; the first one has no pause yet."""
+    await books.pass_seconds(7200)
+    assert await books.worker("dead").upkeep.sweep("s", []) is not None
+    await books.pass_seconds(-7200)
+    checker = books.worker("checker")
+    assert await checker.upkeep.sweep("t", []) is None
+    assert await checker.upkeep.correct() == 1
+    assert await checker.upkeep.sweep("t", []) is not None
+    assert await checker.upkeep.correct() == 0
+
+
 async def test_a_sweep_waits_no_longer_than_its_own_pause(books: Books) -> None:
     """An hour is no time that a pause of a minute can end at, though one of a day might."""
     worker = books.worker()

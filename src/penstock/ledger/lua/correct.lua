@@ -18,9 +18,12 @@ for i = 1, 6 do
     if to_correct then redis.call('ZADD', times[i], i <= 2 and latest or is_now, member) end
   end
 end
-local sweeper = redis.call('HMGET', KEYS[7], 'until_ms', 'pause_ms')
--- It is a pause, whose own length is kept beside it, or a lease.
-local longest = math.min(math.max(number_or(sweeper[2], ARGV[9] + 0), ARGV[3] + 0), ARGV[9] + 0)
+local sweeper = redis.call('HMGET', KEYS[7], 'until_ms', 'pause_ms', 'token')
+-- With a token it is a sweeper's lease; else a pause, whose own length is beside it.
+local longest = ARGV[3] + 0
+if (sweeper[3] or '') == '' then
+  longest = math.min(math.max(number_or(sweeper[2], ARGV[9] + 0), longest), ARGV[9] + 0)
+end
 if number_or(sweeper[1], 0) > now + longest then
   found = found + 1
   if to_correct then redis.call('HSET', KEYS[7], 'until_ms', is_now) end
