@@ -292,7 +292,7 @@ async def test_redis_cannot_write(box: Box, tmp_path: Path) -> None:
                     await box.load()
                 await asyncio.sleep(1.1)
             text = await said(box, "redis-stuck")
-            assert "make room on its disk" in text
+            assert "free space on its disk" in text
             filler.unlink()
             await asyncio.sleep(2)
             await healthy(box)
