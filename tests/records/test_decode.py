@@ -216,7 +216,7 @@ def test_a_file_without_records_where_they_should_be_is_rejected(
         (b'{"a":2,"t{"a":2}', "expected ':', line 2, column 12 of the JSON"),
         (b'{"a":2}}', "line 2, column 8 of the JSON (byte 15)"),
         (b'{"a":2,"t":"\xff"}', "not UTF-8: invalid start byte, line 2, column 13 of the JSON"),
-        (b'{"a":' * 5_000 + b"}", "nested deeper than the parser goes"),
+        (b'{"a":' * 100_000 + b"}", "nested deeper than the parser goes"),
         (b"// note", '(byte 8): "// note"; if it is a comment, set decode.skip_lines = "//.*"'),
         (b"npm WARN deprecated", '"npm WARN deprecated"'),
         (b"7", "a record is an object, not a number"),
