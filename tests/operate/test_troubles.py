@@ -322,7 +322,7 @@ async def test_a_damaged_append_only_file(box: Box) -> None:
 
 async def test_the_state_directory_is_full(box: Box, tmp_path: Path) -> None:
     """T4: embedded Redis cannot be started: its disk is named, nothing is to be installed."""
-    with mounted(tmp_path / "state", "size=64k"):
+    with mounted(tmp_path / "state", "size=1m"):
         filler = tmp_path / "state/filler"
         with contextlib.suppress(OSError), filler.open("wb", 0) as rest:
             while rest.write(b"x" * 512):
