@@ -313,7 +313,7 @@ def test_a_mistyped_command_is_guessed() -> None:
 
 
 def test_a_mistyped_function_is_guessed() -> None:
-    """In any expression, whoever reads it."""
+    """A mistyped function gets a guess, in every setting and option that takes an expression."""
     with pytest.raises(Halt, match=r"there is no function lenght\(\); did you mean length\(\)\?"):
         expression.parsed("lenght(a)")
 

@@ -27,25 +27,15 @@ from penstock.operate import health
 from penstock.operate.health import verdicts
 from penstock.operate.metrics import exposition
 from penstock.operate.observer import Observer
-from penstock.operate.snapshot import Snapshot
 from penstock.operate.spool_view import DiskRoom, RemoteView, SpoolState, SpoolWatch
 from penstock.settings.schema import StatusSettings
 from penstock.source.index import LARGE_FILES
-from support.box import Box
+from support.box import Box, look
 from support.fileserver import NEW_TOKEN, TOKEN, served, source_at
 from support.nginx import nginx_over
 from support.require import require_nginx
 
 pytestmark = pytest.mark.usefixtures("commands_in_a_thread")
-
-
-async def look(box: Box) -> Snapshot:
-    """Return what an observer sees at its first look."""
-    observer = Observer(box.settings)
-    try:
-        return await observer.snapshot()
-    finally:
-        await observer.close()
 
 
 async def codes(box: Box) -> list[str]:

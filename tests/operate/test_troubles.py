@@ -22,22 +22,11 @@ from penstock.embedded.redis import EmbeddedRedis
 from penstock.errors import Again, Halt, PenstockError
 from penstock.ledger.upkeep import LedgerUpkeep
 from penstock.model import FileRead, Unread
-from penstock.operate.observer import Observer
-from penstock.operate.snapshot import Snapshot
 from penstock.source.directory import DirectorySource
-from support.box import Box
+from support.box import Box, look
 from support.redis_fleet import require_fleet
 
 pytestmark = pytest.mark.usefixtures("commands_in_a_thread")
-
-
-async def look(box: Box) -> Snapshot:
-    """Return what an observer sees at its first look."""
-    observer = Observer(box.settings)
-    try:
-        return await observer.snapshot()
-    finally:
-        await observer.close()
 
 
 async def healthy(box: Box) -> None:

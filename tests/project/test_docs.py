@@ -79,7 +79,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_pages_are_in_plain_english(page: Path) -> None:
-    """No phrase that a reader has to translate: `is no X`, whoever. For words: codespell."""
+    """No page has a phrase of this list, which readers stumble over; codespell looks at words."""
     if page.name in {"settings.md", "commands.md"}:
         return  # the code's own texts
     prose = re.sub(r"^```.*?^```|`[^`\n]*`", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)

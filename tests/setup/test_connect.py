@@ -1,4 +1,4 @@
-"""`penstock config check --connect`: each part is tried; what is broken is named, and mended."""
+"""`penstock config check --connect`: it names each broken part, and the advised fix helps."""
 
 import asyncio
 import json
@@ -10,11 +10,14 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from penstock import wiring
 from penstock.cli.commands import app
 from penstock.embedded.redis import EmbeddedRedis
+from penstock.errors import Again, Halt, PenstockError
 from penstock.setup import connect_check
 from support.box import Box
 from support.fileserver import TOKEN, served
+from support.sqs_model import SqsError
 
 PARTS = ["spool", "archive", "rejects", "redis", "queue", "limits", "clocks"]
 
@@ -121,19 +124,43 @@ async def test_clocks(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
 
 
-async def test_sending_is_denied(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The queue may be read, not sent to: an empty batch tells, and sends nothing."""
+def refuse(monkeypatch: pytest.MonkeyPatch, box: Box, error: SqsError) -> None:
+    """Have the queue refuse every batch."""
     call = type(box.stub.model).call
 
     def refusing(model: Any, action: str, data: Any) -> Any:
         if action == "SendMessageBatch":
-            raise connect_error
+            raise error
         return call(model, action, data)
 
-    from support.sqs_model import SqsError  # noqa: PLC0415
-
-    connect_error = SqsError("AccessDenied", "not authorized to perform: sqs:SendMessage", 403)
     monkeypatch.setattr(type(box.stub.model), "call", refusing)
-    assert "allow these credentials sqs:SendMessage" in (await wrong(box))["queue"]
-    monkeypatch.setattr(type(box.stub.model), "call", call)
+
+
+async def test_sending_is_denied(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The queue may be read, not sent to: an empty batch tells, and sends nothing."""
+    with monkeypatch.context() as refused:
+        said = "not authorized to perform: sqs:SendMessage"
+        refuse(refused, box, SqsError("AccessDenied", said, 403))
+        assert "allow these credentials sqs:SendMessage" in (await wrong(box))["queue"]
     assert await wrong(box) == {}
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "kind"),
+    [
+        ("AccessDenied", 403, Halt),
+        ("ThrottlingException", 400, Again),
+        ("InternalError", 500, Again),
+        ("Odd", 503, Again),
+    ],
+)
+async def test_a_probe_tells_what_may_pass(
+    box: Box, monkeypatch: pytest.MonkeyPatch, code: str, status: int, kind: type[PenstockError]
+) -> None:
+    """As a worker would: a queue that asks for fewer calls, or fails, may take messages later."""
+    queue = wiring.unopened_queue(box.settings.queue, 5)
+    await queue.open()
+    refuse(monkeypatch, box, SqsError(code, "no", status))
+    with pytest.raises(kind, match="takes nothing"):
+        await queue.try_sending()
+    await queue.close()

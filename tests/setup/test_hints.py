@@ -65,7 +65,7 @@ def test_what_is_meant_is_not(spool: Path, fields: str, where: str) -> None:
 
 
 def test_the_commands_tell(spool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`preview`, `init` and `config check` say it, and go on; mended as said, they do not."""
+    """All three commands warn and continue; after the advised fix they do not warn."""
     monkeypatch.chdir(tmp_path)
     ask = ["preview", str(spool), "--select", "{a: acount.acct}"]
     result = CliRunner().invoke(app, ask)

@@ -11,6 +11,8 @@ import redis.asyncio as redis
 
 from penstock import archiver, checker, wiring, worker
 from penstock.model import Tally
+from penstock.operate.observer import Observer
+from penstock.operate.snapshot import Snapshot
 from penstock.settings.reading import load
 from penstock.settings.schema import Settings
 from support.sqs_model import Queue
@@ -122,3 +124,12 @@ class Box:
         story = json.loads((self.root / "rejected" / f"{name}.reason.json").read_text())
         assert story["file"] == name
         return str(story["reason"])
+
+
+async def look(box: Box) -> Snapshot:
+    """Return what an observer sees at its first look."""
+    observer = Observer(box.settings)
+    try:
+        return await observer.snapshot()
+    finally:
+        await observer.close()

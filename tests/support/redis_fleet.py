@@ -111,7 +111,7 @@ class Server:
         self._process.send_signal(signal.SIGCONT)
 
     def isolate(self) -> None:
-        """Cut it off from the other servers, not from whoever uses it."""
+        """Cut it off from the other servers, not from its clients."""
         if self._lan:
             self._lan.cut_off(self.host)
             return

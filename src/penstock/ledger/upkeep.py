@@ -1,11 +1,12 @@
 """What archiver and checker do to the ledger while workers go on: note, forget, sweep, prune."""
 
 import socket
+import time
 from collections.abc import Sequence
 from typing import Any, cast
 
 from penstock import telemetry
-from penstock.ledger.reads import FILES_A_CALL_MAX, late_times, orphans
+from penstock.ledger.reads import FILES_A_CALL_MAX, late_times, number_or, orphans
 from penstock.ledger.repairs import FORGET_AFTER_SECONDS
 from penstock.ledger.scripts import REMEMBER_MS, Scripts, translate_redis_errors
 
@@ -13,6 +14,7 @@ _WORKER_SILENT_MS = 600_000  # a worker not heard of for two schedules of five m
 _OVERLOOKED_MAX = 10_000  # names that a sweep remembers as waiting, 1 MB
 _OVERLOOKED_MS = 3_600_000
 _GONE_MAX = 10_000  # names remembered as gone, 1 MB: for `penstock explain`
+_TROUBLE_SECONDS = 60.0  # twice the longest pause between two passes that fail
 _CAUSE_MAX = 2_000  # characters: a file's name may be in it
 _SCANS_MAX = 10_000  # of a Redis that others use as well: five million keys
 
@@ -23,7 +25,7 @@ class LedgerUpkeep:
     def __init__(self, scripts: Scripts, lease_seconds: float) -> None:
         self._scripts = scripts
         self._lease_ms = int(lease_seconds * 1000)
-        self._well = set[str]()  # functions of which no trouble is noted
+        self._looks_at = dict[str, float]()  # function → when to look for a note of its trouble
 
     @translate_redis_errors
     async def archived(self, names: Sequence[str], *, gone: bool = False) -> int:
@@ -115,15 +117,23 @@ class LedgerUpkeep:
 
     @translate_redis_errors
     async def trouble(self, what: str, cause: str) -> None:
-        """Note why the last pass of a function failed, for status to say; nothing if it did not."""
+        """Note why the last pass of a function failed, for status to say; no cause: it did not.
+
+        A good pass removes the note of its own process at once. Once a minute it removes another's
+        that is older than that: a process that still fails has written a new one since.
+        """
         key, client = self._scripts.key("troubles"), cast("Any", self._scripts.client)
+        looks_at = self._looks_at.get(what)
+        if not cause and looks_at is not None and time.monotonic() < looks_at:
+            return
+        at_ms = int(await self._scripts.run("now", ["counters"], []))
         if not cause:
-            if what not in self._well:
-                self._well.add(what)
+            self._looks_at[what] = time.monotonic() + _TROUBLE_SECONDS
+            noted_ms = number_or((await client.hget(key, what) or "").partition(" ")[0], 0)
+            if looks_at is None or noted_ms < at_ms - 1000 * _TROUBLE_SECONDS:
                 await client.hdel(key, what)
             return
-        self._well.discard(what)
-        at_ms = int(await self._scripts.run("now", ["counters"], []))
+        self._looks_at.pop(what, None)
         await client.hset(key, what, f"{at_ms} {socket.gethostname()} {cause[:_CAUSE_MAX]}")
 
     @translate_redis_errors

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from penstock.checker import OLD_LEASES
 from penstock.ledger.scripts import UNWRITABLE
 from penstock.operate.snapshot import STOPPED, Snapshot, Verdict
+from penstock.operate.spool_view import SpoolState
 from penstock.settings.schema import StatusSettings
 from penstock.source.index import LARGE_FILES
 from penstock.wording import plural, printable
@@ -243,23 +244,13 @@ def _room(snapshot: Snapshot, _: StatusSettings) -> Iterator[Verdict]:
         )  # fmt: skip
     if spool is None:
         return
-    room = spool.room
-    inodes_share = room.inodes_free_share if room else 1.0
-    disk_share = room.free_bytes / room.disk_bytes if room and room.disk_bytes else 1.0
-    if min(disk_share, inodes_share) < _DISK_SHARE_MIN:
-        what = "space" if disk_share < _DISK_SHARE_MIN else "inodes"
-        yield Verdict(
-            "disk-full", wrong=True,
-            text=f"the spool's disk has {min(disk_share, inodes_share):.1%} of its {what} left",
-            advice="make room: lower archive.retention_days, or move the archive",
-        )  # fmt: skip
-    elif (kept := spool.archive) and kept.free_bytes < _DISK_SHARE_MIN * kept.disk_bytes:
-        yield Verdict(
-            "disk-full", wrong=True,
-            text=f"the archive's disk has {kept.free_bytes / kept.disk_bytes:.1%} of its space"
-            " left",
-            advice="make room: lower archive.retention_days, or move the archive",
-        )  # fmt: skip
+    for share, what in _shares_left(spool):
+        if share < _DISK_SHARE_MIN:
+            yield Verdict(
+                "disk-full", wrong=True, text=f"{what} left".format(f"{share:.1%}"),
+                advice="make room: lower archive.retention_days, or move the archive",
+            )  # fmt: skip
+            break
     if spool.entries > LARGE_FILES:
         yield Verdict(
             "spool-crowded", wrong=True,
@@ -267,6 +258,16 @@ def _room(snapshot: Snapshot, _: StatusSettings) -> Iterator[Verdict]:
             " about 11 million",
             advice="run the archiver more often, and more workers",
         )  # fmt: skip
+
+
+def _shares_left(spool: SpoolState) -> Iterator[tuple[float, str]]:
+    room, kept = spool.room, spool.archive
+    if room and room.disk_bytes:
+        yield room.free_bytes / room.disk_bytes, "the spool's disk has {} of its space"
+    if room:
+        yield room.inodes_free_share, "the spool's disk has {} of its inodes"
+    if kept and kept.disk_bytes:
+        yield kept.free_bytes / kept.disk_bytes, "the archive's disk has {} of its space"
 
 
 def _archive(snapshot: Snapshot, limits: StatusSettings) -> Iterator[Verdict]:

@@ -36,7 +36,7 @@ from penstock.model import Keys, Message, QueueDepth, QueueLimits, Sent
 from penstock.sqs.attributes import read_depth, read_limits
 from penstock.sqs.batch import BatchOutcome, batches, error_of, outcome_of, request_body
 from penstock.sqs.client import SqsClient
-from penstock.sqs.errors import remedy_of
+from penstock.sqs.errors import Kind, kind_of_call, remedy_of
 from penstock.sqs.limiter import ConcurrencyLimiter
 
 # Full jitter: each pause is uniform between 0 and min(5 s, 0.1 s * 2^tries). Source: "Exponential
@@ -144,7 +144,8 @@ class SqsQueue:
         code, text = error_of(reply.body, reply.query_error)
         if reply.status == 200 or code in _EMPTY:  # noqa: PLR2004  HTTP's own
             return self._client.date
-        raise Halt(f"the queue {self._url} takes nothing: {code}: {text}; {remedy_of(code)}")
+        error = Halt if kind_of_call(code, reply.status) is Kind.HALT else Again
+        raise error(f"the queue {self._url} takes nothing: {code}: {text}; {remedy_of(code)}")
 
     async def close(self) -> None:
         """Close all connections."""
