@@ -13,9 +13,9 @@ from scripts.bundle import Bundle
 
 @functools.cache
 def built() -> Bundle:
-    """Return the bundle of the sources as they are; pytest's workers share one."""
+    """Return the bundle of the sources as they are; the workers of one Python share one."""
     architecture, python = bundle.here()
-    place = Path(tempfile.gettempdir()) / f"penstock-test-bundle-{_newest_source()}"
+    place = Path(tempfile.gettempdir()) / f"penstock-test-bundle-{python}-{_newest_source()}"
     place.mkdir(exist_ok=True)
     told = place / "bundle.json"
     with (place / "lock").open("w") as lock:
