@@ -162,7 +162,9 @@ async def _sweep(
         page = await checker.source.list(cursor)
         names = [file.name for file in page.files]
         for at in range(0, len(names), FILES_A_CALL_MAX):
-            swept = await checker.ledger.upkeep.sweep(sweeper, names[at : at + FILES_A_CALL_MAX])
+            swept = await checker.ledger.upkeep.sweep(
+                sweeper, names[at : at + FILES_A_CALL_MAX], page.spool_note
+            )
             if swept is None:
                 return None
             tally.files_swept += swept

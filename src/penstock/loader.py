@@ -123,12 +123,15 @@ class Loader:
                 due_for_seconds=0 if portion.is_final else max(1.0, self.candidates.linger_seconds),
                 fingerprint=self.fingerprint,
                 frontier=self.candidates.frontier,
+                spool_note=portion.spool_note,
             )
             if answer.tried:
                 waiting, free = answer.waiting, answer.free
         finally:
             self.candidates.tried(portion, waiting, free)
         ledger_lost = self.candidates.in_epoch(answer.epoch)
+        if answer.spool_moved:
+            self.candidates.start_over()
         claim = answer.claim
         if claim is not None and answer.tried:
             after_loss = portion.is_after_loss(answer.epoch)

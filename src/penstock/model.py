@@ -98,6 +98,16 @@ class SpoolIdentity(NamedTuple):
         return f"marker {self.marker[:8]}" + (f", inode {self.inode}" if self.inode else "")
 
 
+class Confirmed(NamedTuple):
+    """What the ledger says of a spool that was seen: is it surely its own, and under which note.
+
+    The note changes when another spool becomes the ledger's.
+    """
+
+    is_sure: bool
+    note: str
+
+
 class Young(NamedTuple):
     """Files in the spool that are not complete yet; `ahead` of them have a future change time."""
 
@@ -113,7 +123,8 @@ class Page:
     `cursor`, given to the next call, says that they are dealt with. `listed_at_seconds` is the
     caller's monotonic time at the start. `ignored` counts entries that are not files, but no
     drafts; `example` is one of them whose name matches the pattern, and the rule that it breaks.
-    Until `pause_seconds` are over, the source answers with empty pages.
+    Until `pause_seconds` are over, the source answers with empty pages. `spool_note` is the id
+    under which the ledger knew the spool that was listed.
     """
 
     files: Sequence[ListedFile]
@@ -123,6 +134,7 @@ class Page:
     pause_seconds: float = 0.0
     young: Young = field(default_factory=Young)
     example: str = ""
+    spool_note: str = ""
 
 
 class Unread(Enum):

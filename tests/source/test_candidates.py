@@ -1,6 +1,7 @@
 """Which names are tried next, and how far the spool has been dealt with."""
 
 import asyncio
+import dataclasses
 from collections.abc import Sequence
 
 import pytest
@@ -199,6 +200,20 @@ async def test_a_loss_starts_over_and_says_which_files_it_touches() -> None:
     assert [(list(p.names), p.is_after_loss("two")) for p in await scene.take(1)] == [
         ([NAMES[6]], False)
     ]
+
+
+async def test_names_of_two_spools_are_never_in_one_portion() -> None:
+    """What was listed before another directory became the spool lies elsewhere: it is forgotten."""
+    scene = Scene(NAMES, files=6)
+    listing, notes = scene.source.list, ["one", "two", "two", "two"]
+
+    async def noted(cursor: str) -> Page:
+        return dataclasses.replace(await listing(cursor), spool_note=notes.pop(0))
+
+    scene.source.list = noted
+    portion = await scene.next()
+    assert (list(portion.names), portion.spool_note) == (NAMES[:6], "two")
+    assert notes == []
 
 
 async def test_an_empty_listing_answers_as_long_as_another_would_wait() -> None:

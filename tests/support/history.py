@@ -330,6 +330,7 @@ class _Check:
             "overlooked",
             "minutes",
             "spool",
+            "spool_note",
             "gone",
         }  # bounded, and pruned
         if left := {k for k in end.redis_keys if not k.startswith("call:")} - kept:

@@ -122,7 +122,7 @@ class Store:
 
     def _note_claim(self, keys: list[str], args: list[str], answer: Any) -> None:
         kind = answer[0]
-        if kind in {"none", "late", "worn"}:
+        if kind in {"none", "late", "moved", "worn"}:
             return
         if kind == "made":
             claim, candidates = args[1], args[_NAMES].split("/")

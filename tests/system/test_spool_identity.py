@@ -258,6 +258,43 @@ async def test_an_empty_ledger_takes_a_new_spool_without_a_word(
     assert "spool.adopted" not in caplog.messages
 
 
+@pytest.mark.parametrize("wiped", [False, True])
+async def test_nothing_is_claimed_of_a_listing_from_before_another_spool(
+    box: Box, *, wiped: bool
+) -> None:
+    """While a worker holds a listing, another directory becomes the spool, and goes again.
+
+    A claim of what was listed before would hold files of one spool in the ledger of the other:
+    nobody could go on with them until an operator accepts it.
+    """
+    box.write_many(FILES)
+    box.set("worker", claim_files_max=FILES // 4)
+    stop = asyncio.Event()
+    async with AsyncExitStack() as stack:
+        one = await wiring.loader(box.settings, stack)
+        portion = await one.candidates.next(FILES // 4, stop)
+        one.candidates.put_back(portion)
+        assert portion.spool_note
+        box.spool.rename(box.root / "mounted")
+        box.spool.mkdir()
+        box.write_many(1, first=1000)
+        if wiped:
+            async with box.look() as client:
+                await client.flushall()
+        other = await wiring.loader(box.settings, stack)
+        assert len((await other.candidates.next(1, stop)).names) == 1
+        shutil.rmtree(box.spool)
+        (box.root / "mounted").rename(box.spool)
+        asked = await one.next_claim(stop)
+        assert (asked.claim, asked.more) == (None, True)
+        again = (await one.next_claim(stop)).claim
+        assert again is not None
+        assert await one.ledger.upkeep.sweep("s", portion.names, portion.spool_note) is None
+        await one.ledger.release(again, tried=False)
+    assert (await box.load()).files_processed == FILES
+    assert set(box.received_ids().values()) == {1}
+
+
 async def test_a_ledger_of_the_version_before_learns_its_spool_once(
     box: Box, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

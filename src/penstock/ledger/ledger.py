@@ -51,7 +51,8 @@ class Answer(NamedTuple):
     `waiting` are the positions of those that are not claimed and, as far as they were looked at,
     waiting; who the others belong to is known. `free` is the part of those looked at that nobody
     had, None where none was. Another epoch than before means that Redis has forgotten
-    something since: it was wiped, or restored from an older snapshot.
+    something since: it was wiped, or restored from an older snapshot. `spool_moved`: another
+    directory has become the ledger's spool since the candidates were listed.
     """
 
     claim: Claim | None
@@ -59,6 +60,7 @@ class Answer(NamedTuple):
     epoch: str
     waiting: Sequence[int] = ()
     free: float | None = None
+    spool_moved: bool = False
 
 
 class Expired(NamedTuple):
@@ -149,6 +151,7 @@ class Ledger:
         due_for_seconds: float = 0.0,
         fingerprint: str = "",
         frontier: str = "",
+        spool_note: str = "",
     ) -> Answer:
         """Claim an expired claim, else files due for a retry, and with them waiting `candidates`.
 
@@ -157,13 +160,19 @@ class Ledger:
         same order, if `trim` has not cut them.
         `fingerprint` stands for the settings that shape messages. `frontier` is the listing cursor
         up to which every file has been claimed; any worker's will do: a slower one moves it back,
-        which costs a listing, not a file. `Answer.claim` is None if there was nothing to claim.
-        Claims that wore out their workers are split on the way.
+        which costs a listing, not a file. `spool_note` is the note under which the ledger knew the
+        spool when the candidates were listed; none of them is claimed under another one.
+        `Answer.claim` is None if there was nothing to claim. Claims that wore out their workers are
+        split on the way.
         """
         answer = Answer(None, tried=False, epoch="")
         for _ in range(_ISOLATE_MAX):
             worn, answer = await self._claim(
-                candidates, [files_max, least, int(due_for_seconds * 1000)], fingerprint, frontier
+                candidates,
+                [files_max, least, int(due_for_seconds * 1000)],
+                fingerprint,
+                frontier,
+                spool_note,
             )
             if not worn:
                 break
@@ -197,6 +206,7 @@ class Ledger:
         bounds: Sequence[int],
         fingerprint: str,
         frontier: str,
+        spool_note: str,
     ) -> tuple[str, Answer]:
         """Return the id of a worn claim that came first, if one did, and the answer."""
         new, token = secrets.token_hex(CLAIM_ID_BYTES), secrets.token_hex(16)
@@ -204,14 +214,15 @@ class Ledger:
         args: list[str | int] = [
             self._prefix, new, token, self._worker, fingerprint, self._lease_ms, REMEMBER_MS,
             bounds[0], self._takeovers_max, frontier, self._epoch.name, seen, "/".join(candidates),
-            *bounds[1:],
+            *bounds[1:], spool_note,
         ]  # fmt: skip
         kind, epoch, made, *rest = await self._run_over(
             len(candidates),
             "claim",
             ["leases", "json_files_processing", "json_files_processed", "out_of_spool",
              "json_files_rejected", "retry", "counters", "epoch", "workers", "workers_since",
-             "suspects", "frontier", f"call:{token}", f"claim:{new}", "put_back", "minutes"],
+             "suspects", "frontier", f"call:{token}", f"claim:{new}", "put_back", "minutes",
+             "spool_note"],
             args,
         )  # fmt: skip
         epoch = self._in_epoch(epoch, int(made), seen)
@@ -219,8 +230,8 @@ class Ledger:
         self._claims_made = max(self._claims_made, int(made) + (kind == "made"))
         if kind == "worn":
             return rest[0], Answer(None, tried=False, epoch=epoch)
-        if kind == "late":
-            return "", Answer(None, tried=False, epoch=epoch)
+        if kind in {"late", "moved"}:
+            return "", Answer(None, tried=False, epoch=epoch, spool_moved=kind == "moved")
         if kind == "none":
             waiting = _positions(rest[0])
             free = len(waiting) / len(candidates) if candidates else None

@@ -40,7 +40,7 @@ _TYPES: Mapping[str, str] = {
     "epoch": "string", "frontier": "string", "workers": "zset", "workers_since": "hash",
     "suspects": "hash", "sweeper": "hash", "minutes": "hash", "put_back": "hash",
     "overlooked": "zset", "loaders": "zset", "loader_started": "string",
-    "spool": "string", "gone": "zset",
+    "spool": "string", "spool_note": "string", "gone": "zset",
     "waited": "string", "troubles": "hash",
 }  # fmt: skip
 

@@ -1,32 +1,34 @@
 """Which directory the files of a ledger lie in: of another one nothing is sent or moved."""
 
+import secrets
+
 from penstock import telemetry
 from penstock.errors import Again
 from penstock.ledger.scripts import Part, translate_redis_errors
-from penstock.model import SpoolIdentity
+from penstock.model import Confirmed, SpoolIdentity
 
 
 class LedgerSpool(Part):
     """The spool of a ledger, as the ledger knows it."""
 
     @translate_redis_errors
-    async def confirm(self, seen: SpoolIdentity, files: int) -> bool:
+    async def confirm(self, seen: SpoolIdentity, files: int) -> Confirmed:
         """Tell whether `seen` is surely the spool of the ledger's files. Raises Again if it is not.
 
-        False where that cannot be told. If the ledger knows no spool, or holds no files, one with
+        If the ledger knows no spool, or holds no files, one with
         `files` in it becomes its spool: never the empty directory that an unmounted spool leaves.
         """
         text = seen.as_text() if files else ""
-        before, held = await self._note(text)
+        before, held, note = await self._note(text)
         known = SpoolIdentity.from_text(before)
         if text and (known is None or not held):
             if before:
-                await self._note(text, before)  # if nobody can read what was noted
+                note = (await self._note(text, before))[2]  # if nobody can read what was noted
             if held:
                 telemetry.warn("spool.adopted", spool=str(seen), cause="the ledger knew none")
-            return True
+            return Confirmed(is_sure=True, note=note)
         if known is None or not held:
-            return False
+            return Confirmed(is_sure=False, note=note)
         same = seen.matches(known)
         if same is False:
             raise Again(
@@ -35,8 +37,8 @@ class LedgerSpool(Part):
                 " it was replaced on purpose: penstock spool accept"
             )
         if same and seen.inode and seen[:3] != known[:3]:
-            await self._note(seen.as_text(), before)
-        return bool(same)
+            await self._note(seen.as_text(), before, is_another=False)
+        return Confirmed(is_sure=bool(same), note=note)
 
     @translate_redis_errors
     async def known(self) -> SpoolIdentity | None:
@@ -46,13 +48,19 @@ class LedgerSpool(Part):
     @translate_redis_errors
     async def accept(self, seen: SpoolIdentity) -> SpoolIdentity | None:
         """Make `seen` the ledger's spool, as an operator says; return the one before, if any."""
-        before, _ = await self._note("")
+        before, *_ = await self._note("")
         await self._note(seen.as_text(), before)
         return SpoolIdentity.from_text(before)
 
-    async def _note(self, text: str, replaces: str = "") -> tuple[str, int]:
-        """Note an identity where that may be; return the one before, and whether files are held."""
+    async def _note(
+        self, text: str, replaces: str = "", *, is_another: bool = True
+    ) -> tuple[str, int, str]:
+        """Note an identity where that may be.
+
+        Returns the one before, whether files are held, and the id of the note.
+        """
+        new = secrets.token_hex(8) if text and is_another else ""
         keys = ["spool", "json_files_processing", "json_files_processed", "json_files_rejected",
-                "out_of_spool", "retry"]  # fmt: skip
-        before, held = await self._scripts.run("spool", keys, [text, replaces])
-        return before, held
+                "out_of_spool", "retry", "spool_note"]  # fmt: skip
+        before, held, note = await self._scripts.run("spool", keys, [text, replaces, new])
+        return before, held, note

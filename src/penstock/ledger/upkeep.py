@@ -48,15 +48,19 @@ class LedgerUpkeep:
         return int(await self._scripts.run("forget", ["out_of_spool"], args))
 
     @translate_redis_errors
-    async def sweep(self, sweeper: str, names: Sequence[str]) -> int | None:
+    async def sweep(self, sweeper: str, names: Sequence[str], spool_note: str = "") -> int | None:
         """Put those of up to 500 names in line that nobody takes up; None if another one sweeps.
 
-        `sweeper` is a token of the caller's. Without names it only asks for the sweeper's lease.
+        `sweeper` is a token of the caller's, `spool_note` the note of the spool that the names were
+        listed in: None, too, if the ledger's spool is another one since. Without names it only asks
+        for the sweeper's lease.
         A name is put in line, once, when it has been seen waiting for as long as a lease.
         """
         keys = ["sweeper", "overlooked", "retry", "counters", "json_files_processing",
-                "json_files_processed", "out_of_spool", "json_files_rejected"]  # fmt: skip
-        args = [sweeper, self._lease_ms, self._lease_ms, _OVERLOOKED_MAX, "/".join(names)]
+                "json_files_processed", "out_of_spool", "json_files_rejected",
+                "spool_note"]  # fmt: skip
+        args = [sweeper, self._lease_ms, self._lease_ms, _OVERLOOKED_MAX, "/".join(names),
+                spool_note]  # fmt: skip
         swept = int(await self._scripts.run("sweep", keys, args))
         return None if swept < 0 else swept
 

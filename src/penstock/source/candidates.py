@@ -35,10 +35,12 @@ class _Listed:
         listed_at_seconds: float,
         came_at_seconds: float,
         epoch: str,
+        spool_note: str,
         *,
         after_loss: bool,
     ) -> None:
         self.epoch = epoch
+        self.spool_note = spool_note
         self.number = next(self.numbers)
         self.cursor = cursor
         self.listed_at_seconds = listed_at_seconds
@@ -58,13 +60,15 @@ class _Run(NamedTuple):
 class Portion:
     """Names to try to claim, the oldest first.
 
-    `is_final`: there is no more to wait for, so that a claim of few of them is right.
+    `is_final`: there is no more to wait for, so that a claim of few of them is right. `spool_note`
+    is the note of the one spool that they were listed in.
     """
 
     def __init__(self, runs: Sequence[_Run], *, is_final: bool) -> None:
         self.runs = sorted(runs, key=lambda run: (run.page.number, run.at))
         self.names = [name for run in self.runs for name in run.names]
         self.is_final = is_final
+        self.spool_note = self.runs[0].page.spool_note if self.runs else ""
 
     def is_after_loss(self, epoch: str) -> bool:
         """Tell whether some of them lay in the spool when Redis had forgotten something.
@@ -162,7 +166,7 @@ class Candidates:
         """List again from the frontier where a listing has become too old to claim from."""
         for run in self._runs:
             if self._monotonic() - run.page.listed_at_seconds > LISTING_SECONDS_MAX:
-                self._start_over(self.frontier)
+                self.start_over(self.frontier)
                 return
 
     async def _list(self) -> int:
@@ -172,12 +176,16 @@ class Candidates:
         epoch, page = self._epoch, await self._source.list(self._cursor)
         while epoch and epoch != self._epoch:  # Redis forgot meanwhile: begin at the beginning
             epoch, page = self._epoch, await self._source.list(self._cursor)
+        if self._pages and page.spool_note != self._pages[-1].spool_note:
+            self.start_over()  # what was listed before lies elsewhere
+            page = await self._source.list("")
         self._cursor = page.cursor
         listed = _Listed(
             page.cursor,
             page.listed_at_seconds,
             self._monotonic(),
             epoch,
+            page.spool_note,
             after_loss=self._after_loss,
         )
         names = [file.name for file in page.files]
@@ -246,13 +254,14 @@ class Candidates:
         forgotten = bool(self._epoch) and epoch != self._epoch
         self._epoch = epoch
         if forgotten:
-            self._start_over("")
+            self.start_over()
             self._empty_until_seconds = -math.inf
             self._after_loss = True
             self._files_listed = 0
         return forgotten
 
-    def _start_over(self, cursor: str) -> None:
+    def start_over(self, cursor: str = "") -> None:
+        """Forget what was listed, but for what lies before `cursor`."""
         self._runs = []
         self._pages = []
         self._cursor = self.frontier = cursor

@@ -1,15 +1,17 @@
 """A source whose every answer is of the spool that the ledger knows, or is an error.
 
-list                look, then confirm: nothing is claimed of another spool
+list                look, then confirm: nothing is claimed of another spool, nor of one that was the
+                    ledger's when it was listed and is so no longer
 read                read, then confirm: nothing is sent of it, and no file passes for vanished
 archive, reject     confirm, move, and confirm again where a file was in neither place
 """
 
+import dataclasses
 import math
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-from penstock.model import FileRead, Page, SpoolIdentity, Unread
+from penstock.model import Confirmed, FileRead, Page, SpoolIdentity, Unread
 from penstock.ports import IdentifiedSource, Moved
 from penstock.source.marker import MARKER
 
@@ -24,19 +26,23 @@ class ConfirmedSource:
     """`Source` over another one. `confirm` asks the ledger; see `LedgerSpool.confirm`."""
 
     def __init__(
-        self, source: IdentifiedSource, confirm: Callable[[SpoolIdentity, int], Awaitable[bool]]
+        self,
+        source: IdentifiedSource,
+        confirm: Callable[[SpoolIdentity, int], Awaitable[Confirmed]],
     ) -> None:
         self.source = self._source = source
         self._ask = confirm
         self._confirmed: SpoolIdentity | None = None
         self._confirmed_at_seconds = -math.inf
 
-    async def _confirm(self, files: int = 0) -> bool:
+    async def _confirm(self) -> bool:
         """Tell whether it is surely the ledger's spool. Raises Again if it is another one."""
-        seen = await self._source.identity()
-        is_sure = await self._ask(seen, files)
+        return (await self._confirm_seen(await self._source.identity(), 0)).is_sure
+
+    async def _confirm_seen(self, seen: SpoolIdentity, files: int) -> Confirmed:
+        confirmed = await self._ask(seen, files)
         self._confirmed, self._confirmed_at_seconds = seen, time.monotonic()
-        return is_sure
+        return confirmed
 
     async def _check(self) -> None:
         """Confirm, unless that was done a moment ago and it is the same spool still."""
@@ -46,9 +52,15 @@ class ConfirmedSource:
 
     async def list(self, cursor: str) -> Page:
         """See `Source.list`."""
-        page = await self._source.list(cursor)
-        await self._confirm(len(page.files))
-        return page
+        before = self._confirmed or await self._source.identity()
+        while True:
+            page = await self._source.list(cursor)
+            seen = await self._source.identity()
+            if seen == before:
+                break
+            before = seen  # it changed meanwhile: whose files are these?
+        confirmed = await self._confirm_seen(seen, len(page.files))
+        return dataclasses.replace(page, spool_note=confirmed.note)
 
     async def read(self, names: Sequence[str], bytes_max: int) -> Sequence[FileRead]:
         """See `Source.read`."""

@@ -4,14 +4,14 @@
 -- KEYS  1 leases  2 json_files_processing  3 json_files_processed  4 out_of_spool
 --       5 json_files_rejected  6 retry  7 counters  8 epoch  9 workers  10 workers_since
 --       11 suspects  12 frontier  13 call:TOKEN  14 claim:NEW
---       15 put_back  16 minutes
+--       15 put_back  16 minutes  17 spool_note
 -- ARGV  1 prefix of claim keys  2 NEW, the id if a claim is made  3 token  4 worker
 --       5 fingerprint of the settings that shape messages  6 lease, ms
 --       7 how long the answer to this token is remembered, ms  8 most files of a claim
 --       9 most takeovers of a claim  10 cursor up to which the caller has tried every file
 --       11 epoch in which it has  12 number of claims it has seen made  13 candidate names, joined by '/'
 --       14 least files of a new claim: where fewer could be claimed, none are  15 but for files that
---       have been due for so long, ms
+--       have been due for so long, ms  16 id of the note of the spool that the candidates were listed in
 --
 -- Answers {kind, epoch, number of claims made before this one, …}, where … is by kind:
 --   none       indexes of the candidates that are waiting, from 1, joined by commas
@@ -20,6 +20,7 @@
 --              joined by '/'; how many candidates were looked at, no more than were needed; then what
 --              was said of each file that an operator put back
 --   worn       id of an expired claim that has been taken over too often: to be isolated first
+--   moved      nothing: another directory has become the ledger's spool since the listing
 --   late       nothing: the claim this token once got has moved on; ask with a new token
 --   taken_over, repeat    id, attempt, fingerprint under which it was noted, names joined by '/', 1
 --              where an earlier owner may have sent something, how often it had to wait, the positions of
@@ -102,6 +103,10 @@ for _, expired in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMI
     redis.call('SET', KEYS[13], expired, 'PX', remember)
     return whole('taken_over', expired)
   end
+end
+
+if ARGV[13] ~= '' and ARGV[16] ~= '' and ARGV[16] ~= (redis.call('GET', KEYS[17]) or '') then
+  return {'moved', epoch, made}
 end
 
 local due = redis.call('ZRANGEBYSCORE', KEYS[6], '-inf', now, 'LIMIT', 0, most)

@@ -2,11 +2,13 @@
 -- any more: names that appeared out of order, or that a Redis restored from a snapshot forgot.
 --
 -- KEYS  1 sweeper  2 overlooked  3 retry  4 counters  5 json_files_processing
---       6 json_files_processed  7 out_of_spool  8 json_files_rejected
+--       6 json_files_processed  7 out_of_spool  8 json_files_rejected  9 spool_note
 -- ARGV  1 token of the sweeper  2 its lease, ms  3 how long a file waits before it is overlooked, ms
 --       4 most names remembered as waiting  5 names, joined by '/'
+--       6 id of the note of the spool that they were listed in, or ''
 --
--- One sweeper at a time: answers -1 when another one holds the lease. Otherwise answers how many
+-- One sweeper at a time: answers -1 when another one holds the lease, or another directory has become
+-- the ledger's spool since the listing. Otherwise answers how many
 -- names were put in line. A name must be seen waiting twice, that long apart, so a file that has
 -- just arrived is left to the workers.
 local now = now_ms()
@@ -14,6 +16,7 @@ local sweeper = redis.call('HMGET', KEYS[1], 'token', 'until_ms')
 if sweeper[1] and sweeper[1] ~= ARGV[1] and number_or(sweeper[2], 0) > now then return -1 end
 redis.call('HSET', KEYS[1], 'token', ARGV[1], 'until_ms', now + tonumber(ARGV[2]))
 if ARGV[5] == '' then return 0 end
+if ARGV[6] ~= '' and ARGV[6] ~= (redis.call('GET', KEYS[9]) or '') then return -1 end
 local names, is_waiting = split(ARGV[5]), {}
 for _, index in ipairs(waiting({KEYS[5], KEYS[8]}, {KEYS[6], KEYS[7], KEYS[3]}, names)) do
   is_waiting[index] = true
