@@ -25,6 +25,7 @@ from penstock.ledger.scripts import Scripts
 from penstock.loader import Loader
 from penstock.model import Claim, QueueLimits
 from penstock.ports import IdentifiedSource, Queue
+from penstock.reader import Reader
 from penstock.records.decode import Decoder
 from penstock.records.preamble import Preamble
 from penstock.records.selection import Selection
@@ -86,18 +87,17 @@ async def loader(
     fingerprint = settings.fingerprint(message_bytes)
     new_packer = partial(_new_packer, settings.queue, limits, fingerprint)
     new_packer(Claim("", "", (), 1, {}))  # halts now if the queue refuses message_bytes
+    filling = Filling(limits, message_bytes, many, worker.claim_files_max)
+    settle_seconds = settings.source.settle_seconds
     return Loader(
-        source=spool,
+        reader=Reader(spool, transform, filling, worker.claim_bytes_max, settle_seconds),
         candidates=Candidates(spool, linger_seconds=linger_seconds),
         ledger=book,
         queue=queue,
-        transform=transform,
         new_packer=new_packer,
         fingerprint=fingerprint,
         lanes=worker.lanes,
-        filling=Filling(limits, message_bytes, many, worker.claim_files_max),
-        claim_bytes_max=worker.claim_bytes_max,
-        settle_seconds=settings.source.settle_seconds,
+        filling=filling,
     )
 
 

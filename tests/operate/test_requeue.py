@@ -261,7 +261,7 @@ async def test_a_replay_taken_over_keeps_its_ids(fifo_box: Box) -> None:
         claim = (await parts.ledger.claim([], 500)).claim
         assert claim is not None
         packer = parts.new_packer(claim)
-        await parts.read(claim, 0, len(claim.names), packer, lambda _: None)
+        await parts.reader.read(claim, 0, len(claim.names), packer, lambda _: None)
 
         async def confirmed(_: Any) -> None:
             return None

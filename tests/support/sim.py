@@ -29,6 +29,7 @@ from penstock.ledger.ledger import Ledger
 from penstock.ledger.reads import LEASE_SECONDS_MAX
 from penstock.ledger.scripts import Scripts
 from penstock.model import Claim, FileRead, Unread
+from penstock.reader import Reader
 from penstock.records.transform import Transform
 from penstock.settings.schema import Settings
 from penstock.source import confirmed
@@ -262,19 +263,20 @@ class Fleet:
             )  # fmt: skip
 
         files_max = self.dice.choice([1, 4, 10])
+        filling = Filling(
+            self.sqs.limits, self.sqs.limits.message_bytes_max,
+            self.settings.queue.records_per_message, files_max,
+        )  # fmt: skip
+        transform = Transform(*self.middle, max_file_bytes=1_000_000)
+        lanes, claim_bytes_max = self.dice.choice([1, 2, 3]), self.dice.choice([500, 100_000])
         return loader.Loader(
-            source=source,
+            reader=Reader(source, transform, filling, claim_bytes_max, settle_seconds=1),
             candidates=Candidates(
                 source, linger_seconds=self.dice.choice([0, 1]), monotonic=lambda: self.loop.now,
                 shuffle=self.dice.shuffle,
             ),
             ledger=ledger, queue=ScriptedQueue(self.sqs, process),
-            transform=Transform(*self.middle, max_file_bytes=1_000_000), new_packer=new_packer,
-            fingerprint=fingerprint, lanes=self.dice.choice([1, 2, 3]), filling=Filling(
-                self.sqs.limits, self.sqs.limits.message_bytes_max,
-                self.settings.queue.records_per_message, files_max,
-            ),
-            claim_bytes_max=self.dice.choice([500, 100_000]), settle_seconds=1,
+            new_packer=new_packer, fingerprint=fingerprint, lanes=lanes, filling=filling,
         )  # fmt: skip
 
     async def keep(self, kind: str, number: int) -> None:

@@ -437,6 +437,6 @@ async def test_a_hidden_marker_is_no_file(box: Box) -> None:
     assert [path.name for path in box.spool.iterdir()] == [MARKER]
     async with AsyncExitStack() as stack:
         parts = await wiring.loader(box.settings, stack)
-        page = await parts.source.list("")
+        page = await parts.reader.source.list("")
         assert (page.files, page.ignored) == ([], 0)
         assert (await worker.load(parts, stop=asyncio.Event())).files_processed == 0
