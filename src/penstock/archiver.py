@@ -39,7 +39,7 @@ _BATCH_SECONDS = 0.5  # what takes longer is halved: a pass that is told to stop
 class ArchiverTally:
     """What one pass of the archiver did; all but `seconds` count files.
 
-    `files_gone` lay neither in the spool nor where they were to be moved: they were not archived.
+    `files_gone` lay neither in the spool, nor in the archive, nor among the rejects.
     `files_stuck` cannot be moved: the log has a warning for each cause, with a count and an
     example, and the next pass tries them again.
     """

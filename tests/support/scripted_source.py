@@ -135,7 +135,8 @@ class ScriptedSource:
     def _move(self, name: str, target: dict[str, bytes]) -> Moved:
         files = self._folder().files
         if name not in files:
-            return Moved(name, vanished=name not in target)
+            kept = name in self._spool.archived or name in self._spool.rejected
+            return Moved(name, vanished=not kept)
         target[name] = files.pop(name)
         return Moved(name)
 

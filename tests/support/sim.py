@@ -408,12 +408,11 @@ class Fleet:
         await asyncio.sleep(SAFETY_SECONDS)
         meddling.cancel()
         self.chaos.calm = True
-        if self.store.ahead_seconds:
-            self.store.set_clock(0)
-            await asyncio.sleep(60)  # each function corrects what is late
         until = self.loop.now + LIVENESS_SECONDS
         if self.chaos.fired["redis clock ahead"] or self.chaos.fired["redis clock behind"]:
-            until += 2 * LEASE_SECONDS_MAX  # a lease that is corrected ends as late as any can
+            self.store.set_clock(0)
+            await asyncio.sleep(60)  # each function corrects what is late
+            until += 60 + 2 * LEASE_SECONDS_MAX  # a lease that is corrected ends as late as any can
         while self.loop.now < until and not self.is_done():
             await asyncio.sleep(5)
             for task in tasks:
