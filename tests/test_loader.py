@@ -75,7 +75,7 @@ async def test_a_bad_file_is_rejected_once_and_blocks_nobody(
 
 
 @pytest.mark.parametrize("age_seconds", [-5.0, 0.0, 1.0, 9.9, 10.0])
-async def test_a_cut_young_file_waits_for_its_writer(box: Box, age_seconds: float) -> None:
+async def test_a_cut_unsettled_file_waits_for_its_writer(box: Box, age_seconds: float) -> None:
     """A truncated file younger than settle_seconds is looked at again; an older one is rejected."""
     box.set("source", settle_seconds=10)
     name = f"{SECOND}.000001.json"

@@ -132,17 +132,15 @@ class Loader:
     ) -> tuple[Claim, Mapping[str, int]]:
         """Carry a claim from where it was begun. The last two lines are the promise."""
         packer = self.new_packer(claim)
-        read: list[Read] = []
+        read: Sequence[Read] = []
         if claim.is_open:
-            claim = await self.trim(claim, lease, packer, read, note_age)
+            claim, read = await self.trim(claim, lease, packer, note_age)
             if not claim.names:
                 return claim, {}
         outcome = ClaimOutcome(
-            claim.names,
-            begun.done,
-            message_bytes=self.filling.message_bytes,
+            claim.names, begun.done, message_bytes=self.filling.message_bytes,
             after_loss=claim.after_loss,
-        )
+        )  # fmt: skip
         self.reader.note(read, outcome)
         for position in begun.passed_over(len(claim.names)):
             outcome.retry(claim.names[position], 0)  # an earlier owner could not read it
@@ -163,14 +161,10 @@ class Loader:
         return await self.commit(claim, lease, outcome)
 
     async def trim(
-        self,
-        claim: Claim,
-        lease: Lease,
-        packer: Packer,
-        read: list[Read],
-        note_age: Callable[[float], None],
-    ) -> Claim:
+        self, claim: Claim, lease: Lease, packer: Packer, note_age: Callable[[float], None]
+    ) -> tuple[Claim, Sequence[Read]]:
         """Pack a claim of which nothing was sent, and give back what would not fill a message."""
+        read: list[Read] = []
         position, most_bytes = 0, 2 * self.filling.call_bytes
         while position < len(claim.names) and packer.waiting_bytes < most_bytes:
             end = len(claim.names)
@@ -183,7 +177,7 @@ class Loader:
             packer.keep(kept)
             if not await self.ledger.trim(claim, kept):
                 raise lease.lost(claim)
-        return claim.of_first(kept)
+        return claim.of_first(kept), read
 
     async def send(
         self, messages: Sequence[Message], claim: Claim, lease: Lease, outcome: ClaimOutcome

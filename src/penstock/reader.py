@@ -130,7 +130,7 @@ class Reader:
             self.denied.add(file.name, file.detail)
             outcome.retry(file.name, _DENIED_RETRY_SECONDS)
         elif cause.truncated and abs(age_seconds) < self.settle_seconds:
-            # One far ahead of the clock is not young: it was listed because it did not change.
+            # One far ahead of the clock is settled: it was listed because it did not change.
             wait_seconds = self.settle_seconds - age_seconds
             outcome.retry(file.name, min(wait_seconds, self.settle_seconds))
         else:

@@ -37,7 +37,7 @@ async def load(
 ) -> Tally:
     """Run one pass: until nothing is left to claim, the budget is spent, or `stop` is set.
 
-    `is_only_pass`: no later pass of this process sees files settle. One that finds only young
+    `is_only_pass`: no later pass of this process sees files settle. One that finds only unsettled
     files, or some that are ahead of the clock, waits `settle_seconds`, once, and looks again.
     After `stop`, claims in flight have `grace_seconds` to commit before they are released.
     `note_age` is given, claim by claim, the age in seconds of its oldest file. Raises Again or Halt
@@ -66,7 +66,7 @@ async def load(
         raise this.error
     if not stop.is_set():
         await loader.ledger.upkeep.trouble("loader", "")
-    tally.files_young = loader.candidates.young.files
+    tally.files_unsettled = loader.candidates.unsettled.files
     tally.seconds = round(time.monotonic() - began, 3)
     return tally
 
@@ -95,8 +95,8 @@ class _Pass:
     async def settled(self) -> None:
         """Run all lanes, and once more where files may have settled since."""
         await self.lanes()
-        young = self._loader.candidates.young
-        if young.files and (young.ahead or not self._tally.claims) and not self._is_over():
+        unsettled = self._loader.candidates.unsettled
+        if unsettled.files and (unsettled.ahead or not self._tally.claims) and not self._is_over():
             await sleep_unless(self._stop, self._loader.reader.settle_seconds + _IDLE_SECONDS)
             await self.lanes()
 

@@ -226,7 +226,9 @@ async def test_a_reject_still_in_the_spool_is_retried_too(box: Box) -> None:
     await box.load()
     assert "still in the spool" in (await penstock(box, "rejected", "list")).output
     box.set("decode", preamble_lines=1)
-    box.set("source", settle_seconds=60)  # being moved, it is young, and nobody writes it any more
+    box.set(
+        "source", settle_seconds=60
+    )  # being moved, it is unsettled, and nobody writes it any more
     await penstock(box, "rejected", "retry", file, "--yes")
     await pass_over(box)
     assert box.received_ids() == {1: 1}

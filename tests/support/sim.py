@@ -219,7 +219,7 @@ class Fleet:
         source = ScriptedSource(
             self.spool, page_files_max=self.dice.choice([5, 20]), pinned=self.pinned,
             monotonic=lambda: self.loop.now, listing=listing, reading=reading,
-            is_young=self._is_young,
+            is_unsettled=self._is_unsettled,
         )  # fmt: skip
         return _stepped(source, process)
 
@@ -232,7 +232,7 @@ class Fleet:
         is_hidden = self.loop.now < self.unreadable_until and not self.chaos.calm
         return is_hidden or self.chaos.strikes("file denied")
 
-    def _is_young(self, name: str) -> bool:
+    def _is_unsettled(self, name: str) -> bool:
         if name not in self.whole and self.chaos.strikes("file still being written"):
             return True
         self.whole.add(name)
