@@ -170,7 +170,8 @@ async def _source_and_ledger(
     async def leave_word(_: object, error: BaseException | None, __: object) -> None:
         if isinstance(error, PenstockError):
             with contextlib.suppress(PenstockError):  # a ledger that is away takes no notes
-                await known.upkeep.trouble(what, str(error))
+                # One line: the end of a log that an error may carry is in the log.
+                await known.upkeep.trouble(what, str(error).partition("\n")[0].rstrip(":"))
 
     stack.push_async_exit(leave_word)
     try:

@@ -17,7 +17,7 @@ import boto3
 import pytest
 from typer.testing import CliRunner
 
-from penstock import telemetry, worker
+from penstock import telemetry, wiring, worker
 from penstock.cli.commands import app
 from penstock.embedded.process import EmbeddedProcess
 from penstock.embedded.redis import EmbeddedRedis
@@ -315,6 +315,21 @@ async def test_a_damaged_append_only_file(box: Box) -> None:
     subprocess.run(["redis-check-aof", *command], input=b"y\n", check=True, capture_output=True)
     async with EmbeddedRedis(state):
         await healthy(box)
+
+
+async def test_the_end_of_a_log_is_not_part_of_a_verdict(box: Box) -> None:
+    """Of an error that ends with the last lines of a log, status shows the first line."""
+    settings = box.settings
+
+    async def pass_that_fails() -> None:
+        async with contextlib.AsyncExitStack() as stack:
+            await wiring.checker(settings, stack)
+            raise Halt("embedded SQS: ended with 1; see the end of /sqs.log:\n  a line")
+
+    with pytest.raises(Halt, match="a line"):
+        await pass_that_fails()
+    text = await said(box, "checker-fails")
+    assert "embedded SQS: ended with 1; see the end of /sqs.log; fix what this names" in text
 
 
 async def test_an_embedded_part_hangs(box: Box) -> None:

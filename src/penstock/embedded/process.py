@@ -222,7 +222,7 @@ class EmbeddedProcess:
             answered, what, remedy = False, f"ended with {code}", self.diagnosis() or self.remedy
         if not answered:
             end = tail(self.log, log_offset)
-            raise Halt(f"{self.title}: {what}; {remedy}; the end of {self.log}:\n{end}")
+            raise Halt(f"{self.title}: {what}; {remedy}; see the end of {self.log}:\n{end}")
 
 
 async def _within(seconds: float, done: Callable[[], Awaitable[bool]]) -> bool:
