@@ -5,7 +5,6 @@ happens.
 """
 
 import contextlib
-import importlib
 import os
 import resource
 import socket
@@ -14,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from penstock import import_at_once
 from penstock.archiver import Archiver
 from penstock.checker import Checker
 from penstock.embedded import owner_mark
@@ -132,9 +132,9 @@ def allow_open_files(settings: Settings) -> None:
 
 def import_parts(settings: Settings) -> None:
     """Import everything before waiting: after an upgrade in place, versions would mix."""
-    importlib.import_module("penstock.sqs.queue")
+    import_at_once("penstock.sqs.queue")
     if settings.queue.url == EMBEDDED:
-        importlib.import_module("penstock.embedded.sqs")
+        import_at_once("penstock.embedded.sqs")
 
 
 async def archiver(
@@ -170,7 +170,8 @@ async def _source_and_ledger(
     async def leave_word(_: object, error: BaseException | None, __: object) -> None:
         if isinstance(error, PenstockError):
             with contextlib.suppress(PenstockError):  # a ledger that is away takes no notes
-                await known.upkeep.trouble(what, str(error))
+                # One line: the end of a log that an error may carry is in the log.
+                await known.upkeep.trouble(what, str(error).partition("\n")[0].rstrip(":"))
 
     stack.push_async_exit(leave_word)
     try:
@@ -329,6 +330,7 @@ def unopened_queue(
 ) -> "SqsQueue":
     """Return the queue, not checked yet; signs with `keys`, or else with AWS's own settings."""
     # Imported here: archiver and checker need no botocore, 0.1 s of imports.
+    import_at_once("penstock.sqs.queue")
     from penstock.sqs.queue import SqsQueue  # noqa: PLC0415
 
     return SqsQueue(

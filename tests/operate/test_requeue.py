@@ -185,7 +185,7 @@ async def test_why_it_waits_is_said_once(box: Box, monkeypatch: pytest.MonkeyPat
     file = box.write(name(1), "garbage")
     await pass_over(box)
     told = await penstock(box, "rejected", "retry", file, "--yes")
-    assert told.output.count("1 file left the spool a moment ago") == 1
+    assert told.output.count("an archiver may still be moving 1 file") == 1
     assert "1 file put back" in told.output
 
 

@@ -61,7 +61,9 @@ class EmbeddedRedis(EmbeddedProcess):
         """See `EmbeddedProcess.diagnosis`."""
         text = tail(self.log)
         if found := re.search(r"Bad file format reading the append only file:? ?(\S*?):? ", text):
-            files = [*self.directory.rglob(found[1] or "appendonly.aof*")]
+            # The manifest, from Redis 7 on: 7.0 takes a file with a line "files_…" for one.
+            files = [*self.directory.rglob("appendonly.aof.manifest")]
+            files += self.directory.rglob(found[1] or "appendonly.aof*")
             return f"its data are damaged: redis-check-aof --fix {files[0] if files else found[1]}"
         if "No space left on device" in text:
             return f"make room on the disk of {self.directory}"

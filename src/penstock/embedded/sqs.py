@@ -128,7 +128,9 @@ class EmbeddedSqs(EmbeddedProcess):
         except (OSError, HTTPException) as error:
             raise Again(f"{self.title}: {action}: {error}; see {self.log}") from error
         if status != HTTPStatus.OK:
-            raise Halt(f"{self.title}: {action}: HTTP {status}: {body[:300]!r}")
+            answer = body[:300].decode(errors="replace")
+            lost = "; `penstock load` makes it again" if "QueueDoesNotExist" in answer else ""
+            raise Halt(f"{self.title}: {action}: HTTP {status}: {answer}{lost}")
         return json.loads(body)
 
     def _settings(self, port: int) -> dict[str, str]:
