@@ -89,7 +89,7 @@ async def test_any_node_of_a_cluster_will_do(box: Box, cluster: Cluster, node: i
 async def test_a_cluster_has_one_database(box: Box, cluster: Cluster) -> None:
     """Another one is refused in words."""
     box.set("ledger", url=f"{cluster.url()}/1")
-    with pytest.raises(Halt, match=r"ledger\.url: another database than 0, but this Redis"):
+    with pytest.raises(Halt, match=r"ledger\.url: names a database other than 0, but this Redis"):
         await box.load()
 
 

@@ -189,10 +189,10 @@ def test_records_are_where_the_settings_say(
 @pytest.mark.parametrize(
     ("records", "json", "reason"),
     [
-        ("statuses", b'{"a":1}', "decode.records = 'statuses' finds no records but null"),
-        ("statuses", b'{"statuses":"x"}', "finds no records but a string"),
-        ("statuses", b'[{"a":1}]', "finds no records but null"),
-        ("length(@)", b'{"a":1}', "finds no records but a number"),
+        ("statuses", b'{"a":1}', "decode.records = 'statuses' finds null, not records"),
+        ("statuses", b'{"statuses":"x"}', "finds a string, not records"),
+        ("statuses", b'[{"a":1}]', "finds null, not records"),
+        ("length(@)", b'{"a":1}', "finds a number, not records"),
         ("length(a)", b'{"a":1}', "fails: In function length()"),
     ],
 )

@@ -161,6 +161,6 @@ async def test_a_probe_tells_what_may_pass(
     queue = wiring.unopened_queue(box.settings.queue, 5)
     await queue.open()
     refuse(monkeypatch, box, SqsError(code, "no", status))
-    with pytest.raises(kind, match="takes nothing"):
+    with pytest.raises(kind, match="accepts no messages"):
         await queue.try_sending()
     await queue.close()

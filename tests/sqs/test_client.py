@@ -320,7 +320,9 @@ async def test_credentials_with_a_line_end_are_refused_in_one_line(
     """As a stray end in an environment file leaves them: no header can hold that."""
     rotating.ending = "\r\nx: y"
     sender.clock.now += 61
-    with pytest.raises(Halt, match=r"the AWS credentials hold what no header can") as refusal:
+    with pytest.raises(
+        Halt, match=r"the AWS credentials hold characters that no header can"
+    ) as refusal:
         await sender.send(packed(numbered(1)))
     assert "\n" not in str(refusal.value)
     assert "token-" not in str(refusal.value)

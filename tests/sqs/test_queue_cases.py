@@ -270,7 +270,7 @@ async def test_bad_group_ids(model: SqsModel, sender: Sender, case: dict[str, An
     for bad in ("", "a" * 129, "group 123"):
         got = answer(model, model.create("q"), entry(MessageGroupId=bad))
         assert_answers_as_recorded(got, case)
-        with pytest.raises(ValueError, match="no message group"):
+        with pytest.raises(ValueError, match="not a message group"):
             await sender.queue.send(
                 packed(numbered(1)), group=bad, deadline=lambda: 0, confirmed=sender.keep
             )

@@ -96,7 +96,7 @@ async def kind(request: pytest.FixtureRequest, box: Box) -> AsyncIterator[Kind]:
 
 async def refused(doing: Any) -> None:
     """Expect a pass to end with the error that names both spools, and the way out."""
-    with pytest.raises(Again, match=r"another directory.*not marker.*penstock spool accept"):
+    with pytest.raises(Again, match=r"not the directory.*: marker.*penstock spool accept"):
         await doing
 
 

@@ -1,1 +1,1 @@
-"""Redis, which knows who is processing what."""
+"""Redis: who is processing what."""

@@ -1,10 +1,10 @@
-"""How far the earlier owners of a claim came, as its journal says: pure.
+"""Work out from a claim's journal how far its earlier owners came: pure.
 
     message   0 0 0 1 1 1 2 2 2 2 ·  3 3        confirmed without a gap: 0, 1 and 2
     file      0 1 1 1 1 2 2 2 3 3 ·  3 4        complete: 0, 1 and 2
                                   ↑             the next message begins with the third record of 3
 
-So a successor can go on from there without reading the files that are complete.
+A successor continues from there without reading the complete files.
 """
 
 import re
@@ -16,11 +16,11 @@ _RANGE = re.compile(r"(\d{1,9})-(\d{1,9})")
 
 
 class Begun(NamedTuple):
-    """What SQS has of a claim, from its first message on without a gap.
+    """What SQS has confirmed of a claim, from its first message on without a gap.
 
     `messages` is the number of the next message; it begins with record `records` of the file at
-    position `file`. `complete` holds the positions of the files that are processed, `done` of them
-    already so in the ledger, `rejected` of those that were sent but for rejected records.
+    position `file`. `complete` holds the positions of the processed files; the ledger already has
+    `done` of them. `rejected` holds the positions of files sent except for rejected records.
     """
 
     messages: int = 0
@@ -34,7 +34,7 @@ class Begun(NamedTuple):
     def of(noted: Mapping[int, str], done: str, count: int) -> "Begun":
         """Read the journal entries of one owner, index to entry, and which files are `done`.
 
-        `count` is how many files the claim has. An entry of an older version ends what is known.
+        `count` is the claim's number of files. Reading stops at an older version's entry.
         """
         file = records = messages = 0
         complete, rejected = _positions(done, count), set[int]()
@@ -54,14 +54,14 @@ class Begun(NamedTuple):
         )  # fmt: skip
 
     def passed_over(self, count: int) -> Sequence[int]:
-        """Return which files the messages were made without, in claims of their own from now on."""
+        """Return the files that the messages were made without: they got claims of their own."""
         known = self.complete | self.rejected
         return [at for at in range(min(self.file, count)) if at not in known]
 
 
 def ranges(positions: Sequence[int]) -> str:
     """Return ascending positions as ranges: [0, 1, 3] is `0-1,3-3`."""
-    if positions and positions[-1] - positions[0] == len(positions) - 1:  # as most often
+    if positions and positions[-1] - positions[0] == len(positions) - 1:  # the usual case
         return f"{positions[0]}-{positions[-1]}"
     return ",".join(f"{run[0]}-{run[-1]}" for run in _runs(positions))
 

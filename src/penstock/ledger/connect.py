@@ -1,6 +1,6 @@
-"""The way to the ledger's Redis: one server, the primary that Sentinels name, or a cluster.
+"""Connect to the ledger's Redis: one server, the primary that Sentinels name, or a cluster.
 
-An address tells which of the first two it is; a server tells for itself that it is in a cluster.
+The address tells the first two apart. A server itself says whether it is in a cluster.
 """
 
 import re
@@ -24,10 +24,10 @@ _SENTINEL = re.compile(r"(?P<host>\[[^\[\]]+\]|[^\[\]:]+)(:(?P<port>\d{1,5}))?")
 
 
 class Address:
-    """An address of Redis, `ledger.url`. Raises Halt if it is none; connects nothing.
+    """An address of Redis, `ledger.url`. Raises Halt if it is not one; does not connect.
 
-    A client makes up to `connections` connections and waits for them, as for each answer,
-    `timeout_seconds`.
+    A client makes up to `connections` connections. It waits `timeout_seconds` for a free one, and
+    for each answer.
     """
 
     def __init__(self, url: str, *, timeout_seconds: float, connections: int) -> None:
@@ -39,21 +39,21 @@ class Address:
             "health_check_interval": 30,
         }
         self._sentinels = _SENTINELS.fullmatch(url)
-        # Of others redis-py makes what it can; an empty one it refuses.
+        # redis-py guesses at other addresses, but refuses an empty one.
         self._url = re.sub("^valkey", "redis", url) if _PLAIN.fullmatch(url) else ""
         try:
-            self.client().connection_pool.make_connection()  # reads the address's query
-        except (ValueError, TypeError, redis.RedisError):  # they may repeat a part of a password
+            self.client().connection_pool.make_connection()  # parses the address's query
+        except (ValueError, TypeError, redis.RedisError):  # its text may contain a password
             raise Halt(
                 "ledger.url: not an address of Redis; allowed: 'embedded', redis://host:port,"
                 " rediss://host:port, unix:///path, redis+sentinel://host:port,host:port/PRIMARY,"
-                " or valkey in the place of redis; a password in it percent-encoded"
+                " or valkey in place of redis; percent-encode a password"
             ) from None
 
     def client(self, host: str = "", port: int = 0) -> "redis.Redis":
         """Return a client of one server, or of the primary that Sentinels name.
 
-        With `host` and `port`, of the one there instead of that in the address.
+        `host` and `port` replace those in the address.
         """
         if self._sentinels:
             return self._by_sentinels(self._sentinels)
@@ -75,9 +75,9 @@ class Address:
         return RedisCluster(ssl=tls, require_full_coverage=False, **options)
 
     def _by_sentinels(self, found: re.Match[str]) -> "redis.Redis":
-        """Return a client that asks for the primary whenever it connects anew.
+        """Return a client that asks the Sentinels for the primary at each new connection.
 
-        TLS, where the address says so, is spoken with the Sentinels too. Raises ValueError.
+        If the address says TLS, the Sentinels are asked over TLS too. Raises ValueError.
         """
         scheme = found["scheme"].replace("valkey", "redis")
         options: dict[str, Any] = {
@@ -101,7 +101,7 @@ class Address:
 
 
 async def close(client: "redis.Redis | RedisCluster") -> None:
-    """Close a client, and those of the Sentinels that it asks."""
+    """Close a client, and its connections to Sentinels."""
     await client.aclose()
     pool = getattr(client, "connection_pool", None)
     if isinstance(pool, SentinelConnectionPool):

@@ -1,4 +1,4 @@
-"""Which Redis a spool's ledger was in: remembered beyond a pass, and beyond this process."""
+"""Remember which Redis a spool's ledger was in, across passes and processes."""
 
 import contextlib
 import os
@@ -9,10 +9,10 @@ from penstock import beneath
 
 
 class Epoch:
-    """What Redis calls the time since it last forgot everything; empty while unknown.
+    """The name of Redis's epoch: the time since it last forgot everything. Empty while unknown.
 
-    It is kept in a file, so that the next process, too, notices when Redis has begun anew. Where
-    none can be written, as in AWS Lambda, this process alone remembers.
+    It is kept in a file, so that the next process also notices a Redis that started afresh. If the
+    file cannot be written, as in AWS Lambda, only this process remembers.
     """
 
     _known: ClassVar[dict[Path, str]] = {}
@@ -22,7 +22,7 @@ class Epoch:
         self.name = self.kept()
 
     def kept(self) -> str:
-        """Return what this process, or one before it, has noted last."""
+        """Return the name last noted by this process or an earlier one."""
         if self._file is None:
             return ""
         unread = contextlib.suppress(OSError, UnicodeDecodeError)
@@ -31,7 +31,7 @@ class Epoch:
         return self._known.get(self._file, "")
 
     def keep(self, name: str) -> None:
-        """Have it known to the next process."""
+        """Save the name for the next process."""
         if self._file is None:
             return
         self._known[self._file] = name
@@ -47,7 +47,7 @@ class Epoch:
                     os.unlink(draft, dir_fd=fd)
 
     def begins(self, name: str) -> None:
-        """Take another one over; first the one that others knew while our first call was made."""
+        """Start another epoch, or first the one that others noted while our first call ran."""
         kept = self.kept()
         self.name = name if self.name or not kept else kept
         if self.name == name:

@@ -7,15 +7,15 @@ from penstock.model import Claim
 
 
 class Lease:
-    """A worker's own view of its claim's lease, on its monotonic clock."""
+    """A worker's view of its claim's lease, on its monotonic clock."""
 
     def __init__(self, send_before_seconds: float) -> None:
         self.send_before_seconds = send_before_seconds
         self.is_lost = False
-        self.has_sent = False  # or may have: a successor must make the same messages
+        self.has_sent = False  # or may have: then a successor must make the same messages
 
     def send_before(self) -> float:
-        """Return the monotonic time in seconds after which nothing may be sent any more."""
+        """Return the monotonic time in seconds after which nothing may be sent."""
         return self.send_before_seconds
 
     def lost(self, claim: Claim) -> Again:

@@ -1,6 +1,6 @@
-"""The ledger: Redis, which knows who is processing which file, and which are processed.
+"""The ledger in Redis: who is processing which file, and which files are processed.
 
-A claim's life, one script (lua/*.lua) a verb; every verb but `claim` compares the token:
+The life of a claim. Each verb is a script, lua/VERB.lua; all but `claim` compare the token:
 
     claim ──▶ trim ─ renew … ──▶ commit         its files become processed or rejected
       ▲         journal …  └──▶ release         expires at once, or later; keeps its journal
@@ -8,7 +8,7 @@ A claim's life, one script (lua/*.lua) a verb; every verb but `claim` compares t
       ├───────── taken over whole by any worker's next claim ◀──────┤
       └── isolate: smaller claims, where that has happened too often ◀┘
 
-Every script is safe to run twice: redis-py sends a command again when its reply was lost.
+Every script is safe to run twice, because redis-py repeats a command whose reply was lost.
 """
 
 import asyncio
@@ -37,22 +37,21 @@ from penstock.ledger.upkeep import LedgerUpkeep
 from penstock.model import CLAIM_ID_BYTES, Claim, Settled
 
 _ENTRIES_A_CALL_MAX = 1000  # of a journal: 1.3 ms of Redis; Lua unpacks no more than 8,000 values
-_WAIT_MS_MAX = 30_000  # of a claim whose files cannot be read: someone may be fixing that
-_ISOLATE_MAX = 10  # worn claims that one call to `claim` deals with
-_INDEX = re.compile("[0-9]{1,15}")  # of a message; another field is nobody's
-_MANY_FILES = 1000  # one script over more takes 3 ms of Redis or longer
-_FEW_FILES = 100  # of a worn claim: it is split into single files; a larger one into parts of these
+_WAIT_MS_MAX = 30_000  # pause of a claim whose files cannot be read
+_ISOLATE_MAX = 10  # worn claims that one call to `claim` splits
+_INDEX = re.compile("[0-9]{1,15}")  # of a message; other fields are ignored
+_MANY_FILES = 1000  # a script over more takes 3 ms of Redis or longer
+_FEW_FILES = 100  # a worn claim of more is split into parts of this size, a smaller one into files
 
 
 class Answer(NamedTuple):
-    """What `claim` gave: a claim or none, and the epoch of this Redis.
+    """What `claim` returned: a claim or None, and the epoch of this Redis.
 
-    `tried` is false if the candidates were not looked at, because something else came first.
-    `waiting` are the positions of those that are not claimed and, as far as they were looked at,
-    waiting; who the others belong to is known. `free` is the part of those looked at that nobody
-    had, None where none was. Another epoch than before means that Redis has forgotten
-    something since: it was wiped, or restored from an older snapshot. `spool_moved`: another
-    directory has become the ledger's spool since the candidates were listed.
+    `tried` is false if something else came first, so that the candidates were not examined.
+    `waiting` are positions of unclaimed candidates: those found waiting, and those not examined.
+    The others belong to somebody. `free` is the share of the examined candidates that belonged to
+    nobody, None if none was examined. A new epoch means that Redis was wiped, or restored from an
+    older snapshot. `spool_moved`: the ledger's spool changed after the candidates were listed.
     """
 
     claim: Claim | None
@@ -74,7 +73,7 @@ class Expired(NamedTuple):
 
 
 class Isolated(NamedTuple):
-    """What became of the files of a claim that was split: how many of each."""
+    """How many files of a split claim are processed, rejected, and in other claims."""
 
     processed: int
     rejected: int
@@ -82,15 +81,13 @@ class Isolated(NamedTuple):
 
 
 class Ledger:
-    """The ledger of one spool, as one worker, archiver or checker uses it: the life of its claims.
+    """The ledger of one spool, used by one worker, archiver or checker: the life of its claims.
 
-    Beside that: `reads` and `overview` only look, `upkeep` is what archiver and checker do,
-    `repairs` what an operator does, `loaders` counts those in AWS Lambda, `spool` knows which
-    directory the files lie in.
+    `reads` and `overview` change nothing. `upkeep` serves the archiver and the checker, `repairs`
+    the operator. `loaders` counts the loaders in AWS Lambda. `spool` knows the files' directory.
 
-    `margin_seconds` is how long before the end of its lease a claim stops sending: longer than one
-    call to the queue takes. A claim taken over more often than `takeovers_max` is split. The
-    rest is for tests.
+    A claim stops sending `margin_seconds` before its lease ends: longer than one call to the queue
+    takes. A claim taken over more than `takeovers_max` times is split. The rest is for tests.
     """
 
     def __init__(
@@ -122,11 +119,11 @@ class Ledger:
         self._sleep = sleep
         self._prefix = scripts.key("claim:")
         self._epoch = Epoch()
-        self._claims_made = 0  # as Redis last said; fewer than that later, and it has gone back
+        self._claims_made = 0  # as Redis last said; if it later says fewer, it was restored
         self._rollbacks = 0
 
     def remember_in(self, file: Path) -> None:
-        """Know from a file whether Redis forgot everything since, and have it kept there."""
+        """Remember Redis's epoch in a file, so as to notice if Redis forgot everything."""
         self._epoch = Epoch(file)
 
     @property
@@ -138,7 +135,7 @@ class Ledger:
     async def open(self, *, may_evict: bool = False) -> None:
         """Check that this Redis can hold a ledger. Raises Again if it is away, else Halt.
 
-        With `may_evict`, one that may forget files will do: for a look at it.
+        `may_evict` accepts a Redis that may forget files: for reading only.
         """
         await self._scripts.check(may_evict=may_evict)
 
@@ -153,17 +150,16 @@ class Ledger:
         frontier: str = "",
         spool_note: str = "",
     ) -> Answer:
-        """Claim an expired claim, else files due for a retry, and with them waiting `candidates`.
+        """Claim an expired claim; else the files due for a retry, and waiting `candidates`.
 
-        A new claim has `files_max` files or fewer, but none is made of fewer than `least`, unless
-        one has been due for `due_for_seconds`. Who holds it later gets the same names in the
-        same order, if `trim` has not cut them.
+        A new claim has at most `files_max` files. It has at least `least`, unless a file has been
+        due for `due_for_seconds`. Later owners get the same names in the same order, unless `trim`
+        removed some.
         `fingerprint` stands for the settings that shape messages. `frontier` is the listing cursor
-        up to which every file has been claimed; any worker's will do: a slower one moves it back,
-        which costs a listing, not a file. `spool_note` is the note under which the ledger knew the
-        spool when the candidates were listed; none of them is claimed under another one.
-        `Answer.claim` is None if there was nothing to claim. Claims that wore out their workers are
-        split on the way.
+        up to which every file has been claimed. Any worker's will do: a slower one moves it back,
+        which costs a listing, not a file. `spool_note` is the note of the spool in which the
+        candidates were listed; under another note none is claimed.
+        `Answer.claim` is None if there was nothing to claim. Splits worn claims that it meets.
         """
         answer = Answer(None, tried=False, epoch="")
         for _ in range(_ISOLATE_MAX):
@@ -180,17 +176,17 @@ class Ledger:
         if answer.claim is not None and not await self._replicated():
             await self.release(answer.claim, tried=False)
             raise Again(
-                "ledger.claim: too few replicas of Redis confirmed a claim in time, nothing of it"
-                " was sent; see ledger.wait_replicas, and the replicas"
+                "ledger.claim: too few replicas of Redis confirmed a claim in time, so none of it"
+                " was sent; check the replicas, or lower ledger.wait_replicas"
             )
         return answer
 
     async def _run_over(
         self, files: int, verb: str, keys: Sequence[str], args: Sequence[str | int]
     ) -> Any:
-        """Run a script over so many files; of those over many, one at a time for all lanes.
+        """Run a script over `files` files. Over many, only one lane at a time does.
 
-        What else asks Redis, a heartbeat or a bystander, waits behind all that came before it.
+        Otherwise a heartbeat, or anybody else's call to Redis, would wait for all lanes' scripts.
         """
         async with self._long if files > _MANY_FILES else contextlib.nullcontext():
             return await self._run(verb, keys, args)
@@ -208,7 +204,7 @@ class Ledger:
         frontier: str,
         spool_note: str,
     ) -> tuple[str, Answer]:
-        """Return the id of a worn claim that came first, if one did, and the answer."""
+        """Return the id of a worn claim if one came first, else an empty id; and the answer."""
         new, token = secrets.token_hex(CLAIM_ID_BYTES), secrets.token_hex(16)
         seen = self._claims_made  # before the call: answers to other lanes may overtake this one
         args: list[str | int] = [
@@ -226,7 +222,7 @@ class Ledger:
             args,
         )  # fmt: skip
         epoch = self._in_epoch(epoch, int(made), seen)
-        # A later answer may have come first.
+        # Another lane's later answer may have arrived before this one.
         self._claims_made = max(self._claims_made, int(made) + (kind == "made"))
         if kind == "worn":
             return rest[0], Answer(None, tried=False, epoch=epoch)
@@ -262,7 +258,7 @@ class Ledger:
     async def _noted(self, claim_id: str, which: str) -> dict[int, str]:
         """Return what owners of a claim had confirmed: message index to entry.
 
-        In pages, because there may be a message a record: nobody else changes it meanwhile.
+        Reads in pages, because each record may be a message. Nobody changes it meanwhile.
         """
         key = self._scripts.key(f"claim:{claim_id}:{which}")
         client = cast("Any", self._scripts.client)
@@ -274,7 +270,7 @@ class Ledger:
         return noted
 
     def _in_epoch(self, epoch: str, claims_made: int, seen: int) -> str:
-        """Return what stands for this Redis having forgotten nothing, as far as we can know."""
+        """Return the epoch: it changes if we see that Redis forgot something."""
         if epoch != self._epoch.name:  # wiped, or our first call
             self._epoch.begins(epoch)
             self._claims_made = claims_made
@@ -285,11 +281,11 @@ class Ledger:
 
     @contextlib.asynccontextmanager
     async def holding(self, claim: Claim, since_seconds: float) -> AsyncGenerator[Lease]:
-        """Keep a claim's lease alive while the caller works on it.
+        """Renew a claim's lease while the caller works on it, every third of the lease.
 
-        `since_seconds` is the monotonic time just before `claim` was called: the lease is at least
-        as long as it looks from there. Renews every third of the lease; a refusal loses the lease,
-        and while Redis is away the lease simply runs out.
+        `since_seconds` is the monotonic time just before `claim` was called; the real lease ends
+        no earlier than counted from there. A refusal loses the lease. While Redis is away, the
+        lease runs out.
         """
         usable_seconds = self._lease_seconds - self._margin_seconds
         lease = Lease(since_seconds + usable_seconds)
@@ -312,7 +308,7 @@ class Ledger:
 
     @translate_redis_errors
     async def renew(self, claim: Claim) -> bool:
-        """Start the lease anew; False if somebody else owns the claim."""
+        """Restart the lease; False if somebody else owns the claim."""
         keys = ["leases", f"claim:{claim.id}", "counters"]
         return bool(await self._run("renew", keys, [claim.id, claim.token, self._lease_ms]))
 
@@ -320,8 +316,8 @@ class Ledger:
     async def trim(self, claim: Claim, files: int) -> bool:
         """Give back all but the first `files` of a claim; False if somebody else owns it.
 
-        They are due at once, for anybody. Only before the first message is sent: messages bear the
-        names of all files of their claim in their ids. With 0 files left the claim is over.
+        They are due at once, for anybody. Call it only before the first message is sent, because
+        message ids depend on the names of all files in the claim. With 0 files the claim ends.
         """
         keys = ["leases", "json_files_processing", "retry", "counters", f"claim:{claim.id}",
                 f"call:{claim.token}"]  # fmt: skip
@@ -350,7 +346,7 @@ class Ledger:
 
     @translate_redis_errors
     async def commit(self, claim: Claim, settled: Settled) -> bool:
-        """Make the claim's files processed, or what `settled` says; False if it is not ours."""
+        """Make the claim's files processed, or as `settled` says; False if it is not ours."""
         flat, delays = itertools.chain.from_iterable, settled.retry_seconds.items()
         counters = flat((name, by) for name, by in settled.counters.items() if by)
         keys = ["leases", "json_files_processing", "json_files_processed", "json_files_rejected",
@@ -377,9 +373,9 @@ class Ledger:
     ) -> bool:
         """Give the claim back, journal kept; False if somebody else owns it.
 
-        `tried`: something may have been sent. `waits_for` is why files of it cannot be read: then
-        it is given to nobody for a while, longer each time, and its files at the positions
-        `processed`, as ranges, become so without the others. `possible_repeats` are counted.
+        `tried`: something may have been sent. `waits_for` says why some of its files cannot be
+        read. Then nobody gets it for a while, longer each time, and the files at the positions
+        `processed`, given as ranges, become processed now. `possible_repeats` are counted.
         """
         keys = ["leases", f"claim:{claim.id}", f"call:{claim.token}", "counters",
                 "json_files_processing", "json_files_processed", "minutes", "put_back"]  # fmt: skip
@@ -390,7 +386,7 @@ class Ledger:
 
     @translate_redis_errors
     async def expire(self) -> Sequence[Expired]:
-        """Take expired claims from owners that are gone; at most 100 a call, [] when none is left.
+        """Take at most 100 expired claims from their owners; [] if none is left.
 
         Each stays, expired, until a worker's next `claim` takes it over.
         """
@@ -403,7 +399,7 @@ class Ledger:
 
     @translate_redis_errors
     async def isolate(self, claim_id: str) -> Isolated:
-        """Split an expired claim that was taken over too often; zeros if that is not so (now)."""
+        """Split an expired claim that was taken over too often; zeros if it was not."""
         at = datetime.now(UTC).isoformat(timespec="milliseconds")
         keys = ["leases", "json_files_processing", "json_files_processed", "json_files_rejected",
                 "counters", f"claim:{claim_id}", f"call:{claim_id}", "put_back"]  # fmt: skip
@@ -414,10 +410,10 @@ class Ledger:
         return isolated
 
     async def close(self) -> None:
-        """Close the connections; nothing is called afterwards."""
+        """Close the connections."""
         await self._scripts.close()
 
 
 def _positions(indexes: str) -> list[int]:
-    """Return the positions, from 0, that a script told as indexes from 1, joined by commas."""
+    """Return positions, from 0, of a script's indexes: from 1, joined by commas."""
     return [int(index) - 1 for index in indexes.split(",")] if indexes else []

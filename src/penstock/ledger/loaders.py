@@ -1,29 +1,29 @@
-"""How many loaders run in Lambda: counted in Redis, so that they do not start too many others."""
+"""Count the loaders in Lambda in Redis, so that they do not start too many others."""
 
 from penstock.ledger.scripts import Part, translate_redis_errors
 
 START_PAUSE_SECONDS = 30.0
-"""Between two starts, by whomever: what one more does is seen before the next is asked for."""
+"""Pause between two starts by anybody, so that one more loader's effect shows before the next."""
 
-_RESERVED_SECONDS = 60.0  # a loader that was started and has not begun by then never will
+_RESERVED_SECONDS = 60.0  # a started loader that has not begun by then never will
 
 
 class LedgerLoaders(Part):
-    """The loaders of one spool. A loader's name is what its starter or its own invocation says."""
+    """The loaders of one spool. A loader's name comes from its starter or its own invocation."""
 
     @translate_redis_errors
     async def enlist(self, name: str, seconds: float) -> int:
-        """Note that a loader runs, for at most so long; return how many do. Safe to repeat."""
+        """Note that a loader runs for at most `seconds`; return how many run. Safe to repeat."""
         return int(await self._scripts.run("enlist", ["loaders"], [name, int(seconds * 1000)]))
 
     @translate_redis_errors
     async def leave(self, name: str) -> int:
-        """Let go of a loader that has ended, or could not be started; return how many are left."""
+        """Remove a loader that has ended, or could not be started; return how many are left."""
         return int(await self._scripts.run("leave", ["loaders"], [name]))
 
     @translate_redis_errors
     async def reserve(self, name: str, most: int) -> bool:
-        """Make room for one more loader; False if `most` run, or one was started a moment ago."""
+        """Reserve a slot for one more loader; False if `most` run, or one was just started."""
         keys = ["loaders", "loader_started", "counters"]
         args = [name, int(_RESERVED_SECONDS * 1000), most, int(START_PAUSE_SECONDS * 1000)]
         return bool(await self._scripts.run("reserve", keys, args))

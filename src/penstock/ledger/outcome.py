@@ -1,4 +1,4 @@
-"""What becomes of each file of a claim: collected while it is carried, said once at its commit."""
+"""The fate of each file of a claim: collected while the claim is processed, told at its commit."""
 
 import json
 import math
@@ -20,15 +20,14 @@ from penstock.model import (
 )
 
 RECORDS_LISTED_MAX = 1_000
-"""So many rejects of a file are listed, a row of alike records as one; all are counted."""
-
+"""Rejects of one file that are listed; adjacent equal records are one reject. All are counted."""
 
 AGES_SECONDS = (1, 2, 5, 10, 30, 60, 300, 1800)
-"""Bounds of the buckets in which the age of each claim's oldest file is counted at its commit."""
+"""Bounds of the buckets that count the age of each claim's oldest file at its commit."""
 
 
 def age_counters(age_seconds: float) -> Mapping[str, int]:
-    """Return the counters of that age: its bucket, and a sum; none where no file was read."""
+    """Return the counters of that age: its bucket, and a sum; none if no file was read."""
     if not math.isfinite(age_seconds):
         return {}
     bucket = next((bound for bound in AGES_SECONDS if age_seconds <= bound), "inf")
@@ -36,12 +35,11 @@ def age_counters(age_seconds: float) -> Mapping[str, int]:
 
 
 class ClaimOutcome:
-    """The fate of one claim's files, told file by file in the claim's order.
+    """The fate of one claim's files, noted file by file in the claim's order.
 
-    A file with no other fate is processed. A file of which some records were rejected is rejected
-    as a file, so that it is kept with the reasons; its other records are sent all the same. Of
-    `done` files something became before. `message_bytes` is the largest message: what each of them
-    had room for.
+    A file without another fate is processed. A file with some rejected records is rejected, so that
+    it is kept with the reasons; its other records are sent. The fate of `done` files was settled
+    before. `message_bytes` is the largest message allowed.
     """
 
     def __init__(
@@ -63,11 +61,11 @@ class ClaimOutcome:
         self._files: list[int] = []  # per packed record: the position of its file in the claim
         self._indexes: list[int] = []  # parallel: its index in that file
         self.oldest_at_seconds = math.inf
-        """When the oldest file read was changed last, on the caller's clock; infinite: none was."""
+        """When the oldest file read last changed, on the caller's clock; infinite if none was."""
         self._counted: Counter[str] = Counter(files_after_loss=len(names) if after_loss else 0)
 
     def vanish(self, name: str) -> None:
-        """Drop a file from the claim that is not there any more."""
+        """Note that a file does not exist any more."""
         self._vanished.append(name)
 
     def retry(self, name: str, seconds: float) -> None:
@@ -75,16 +73,16 @@ class ClaimOutcome:
         self._retry_seconds[name] = seconds
 
     def reject(self, name: str, reason: str) -> None:
-        """Keep the whole file out of the queue for ever, with the reason."""
+        """Never send the file; keep it with the reason."""
         self._reasons[name] = reason
 
     def reject_record(self, name: str, reject: RecordReject) -> None:
-        """Keep records of the file out of the queue for ever."""
+        """Never send these records of the file."""
         self._records.setdefault(name, []).append(reject)
         self._counted["records_rejected"] += reject.count
 
     def pack(self, done: Transformed, too_large: Sequence[RecordReject]) -> None:
-        """Note the records that went into messages, and those that did not.
+        """Note which records went into messages, and which did not.
 
         `too_large` are those that fit no message, by their position in `done.records`.
         """
@@ -108,12 +106,12 @@ class ClaimOutcome:
         self._indexes += indexes
 
     def journal_entry(self, message: Message) -> str:
-        """Return what the journal is to keep of a confirmed message: `ID 0-41,43-43 44:7 42-42`.
+        """Return a confirmed message's journal entry: `ID 0-41,43-43 44:7 42-42`.
 
-        The ranges are the positions of the files whose last record it holds: all of such a file is
-        confirmed once this message and all before it are. Files with rejected records come last,
-        because they have another fate than being processed. Between them stands where the next
-        message begins: the position of its file, and how many records of that were sent before.
+        The first ranges are positions of files whose last record is in it: such a file is complete
+        once this message and all before it are confirmed. Then comes where the next message
+        begins: the position of its file, and how many of that file's records were sent before. The
+        last ranges are like the first, of files with rejected records, which are not processed.
         """
         end, last = message.first_record + message.records, message.last_file
         positions = [last]
@@ -130,11 +128,11 @@ class ClaimOutcome:
         return f"{message.id} {ranges(positions)} {follows} {ranges(rejected)}"
 
     def sent_before(self, records: int) -> None:
-        """Note packed records that an earlier owner sent: no message is made of them."""
+        """Count packed records that an earlier owner sent; no message is made of them."""
         self._counted["records_sent"] += records
 
     def confirm(self, messages: Sequence[Message]) -> None:
-        """Note messages of one call that SQS has."""
+        """Count messages of one call that SQS has confirmed."""
         self._counted["messages"] += len(messages)
         self._counted["records_sent"] += sum(message.records for message in messages)
         size_bytes = sum(message.size_bytes for message in messages)
@@ -145,9 +143,9 @@ class ClaimOutcome:
     def divide(
         self, messages: Sequence[Message], journal: Mapping[int, str]
     ) -> tuple[Sequence[Message], Sequence[Message]]:
-        """Return the messages that were confirmed under an earlier owner, and those still to send.
+        """Return the messages confirmed under an earlier owner, and those still to send.
 
-        `journal` maps index to id. Both must agree: another id is another message.
+        `journal` maps index to id. Another id is another message, which must be sent.
         """
         if not journal:
             return (), messages
@@ -160,7 +158,7 @@ class ClaimOutcome:
         return earlier, unsent
 
     def sent(self, sent: Sent) -> None:
-        """Note how a call to the queue ended; what was confirmed has been told already."""
+        """Count how a call to the queue ended, except what `confirm` has counted."""
         self._counted["messages_submitted"] += len(sent.confirmed) + len(sent.rejected)
         self._counted["messages_failed"] += len(sent.rejected)
         self._counted["batches"] += sent.batches
@@ -169,14 +167,14 @@ class ClaimOutcome:
         self._refuse(sent.rejected)
 
     def _refuse(self, rejected: Sequence[MessageReject]) -> None:
-        """Reject the records of messages that SQS will never take, each in its file."""
+        """Reject, in their files, the records of messages that SQS will never take."""
         for message, reason in rejected:
             for record in range(message.first_record, message.first_record + message.records):
                 refused = RecordReject(self._indexes[record], f"refused by the queue: {reason}")
                 self.reject_record(self._names[self._files[record]], refused)
 
     def settled(self, *, attempt: int, now: str) -> Settled:
-        """Return what the commit is to say; `now` is an ISO 8601 time for the rejects."""
+        """Return what to commit; `now` is an ISO 8601 time for the rejects."""
         rejected: dict[str, str] = {}
         for name in self._reasons.keys() | self._records.keys():
             records = self._records.get(name, [])

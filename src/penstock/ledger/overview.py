@@ -1,4 +1,4 @@
-"""What is shown of a ledger: the whole at a glance, and all that it knows of one file."""
+"""Read a ledger to show it: an overview of all, and everything about one file."""
 
 import re
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ _MEASURED = ("json_files_processing", "json_files_processed", "json_files_reject
 
 
 class Trouble(NamedTuple):
-    """Why a function's last pass failed, how long ago, and on which machine."""
+    """Why a function's last pass failed, how long ago, and on which host."""
 
     cause: str
     seconds_ago: float
@@ -23,20 +23,20 @@ class Trouble(NamedTuple):
 
     @classmethod
     def from_text(cls, text: str, now: float) -> "Trouble":
-        """Return what upkeep.trouble has noted."""
+        """Parse a note of `upkeep.trouble`."""
         at_ms, host, cause = [*text.split(" ", 2), "", ""][:3]
         return cls(cause, max(0.0, now - number_or(at_ms, 0) / 1000), host)
 
 
 class Overview(NamedTuple):
-    """A ledger at one moment, all but the memory.
+    """A ledger at one moment, except its memory.
 
-    `at_seconds` is Redis's own Unix time, and `minutes` holds what was counted in each of the last
-    60 minutes, by minutes since 1970. `oldest_processed_seconds` is how long the file longest
-    processed has waited for the archiver, 0 if none does. `sweep_overdue_seconds` is how long ago
-    the checker's next sweep was due: negative before that, None if none was ever made. `spool` is
-    the one whose files it holds, None if it knows none. `troubles` is what the last pass of loader,
-    archiver or checker failed of, by function, if it did.
+    `at_seconds` is Redis's own Unix time. `minutes` holds what was counted in each of the last 60
+    minutes, by minutes since 1970. `oldest_processed_seconds` is how long the oldest processed file
+    has waited for the archiver, 0 if none waits. `sweep_overdue_seconds` is how long ago the
+    checker's next sweep was due: negative if it is not, None if there was no sweep yet. `spool` is
+    None if the ledger knows none. `troubles` says, for each of loader, archiver and checker whose
+    last pass failed, why.
     """
 
     at_seconds: float
@@ -52,8 +52,8 @@ class Overview(NamedTuple):
 class Memory(NamedTuple):
     """Bytes: what Redis uses in all and may use (0: no limit), and this ledger's share.
 
-    `policy` is what it does when it is full, `keys_evicted` how many it let go of since it started.
-    `is_unwritable`: it cannot write its data to disk, and takes nothing new.
+    `policy` is what Redis does when it is full, `keys_evicted` how many keys it has evicted since
+    its start. `is_unwritable`: it cannot write its data to disk, and accepts nothing new.
     """
 
     used_bytes: int
@@ -65,7 +65,7 @@ class Memory(NamedTuple):
 
     @property
     def evicts(self) -> str:
-        """Say that Redis may forget files, and what to do; empty if it may not."""
+        """Return a warning that Redis may forget files, with the remedy; empty if it may not."""
         if self.policy == "noeviction":
             return ""
         return (
@@ -76,7 +76,7 @@ class Memory(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class FileStory:
-    """All that the ledger knows of one file; times are in seconds since 1970, None if not so.
+    """Everything the ledger knows of one file; times are in seconds since 1970, None if not so.
 
     `journal` holds what SQS has confirmed of its claim: message index to message id. `position` is
     the file's place among the `claim_files` of the claim.
@@ -101,11 +101,11 @@ class FileStory:
 
 
 class LedgerOverview(Part):
-    """What a status page, a console or a person who asks for one file needs."""
+    """Reads for a status page, a console, or a question about one file."""
 
     @translate_redis_errors
     async def read(self) -> Overview:
-        """Return the ledger at a glance."""
+        """Return the ledger's overview."""
         key = self._scripts.key
 
         def fill(pipe: Any) -> None:
@@ -133,7 +133,7 @@ class LedgerOverview(Part):
 
     @translate_redis_errors
     async def memory(self) -> Memory:
-        """Return what Redis holds, as it estimates it."""
+        """Return memory figures, as Redis estimates them."""
         async with self._scripts.client.pipeline(transaction=False) as pipe:
             for name in _MEASURED:
                 pipe.memory_usage(self._scripts.key(name))
@@ -147,7 +147,7 @@ class LedgerOverview(Part):
 
     @translate_redis_errors
     async def story(self, name: str) -> FileStory:
-        """Return all that the ledger knows of one file."""
+        """Return everything the ledger knows of one file."""
         key = self._scripts.key
 
         def fill(pipe: Any) -> None:
@@ -182,7 +182,7 @@ class LedgerOverview(Part):
             lambda pipe: pipe.hgetall(key).zscore(leases, claim)
             .hgetall(f"{key}:earlier").hgetall(f"{key}:journal")
         )  # fmt: skip
-        if not fields.get("names"):  # committed between the two questions, or nobody can go on
+        if not fields.get("names"):  # committed meanwhile, or unusable
             return {"claim": claim}
         names = fields["names"].split("/")
         return {
@@ -206,7 +206,7 @@ def _seconds(milliseconds: float | None) -> float | None:
 
 
 def _by_minute(fields: Mapping[str, str], now: int) -> dict[int, dict[str, int]]:
-    """Return the counts of the last 60 minutes, the one that runs included, by minute."""
+    """Return the counts of the last 60 minutes, the current one included, by minute."""
     minutes: dict[int, dict[str, int]] = {}
     for name, value in fields.items():
         minute, _, counter = name.partition(" ")

@@ -1,4 +1,4 @@
-"""What can be seen of a ledger without changing anything in it."""
+"""Read a ledger without changing it."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, cast
 from penstock.ledger.scripts import Part, Scripts, translate_redis_errors
 
 FILES_A_CALL_MAX = 500  # keeps every script near 1 ms, in which Redis serves nobody else
-# The settings allow no more, and AWS Lambda does not (its fifteen minutes).
+# The largest values that the settings allow; loaders in AWS Lambda end after fifteen minutes.
 LEASE_SECONDS_MAX, RETRY_SECONDS_MAX, SWEEP_PAUSE_SECONDS_MAX = 240.0, 3_600.0, 86_400.0
 LOADER_SECONDS_MAX = 900.0
 _KEYS = {
@@ -21,10 +21,10 @@ _HASHES = frozenset({"processing", "rejected"})  # the keys of the other states 
 
 
 class HeldClaim(NamedTuple):
-    """One claim as it stands; `worker` is empty when nobody holds it.
+    """One claim as it is now; `worker` is empty if nobody holds it.
 
-    `overdue_seconds` is the time since its lease ended or it was released; negative while it runs,
-    or while it waits. `waits_for` is why files of it could not be read, or empty.
+    `overdue_seconds` is the time since its lease ended or it was released; negative while it runs
+    or waits. `waits_for` is why some of its files could not be read, or empty.
     """
 
     claim: str
@@ -37,11 +37,11 @@ class HeldClaim(NamedTuple):
 
 
 class LedgerReads(Part):
-    """What the archiver, the checker and a status page look up; nothing here changes anything."""
+    """What the archiver, the checker and a status page read."""
 
     @translate_redis_errors
     async def counters(self) -> dict[str, int]:
-        """Return what has been counted since this ledger began, by name."""
+        """Return everything counted since this ledger began, by name."""
         counted = await self._scripts.client.hgetall(self._scripts.key("counters"))  # type: ignore[misc]
         return _whole(cast("dict[str, str]", counted))
 
@@ -60,7 +60,7 @@ class LedgerReads(Part):
     async def states(self, names: Sequence[str]) -> list[str]:
         """Return the state of each of up to 500 names.
 
-        One of waiting, processing, processed, archived, rejected or retry (waiting for its time).
+        One of waiting, processing, processed, archived, rejected or retry (waits for its time).
         """
         key, wanted = self._scripts.key, list(names)
         columns = await self._scripts.ask(
@@ -73,7 +73,7 @@ class LedgerReads(Part):
 
     @translate_redis_errors
     async def processed(self, skip: int, files_max: int) -> Sequence[str]:
-        """Return the names longest processed and still in the spool, after `skip`.
+        """Return processed names still in the spool, oldest first, after `skip`.
 
         A thousand take 0.05 ms of Redis.
         """
@@ -87,7 +87,7 @@ class LedgerReads(Part):
     async def rejected(self, cursor: int) -> tuple[int, Mapping[str, str]]:
         """Return the next cursor and some rejected files still in the spool: name to JSON.
 
-        Begins with cursor 0 and ends when 0 comes back; a name may come twice.
+        Start with cursor 0 and end when 0 comes back; a name may come twice.
         """
         scanned = await self._scripts.client.hscan(
             self._scripts.key("json_files_rejected"), cursor, count=FILES_A_CALL_MAX
@@ -96,9 +96,9 @@ class LedgerReads(Part):
 
     @translate_redis_errors
     async def scan(self, state: str, cursor: int) -> tuple[int, Sequence[str]]:
-        """Return the next cursor and some names of files in a state (one of those of `states`).
+        """Return the next cursor and some names of files in one of the states of `states`.
 
-        Begins with cursor 0 and ends when 0 comes back; a name may come twice.
+        Start with cursor 0 and end when 0 comes back; a name may come twice.
         """
         key, redis = self._scripts.key(_KEYS[state]), cast("Any", self._scripts.client)
         scan = redis.hscan if state in _HASHES else redis.zscan
@@ -107,7 +107,7 @@ class LedgerReads(Part):
 
     @translate_redis_errors
     async def claims(self, most: int = 100) -> Sequence[HeldClaim]:
-        """Return the oldest claims, the oldest first."""
+        """Return the oldest claims, oldest first."""
         flat = await self._scripts.run("age", ["leases"], [self._scripts.key("claim:"), most])
         rows = [flat[i : i + 7] for i in range(0, len(flat), 7)]
         return [
@@ -119,7 +119,7 @@ class LedgerReads(Part):
 
     @translate_redis_errors
     async def workers(self) -> dict[str, tuple[float, float]]:
-        """Return, by worker, since when it is known and when it last claimed: Unix seconds."""
+        """Return, by worker, when it was first seen and when it last claimed: Unix seconds."""
         key = self._scripts.key
         seen, since = await self._scripts.ask(
             lambda pipe: pipe.zrange(key("workers"), 0, -1, withscores=True).hgetall(
@@ -130,17 +130,14 @@ class LedgerReads(Part):
 
     @translate_redis_errors
     async def frontier(self) -> str:
-        """Return the listing cursor up to which every file has been claimed once; may be empty."""
+        """Return the listing cursor up to which every file has been claimed; may be empty."""
         return cast("str", await self._scripts.client.get(self._scripts.key("frontier")) or "")
 
     @translate_redis_errors
     async def verify(self) -> Sequence[str]:
-        """Return a sentence for each conservation law that does not hold; none is as it must be.
+        """Return a sentence for each conservation law that does not hold; normally none.
 
-        The figures are of one moment, and each law is kept by every script by itself:
-        files seen = waiting for a retry + processing + processed + archived + gone + rejected +
-        vanished;
-        records read = sent + filtered + rejected; messages submitted = confirmed + failed.
+        All figures are of one moment, and every script keeps each law. The laws stand below.
         """
         sizes, counted = await self._sizes_and_counters()
         unheld = await orphans(self._scripts, free=False)
@@ -191,9 +188,9 @@ class LedgerReads(Part):
 
 
 async def late_times(scripts: Scripts, *, correct: bool) -> int:
-    """Count the times that lie later than they could if written now; with `correct`, amend them.
+    """Count the times too far ahead, at most 500 of each key; with `correct`, shorten them.
 
-    At most 500 of each key.
+    See lua/correct.lua.
     """
     keys = ["leases", "loaders", "retry", "out_of_spool", "overlooked", "workers", "sweeper",
             "loader_started", "counters"]  # fmt: skip
@@ -204,7 +201,7 @@ async def late_times(scripts: Scripts, *, correct: bool) -> int:
 
 
 async def orphans(scripts: Scripts, *, free: bool) -> int:
-    """Count the files being processed that no claim holds; with `free`, put them in line."""
+    """Count files being processed that no claim holds; with `free`, queue them for a retry."""
     keys = ["leases", "json_files_processing", "retry", "counters", "claims"]
     cursor, found = 0, 0
     while True:
@@ -220,13 +217,13 @@ async def orphans(scripts: Scripts, *, free: bool) -> int:
 
 
 def each_state(pipe: Any, of_hash: str, of_set: str, key: Callable[[str], str], *of: Any) -> None:
-    """Ask a pipeline for one thing of each state's key: a hash, or a sorted set."""
+    """Put one command for each state's key into a pipeline: for a hash, or a sorted set."""
     for state, name in _KEYS.items():
         getattr(pipe, of_hash if state in _HASHES else of_set)(key(name), *of)
 
 
 def size_commands(pipe: Any, key: Callable[[str], str]) -> None:
-    """Ask for the size of each state, and the counters."""
+    """Put commands into a pipeline for the size of each state, and the counters."""
     each_state(pipe, "hlen", "zcard", key)
     pipe.zcard(key("leases"))
     pipe.hgetall(key("counters"))
@@ -240,10 +237,10 @@ def paired_sizes(answers: Sequence[Any]) -> tuple[dict[str, int], dict[str, int]
 
 
 def _whole(counted: Mapping[str, str]) -> dict[str, int]:
-    """Return counters as numbers; one that holds no number counts as 0, and breaks a law."""
+    """Return counters as numbers. One that holds no number counts as 0, and breaks a law."""
     return {name: number_or(value, 0) for name, value in counted.items()}
 
 
 def number_or(text: str | None, instead: int) -> int:
-    """Return the whole number that a text is; `instead` where it is missing or anything else."""
+    """Return the whole number in a text; `instead` if it is missing or not a whole number."""
     return int(text) if text and re.fullmatch(r"-?[0-9]{1,19}", text) else instead

@@ -1,10 +1,10 @@
-"""Receipts on their way to a claim's journal: all that come while Redis is asked go together next.
+"""Write receipts to a claim's journal: those that arrive during a call go into the next one.
 
 batch 1 ──▶ call ──────────▶ noted
 batch 2 ──▶ waits ─┐
 batch 3 ──▶ waits ─┴────────▶ call ──▶ noted
 
-With one record a message, a call a batch would cost as much as all else that is done for it.
+With one record a message, one call a batch would cost as much as all other work on the batch.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ Journal = Callable[[Claim, Mapping[int, str]], Awaitable[bool]]
 
 
 class _Together:
-    """Receipts of one call, and what came of it: None until it was answered."""
+    """The receipts of one call, and its outcome; None until there is one."""
 
     def __init__(self) -> None:
         self.entries: dict[int, str] = {}
@@ -25,7 +25,7 @@ class _Together:
 
 
 class Receipts:
-    """Takes the receipts of one claim's batches to its journal, one call of `journal` at a time."""
+    """Writes the receipts of one claim's batches to its journal, one `journal` call at a time."""
 
     def __init__(self, journal: Journal, claim: Claim) -> None:
         self._journal = journal
@@ -36,8 +36,8 @@ class Receipts:
     async def note(self, confirmed: Mapping[int, str]) -> bool:
         """Return when these are in the journal; False if somebody else owns the claim.
 
-        Entries as for `Ledger.journal`. Raises what it raised for the call they went with: whoever
-        waits for that call is told the same. If one of them is cancelled in it, the next one calls.
+        Entries as for `Ledger.journal`. All that wait for one call get its outcome, also what it
+        raises. If the task that makes the call is cancelled, the next one in line makes it.
         """
         ours = self._next
         ours.entries.update(confirmed)

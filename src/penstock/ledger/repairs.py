@@ -1,8 +1,9 @@
-"""The operator's half of the ledger: files that left the spool go back into it for another pass.
+"""Put files that left the spool back into it for another pass, as an operator asks.
 
-    out of the spool ──hold──▶ in line, held ──(moved into the spool)──▶ put_back ──▶ due at once
+    out of the spool ──hold──▶ held ──(moved into the spool)──▶ put_back ──▶ due at once
 
-Held first, then moved: so no worker takes the file for a new one, without what was said of it.
+A file is held before it is moved. Otherwise a worker could take it for a new file, and ignore the
+operator's note.
 """
 
 import json
@@ -15,24 +16,24 @@ from penstock.ledger.scripts import Part, translate_redis_errors
 from penstock.model import LISTING_SECONDS_MAX, PutBack
 
 FORGET_AFTER_SECONDS = 2 * LISTING_SECONDS_MAX
-"""A file out of the spool is remembered for so long, so no listing in use can still name it."""
+"""How long a file out of the spool is remembered: no listing in use can name it after that."""
 
 HOLD_SECONDS = 120.0
-"""So long nobody claims a file that is being put back; who moves it is done in half of that."""
+"""How long nobody claims a held file; moving it must take less than half of that."""
 
 
 class LedgerRepairs(Part):
-    """What an operator does to the ledger, beside workers and archivers that go on meanwhile."""
+    """What an operator changes in the ledger, while workers and archivers run."""
 
     @translate_redis_errors
     async def hold(
         self, files: Mapping[str, PutBack], *, left_for_seconds: float = FORGET_AFTER_SECONDS
     ) -> Mapping[str, str]:
-        """Put up to 500 files in line that are about to be moved into the spool.
+        """Hold up to 500 files that are about to be moved into the spool.
 
         Returns, by name, `held`, or the state that forbids it: `processing`, `processed`,
-        `rejected` (and not moved yet), `retry` (in line already), or `leaving MS`: it left the
-        spool less than `left_for_seconds` ago, and an archiver may still be at it.
+        `rejected` (and not moved yet), `retry` (queued already), or `leaving MS`: it left the
+        spool less than `left_for_seconds` ago, and an archiver may still be moving it.
         """
         keys = ["json_files_processing", "json_files_processed", "out_of_spool",
                 "json_files_rejected", "retry", "put_back", "counters"]  # fmt: skip
@@ -44,9 +45,9 @@ class LedgerRepairs(Part):
 
     @translate_redis_errors
     async def put_back(self, inside: Sequence[str], outside: Mapping[str, PutBack]) -> int:
-        """End a hold: files that are `inside` the spool are due now, those `outside` let go of.
+        """End a hold: files `inside` the spool are due now, those `outside` are forgotten.
 
-        Returns how many of the first are in line, or claimed by now.
+        Returns how many of the first are queued for a retry, or claimed by now.
         """
         args: list[str | int] = [len(inside), *inside]
         for name, put_back in outside.items():
@@ -55,7 +56,7 @@ class LedgerRepairs(Part):
 
     @translate_redis_errors
     async def let_go(self, names: Sequence[str]) -> None:
-        """Forget files that left the spool and were discarded: nobody is to look for them."""
+        """Forget files that left the spool and were discarded."""
         if names:
             await self._scripts.client.zrem(self._scripts.key("out_of_spool"), *names)
 
@@ -65,9 +66,9 @@ def _said(name: str, put_back: PutBack) -> str:
 
 
 def said(texts: Sequence[str]) -> dict[str, PutBack]:
-    """Return what was said of files put back, by name, from the ledger's texts.
+    """Parse the operator's notes on files that were put back; return them by name.
 
-    A file of which something unreadable was said is sent like any other: whole.
+    A file whose note is unreadable is sent whole, like any other.
     """
     known: dict[str, PutBack] = {}
     for text in texts:

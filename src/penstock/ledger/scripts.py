@@ -1,7 +1,7 @@
-"""The ledger's Redis: its keys, its scripts, and what its errors mean.
+"""The ledger's Redis: its keys, its scripts, and the meaning of its errors.
 
-Every key of a spool stands under one hash tag, so that all of them share a slot of a cluster and a
-script may touch them together. docs/ledger.md says what each holds.
+All keys of a spool have one hash tag. So they share a slot of a cluster, and one script may use
+them together. docs/ledger.md describes each key.
 """
 
 import contextlib
@@ -24,15 +24,15 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 REMEMBER_MS = 120_000
-"""How long the answer to a token is remembered: redis-py re-sends within 4 tries of 5 s each."""
+"""How long the answer to a token is remembered: redis-py repeats within 4 tries of 5 s each."""
 
-_REPLICATED_MS = 1_000  # how long replicas may take
+_REPLICATED_MS = 1_000  # the longest wait for replicas
 _VERSION_MIN = (6, 2)  # ZMSCORE
 _SOURCES: Mapping[str, str] = {
     file.name.removesuffix(".lua"): file.read_text()
     for file in resources.files("penstock.ledger").joinpath("lua").iterdir()
 }
-"""Each script's text, by verb. Read at import, so that an upgrade in place cannot mix versions."""
+"""Script text by verb. Read at import, so that an upgrade in place cannot mix versions."""
 
 _TYPES: Mapping[str, str] = {
     "json_files_processing": "hash", "json_files_processed": "zset", "json_files_rejected": "hash",
@@ -50,14 +50,14 @@ _PASSING = (
     failed.OutOfMemoryError, failed.ReadOnlyError, failed.BusyLoadingError, failed.TryAgainError,
     *_CLUSTER,
 )  # fmt: skip
-UNWRITABLE = "Redis cannot write its data to disk, and takes nothing new"
-_ALL_BUSY = "No connection available."  # all that tells it: redis-py has no class for it
+UNWRITABLE = "Redis cannot write its data to disk, and accepts nothing new"
+_ALL_BUSY = "No connection available."  # redis-py has no class for it
 
 
 def translate_redis_errors(operation: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
-    """Turn redis-py's errors into ours: what may pass is Again, what a person must fix is Halt.
+    """Raise redis-py's errors as ours: Again if they may pass, Halt if a person must fix them.
 
-    None of them is ever taken for "nothing to claim".
+    No error may look like "nothing to claim".
     """
 
     @functools.wraps(operation)
@@ -76,12 +76,12 @@ def translate_redis_errors(operation: Callable[P, Awaitable[T]]) -> Callable[P, 
 
 
 def _why_it_halts(error: Exception) -> str | None:
-    """Return what a person must fix; None for an error that may pass."""
+    """Return what a person must fix; None if the error may pass."""
     if isinstance(error, failed.AuthenticationError):
         return f"Redis refuses us: {error}; see ledger.url"
-    # Of a command in a script, Redis 7.0 says no more than that there is one.
+    # Redis 7.0 says only this about a forbidden command in a script.
     if isinstance(error, failed.NoPermissionError) or "executing the script can't" in str(error):
-        return f"Redis refuses us: {error}; the user needs all that docs/ledger.md lists for access"
+        return f"Redis refuses us: {error}; grant the user the rights in docs/ledger.md"
     if _is_untrusted(error):
         return (
             f"{untrusted(error, 'the certificate of Redis')}; name the CA that signed it:"
@@ -89,8 +89,8 @@ def _why_it_halts(error: Exception) -> str | None:
         )
     if "SELECT is not allowed in cluster mode" in str(error):
         return (
-            "ledger.url: another database than 0, but this Redis is a node of a cluster, which has"
-            " no other; allowed: no number in ledger.url"
+            "ledger.url: names a database other than 0, but this Redis is a node of a cluster,"
+            " which has no other; remove the number from ledger.url"
         )
     if isinstance(error, (*_PASSING, *_UNREACHABLE)) or _is_passing(str(error)):
         return None
@@ -105,12 +105,12 @@ def _why_it_may_pass(error: Exception) -> str:
     if isinstance(error, _UNREACHABLE) and not isinstance(error, failed.BusyLoadingError):
         return _why_unreachable(error)
     if isinstance(error, _CLUSTER):
-        return f"the cluster of Redis is not whole: {error}"
+        return f"the cluster of Redis is incomplete: {error}"
     return f"Redis is not ready: {error}"
 
 
 def _is_untrusted(error: BaseException) -> bool:
-    """Tell whether a server's certificate is what stood in the way: no later try can help."""
+    """Tell whether the server's certificate caused the error: then no retry can help."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, ssl.SSLCertVerificationError):
         cause = cause.__cause__ or cause.__context__
@@ -118,15 +118,15 @@ def _is_untrusted(error: BaseException) -> bool:
 
 
 def _why_unreachable(error: Exception) -> str:
-    """Return why a call never reached Redis, or its answer never us.
+    """Return why a call did not reach Redis, or its answer did not reach us.
 
-    redis-py wraps the operating system's error in one of its own. One of this machine, such as too
-    many open files, says nothing about Redis.
+    redis-py wraps the operating system's error in its own. A local one, such as too many open
+    files, says nothing about Redis.
     """
     if str(error) == _ALL_BUSY:
         return (
-            "every connection to Redis was busy for as long as a call may take: it is slower than"
-            " we ask; see its load, or lower worker.lanes"
+            "every connection to Redis was busy for as long as a call may take: Redis is"
+            " overloaded; reduce its load, or lower worker.lanes"
         )
     if own := own_trouble(error):
         return own
@@ -139,9 +139,9 @@ def _why_unreachable(error: Exception) -> str:
 
 
 async def _odd_keys(args: Sequence[object]) -> str:
-    """Return which key of the ledger of `args[0]`, a part of it, is not of its type; else nothing.
+    """Return which key of the ledger has the wrong type, or "": Redis does not say.
 
-    Redis does not tell which it was.
+    `args[0]` is a part of the ledger.
     """
     scripts = getattr(args[0], "_scripts", None) if args else None
     if not isinstance(scripts, Scripts):
@@ -153,7 +153,7 @@ async def _odd_keys(args: Sequence[object]) -> str:
             if found not in {wanted, "none"}:
                 return (
                     f"{key} in Redis is a {found}, not a {wanted}: something else has written it;"
-                    f" look at it, then let go of it: DEL {key}"
+                    f" look at it, then delete it: DEL {key}"
                 )
     return ""
 
@@ -161,20 +161,20 @@ async def _odd_keys(args: Sequence[object]) -> str:
 def _is_passing(text: str) -> bool:
     """Tell whether an error that redis-py has no class for may pass.
 
-    Inside a script the code of an error is not always the first word. Redis 7 says `OOM …` and
-    `READONLY …` there, Redis 6.2 wraps both as `ERR … -OOM …`. MISCONF: it cannot write its
-    snapshots; MASTERDOWN: a replica has lost its primary; NOREPLICAS: too few of them.
+    In a script the code is not always the first word. Redis 7 says `OOM …` and `READONLY …`; Redis
+    6.2 says `ERR … -OOM …`. MISCONF: Redis cannot write its snapshots; MASTERDOWN: a replica has
+    lost its primary; NOREPLICAS: there are too few.
     """
     codes = ("OOM ", "READONLY ", "BUSY ", "MISCONF ", "MASTERDOWN ", "NOREPLICAS ", "CLUSTERDOWN ")
     return any(text.startswith(code) or f"-{code}" in text for code in codes)
 
 
 class Scripts:
-    """One spool's keys and scripts at one Redis.
+    """One spool's keys and scripts in one Redis.
 
-    `address` makes a client of the whole cluster where the server turns out to be a node of one.
-    `replicas` is how many have to confirm what must not be forgotten; see `replicated`. `clock`
-    replaces lua/clock.lua in a test.
+    `address` makes the client of the whole cluster if the server is a node of one. `replicas` is
+    how many must confirm what must not be lost; see `replicated`. `clock` replaces lua/clock.lua
+    in a test.
     """
 
     def __init__(
@@ -190,19 +190,19 @@ class Scripts:
         self._address = address
         self._replicas = replicas
         self._is_confirmed = True
-        self._node: redis.Redis | None = None  # of a cluster: the one with our keys, for WAIT
+        self._node: redis.Redis | None = None  # the cluster's node with our keys, for WAIT
         self._prefix = f"penstock:{{{spool}}}:"
         self._clock = clock or _SOURCES["clock"]
         self._scripts: dict[str, AsyncScript] = {}
 
     def key(self, name: str) -> str:
-        """Return the key of this spool that is called `name` in docs/ledger.md."""
+        """Return this spool's key that docs/ledger.md calls `name`."""
         return self._prefix + name
 
     async def run(self, verb: str, keys: Sequence[str], args: Sequence[str | int]) -> Any:
         """Run lua/VERB.lua; its header names KEYS and ARGV.
 
-        By its hash; with its text where Redis has not seen it yet, or has forgotten it.
+        Sends the script's hash; sends its text only if Redis does not know the hash.
         """
         script = self._scripts.get(verb)
         if script is None:
@@ -213,7 +213,7 @@ class Scripts:
     async def ask(self, fill: Callable[[Any], object]) -> list[Any]:
         """Return the answers to the commands that `fill` puts into a pipeline, of one moment.
 
-        A full Redis queues nothing; then they are asked one after the other.
+        A full Redis refuses transactions; then they are asked one after the other.
         """
         for is_one_moment in (True, False):
             async with self.client.pipeline(transaction=is_one_moment) as pipe:
@@ -226,14 +226,14 @@ class Scripts:
         raise AssertionError  # unreachable
 
     async def info(self) -> Mapping[str, Any]:
-        """Return what the server says of itself that holds this spool's keys."""
+        """Return INFO of the server that holds this spool's keys."""
         return cast("Mapping[str, Any]", await cast("Any", self.client).info(**await self._here()))
 
     async def policy(self, info: Mapping[str, Any]) -> str:
-        """Return what this Redis does when it is full, as `info` says; noeviction if that is safe.
+        """Return what this Redis does when it is full, from `info`; noeviction if that is safe.
 
-        So is volatile-… where nobody can change it: it lets go of keys with an expiry only, and of
-        ours those are answers remembered for two minutes. ElastiCache Serverless is such a one.
+        volatile-… is safe if nobody can change it, as on ElastiCache Serverless. It evicts only
+        keys with an expiry: of ours, only answers that are remembered for two minutes.
         """
         policy = str(info.get("maxmemory_policy", "noeviction"))
         if policy.startswith("volatile-"):
@@ -241,19 +241,19 @@ class Scripts:
                 await cast("Any", self.client).execute_command(
                     "CONFIG GET", "maxmemory-policy", **await self._here()
                 )
-            except failed.ResponseError:  # also where the user may not ask
+            except failed.ResponseError:  # or this user may not ask
                 return "noeviction"
         return policy
 
     async def _here(self) -> Mapping[str, ClusterNode]:
-        """Return what has redis-py ask the node with our keys, where there are several."""
+        """Return the option that makes redis-py ask our keys' node, if there are several."""
         is_cluster = isinstance(self.client, RedisCluster)
         return {"target_nodes": await self._owner()} if is_cluster else {}
 
     async def replicated(self) -> bool:
-        """Tell whether enough replicas have all that was written by now, if any have to.
+        """Tell whether enough replicas have everything written by now; True if none must.
 
-        Waits for them for a second. A primary that is lost later has then a successor that knows.
+        Waits for them for up to a second. So a new primary knows what a lost one confirmed.
         """
         if not self._replicas:
             return True
@@ -261,18 +261,18 @@ class Scripts:
         if isinstance(client, RedisCluster):
             client = await self._of(await self._owner())
         async with client.pipeline(transaction=False) as pipe:
-            # WAIT looks at what its own connection wrote, and replicas take all in one order.
+            # WAIT covers what its own connection wrote; replicas apply everything in one order.
             pipe.set(self.key("waited"), "")
             pipe.wait(self._replicas, _REPLICATED_MS)
             _, confirmed = await pipe.execute()
         was_confirmed, self._is_confirmed = self._is_confirmed, confirmed >= self._replicas
         if self._is_confirmed:
             return True
-        if was_confirmed:  # one line until they have caught up
+        if was_confirmed:  # warn once until they have caught up
             telemetry.warn("ledger.unconfirmed", replicas=confirmed, wanted=self._replicas,
                            remedy="see the replicas of Redis, or ledger.wait_replicas")  # fmt: skip
         await cast("Any", self.client).hincrby(self.key("counters"), "writes_unconfirmed", 1)
-        if not isinstance(self.client, RedisCluster):  # its replicas may follow another one by now
+        if not isinstance(self.client, RedisCluster):  # the primary may have changed
             await self.client.connection_pool.disconnect(inuse_connections=False)
         return False
 
@@ -282,7 +282,7 @@ class Scripts:
         return cast("ClusterNode", cluster.get_node_from_key(self.key("waited")))
 
     async def _of(self, node: ClusterNode) -> "redis.Redis":
-        """Return a client of one node alone."""
+        """Return a client of that node alone."""
         options = self._node.connection_pool.connection_kwargs if self._node else {}
         if self._node is None or (options["host"], options["port"]) != (node.host, node.port):
             if self._node is not None:
@@ -299,20 +299,20 @@ class Scripts:
     async def check(self, *, may_evict: bool = False) -> None:
         """Raise Halt if this Redis cannot hold a ledger.
 
-        An eviction policy other than noeviction would let Redis forget files under memory pressure;
-        with `may_evict` somebody else says so.
+        With an eviction policy other than noeviction, a full Redis would forget files; `may_evict`
+        accepts that.
         """
         info = await self.info()
         is_one = not isinstance(self.client, RedisCluster)
         if is_one and int(info.get("cluster_enabled", 0)) and self._address:
             await self.client.aclose()
             self.client = cast("redis.Redis", self._address.cluster())
-            self._scripts.clear()  # they know the client that they were made with
+            self._scripts.clear()  # they are bound to the old client
             info = await self.info()
         if info.get("redis_mode") == "sentinel":
             raise Halt(
-                "ledger.url: this is a Sentinel; allowed: redis+sentinel://host:port/PRIMARY, with"
-                " the name of the primary that it watches"
+                "ledger.url: this is a Sentinel; allowed: redis+sentinel://host:port/PRIMARY, where"
+                " PRIMARY is the name that it gives the primary"
             )
         policy = await self.policy(info)
         if policy != "noeviction" and not may_evict:
@@ -333,7 +333,7 @@ class Scripts:
 
 
 class Part:
-    """Some of the verbs of a ledger, over its scripts."""
+    """Base class: some verbs of a ledger."""
 
     def __init__(self, scripts: Scripts) -> None:
         self._scripts = scripts

@@ -1,4 +1,4 @@
-"""Which directory the files of a ledger lie in: of another one nothing is sent or moved."""
+"""Check which directory a ledger's files lie in: nothing is sent or moved from another one."""
 
 import secrets
 
@@ -9,21 +9,21 @@ from penstock.model import Confirmed, SpoolIdentity
 
 
 class LedgerSpool(Part):
-    """The spool of a ledger, as the ledger knows it."""
+    """The ledger's spool, as the ledger knows it."""
 
     @translate_redis_errors
     async def confirm(self, seen: SpoolIdentity, files: int) -> Confirmed:
         """Tell whether `seen` is surely the spool of the ledger's files. Raises Again if it is not.
 
-        If the ledger knows no spool, or holds no files, one with
-        `files` in it becomes its spool: never the empty directory that an unmounted spool leaves.
+        A ledger that knows no spool, or holds no files, adopts one that has `files` in it. It never
+        adopts an empty directory, such as an unmounted spool leaves.
         """
         text = seen.as_text() if files else ""
         before, held, note = await self._note(text)
         known = SpoolIdentity.from_text(before)
         if text and (known is None or not held):
             if before:
-                note = (await self._note(text, before))[2]  # if nobody can read what was noted
+                note = (await self._note(text, before))[2]  # the old note may be unreadable
             if held:
                 telemetry.warn("spool.adopted", spool=str(seen), cause="the ledger knew none")
             return Confirmed(is_sure=True, note=note)
@@ -32,9 +32,9 @@ class LedgerSpool(Part):
         same = seen.matches(known)
         if same is False:
             raise Again(
-                "spool: it is another directory than the one whose files the ledger holds:"
-                f" {seen}, not {known}; nothing is sent or moved. Mount the right one again; or, if"
-                " it was replaced on purpose: penstock spool accept"
+                f"spool: {seen} is not the directory whose files the ledger holds: {known}; nothing"
+                " is sent or moved. Mount the right one again; or, if it was replaced on purpose,"
+                " run: penstock spool accept"
             )
         if same and seen.inode and seen[:3] != known[:3]:
             await self._note(seen.as_text(), before, is_another=False)
@@ -55,7 +55,7 @@ class LedgerSpool(Part):
     async def _note(
         self, text: str, replaces: str = "", *, is_another: bool = True
     ) -> tuple[str, int, str]:
-        """Note an identity where that may be.
+        """Note an identity if that is allowed.
 
         Returns the one before, whether files are held, and the id of the note.
         """

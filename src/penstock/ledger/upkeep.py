@@ -1,4 +1,4 @@
-"""What archiver and checker do to the ledger while workers go on: note, forget, sweep, prune."""
+"""What archiver and checker do to the ledger while workers run: note, forget, sweep, prune."""
 
 import socket
 import time
@@ -16,22 +16,22 @@ _OVERLOOKED_MS = 3_600_000
 _GONE_MAX = 10_000  # names remembered as gone, 1 MB: for `penstock explain`
 _TROUBLE_SECONDS = 60.0  # twice the longest pause between two passes that fail
 _CAUSE_MAX = 2_000  # characters: a file's name may be in it
-_SCANS_MAX = 10_000  # of a Redis that others use as well: five million keys
+_SCANS_MAX = 10_000  # five million keys: others may use this Redis too
 
 
 class LedgerUpkeep:
-    """Files that left the spool, files that nobody takes up, workers that are silent."""
+    """Files that left the spool, files that nobody claims, workers that are silent."""
 
     def __init__(self, scripts: Scripts, lease_seconds: float) -> None:
         self._scripts = scripts
         self._lease_ms = int(lease_seconds * 1000)
-        self._looks_at = dict[str, float]()  # function → when to look for a note of its trouble
+        self._looks_at = dict[str, float]()  # function → when to look for its note of trouble
 
     @translate_redis_errors
     async def archived(self, names: Sequence[str], *, gone: bool = False) -> int:
         """Note that files are out of the spool; return how many were not noted before.
 
-        `gone`: they were not moved, they lay neither there nor where they were to be moved.
+        `gone`: they were not moved; they are neither in the spool nor in the archive.
         """
         keys = ["json_files_processed", "json_files_rejected", "out_of_spool", "counters",
                 "minutes", "gone"]  # fmt: skip
@@ -43,18 +43,17 @@ class LedgerUpkeep:
 
     @translate_redis_errors
     async def forget(self) -> int:
-        """Let go of up to 500 files that no listing can name any more; return how many."""
+        """Delete up to 500 notes of files that no listing can name any more; return how many."""
         args = [int(FORGET_AFTER_SECONDS * 1000), FILES_A_CALL_MAX]
         return int(await self._scripts.run("forget", ["out_of_spool"], args))
 
     @translate_redis_errors
     async def sweep(self, sweeper: str, names: Sequence[str], spool_note: str = "") -> int | None:
-        """Put those of up to 500 names in line that nobody takes up; None if another one sweeps.
+        """Queue those of up to 500 names that nobody claims; None if somebody else sweeps.
 
-        `sweeper` is a token of the caller's, `spool_note` the note of the spool that the names were
-        listed in: None, too, if the ledger's spool is another one since. Without names it only asks
-        for the sweeper's lease.
-        A name is put in line, once, when it has been seen waiting for as long as a lease.
+        `sweeper` is the caller's token. `spool_note` is the note of the spool that the names were
+        listed in; None is also returned if the ledger's spool has changed. Without names, only
+        takes the sweeper's lease. A name is queued once it has been waiting for a lease's length.
         """
         keys = ["sweeper", "overlooked", "retry", "counters", "json_files_processing",
                 "json_files_processed", "out_of_spool", "json_files_rejected",
@@ -71,17 +70,17 @@ class LedgerUpkeep:
 
     @translate_redis_errors
     async def free_orphans(self) -> int:
-        """Put files in line that are being processed by no claim; return how many.
+        """Queue files that are being processed by no usable claim; return how many.
 
-        Their claim is gone, or nobody can go on with it: something else wrote these keys.
+        This happens only if something else wrote the ledger's keys.
         """
         return await orphans(self._scripts, free=True)
 
     @translate_redis_errors
     async def adopt(self) -> int:
-        """Take over what an older version left half done; return how many claims it still holds.
+        """Take over an older version's unfinished claims; return how many it still holds.
 
-        Ours and its workers may run beside each other: neither can take a claim of the other.
+        Workers of both versions may run together: neither can take the other's claims.
         """
         args, held = [self._scripts.key("claim:")], -1
         while (left := int(await self._scripts.run("adopt", ["claims", "leases"], args))) != held:
@@ -90,9 +89,9 @@ class LedgerUpkeep:
 
     @translate_redis_errors
     async def correct(self) -> int:
-        """Bring back times that lie later than they can, as when Redis's clock was ahead.
+        """Shorten times that are too far ahead, as after Redis's clock was; return how many.
 
-        Returns how many. Nothing then waits longer than its own longest from now.
+        Afterwards nothing waits longer than its own limit.
         """
         corrected = 0
         while found := await late_times(self._scripts, correct=True):
@@ -106,7 +105,7 @@ class LedgerUpkeep:
         return corrected
 
     async def _shorten_answers(self) -> None:
-        """Have the answers to tokens forgotten in time, too; Redis keeps when as a time of day."""
+        """Shorten the expiry of remembered answers too; Redis keeps it as a time of day."""
         client: Any = self._scripts.client
         cursor = 0
         for _ in range(_SCANS_MAX):
@@ -121,10 +120,10 @@ class LedgerUpkeep:
 
     @translate_redis_errors
     async def trouble(self, what: str, cause: str) -> None:
-        """Note why the last pass of a function failed, for status to say; no cause: it did not.
+        """Note why a function's last pass failed, for `penstock status`; empty if it succeeded.
 
-        A good pass removes the note of its own process at once. Once a minute it removes another's
-        that is older than that: a process that still fails has written a new one since.
+        A good pass removes its own process's note at once. Once a minute it also removes another
+        process's, if older than a minute: a process that still fails has written a new one.
         """
         key, client = self._scripts.key("troubles"), cast("Any", self._scripts.client)
         looks_at = self._looks_at.get(what)
@@ -142,6 +141,6 @@ class LedgerUpkeep:
 
     @translate_redis_errors
     async def prune(self) -> int:
-        """Let go of workers not heard of for ten minutes; return how many."""
+        """Forget workers not heard of for ten minutes; return how many."""
         keys = ["workers", "workers_since", "overlooked", "suspects"]
         return int(await self._scripts.run("prune", keys, [_WORKER_SILENT_MS, _OVERLOOKED_MS]))

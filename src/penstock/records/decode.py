@@ -1,17 +1,17 @@
-"""From JSON bytes to records: one parser, and every element is sent, filtered or rejected by name.
+"""Decode JSON bytes to records with one parser. Each element is sent, filtered, or rejected alone.
 
-    [{…}, {…}]          each element a record
+    [{…}, {…}]          each element is a record
     {…}                 one record
-    {…} {…} {…}         each a record: objects one after another, one a line or not
-    {"statuses": […]}   with records = "statuses", each element of that array a record
+    {…} {…} {…}         each is a record: objects one after another, one a line or not
+    {"statuses": […]}   with records = "statuses", each element of that array is a record
 
-Where objects stand one a line, a line that is not JSON is rejected alone, or skipped if it is
-declared as a comment. Its neighbours are sent: no line among them can be a part of a record that
-goes over several, because what comes before or behind it would not look like a record or prose.
+Among objects one a line, a line that is not JSON is rejected alone, or skipped if it is declared as
+a comment. The other lines are sent. This is safe: if the line were part of a record that spans
+several lines, a neighbouring line would look like neither a record nor prose.
 
-The parser, msgspec, is strict to the last byte: NaN, trailing commas, lone surrogates, control
-characters in strings are errors. It takes numbers it does not have to understand as they are. Of a
-key given twice the last one counts.
+The parser, msgspec, is strict to the last byte: NaN, trailing commas, lone surrogates and control
+characters in strings are errors. Numbers that it need not understand are copied. If a key is given
+twice, the last one counts.
 """
 
 import re
@@ -30,8 +30,8 @@ from penstock.records.headers import toml
 from penstock.records.json_errors import OBJECT_BEGINS, UNREADABLE, is_prose, reject, type_name
 from penstock.records.preamble import bytes_pattern
 
-# Python's own check makes the text, up to four bytes a character. pydantic's does not and is two to
-# ten times faster, but has to raise an error to say so: it pays on more than this.
+# Python's own check makes a str, up to four bytes a character. pydantic's does not, and is two to
+# ten times faster. But it reports success by raising an error: that pays on more than this.
 _UTF8_BYTES_SMALL: Final = 16_384
 _one_character: TypeAdapter[str] = TypeAdapter(Annotated[str, Field(max_length=1)])
 
@@ -39,25 +39,25 @@ _BOM: Final = b"\xef\xbb\xbf"
 _BLANKS: Final = b" \t\r"
 _LINE: Final = re.compile(rb"[^\n]++")
 _COMMENT: Final = re.compile(rb"//|#|;|--|%")
-_LINES_TOLD_MAX: Final = 100  # each of them where and why; of more it would fill the memory
+_LINES_TOLD_MAX: Final = 100  # with place and cause; more would fill the memory
 
 _raw = msgspec.json.Decoder(msgspec.Raw)
 _raw_array = msgspec.json.Decoder(list[msgspec.Raw])
 
 _Element = msgspec.Raw | str | None
-"""What should be a record; why it is none; nothing: a line that is skipped keeps its index."""
+"""A possible record; or why it is not one; or None for a skipped line, which keeps its index."""
 
 
 class Decoder:
     """Decodes the records of a file to `record_type`.
 
-    `record_type` is a msgspec struct of the fields that are wanted, or `msgspec.Raw`. `records` is
-    a JMESPath expression that says where the records are in a document that is an envelope; of
-    several documents in a file, each is one. Lines between records that `skip`, a regular
-    expression, matches as a whole are none. `advise` says which setting would have JSON read that
-    is not, behind a header that begins with a bracket, say.
+    `record_type` is a msgspec struct of the wanted fields, or `msgspec.Raw`. `records` is a
+    JMESPath expression for the place of the records in an envelope; each document of a file is an
+    envelope. A line between records that `skip`, a regular expression, matches whole is not a
+    record. `advise` returns which setting would make a malformed file readable: a header that
+    begins with a bracket may be the cause.
 
-    Raises Halt if `records` is no expression, or `skip` none over bytes.
+    Raises Halt if `records` is not an expression, or `skip` not one over bytes.
     """
 
     def __init__(
@@ -80,8 +80,8 @@ class Decoder:
     def decode(self, json: bytes) -> Document:
         """Return the records of a file's JSON bytes.
 
-        Raises Reject if they are not UTF-8, not JSON to the last byte, or hold no records, with
-        `truncated` where they merely end too early.
+        Raises Reject if they are not UTF-8, are not JSON to the last byte, or hold no records. Its
+        `truncated` is set if they only end too early.
         """
         try:
             _check_utf8(json)
@@ -98,11 +98,11 @@ class Decoder:
     def decode_ones(self, texts: Sequence[bytes]) -> Sequence[object] | None:
         """Return the records of files that hold one each, all decoded at once; None if unsure.
 
-        Each of `texts` begins with `{` and ends with `}`; `decode` tells what it is if this does
-        not. None can run over into the next: behind the line end that is put between two, no string
-        is open (none holds a line end), and behind a `}` an object that is still open goes on with
-        a comma or another brace, never with `{`. So there is at least one whole record in each, and
-        where there are as many records as texts, one.
+        Each of `texts` begins with `{` and ends with `}`; if this returns None, `decode` tells what
+        it is. No record can run over into the next text. After the line end between two texts no
+        string is open, because no string holds a line end. An object still open after a `}` goes on
+        with a comma or another brace, never with `{`. So each text holds at least one whole record;
+        if there are as many records as texts, exactly one.
         """
         if self._records:
             return None
@@ -130,12 +130,12 @@ class Decoder:
     def _decoder(
         self, record_type: type, tree: Mapping[str, Any] | None
     ) -> Callable[[bytes], Sequence[object]] | None:
-        """Return what decodes all records of a file at once, if something can.
+        """Return a function that decodes all records of a file at once, if one can.
 
-        It raises ValidationError if one of them is not what is expected.
+        It raises ValidationError if one of them is not as expected.
         """
         if tree:
-            path = None if self._raw_wanted else _path(tree)  # Raw would take anything for a record
+            path = None if self._raw_wanted else _path(tree)  # Raw accepts anything as a record
             return _envelope(path, record_type) if path else None
         if self._raw_wanted:
             return _objects
@@ -144,7 +144,7 @@ class Decoder:
         return lambda json: of_array(json) if json[:1] == b"[" else of_lines(json)
 
     def _elements(self, documents: Sequence[msgspec.Raw]) -> Sequence[msgspec.Raw]:
-        """Return what should be records, each as its bytes."""
+        """Return the bytes of each possible record."""
         if (find := self._find) is None:
             if len(documents) == 1 and bytes(documents[0])[:1] == b"[":
                 return _raw_array.decode(documents[0])
@@ -160,10 +160,10 @@ class Decoder:
             return _raw_array.decode(found)
         if found[:1] == b"{":
             return [msgspec.Raw(found)]
-        raise Reject(f"decode.records = {self._records!r} finds no records but {type_name(found)}")
+        raise Reject(f"decode.records = {self._records!r} finds {type_name(found)}, not records")
 
     def _lines(self, json: bytes) -> Sequence[_Element]:
-        """Return the elements of lines of which some are not JSON; none if that is not sure.
+        """Return the elements if some lines are not JSON; [] if line by line is not safe.
 
         Raises Reject if the last line ends too early.
         """
@@ -184,14 +184,14 @@ class Decoder:
                 elements.append(element)
                 continue
             if b'"' not in line:
-                return []  # `{}`, `7`: nothing tells that no string of several lines is around it
+                return []  # such as `{}` or `7`: it may stand in a string of several lines
             elements += self._elements(documents) if self._records else documents
         return elements if any(isinstance(element, msgspec.Raw) for element in elements) else []
 
     def _bad_line(
         self, json: bytes, start: int, end: int, error: Exception, *, told: bool
     ) -> str | None:
-        """Return why a line that is not JSON is rejected alone: "" if it is not, None if skipped.
+        """Return why a bad line is rejected alone: "" if that is not safe, None if it is skipped.
 
         Raises Reject if it is the last one and ends too early.
         """
@@ -214,7 +214,7 @@ class Decoder:
         return reason if is_prose(line) else ""
 
     def _one_by_one(self, elements: Iterable[_Element]) -> Document:
-        """Decode each record alone, because not all of them are what the selection expects."""
+        """Decode each record alone, because some are not what the selection expects."""
         records: list[object] = []
         indexes: list[int] = []
         rejects: list[RecordReject] = []
@@ -236,13 +236,13 @@ class Decoder:
         return Document(records, None if all_fit else indexes, rejects)
 
 
-@cache  # of a million such records the reason is one
+@cache  # one string for a million such records
 def _no_object(begin: bytes) -> str:
     return f"a record is an object, not {type_name(begin)}"
 
 
 def _objects(json: bytes) -> Sequence[object]:
-    """Return the bytes of all records. Raises ValidationError if one is no object."""
+    """Return the bytes of all records. Raises ValidationError if one is not an object."""
     found = _raw_array.decode(json) if json[:1] == b"[" else _raw.decode_lines(json)
     if all(bytes(raw)[:1] == b"{" for raw in found):
         return found
@@ -270,7 +270,7 @@ def _sequence(json: bytes) -> Sequence[msgspec.Raw]:
 
 
 def _path(tree: Mapping[str, Any]) -> list[str] | None:
-    """Return the keys of an expression that is a path of fields; None if it is another."""
+    """Return the keys of an expression that is only a path of fields, else None."""
     if tree["type"] == "field":
         return [tree["value"]]
     if tree["type"] != "subexpression" or any(node["type"] != "field" for node in tree["children"]):
@@ -279,7 +279,7 @@ def _path(tree: Mapping[str, Any]) -> list[str] | None:
 
 
 def _envelope(path: Sequence[str], record_type: type) -> Callable[[bytes], Sequence[object]] | None:
-    """Return what decodes the records of envelopes in one pass; None if a key is beyond msgspec."""
+    """Return a decoder of all records in envelopes; None if msgspec cannot name one of the keys."""
     inner: Any = list[record_type]
     try:
         for key in reversed(path):
@@ -301,7 +301,7 @@ def _envelope(path: Sequence[str], record_type: type) -> Callable[[bytes], Seque
 
 
 def _line_places(json: bytes) -> Iterator[tuple[int, int]]:
-    """Yield where the lines begin and end that are not blank, without the blanks around them."""
+    """Yield start and end of each line that is not blank, without the blanks around it."""
     for found in _LINE.finditer(json):
         line = found[0].rstrip(_BLANKS)
         text = line.lstrip(_BLANKS).removeprefix(_BOM)
@@ -310,16 +310,16 @@ def _line_places(json: bytes) -> Iterator[tuple[int, int]]:
 
 
 def _check_utf8(json: bytes) -> None:
-    """Raise an error unless all of `json` is UTF-8: the parser does not look at what it skips."""
+    """Raise an error unless all of `json` is UTF-8: the parser does not check what it skips."""
     if not json.isascii() and (len(json) <= _UTF8_BYTES_SMALL or not _is_long_text(json)):
         json.decode()
 
 
 def _is_long_text(json: bytes) -> bool:
-    """Tell whether `json` is UTF-8 of more than one character; False also if that is not sure."""
+    """Tell whether `json` is UTF-8 of several characters; False also if that is unsure."""
     try:
         _one_character.validate_python(json)
     except ValidationError as error:
-        # What it counted the characters of is text.
+        # If it could count the characters, they are UTF-8.
         return error.errors(include_input=False, include_url=False)[0]["type"] == "string_too_long"
     return False

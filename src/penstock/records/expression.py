@@ -1,11 +1,11 @@
-r"""JMESPath, interpreted by the jmespath library, over JSON values that remember their bytes.
+r"""Evaluate JMESPath with the jmespath library, on JSON values that remember their bytes.
 
-This is the reference for what an expression means. The stages use it where their faster forms do
-not reach: for the parts of an expression that are not compiled.
+This is the reference for what an expression means. It evaluates those parts of an expression that
+are not compiled.
 
-A value read here is the Python value that `json.loads` gives, as an instance of a subclass that
-keeps the text it was read from. What an expression picks out unchanged is therefore written back
-byte for byte, `1e400`, `-0`, `"\u00e9"` and inner white space included.
+A value read here is the Python value that `json.loads` returns, of a subclass that keeps its text.
+So a value that an expression passes on unchanged is written back byte for byte: `1e400`, `-0`,
+`"\u00e9"`, and inner white space.
 """
 
 import difflib
@@ -22,17 +22,17 @@ from jmespath.visitor import TreeInterpreter
 from penstock.errors import Halt
 
 EVALUATION_ERRORS: Final = (
-    exceptions.JMESPathError,  # a function given a type it does not take
+    exceptions.JMESPathError,  # an argument of the wrong type
     TypeError,  # a string ordered against a number
     ValueError,  # a slice with step 0; a number of more than 4,300 digits
     ArithmeticError,  # ceil of 1e400
     RecursionError,  # a value nested deeper than Python can compare
     msgspec.DecodeError,  # a number that no Python number can hold
 )
-"""What the evaluation of a correct expression can raise, because of the record it is given."""
+"""The errors that a correct expression can raise on some records."""
 
-# A level is read once more for each level above it: below this depth it is read in one pass,
-# without its bytes, or time would grow with the square of the depth.
+# A level is read again for each level above it, so time grows with the square of the depth. Below
+# this depth a value is read in one pass, without its bytes.
 _DEPTH_KEPT: Final = 64
 
 _FAILURE_CHARACTERS_MAX: Final = 200
@@ -44,7 +44,7 @@ _plain = msgspec.json.Decoder(float_hook=float)
 _interpreter = TreeInterpreter()
 
 
-# jmespath's type checks compare the names of classes, so these must be called what they stand for.
+# jmespath's type checks compare class names, so these classes need the names of the built-in ones.
 _Object: Any = type("dict", (dict,), {})
 _Array: Any = type("list", (list,), {})
 _String = type("str", (str,), {})
@@ -54,7 +54,7 @@ _KEPT: dict[type, Any] = {str: _String, int: _Integer, float: _Float}
 
 
 def read(json: bytes, depth: int = 0) -> object:
-    """Return the value of valid JSON, its parts remembering their bytes."""
+    """Return the value of valid JSON; its parts remember their bytes."""
     head = json[:1]
     if depth > _DEPTH_KEPT:
         return _plain.decode(json)
@@ -75,10 +75,10 @@ def read(json: bytes, depth: int = 0) -> object:
 
 
 def write(value: object) -> bytes:
-    """Return a value as JSON: what was read byte for byte, what was computed as msgspec writes it.
+    """Return a value as JSON: byte for byte if it was read, as msgspec writes it if computed.
 
-    JSON has no infinity and no NaN: they become null. Raises TypeError for what is no JSON value,
-    the expression reference `&a` alone.
+    Infinity and NaN become null. Raises TypeError for the expression reference `&a`, which is not a
+    JSON value.
     """
     raw = getattr(value, "raw", None)
     if raw is not None:
@@ -92,7 +92,7 @@ def write(value: object) -> bytes:
 
 
 def _key(key: object) -> bytes:
-    """Return an object's key; jmespath's merge() of an array of pairs makes some that are no text.
+    """Return an object's key as JSON. jmespath's merge() can make keys that are not strings.
 
     Those are spelled as json.dumps does it, `null` as "null".
     """
@@ -102,14 +102,14 @@ def _key(key: object) -> bytes:
 
 
 def is_true(value: object) -> bool:
-    """Tell JMESPath's truth: null, false and what is empty are false, 0 is true."""
+    """Tell whether JMESPath finds a value true: not null, false or empty; 0 is true."""
     return not (value is None or value is False or value in ("", [], {}))
 
 
 def failure(error: Exception) -> str:
-    """Say in one line why an evaluation failed, without the value that it failed on."""
+    """Say in one line why an evaluation failed, without the value."""
     text = " ".join(str(error).split())
-    # The library's own text quotes the value, a whole file maybe.
+    # The library's own text quotes the value, which may be a whole file.
     if isinstance(error, exceptions.JMESPathTypeError):
         text = (
             f"In function {error.function_name}(), invalid type for value, expected one of:"
@@ -119,7 +119,7 @@ def failure(error: Exception) -> str:
 
 
 def evaluate(tree: Mapping[str, Any], value: object) -> Any:
-    """Return what a syntax tree gives for a value. Raises one of EVALUATION_ERRORS."""
+    """Evaluate a syntax tree on a value. Raises one of EVALUATION_ERRORS."""
     return _interpreter.visit(cast(Any, tree), value)
 
 
@@ -136,8 +136,8 @@ def parsed(text: str) -> Mapping[str, Any]:
 def check(text: str) -> str | None:
     """Say in one line what is wrong with a JMESPath expression; None if nothing is.
 
-    Unknown functions, wrong numbers of arguments and text that is not Unicode, which jmespath
-    finds only when it comes to them, are found here.
+    Also finds unknown functions, wrong numbers of arguments and text that is not Unicode, which
+    jmespath finds only during evaluation.
     """
     try:
         for node in _nodes(_parse(text)):
@@ -154,7 +154,7 @@ def check(text: str) -> str | None:
 
 def _parse(text: str) -> Any:
     with warnings.catch_warnings():
-        # An old spelling of string literals, which jmespath still takes.
+        # jmespath still accepts an old spelling of string literals, and warns.
         warnings.simplefilter("ignore", PendingDeprecationWarning)
         return jmespath.compile(text).parsed
 
@@ -182,5 +182,5 @@ def _check_node(node: Mapping[str, Any]) -> str | None:
     if kind == "slice" and node["children"][2] == 0:
         return "the step of a slice cannot be 0"
     if kind in {"field", "literal", "key_val_pair"}:
-        msgspec.json.encode(node["value"])  # a lone surrogate is an error of encoding, a ValueError
+        msgspec.json.encode(node["value"])  # a lone surrogate raises ValueError
     return None

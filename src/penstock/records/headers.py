@@ -1,7 +1,7 @@
-"""Which setting would take off what stands around the JSON of a file that cannot be read.
+"""Propose settings that remove what stands around the JSON of an unreadable file.
 
-What is proposed in a reason takes no record off, neither of that file nor of another: it is text
-that is no part of one, and a pattern takes off nothing in which an object begins (`Preamble`).
+A proposal must not remove a record, in this file or another. So it removes only text that is not
+part of a record, and a pattern never removes the beginning of an object (see `Preamble`).
 """
 
 import json
@@ -15,10 +15,10 @@ from penstock.records.json_errors import is_prose
 _HEADER_BYTES_MAX: Final = 4_096
 _BEGINNINGS_TRIED: Final = 4
 _LITERAL_CHARACTERS_MIN: Final = 4
-# An array of objects or arrays, or an object: no [info] and no { of a sentence.
+# An array of objects or arrays, or an object; not `[info]`, and not a `{` in a sentence.
 _JSON_BEGINS: Final = re.compile(rb"\[\s*+[\[{\]]|\{\s*+[\"}]")
 _LINE_END: Final = re.compile(r"\r\n|\r|\n")
-# The words of a line, up to its first number behind a letter: that varies from file to file.
+# The words of a line, up to its first number after a letter: numbers vary from file to file.
 _WORDS: Final = re.compile(r"[^{]*?[^\W\d_][^{\d]*+")
 _ESCAPES: Final = {"\\ ": " ", "\\\n": r"\n", "\\\r": r"\r", "\\\t": r"\t"}
 
@@ -28,7 +28,7 @@ Literals = list[tuple[str, str]]
 
 
 class Proposal(NamedTuple):
-    """A parameter of Preamble and its value, the text that it takes off, and what that may be."""
+    """A parameter of Preamble and its value, the text that it removes, and what that may be."""
 
     key: str
     value: str | Literals
@@ -39,10 +39,10 @@ class Proposal(NamedTuple):
 def proposals(
     data: bytes, start: int = 0, *, common: str | None = None, damaged: bool = False
 ) -> Iterator[Proposal]:
-    """Yield what may take off what stands around the JSON of a file; nothing of it is tried.
+    """Yield settings that may remove what stands around a file's JSON. The caller must try them.
 
-    The line at `start` is not JSON. `common` is how many such files' lines begin. With `damaged`,
-    what may be the rest of a record is proposed, too.
+    The line at `start` is not JSON. `common` is how the lines of all such files begin. With
+    `damaged`, text that may be the rest of a record is also proposed.
     """
     tail = _text(data[max(data.rfind(b"}"), data.rfind(b"]")) + 1 :])
     if tail is None or re.match(r'[,:]|.*[\[{"]', tail, re.DOTALL):
@@ -61,7 +61,7 @@ def proposals(
 
 
 def _text(data: bytes) -> str | None:
-    """Return a text as a setting can hold it, without the space behind it; None if none can."""
+    """Return a text as a setting can hold it, without leading space; None if none can."""
     try:
         text = data.decode()
     except UnicodeDecodeError:
@@ -72,7 +72,7 @@ def _text(data: bytes) -> str | None:
 def _pattern(head: str, common: str | None) -> str:
     """Return a regular expression for headers like this one."""
     first, *more = _LINE_END.split(head)
-    if not more or more[-1].strip():  # the JSON stands on the same line
+    if not more or more[-1].strip():  # the JSON begins on the same line
         return generalised(head)
     end, rest = (r"\r?\n", r"[^\n]*\n") if "\n" in head else (r"\r", r"[^\r]*\r")
     words = _WORDS.match(first)
@@ -84,7 +84,7 @@ def _pattern(head: str, common: str | None) -> str:
 
 
 def generalised(text: str, *, exact: bool = False) -> str:
-    """Return a regular expression for a text with other numbers in it, `exact`: as long ones."""
+    """Return a regular expression for a text with other numbers; `exact`: of the same lengths."""
     pieces = re.split(r"([0-9]+)", text)
     pieces[1::2] = [rf"\d{{{len(digits)}}}" if exact else r"\d+" for digits in pieces[1::2]]
     pieces[::2] = [re.escape(piece) for piece in pieces[::2]]
@@ -92,7 +92,7 @@ def generalised(text: str, *, exact: bool = False) -> str:
 
 
 def toml(value: object) -> str:
-    """Return a setting as TOML spells it: as JSON does, but for literals and backslashes."""
+    """Return a setting in TOML: like JSON, except for literals and backslashes."""
     if isinstance(value, list):
         items = cast("list[Mapping[str, str] | tuple[str, str]]", value)
         tables = [one if isinstance(one, Mapping) else _literal(*one) for one in items]

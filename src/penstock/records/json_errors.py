@@ -1,4 +1,4 @@
-"""What is wrong with bytes that are not JSON, where, and whether they merely end too early."""
+"""Describe what is wrong with malformed JSON, where, and whether it only ends too early."""
 
 import re
 from typing import Final
@@ -8,10 +8,10 @@ import msgspec
 from penstock.errors import Reject
 
 UNREADABLE: Final = (UnicodeDecodeError, RecursionError, msgspec.DecodeError)
-"""What the check of UTF-8 and the parser raise."""
+"""The errors of the UTF-8 check and the parser."""
 
 OBJECT_BEGINS: Final = re.compile(rb"\{\s*+[\"}]")
-"""Every object begins so: where this is not found, none begins, not even one that is cut off."""
+"""Every object begins like this. If it does not match, there is no object, even a cut-off one."""
 
 _TYPES: Final = {
     b"{": "object",
@@ -22,7 +22,7 @@ _TYPES: Final = {
     b"n": "null",
 }
 _TRUNCATED: Final = "Input data was truncated"
-# The first half of a surrogate pair, without the second; one that the end cut off is not meant.
+# The first half of a surrogate pair without the second, unless the end of the data cut that off.
 _LONE_SURROGATE = re.compile(
     rb"(?<!\\)(?:\\\\)*+(?P<lone>\\u[dD][89abAB]\w\w)"
     rb"(?!\\u[dD][c-fC-F]\w\w)(?!(?:\\(?:u(?:[dD](?:[c-fC-F]\w?)?)?)?)?\Z)"
@@ -50,7 +50,7 @@ def reject(json: bytes, error: Exception, start: int = 0, end: int | None = None
         return Reject(f"the JSON is not UTF-8: {error.reason}, {at}", truncated=cut)
     found = _BYTE.fullmatch(text)
     if text == _TRUNCATED or (found and int(found[2]) + start >= end and "trailing" not in text):
-        # Which is also said of half a surrogate pair in the last dozen bytes.
+        # msgspec also says so of half a surrogate pair in the last dozen bytes.
         lone = _LONE_SURROGATE.search(json, max(start, end - 24), end)
         if lone:
             return Reject(
@@ -59,7 +59,7 @@ def reject(json: bytes, error: Exception, start: int = 0, end: int | None = None
         reason = f"the JSON ends too early, {place(json, end)}"
         return Reject(reason, truncated=end == len(json))
     if found:
-        # Of trailing characters msgspec counts the first as read.
+        # For trailing characters, msgspec counts the first one as read.
         byte = int(found[2]) + start - (found[1] == "trailing characters")
         there = _there(json, start, byte)
         return Reject(f"the JSON is malformed: {found[1]}, {place(json, byte)}{there}")
@@ -67,11 +67,11 @@ def reject(json: bytes, error: Exception, start: int = 0, end: int | None = None
 
 
 def _there(json: bytes, start: int, byte: int) -> str:
-    """Quote what stands at a byte: a word; between records the line, which is none of them."""
+    """Quote the word at a byte; or the whole line, if it is not part of a record."""
     if json[byte : byte + 1] == b"\0":
         return ": NUL bytes; was it being written when its machine stopped?"
     while byte > start and json[byte - 1 : byte + 1].isalpha():
-        byte -= 1  # of a word like `null` msgspec counts to the first wrong letter
+        byte -= 1  # in a word like `null`, msgspec points to the first wrong letter
     line = json[byte : byte + _PROSE_BYTES_MAX].split(b"\n", 1)[0]
     word = _WORD.match(line.decode("utf-8", "replace"))
     if is_prose(line) and is_json(json[start:byte]):
@@ -92,9 +92,9 @@ def is_json(json: bytes) -> bool:
 
 
 def is_prose(text: bytes) -> bool:
-    """Tell whether a text cannot be a part of a record: the rest of one that was cut off, say.
+    """Tell whether a text cannot be part of a record, such as the rest of one that was cut off.
 
-    That would have half a string in it, or close what it does not open.
+    Such a part would hold half a string, or close a bracket that it does not open.
     """
     if len(text) > _PROSE_BYTES_MAX or OBJECT_BEGINS.search(text) or _RECORDS_END.search(text):
         return False
@@ -106,7 +106,7 @@ def is_prose(text: bytes) -> bool:
 
 
 def place(json: bytes, byte: int) -> str:
-    """Return where a byte is: line and column from 1, the byte from 0."""
+    """Return where a byte is: line and column count from 1, the byte from 0."""
     line = json.count(b"\n", 0, byte) + 1
     column = byte - (json.rfind(b"\n", 0, byte) + 1) + 1
     return f"line {line}, column {column} of the JSON (byte {byte})"
@@ -118,7 +118,7 @@ def json_type(json: bytes) -> str:
 
 
 def quoted(text: bytes) -> str:
-    """Return the beginning of a text as a reason can show it."""
+    """Return the beginning of a text, fit for a reason."""
     shown = text.strip().decode("utf-8", "replace")
     shown = "".join(character if character.isprintable() else "\ufffd" for character in shown)
     cut = shown[:_QUOTED_CHARACTERS_MAX]

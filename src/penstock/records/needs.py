@@ -1,4 +1,4 @@
-"""What a selection needs of a record, and the msgspec types that decode only that.
+"""Find what a selection needs of a record, and make msgspec types that decode only that.
 
 {id: id, name: user.name, tags: entities.tags[*].text}
 
@@ -19,7 +19,7 @@ from penstock.records.values import NULL, Json
 Tree = Mapping[str, Any]
 Path = tuple[str, ...]
 On = Callable[[Any], Any]
-"""What gives a value on a scope: a record, or something that was found in it."""
+"""A function from a scope, which is a record or a value found in one, to a value."""
 
 _CHAINS: Final = {"subexpression", "pipe", "index_expression"}
 _PROJECTIONS: Final = {"projection", "filter_projection", "value_projection", "flatten"}
@@ -31,14 +31,14 @@ def itself(scope: Any) -> Any:
 
 
 def then(first: On, second: On) -> On:
-    """Return what gives the second value on the first one."""
+    """Return a function that applies `second` to the result of `first`."""
     if first is itself:
         return second
     return first if second is itself else lambda scope: second(first(scope))
 
 
 def seen(node: Tree) -> Iterator[Path]:
-    """Yield the paths of fields that a node reads in its scope; () for the scope as a whole."""
+    """Yield the paths of fields that a node reads in its scope; () for the whole scope."""
     kind, children = node["type"], node["children"]
     if kind == "field":
         yield (node["value"],)
@@ -49,16 +49,16 @@ def seen(node: Tree) -> Iterator[Path]:
         below = [path for part in rest for path in seen(part)]
         yield from ((children[0]["value"], *path) for path in below or [()])
     elif kind in _CHAINS | _PROJECTIONS:
-        yield from seen(children[0])  # the others read what it gives
+        yield from seen(children[0])  # the other children read its result
     else:
         for child in children:
             yield from seen(child)
 
 
 class Struct:
-    """The msgspec type of what is needed of an object: the values at some paths, as JSON.
+    """The msgspec type for the needed part of an object: the values at some paths, as JSON.
 
-    A value that is needed as a whole is not taken apart as well: for `a` and `a.b`, `a` is kept.
+    A value that is needed whole is not also decoded in parts: for `a` and `a.b`, `a` is kept.
     `null` is what a null becomes where an object was expected.
     """
 
@@ -74,7 +74,7 @@ class Struct:
             other = None | bool | int | float | str | list[msgspec.Raw]
             fields.append((name, inner.type | other, None) if inner else (name, msgspec.Raw, NULL))
         rename = {name: key for key, (name, _) in self._fields.items()}
-        # They hold no reference cycles; not being tracked saves a tenth.
+        # Records hold no reference cycles; not tracking them saves a tenth of the time.
         self.type: Any = msgspec.defstruct("Record", fields, rename=rename, gc=False, eq=False)
         self.null = None if nested else self.type()
         self._empty = self.type()
@@ -83,21 +83,21 @@ class Struct:
 
     @classmethod
     def of(cls, nodes: Sequence[Tree], depth_max: int | None = 1) -> "Struct | None":
-        """Return what some nodes need of their scope; None if that is all of it, or nothing.
+        """Return what some nodes need of their scope; None if that is everything, or nothing.
 
-        An object in an object is taken apart in a record alone, which is decoded once more if it
-        does not fit: a number beyond Python where an object is expected.
+        Only a record's inner objects are decoded in parts. A record that does not fit, such as with
+        a number beyond Python where an object is expected, is decoded again.
         """
         paths = [path[:depth_max] for node in nodes for path in seen(node)]
         try:
             return cls(paths) if paths and () not in paths else None
-        except ValueError:  # a key that msgspec takes for no field: the whole is needed
+        except ValueError:  # msgspec refuses a key as a field: keep the whole
             return None
 
     def field(self, key: str, outer: On) -> "tuple[On, Struct | None]":
-        """Return what gives a field of the struct that `outer` gives, and the struct it is in turn.
+        """Return a function for a field of the struct from `outer`, and the field's own struct.
 
-        A nested struct may be something else at run time: the field is null.
+        A nested struct may be another type at run time; then the field is null.
         """
         name, inner = self._fields[key]
         if not self._nested:
@@ -106,7 +106,7 @@ class Struct:
         return lambda scope: getattr(outer(scope), name, missing), inner
 
     def read(self, json: Json) -> Any:
-        """Return the struct of a value; an empty one if it is no object."""
+        """Return the struct of a value; an empty one if it is not an object."""
         try:
             found = self._decode_one(json)
         except msgspec.ValidationError:
@@ -114,7 +114,7 @@ class Struct:
         return self.null if found is None else found
 
     def library_value(self, scope: Any) -> Any:
-        """Return a struct as the jmespath library takes it: an object of its fields alone."""
+        """Return a struct as the jmespath library expects it: an object of its fields only."""
         if scope is self.null or not isinstance(scope, self.type):
             return None if scope is self.null else {}
         read = values.remembered
@@ -124,14 +124,14 @@ class Struct:
         }
 
     def items(self, json: Json) -> list[Any] | None:
-        """Return the structs of an array's elements; None if the value is no array."""
+        """Return the structs of an array's elements; None if the value is not an array."""
         try:
             return self._decode_all(json)
         except msgspec.ValidationError:
             return self._read_all(values.items(json))
 
     def members(self, json: Json) -> list[Any] | None:
-        """Return the structs of an object's values; None if the value is no object."""
+        """Return the structs of an object's values; None if the value is not an object."""
         return self._read_all(values.members(json))
 
     def _read_all(self, found: list[Json] | None) -> list[Any] | None:

@@ -1,4 +1,4 @@
-"""What stands before the JSON in a file and is not JSON: found by a declared grammar, taken off.
+"""Remove what stands before the JSON of a file, by a declared grammar.
 
     preamble = lines? pattern? (junk* opener)* junk*      then the JSON, then the openers' closers,
                                                           then the declared suffixes
@@ -7,9 +7,8 @@
     opener   `window.x =` with an optional `;`, `callback(` with its `)`, `&&&START&&&` with its
              `&&&END&&&`, `/*-secure-` with its `*/`, and the declared literals with their suffixes
 
-The JSON is whatever follows, to the last byte. Its beginning is never searched for: on
-`{}&&{"a":1}` the first brace is not the document's, and behind a head that was cut off the first
-brace may be that of any record.
+The JSON is everything after it, to the last byte. The code never searches for a first brace: in
+`{}&&{"a":1}` it is not the document's, and after a cut-off header it may belong to any record.
 """
 
 import re
@@ -21,9 +20,9 @@ from penstock.records import headers
 from penstock.records.json_errors import OBJECT_BEGINS, is_json, quoted
 
 PREAMBLE_BYTES_MAX: Final = 65_536
-"""More than this is no comment but a file of another kind; it also bounds the work per file."""
+"""More is not a comment but a file of another kind. This also bounds the work per file."""
 
-# An alternative keeps what it has taken, and no two begin alike: the time is linear in the bytes.
+# An alternative never gives back what it matched, and no two begin alike: the time is linear.
 # No group is possessive: CPython before 3.11.5, as in Debian 12, matches those wrongly (gh-106052).
 _SPACE = rb"[ \t\r\n\f\v\x1e]++"
 _BLOCK = rb"/\*(?!-secure-)[^*]*+(?:\*(?!/)[^*]*+)*\*/|<!--[^-]*+(?:-(?!->)[^-]*+)*-->"
@@ -44,7 +43,7 @@ _OPENERS = (
     rb"(?P<assignment>(?:%b\s++|(?!%b\s))%b\s*+=(?!=))" % (_VAR, _VAR, _NAME),
     rb"(?P<call>(?!(?:while|for|if|switch|catch|function)\b)%b\s*+\()" % _NAME,
 )
-# What closes each, and what may stand behind that.
+# What closes each opener, and the characters that may follow that.
 _BLANKS: Final = b" \t\r\n"
 _CLOSERS: Final = {
     "start": (b"&&&END&&&", _BLANKS),
@@ -53,7 +52,7 @@ _CLOSERS: Final = {
     "call": (b")", _BLANKS + b";"),
 }
 
-# The rest of a file that ended inside one of the above: not wrong, only not all there.
+# The rest of a file that ends inside one of the above: not wrong, only incomplete.
 _PART = _NAME + rb"(?:\.|\[(?:\"[^\"\r\n]*+\"?|'[^'\r\n]*+'?|\d*+))?"
 _UNFINISHED = re.compile(
     rb"""(?: /(?:\*.*+)? | <(?:!--.*+|[^>\r\n]*+) | - | \xef\xbb? | \)(?:\]\}?)?
@@ -64,9 +63,9 @@ _UNFINISHED = re.compile(
 )
 _SCALAR = re.compile(rb"(?:-?\d[\d.eE+-]*+|\"(?:[^\"\\]|\\.)*\"|true|false|null)\s*+\Z", re.DOTALL)
 _OTHER_FILES = (
-    (rb"\0(?s:.{4})[\[{]", "Kafka's in Confluent's form: a zero and a schema's number before it"),
+    (rb"\0(?s:.{4})[\[{]", "Confluent's Kafka format: a zero and a schema id come first"),
     (rb"\xff\xfe|\xfe\xff|\0{1,3}[\[{]\0", "UTF-16; Penstock reads UTF-8"),
-    (rb"\0", "NUL bytes: was it being written when its machine stopped?"),
+    (rb"\0", "NUL bytes: did its machine stop while writing it?"),
     (rb"\x1f\x8b", "compressed with gzip"),
     (rb"\x28\xb5\x2f\xfd", "compressed with zstd"),
     (rb"\xfd7zXZ\0", "compressed with xz"),
@@ -83,12 +82,12 @@ _CUT: Final = (b"&&&START&&&", _MEDIUM)
 class Preamble:
     """The grammar of `docs/preamble.md`, with what the settings add to it.
 
-    `lines` first lines of every file are preamble, and what `pattern`, a regular expression,
-    matches once, at the start or behind comments; but no object may begin in them. `literals` are
-    pairs of a prefix and the suffix that then must end the file ("" for none); a suffix without a
+    The first `lines` lines of every file are preamble. So is what `pattern`, a regular expression,
+    matches once, at the start or after comments. No object may begin in either. `literals` are
+    pairs of a prefix and the suffix that must then end the file ("" for none). A suffix without a
     prefix may end any file.
 
-    Raises Halt if `pattern` is no regular expression over bytes.
+    Raises Halt if `pattern` is not a regular expression over bytes.
     """
 
     def __init__(
@@ -110,19 +109,19 @@ class Preamble:
         numbered = enumerate(prefix.encode() for prefix, _ in literals)
         prefixes = [b"(?P<literal_%d>%b)" % (n, re.escape(text)) for n, text in numbered if text]
         openers = b"|".join([*prefixes, *_OPENERS])
-        # What is declared goes before what is known: a declared text may begin like a comment.
+        # Try declared texts before known ones, because a declared text may begin like a comment.
         declared = b"(?!%b)" % b"|".join(map(re.escape, self._prefixes)) if prefixes else b""
         junk = b"(?:%b(?:%b))*" % (declared, _JUNK)
         self._head = re.compile(b"%b(?:%b)?%b" % (junk, openers, junk))
         self._plain = not (lines or pattern or literals)
-        self._tried = False  # only to see whether it reads a file
-        self._last: bytes | None = None  # the last preamble, and the brace or bracket behind it
+        self._tried = False  # made only to test a proposed setting
+        self._last: bytes | None = None  # the last preamble, and the brace or bracket after it
 
     def strip(self, data: bytes) -> bytes:
         """Return a file's JSON: its bytes without preamble and without what closes the preamble.
 
-        Raises Reject if what follows the preamble does not begin an array or an object, with
-        `truncated` where the bytes merely end too early.
+        Raises Reject if what follows the preamble is not the beginning of an array or an object.
+        Its `truncated` is set if the bytes only end too early.
         """
         if self._plain and data[:1] in _BEGINS and data[1:2] != b"}":
             return data  # `{}` may be the guard `{}&&`
@@ -146,8 +145,8 @@ class Preamble:
         if data[start : start + 1] not in _BEGINS:
             raise self._unknown(data, start)
         if self._plain and not openers:
-            # No rule without an opener looks further than the byte behind the brace: what stands
-            # before another document like this is the same preamble again.
+            # Without an opener, no rule looks past the byte after the brace: the same bytes before
+            # another such document are the same preamble.
             self._last = data[: start + 1]
         end = len(data)
         for footer in self._footers:
@@ -159,12 +158,12 @@ class Preamble:
         return start, end
 
     def advice(self, data: bytes, start: int = 0) -> str:
-        """Quote what may be a header or footer of `data`, with the setting that has it read.
+        """Quote a possible header or footer of `data`, with the setting that removes it.
 
-        The line at `start` is not JSON. Returns "" if no setting is known that helps.
+        The line at `start` is not JSON. Returns "" if no setting helps.
         """
         if self._lines and not start:
-            return ""  # they are taken off already
+            return ""  # they are already removed
         for found in headers.proposals(data, start):
             if setting := self._setting(data, found.key, found.value):
                 first = _LINE_END.split(found.text.encode(), maxsplit=1)[0]
@@ -172,7 +171,7 @@ class Preamble:
         return ""
 
     def _setting(self, data: bytes, key: str, value: str | headers.Literals) -> str:
-        """Return how to set what is proposed, beside what is set; "" if `data` is not read so."""
+        """Return how to add a proposal to the settings; "" if it does not make `data` readable."""
         if self._tried:
             return ""
         before, setting = self._declared[key], cast("Any", value)
@@ -183,14 +182,14 @@ class Preamble:
         return f"set decode.preamble_{key} = {headers.toml(setting)}" if made.reads(data) else ""
 
     def reads(self, data: bytes) -> bool:
-        """Tell whether a file is JSON, to the last byte, with this preamble off."""
+        """Tell whether a file is JSON to the last byte once this preamble is removed."""
         try:
             return is_json(self.strip(data))
         except Reject:
             return False
 
     def _openers(self, data: bytes) -> tuple[int, list[re.Match[bytes]]]:
-        """Return where the grammar ends, and the openers it went through, outermost first."""
+        """Return where the preamble ends, and the openers in it, outermost first."""
         position = self._end_of_lines(data) if self._lines else 0
         pattern = self._pattern
         openers: list[re.Match[bytes]] = []
@@ -223,9 +222,9 @@ class Preamble:
         return position
 
     def _closed(self, data: bytes, opener: re.Match[bytes], start: int, end: int) -> int:
-        """Return where what an opener closes around ends, given that the closing ends at `end`.
+        """Return where the content of an opener ends, if its closer ends at `end`.
 
-        Raises Reject if it is not closed there.
+        Raises Reject if the closer is missing.
         """
         name = str(opener.lastgroup)
         closer, trailing = self._closers[name]
@@ -240,7 +239,7 @@ class Preamble:
         return end - len(closer)
 
     def _unknown(self, data: bytes, start: int) -> Reject:
-        """Say what stands where JSON should, and which setting would accept it."""
+        """Return a reject for something else than JSON, with the setting that would accept it."""
         other = _OTHER_FILE.match(data, start) or _OTHER_FILE.match(data)
         if other:
             setting = self._setting(data, "pattern", r"\x00(?s:.{4})")
@@ -261,20 +260,20 @@ class Preamble:
 
 
 def _check_taken(data: bytes, start: int, end: int, setting: str) -> None:
-    """Raise Reject if an object begins in what a setting takes off: it may be a record."""
+    """Raise Reject if an object begins in what a setting removes: it may be a record."""
     found = OBJECT_BEGINS.search(data, start, end)
     if found:
         raise Reject(
-            f"line {_line_ends(data, found.start()) + 1} holds JSON, which {setting} would take off"
-            " as preamble; if it is no record, declare it in decode.preamble_literals"
+            f"line {_line_ends(data, found.start()) + 1} holds JSON, which {setting} would remove"
+            " as preamble; if it is not a record, declare it in decode.preamble_literals"
         )
 
 
 def bytes_pattern(pattern: str, setting: str) -> re.Pattern[bytes]:
-    """Return a setting's regular expression over bytes. Raises Halt if it is none."""
+    """Compile a setting's regular expression over bytes. Raises Halt if it is not one."""
     try:
         return re.compile(pattern.encode())
-    except re.error as error:  # what is right for text, such as \u00e9, may not be for bytes
+    except re.error as error:  # \u00e9, for example, is right only for text
         raise Halt(
             f"{setting}: {pattern!r} is not allowed ({error});"
             " allowed: a regular expression over bytes"
@@ -282,7 +281,7 @@ def bytes_pattern(pattern: str, setting: str) -> re.Pattern[bytes]:
 
 
 def _line_ends(data: bytes, end: int) -> int:
-    """Return how many lines end before a place."""
+    """Return how many lines end before a position."""
     return len(_LINE_END.findall(data, 0, end))
 
 

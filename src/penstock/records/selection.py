@@ -1,7 +1,7 @@
-"""The part of a record that is sent, and which records are sent at all, as JMESPath says.
+"""Select the part of each record that is sent, and which records are sent, by JMESPath.
 
-The records are decoded to no more than the selection needs, and a function made for it writes the
-bodies. For the odd record that the decoded types do not fit, another one reads it whole.
+Records are decoded to only what the selection needs, and a function compiled for it writes the
+bodies. If a record does not fit the decoded types, another function reads it whole.
 """
 
 import re
@@ -12,16 +12,16 @@ from penstock.model import Document, RecordReject, Selected
 from penstock.records.compile import compiled
 from penstock.records.expression import EVALUATION_ERRORS, failure, parsed
 
-# What SQS refuses in a body and JSON can hold only inside strings, where it may be escaped.
+# SQS refuses these in a body. JSON holds them only in strings, where they may be escaped.
 _NONCHARACTER: Final = re.compile(rb"\xef\xbf[\xbe\xbf]")
-_BETWEEN: Final = b"\x00"  # is in no JSON
+_BETWEEN: Final = b"\x00"  # never occurs in JSON
 
 
 class Selection:
-    """`select` is sent of each record for which `where` is true; None is true of all.
+    """`select` is sent of each record for which `where` is true; None is always true.
 
-    `record_type` is what a record is to be decoded into, a struct made for the selection or
-    `msgspec.Raw`. Raises Halt if an expression is none.
+    Decode records into `record_type`, a struct made for the selection or `msgspec.Raw`. Raises Halt
+    if an expression is wrong.
     """
 
     def __init__(self, select: str, where: str | None = None) -> None:
@@ -31,10 +31,9 @@ class Selection:
         self.record_type: type = self._code.record_type
 
     def select(self, document: Document) -> Selected:
-        """Return the selections of a document's records, in their order, ready for an SQS body.
+        """Return the selections of a document's records, in order, ready for an SQS body.
 
-        A record for which an expression cannot be evaluated (a function given a type it does not
-        take) is a record reject.
+        A record on which an expression fails is rejected: a function may not accept its type.
         """
         records, indexes = document.records, document.indexes
         if indexes is None:
@@ -59,7 +58,7 @@ class Selection:
 
 
 def _sendable(bodies: list[bytes]) -> list[bytes]:
-    """Escape U+FFFE and U+FFFF; every other character SQS refuses is one JSON refuses too."""
+    """Escape U+FFFE and U+FFFF; JSON itself refuses every other character that SQS refuses."""
     joined = _BETWEEN.join(bodies)
     if b"\xef" not in joined or not _NONCHARACTER.search(joined):
         return bodies

@@ -1,11 +1,11 @@
-"""From files as they were read to what can be packed of them, or to another fate.
+"""Turn files as they were read into selected records, or into another fate.
 
     file ──preamble──▶ JSON ──decode──▶ records ──select──▶ bodies
       └─────────┴───────────────┴──────── Fate: the file has nothing to send, and why
 
-Most files hold one record each. Up to 50 of those are decoded and selected together, at a fraction
-of the cost of one by one. If a single one of them is not what it looks like, each goes alone, so
-what becomes of a file does not depend on its neighbours.
+Most files hold one record. Up to 50 of those are decoded and selected together, at a fraction of
+the cost. If any of them is not what it seems, each is handled alone, so a file's fate does not
+depend on its neighbours.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,14 +17,11 @@ from penstock.records.decode import Decoder
 from penstock.records.preamble import Preamble
 from penstock.records.selection import Selection
 
-_TOGETHER_FILES: Final = 50  # more would gain little, and one bad file has all go alone
+_TOGETHER_FILES: Final = 50  # more would gain little; one bad file costs handling all alone
 
 
 class Transform:
-    """The pure middle of the path; a worker has one.
-
-    A file of more than `max_file_bytes` is rejected.
-    """
+    """The pure middle of the path; a worker has one. Rejects files over `max_file_bytes`."""
 
     def __init__(
         self, preamble: Preamble, decoder: Decoder, selection: Selection, *, max_file_bytes: int
@@ -37,10 +34,10 @@ class Transform:
     def run(
         self, files: Sequence[FileRead], first: int, put_back: Mapping[str, PutBack]
     ) -> Iterator[Transformed | Fate]:
-        """Yield what is left of files, in their order, and the fates of the others.
+        """Yield the records of files, in order, and the fates of files without any.
 
-        `first` is the position in the claim of the first file. `put_back` is what an operator said
-        of some of them, by name. A file is in one result, and a result is of one file or of some
+        `first` is the first file's position in the claim. `put_back` holds the operator's notes on
+        some of them, by name. Each file is in one result. A result is of one file, or of several
         that hold one record each.
         """
         positions: list[int] = []  # of files that look like one record
@@ -78,7 +75,7 @@ class Transform:
     def _ones(
         self, positions: list[int], texts: list[bytes], files: Sequence[FileRead], first: int
     ) -> Iterator[Transformed | Fate]:
-        """Take files together if each holds one good record, else one by one."""
+        """Handle files together if each holds one good record, else one by one."""
         records = self._decoder.decode_ones(texts)
         selected = None if records is None else self._selection.select(Document(records))
         if selected is not None and not selected.rejects:
@@ -107,7 +104,7 @@ class Transform:
 
 
 def _may_be_one(json: bytes) -> bool:
-    """Tell whether a file's JSON looks like one object: by its ends, and that it is not lines."""
+    """Tell whether a file's JSON looks like one object: by its ends, and by not being lines."""
     ends = json[:1] == b"{" and (json[-1:] == b"}" or json.rstrip()[-1:] == b"}")
-    # One byte is found ten times as fast as two, and most files have no line end.
+    # Searching one byte is ten times as fast as two, and most files have no line end.
     return ends and (b"\n" not in json or b"\n{" not in json)

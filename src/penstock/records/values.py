@@ -1,4 +1,4 @@
-"""What compiled selections do with values that are JSON text.
+"""Operations of compiled selections on values that are JSON text.
 
 Null, true and false are always msgspec.Raw, which equals another Raw of the same text, but not
 bytes. Other values may be either.
@@ -28,27 +28,27 @@ COMPARE: Final = TreeInterpreter.COMPARATOR_FUNC
 
 
 def constant(value: object) -> msgspec.Raw:
-    """Return a value that the expression holds as JSON."""
+    """Return a constant of the expression as JSON."""
     return msgspec.Raw(msgspec.json.encode(value))
 
 
 def decoded(json: Json) -> Any:
-    """Return the Python value that `json.loads` gives."""
+    """Return the Python value that `json.loads` returns."""
     return _plain.decode(json)
 
 
 def remembered(json: Json) -> object:
-    """Return the Python value that `json.loads` gives, as one that remembers its bytes."""
+    """Return the Python value that `json.loads` returns, remembering its bytes."""
     return expression.read(bytes(json))
 
 
 def encoded(value: object) -> msgspec.Raw:
-    """Return a computed value as JSON; what JSON cannot hold, infinity and NaN, becomes null."""
+    """Return a computed value as JSON; infinity and NaN become null."""
     return msgspec.Raw(expression.write(value))
 
 
 def is_true(json: Json) -> bool:
-    """Tell what `expression.is_true` tells of the value, without decoding it."""
+    """Return what `expression.is_true` would, without decoding the value."""
     text = bytes(json)
     if text in _FALSE_TEXTS:
         return False
@@ -74,7 +74,7 @@ def members(json: Json) -> list[Json] | None:
 
 
 def flattened(elements: Sequence[Json]) -> list[Json]:
-    """Replace the elements that are arrays by their elements, one level deep."""
+    """Replace elements that are arrays by their elements, one level deep."""
     flat: list[Json] = []
     for element in elements:
         found = items(element) if bytes(element)[:1] == b"[" else None
@@ -83,7 +83,7 @@ def flattened(elements: Sequence[Json]) -> list[Json]:
 
 
 def is_text(wanted: str) -> Callable[[Json], bool]:
-    """Return what tells whether a value is a string: by its bytes, or decoded if it has escapes."""
+    """Return a test for one string: it compares bytes, and decodes only if there are escapes."""
     quoted = msgspec.json.encode(wanted)
 
     def test(json: Json) -> bool:
@@ -96,5 +96,5 @@ def is_text(wanted: str) -> Callable[[Json], bool]:
 
 
 def is_comparable(value: object) -> bool:
-    """Tell whether a value has an order in JMESPath: numbers and strings have."""
+    """Tell whether JMESPath orders a value: it orders numbers and strings."""
     return isinstance(value, (int, float, str)) and not isinstance(value, bool)

@@ -1,4 +1,4 @@
-"""What a queue is and takes, read from its attributes: nothing about it is configured twice."""
+"""Read a queue's kind and limits from its attributes, so that nobody has to configure them."""
 
 import msgspec
 
@@ -18,7 +18,7 @@ class _Attributes(msgspec.Struct, rename="pascal"):
 
 
 async def read_limits(client: SqsClient, url: str) -> QueueLimits:
-    """Ask for the queue's attributes, once, and log what it is.
+    """Read the queue's attributes, and log what it is.
 
     Raises Again if the queue cannot be reached, Halt if it does not exist or refuses us.
     """
@@ -31,7 +31,7 @@ async def read_limits(client: SqsClient, url: str) -> QueueLimits:
         "queue.opened",
         queue=url,
         fifo=limits.fifo,
-        # Both scopes work: a successor of a claim sends under the claim's own group.
+        # Both scopes work: a claim's successor sends under the claim's own group.
         deduplication_scope=attributes.get("DeduplicationScope", "queue"),
         message_bytes_max=limits.message_bytes_max,
         kms_key=attributes.get("KmsMasterKeyId", ""),
@@ -40,7 +40,7 @@ async def read_limits(client: SqsClient, url: str) -> QueueLimits:
 
 
 async def read_depth(client: SqsClient, url: str) -> QueueDepth:
-    """Ask how many messages the queue holds, as SQS estimates it. Raises as `read_limits` does."""
+    """Return SQS's estimate of how many messages the queue holds. Raises as `read_limits` does."""
     attributes = await _read(client, url)
 
     def count(suffix: str) -> int:
@@ -50,7 +50,7 @@ async def read_depth(client: SqsClient, url: str) -> QueueDepth:
 
 
 async def _read(client: SqsClient, url: str) -> dict[str, str]:
-    # All, because a standard queue answers an error to a question for FifoQueue.
+    # Ask for all: a standard queue answers an error if asked for FifoQueue.
     ask = msgspec.json.encode({"QueueUrl": url, "AttributeNames": ["All"]})
     try:
         reply = await client.call("GetQueueAttributes", ask)

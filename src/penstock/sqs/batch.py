@@ -1,4 +1,4 @@
-"""From messages to the body of one SendMessageBatch call; from its reply to what became of each.
+"""Build the body of a SendMessageBatch call, and sort its messages by the reply.
 
 Pure. The wire format is AWS JSON 1.0 (the smithy page of that protocol); shapes as in botocore's
 model of SQS. Entry ids are the messages' indexes: unique in a claim, the same when resent.
@@ -85,11 +85,11 @@ _error_decoder = msgspec.json.Decoder(_Error)
 
 
 class BatchOutcome(msgspec.Struct):
-    """What one call made of its messages; each is in exactly one of the lists.
+    """The outcome of one call; each message is in exactly one of the lists.
 
-    `again` were not taken, `unknown` perhaps were, `garbled` were, but as something else (their MD5
-    differs), `split` are to be sent in halves. `halt` is the reason to stop, if there is one;
-    `cause` says why messages have to be sent again. `throttled`: SQS asks for fewer calls.
+    `again` were not accepted; `unknown` may have been; `garbled` were stored with another MD5;
+    `split` must be sent in halves. `halt` is a reason to stop, or empty. `cause` says why messages
+    must be sent again. `throttled`: SQS asks for fewer calls.
     """
 
     confirmed: list[Message] = []
@@ -145,7 +145,7 @@ def error_of(body: bytes, query_error: str) -> tuple[str, str]:
         error = _error_decoder.decode(body)
     except msgspec.MsgspecError:  # a proxy's page, an empty body
         text = body[: 4 * _REASON_CHARACTERS_MAX].decode(errors="replace")
-        # Other servers answer some errors as the older protocol did.
+        # Other servers answer some errors in the format of the older protocol.
         found = [re.search(rf"<{name}>([^<]+)</{name}>", text) for name in ("Code", "Message")]
         code, said = (match[1] if match else "" for match in found)
         error = _Error(type=code, lower=said or " ".join(text.split()))
@@ -168,10 +168,10 @@ def outcome_of(
         taken = [(waiting.pop(receipt.id), receipt.md5) for receipt in reply.successful]
         refused = [(waiting.pop(refusal.id), refusal) for refusal in reply.failed]
     except KeyError:
-        # Someone else's reply: then its receipts prove nothing about our messages either.
+        # Somebody else's reply: so its receipts prove nothing about our messages.
         return BatchOutcome(
             unknown=list(batch),
-            halt="the reply names an entry that was not sent, or names one twice; see what "
+            halt="the reply names an entry that was not sent, or names one twice; check what "
             "stands between here and SQS",
         )
     outcome = BatchOutcome()
@@ -181,7 +181,7 @@ def outcome_of(
         _take_refusal(outcome, message, refusal)
     if waiting:
         outcome.unknown += waiting.values()
-        outcome.cause = "the reply leaves entries out"
+        outcome.cause = "the reply omits entries"
     return outcome
 
 
@@ -196,7 +196,7 @@ def _outcome_of_error(batch: Sequence[Message], status: int, code: str, text: st
         case Kind.UNKNOWN:
             return BatchOutcome(unknown=messages, cause=cause)
         case Kind.SPLIT | Kind.REJECT if len(messages) > 1:
-            # It may be one message's fault alone: halving finds it, its neighbours get through.
+            # One message may be the cause. Halving finds it, and lets the others through.
             return BatchOutcome(split=messages, cause=cause)
         case Kind.SPLIT | Kind.REJECT:
             return BatchOutcome(rejected=[MessageReject(messages[0], f"SQS refuses it: {cause}")])

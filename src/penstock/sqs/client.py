@@ -1,4 +1,4 @@
-"""One call to SQS, signed with Signature Version 4, and when the credentials are refreshed.
+"""Make one signed call to SQS (Signature Version 4), and refresh the credentials.
 
 No retry happens here or below: a blind resend after a timeout is a duplicate on a standard queue.
 """
@@ -20,7 +20,7 @@ from penstock.model import Keys
 from penstock.sqs.endpoint import find
 
 _CONTENT_TYPE: Final = "application/x-amz-json-1.0"
-# How long credentials are used without asking botocore again. It refreshes temporary ones from 15
+# How long credentials are used before botocore is asked again. It refreshes temporary ones from 15
 # minutes before they expire (botocore.credentials.RefreshableCredentials).
 _KEYS_SECONDS_MAX: Final = 60.0
 
@@ -32,9 +32,9 @@ def _hmac(key: bytes, text: str) -> bytes:
 class Signer:
     """Signs requests to one endpoint. `host` is the Host header, `path` the URL's path.
 
-    botocore's signer canonicalises any request: 0.15 ms a call. Here the headers are known and the
-    derived key is kept for its day: 0.04 ms. A test signs with both and compares. Source of the
-    procedure: "Create a signed AWS API request" in the AWS IAM user guide.
+    botocore's signer can sign any request: 0.15 ms a call. Here the headers are known, and the
+    derived key is kept for a day: 0.04 ms. A test compares both signatures. Source: "Create a
+    signed AWS API request" in the AWS IAM user guide.
     """
 
     def __init__(self, *, region: str, host: str, path: str) -> None:
@@ -51,7 +51,7 @@ class Signer:
         if keys.token:
             headers["x-amz-security-token"] = keys.token
         headers["x-amz-target"] = target
-        # The names are in alphabetical order already, as the canonical form wants them.
+        # The names are in alphabetical order, as the canonical form requires.
         signed = ";".join(headers)
         lines = "".join([f"{name}:{value}\n" for name, value in headers.items()])
         digest = hashlib.sha256(body).hexdigest()
@@ -67,7 +67,7 @@ class Signer:
         return headers
 
     def _key(self, day: str, secret_key: str) -> bytes:
-        """Return the key derived for a day, made once per day and secret."""
+        """Return the signing key of a day; derived once per day and secret."""
         if self._derived_for != (day, secret_key):
             key = _hmac(b"AWS4" + secret_key.encode(), day)
             for part in (self._region, "sqs", "aws4_request"):
@@ -77,7 +77,7 @@ class Signer:
 
 
 class SqsReply(NamedTuple):
-    """What SQS answered, whatever the status; `query_error` is the x-amzn-query-error header."""
+    """SQS's answer with any status; `query_error` is the x-amzn-query-error header."""
 
     status: int
     query_error: str
@@ -87,9 +87,9 @@ class SqsReply(NamedTuple):
 class SqsClient:
     """The connections to one SQS endpoint.
 
-    `queue_url` names the endpoint unless `endpoint_url`, or AWS's own settings for one, do; the
-    region is `region`, or stands in the queue's URL or in AWS's own settings; so are `keys`, or the
-    credentials in those. `timeout_seconds` bounds one call.
+    The endpoint is `endpoint_url`, else AWS's own setting, else the one in `queue_url`. The region
+    is `region`, else the one in `queue_url`, else AWS's own setting. The credentials are `keys`,
+    else AWS's own. `timeout_seconds` bounds one call.
     """
 
     def __init__(
@@ -115,14 +115,11 @@ class SqsClient:
         self._keys_lock = asyncio.Lock()
         self._http: Http1Client | None = None
         self.date = ""
-        """When the last reply was made, as its server says."""
+        """When the last reply was made, by its server's clock."""
 
     async def open(self) -> None:
-        """Find endpoint, region and credentials; no call is made yet.
-
-        Raises Halt if there are none, or none that can work.
-        """
-        # botocore reads files and may ask the instance metadata service: not on the event loop.
+        """Find endpoint, region and credentials without a call. Raises Halt if one is unusable."""
+        # botocore reads files and may call the instance metadata service: keep it off the loop.
         endpoint = await asyncio.to_thread(
             find, self._queue_url, self._endpoint_url, self._region, self._given_keys
         )
@@ -139,9 +136,9 @@ class SqsClient:
         )
 
     async def refresh(self) -> None:
-        """Ask botocore for the credentials once a minute, by one task at a time.
+        """Ask botocore for the credentials once a minute, in one task at a time.
 
-        Apart from `call` because it may take seconds. Raises Halt if they cannot be refreshed.
+        Separate from `call`, because it may take seconds. Raises Halt if it fails.
         """
         if self._monotonic() < self._keys_until:
             return
@@ -155,8 +152,8 @@ class SqsClient:
             keys = Keys(frozen.access_key, frozen.secret_key, frozen.token or "")
             if not (keys.access_key + keys.token).isprintable() or " " in keys.access_key:
                 raise Halt(
-                    "the AWS credentials hold what no header can, such as a line end: see where "
-                    "AWS_ACCESS_KEY_ID and AWS_SESSION_TOKEN, or the profile's, come from"
+                    "the AWS credentials hold characters that no header can, such as a line end:"
+                    " correct AWS_ACCESS_KEY_ID and AWS_SESSION_TOKEN, or the AWS profile"
                 )
             self._keys = keys
             self._keys_until = self._monotonic() + _KEYS_SECONDS_MAX

@@ -1,4 +1,4 @@
-"""Where a queue is and as whom to speak to it: found by botocore, as every AWS tool finds it.
+"""Find a queue's endpoint and credentials with botocore, as every AWS tool does.
 
 Blocking: botocore reads files, and may ask the instance metadata service for credentials.
 """
@@ -28,10 +28,10 @@ _PARTS: Final = 3  # of a path at AWS: /, account, name
 
 
 class Endpoint(NamedTuple):
-    """What a connection needs: the endpoint's URL and Host header, region, proxy, TLS, credentials.
+    """What a connection needs.
 
-    `tls` is None where neither speaks TLS. `credentials` are botocore's: ask them for
-    `get_frozen_credentials()`, which may block.
+    `host` is the Host header. `tls` is None if neither endpoint nor proxy uses TLS. `credentials`
+    are botocore's; their `get_frozen_credentials()` may block.
     """
 
     url: URL
@@ -47,7 +47,7 @@ def find(
 ) -> Endpoint:
     """Return the endpoint of a queue; the arguments win over AWS's own settings.
 
-    Raises Halt, in one line, if they name none, or if two of them contradict each other.
+    Raises Halt if one is missing, or if two contradict each other.
     """
     queue, endpoint = addresses(queue_url, endpoint_url, region)
     try:
@@ -80,9 +80,9 @@ def find(
 def addresses(
     queue_url: str, endpoint_url: str | None, region: str | None = None
 ) -> tuple[URL, URL | None]:
-    """Return the two addresses of a queue. Raises Halt, in one line, if one of them cannot be one.
+    """Return the two addresses of a queue. Raises Halt if one of them is wrong.
 
-    Pure; what may hold a password is not repeated.
+    Pure. The error never repeats text that may hold a password.
     """
     queue = _http(queue_url)
     of_url = _region_in(queue) if queue else None
@@ -110,17 +110,17 @@ def _endpoint(setting: str, text: str) -> URL:
 
 
 def _http(text: str, *, with_user: bool = False) -> URL | None:
-    """Return an http address as a URL, None if it is none, or has a user that it may not have."""
+    """Return an http address as a URL; None if it is not one, or has a user and must not."""
     try:
         url = URL(text)
-    except ValueError:  # yarl's text may repeat a part of a password
+    except ValueError:  # yarl's text may contain part of a password
         return None
     plain = with_user or "@" not in url.raw_authority
     return url if url.scheme in ("http", "https") and url.host and plain else None
 
 
 def _region_in(queue: URL) -> str | None:
-    """Return the region that a queue's address at AWS names, None if it names none."""
+    """Return the region in an AWS queue's address, or None."""
     found = _REGION_IN_HOST.search(queue.host or "")
     return (found[1] or found[2]) if found else None
 
@@ -128,7 +128,7 @@ def _region_in(queue: URL) -> str | None:
 def _region(queue: URL, region: str | None, aws: Any, *, local: bool) -> str:
     found = region or _region_in(queue) or aws.get_config_variable("region")
     if not found and local:
-        return "us-east-1"  # a server on this machine is in no region, but signing needs a name
+        return "us-east-1"  # any name will do, but signing needs one
     if not found:
         raise Halt(f"no AWS region: {queue} names none; set queue.region or AWS_DEFAULT_REGION")
     return str(found)
@@ -145,9 +145,9 @@ def _configured_endpoint(aws: Any) -> str | None:
 
 
 def _proxy(endpoint: URL) -> URL | None:
-    """Return the proxy that the environment names for this endpoint; none for this machine.
+    """Return the environment's proxy for this endpoint; None for this machine.
 
-    It may have a user and a password, which no message repeats.
+    No message repeats it, because it may hold a user and a password.
     """
     host = str(endpoint.host)
     if is_loopback(host) or proxy_bypass(host):
@@ -158,8 +158,8 @@ def _proxy(endpoint: URL) -> URL | None:
     proxy = _http(text if "://" in text else f"http://{text}", with_user=True)
     if proxy is None:
         raise Halt(
-            f"{endpoint.scheme.upper()}_PROXY names no proxy that can be used: it must be like"
-            f" http://proxy.example:3128; NO_PROXY may name {host}"
+            f"{endpoint.scheme.upper()}_PROXY is not a usable proxy: it must be like"
+            f" http://proxy.example:3128; or name {host} in NO_PROXY"
         )
     return proxy
 

@@ -1,8 +1,8 @@
 """What SQS's error codes mean for a sender: the one table, code to kind.
 
-    AGAIN      not taken, may work later           THROTTLED  the same, and SQS wants fewer calls
-    UNKNOWN    perhaps taken: a resend can repeat  SPLIT      too much at once: send it in halves
-    REJECT     this message, never                 HALT       nothing will work: a person looks
+    AGAIN      not accepted, may work later        THROTTLED  the same, and SQS wants fewer calls
+    UNKNOWN    maybe accepted: may be repeated     SPLIT      too much at once: send it in halves
+    REJECT     this message, never                 HALT       nothing will work: a person must act
 
 Codes arrive in up to three spellings: the shape (`QueueDoesNotExist`), the legacy Query code
 (`AWS.SimpleQueueService.NonExistentQueue`, `KMS.DisabledException`) and with a namespace
@@ -15,7 +15,7 @@ from typing import Final
 
 
 class Kind(Enum):
-    """What is to be done about a call or an entry that did not succeed."""
+    """What to do about a call or an entry that failed."""
 
     AGAIN = "again"
     THROTTLED = "throttled"
@@ -37,7 +37,7 @@ _KINDS: Final = {
     Kind.SPLIT: "BatchRequestTooLong",
     Kind.REJECT: "InvalidMessageContents InvalidParameterValue MessageTooLong",
 }
-# What halts, and what the person who looks should do.
+# What halts, and the remedy.
 _REMEDIES: Final = {
     "create the queue, or correct queue.url": (
         "QueueDoesNotExist NonExistentQueue QueueDeletedRecently InvalidAddress"
@@ -50,8 +50,8 @@ _REMEDIES: Final = {
         "IncompleteSignature InvalidAccessKeyId InvalidClientTokenId InvalidSignatureException"
         " MissingAuthenticationToken SignatureDoesNotMatch UnrecognizedClientException"
     ),
-    "use https, as the queue demands": "InvalidSecurity",
-    "see that the queue's KMS key is enabled, and allow kms:GenerateDataKey and kms:Decrypt": (
+    "use https: the queue requires it": "InvalidSecurity",
+    "enable the queue's KMS key, and allow kms:GenerateDataKey and kms:Decrypt": (
         "KmsAccessDenied KmsDisabled KmsInvalidKeyUsage KmsInvalidState KmsNotFound"
         " KmsOptInRequired KMS.AccessDeniedException KMS.DisabledException"
         " KMS.InvalidKeyUsageException KMS.InvalidStateException KMS.NotFoundException"
@@ -81,8 +81,8 @@ def remedy_of(code: str) -> str:
 def kind_of_call(code: str, status: int) -> Kind:
     """Return what a whole failed call means; `status` is the HTTP status.
 
-    An unknown code halts: nothing is marked, and a person learns what it is. Only 5xx without a
-    known code is unknown, because a server or a proxy may fail after the messages were taken.
+    An unknown code halts, so that a person learns of it; no file is marked processed. A 5xx without
+    a known code is UNKNOWN, because a server or proxy may fail after it accepted the messages.
     """
     known = _KIND_OF.get(short_code(code))
     if known is not None:
@@ -93,9 +93,9 @@ def kind_of_call(code: str, status: int) -> Kind:
 
 
 def kind_of_entry(code: str, *, sender_fault: bool) -> Kind:
-    """Return what one entry of `Failed` means: SQS says that it did not take it.
+    """Return what an entry in `Failed` means: SQS did not accept it.
 
-    SenderFault decides where the code does not: the sender's fault is the message's own.
+    If the code does not decide, SenderFault does: then the message itself is at fault.
     """
     known = _KIND_OF.get(short_code(code))
     if known in (Kind.HALT, Kind.THROTTLED):

@@ -1,4 +1,4 @@
-"""How many files a claim must hold to fill whole messages, by what files gave of late."""
+"""Estimate how many files a claim must hold to fill whole messages, from recent files."""
 
 import math
 from typing import Final, Literal
@@ -7,16 +7,16 @@ from penstock.model import QueueLimits
 
 _FIRST_FILES: Final = 50  # of a claim while nothing is known of any file
 _ALONE_RECORDS: Final = 500  # of a claim where each record is a message: fifty calls of ten
-_FILES_MIN: Final = 20  # of a claim, where messages are few: a cut falls between two files
-_MESSAGES_MAX: Final = 8  # of a claim, all of them held in memory before the first is sent
-_TURN: Final = 0.3  # how fast a mean follows what comes: the part that the last claim has in it
+_FILES_MIN: Final = 20  # of a claim with few messages: a message is cut between two files
+_MESSAGES_MAX: Final = 8  # of a claim: all are in memory before the first is sent
+_TURN: Final = 0.3  # weight of the latest claim in a running mean
 
 
 class Filling:
     """One worker's running estimate; its lanes share it.
 
-    `message_bytes` is the largest message to make. A claim is to fill one call to the queue, or a
-    few messages where files are large, and holds at most `files_max` files.
+    `message_bytes` is the largest message to make. A claim should fill one call to the queue, or a
+    few messages if files are large. It holds at most `files_max` files.
     """
 
     def __init__(
@@ -29,22 +29,22 @@ class Filling:
         self.message_bytes = message_bytes
         self._many = records_per_message == "many"
         self._files_max = files_max
-        # A call takes ten messages, or fewer where they are large.
+        # A call holds ten messages, or fewer if they are large.
         self._messages_min = max(
             1, min(limits.batch_entries_max, limits.batch_bytes_max // message_bytes)
         )
-        self._file_bytes: float | None = None  # what a file adds to messages, the mean of late
+        self._file_bytes: float | None = None  # running mean of a file's bytes in messages
         self._file_records = 1.0
-        self._error = 0.02  # by what part the estimate was wrong of late
+        self._error = 0.02  # running mean of the estimate's relative error
 
     @property
     def is_known(self) -> bool:
-        """Whether it has learned from any file, or need not."""
+        """Whether it has learned from any file, or does not need to."""
         return self._file_bytes is not None or not self._many
 
     @property
     def call_bytes(self) -> int:
-        """How much a claim is to give: messages that are full, in bytes as SQS counts them."""
+        """How many bytes a claim should give, as SQS counts them: a number of full messages."""
         wanted = math.ceil(_FILES_MIN * (self._file_bytes or 0) / self.message_bytes)
         return self.message_bytes * max(self._messages_min, min(wanted, _MESSAGES_MAX))
 
@@ -61,7 +61,7 @@ class Filling:
         return max(1, min(math.ceil(wanted), self._files_max))
 
     def learn(self, files: int, records: int, size_bytes: int) -> None:
-        """Learn from a claim, or the front of one: what so many of its files gave."""
+        """Learn from the first `files` files of a claim: their records and bytes."""
         if not files:
             return
         file_bytes = size_bytes / files

@@ -1,7 +1,7 @@
-"""How many calls may be in flight: as many as allowed, fewer while SQS throttles.
+"""Limit how many calls are in flight: fewer while SQS throttles.
 
-Additive increase, multiplicative decrease, as TCP does it: halved by a throttle, grown by one for
-every full round of calls that were not throttled. It costs time, never a message.
+Additive increase, multiplicative decrease, as in TCP. A throttle halves the limit. Each full round
+of calls without a throttle raises it by one. It costs time, never a message.
 """
 
 import asyncio
@@ -9,9 +9,9 @@ from collections import deque
 
 
 class ConcurrencyLimiter:
-    """Lets at most `limit` calls in at a time; one for all lanes of a worker.
+    """Lets at most `limit` calls in at a time; shared by all lanes of a worker.
 
-    `most` is the number it starts with and never exceeds.
+    The limit starts at `most` and never exceeds it.
     """
 
     def __init__(self, most: int) -> None:
@@ -35,7 +35,7 @@ class ConcurrencyLimiter:
             try:
                 await slot
             except asyncio.CancelledError:
-                # It may have been woken and cancelled in one step: another call gets its slot.
+                # It may have been woken and cancelled in one step: pass its slot on.
                 self._wake()
                 raise
         self._inside += 1
@@ -45,8 +45,8 @@ class ConcurrencyLimiter:
     def leave(self, ticket: int, *, throttled: bool) -> None:
         """Give the slot back and say whether SQS throttled the call.
 
-        Calls that were in flight when the limit was halved answer the old limit: their throttles
-        do not halve it again.
+        A call that was in flight when the limit was halved belongs to the old limit: its throttle
+        does not halve the limit again.
         """
         self._inside -= 1
         if not throttled:

@@ -1,11 +1,11 @@
-"""From selected records to messages: pure, so that a successor rebuilds the same bytes and ids.
+"""Pack selected records into messages: pure, so that a successor makes the same bytes and ids.
 
     record record record | record record …        greedy, in record order
     └──── message 0 ───┘ └── message 1 …          body: [record,record,record]
 
-What SQS counts of a message is the UTF-8 bytes of its body plus, for each attribute, those of its
-name, DataType and value. The batch and its entry ids cost nothing. Source: the SendMessageBatch
-page of the SQS API reference; recorded cases in tests/data/sqs_cases.json.
+SQS counts the UTF-8 bytes of a message's body plus, for each attribute, those of its name, DataType
+and value. The batch and its entry ids cost nothing. Source: the SendMessageBatch page of the SQS
+API reference; recorded cases in tests/data/sqs_cases.json.
 """
 
 import functools
@@ -37,12 +37,12 @@ _ATTRIBUTES = (
     ATTRIBUTE_CONTENT_TYPE,
     ATTRIBUTE_CLAIM,
 )
-_FEW = 16  # records that are not worth being halved once more
+_FEW = 16  # records that are not worth halving again
 _SQS_BYTES_MAX = 1_048_576  # of a message
 _RAISE = ", or raise queue.message_bytes or the queue's MaximumMessageSize"
-_FULL = 0.95  # of a message: to fill it further would not pay for a file read twice
+_FULL = 0.95  # of a message: filling it further is not worth reading a file twice
 _ID_BYTES = hashlib.sha256().digest_size * 2
-# Everything in the size of the attributes but four values: records, file, content type, claim.
+# The size of the attributes without four values: records, file, content type, claim.
 _ATTRIBUTES_FIXED_BYTES = (
     sum(len(name) + len(ATTRIBUTE_DATA_TYPE) for name in _ATTRIBUTES) + _ID_BYTES
 )
@@ -54,7 +54,7 @@ def _framed(part: bytes) -> bytes:
 
 
 class _Packed(NamedTuple):
-    """A message to be: its records, the file of each, and its size as SQS counts it."""
+    """A future message: its records, the file of each, and its size as SQS counts it."""
 
     records: Sequence[bytes]
     files: Sequence[int]
@@ -66,12 +66,12 @@ class Packer:
 
     `limits` come from the queue. `message_bytes` (None: the queue's maximum) is the largest message
     to make, attributes included. With `records_per_message` "many" a body is a JSON array of
-    records, with 1 the record itself. `fingerprint` stands for the settings that shape messages and
-    `names` are all the claim's files, in order; both go into every message's id, those that `keep`
-    has left out excepted. `claim` is the id of the claim: an attribute, which leads from a message
-    to the log, but no part of its id.
+    records, with 1 the record itself. `fingerprint` stands for the settings that shape messages.
+    `names` are all the claim's files, in order. Both go into every message's id, except names that
+    `keep` removed. `claim` is the claim's id: an attribute, which leads from a message to the log,
+    and not part of the message's id.
 
-    Raises Halt if `message_bytes` is more than the queue takes.
+    Raises Halt if `message_bytes` is more than the queue accepts.
     """
 
     def __init__(
@@ -88,11 +88,11 @@ class Packer:
         if self._limit > limits.message_bytes_max:
             raise Halt(
                 f"queue.message_bytes is {self._limit}, but the queue's MaximumMessageSize is "
-                f"{limits.message_bytes_max}: lower the one or raise the other"
+                f"{limits.message_bytes_max}: lower the first or raise the second"
             )
         self._many = records_per_message == "many"
         self._content_type = CONTENT_TYPE_MANY if self._many else CONTENT_TYPE_ONE
-        # A limit of whole billed units is filled to within one record: cutting could not save.
+        # A limit of whole billed units is filled to within one record, so a cut cannot save.
         self._cuts = self._limit > BILLED_BYTES and self._limit % BILLED_BYTES != 0
         self._names = names
         self._fingerprint = fingerprint
@@ -102,24 +102,24 @@ class Packer:
         self._begins = (-1, 0)  # a file's position, and how many of its records were sent
         self._passed = 0
         self.sent_before = 0
-        """How many of the records added an earlier owner of the claim has sent."""
+        """How many of the added records an earlier owner of the claim has sent."""
         self._done: list[_Packed] = []
         self._records: list[bytes] = []  # of the open message
         self._files: list[int] = []  # parallel: the file of each
-        self._body_bytes = 1  # its body so far: "[", then each record and what follows it
+        self._body_bytes = 1  # its body so far: "[", then each record and its "," or "]"
         self._overhead_bytes = 0  # its attributes, without the digits of the record count
 
     def go_on(self, index: int, file: int, records: int) -> None:
-        """Begin with message `index`, behind the first `records` of the file at position `file`.
+        """Begin with message `index`, after the first `records` of the file at position `file`.
 
-        Those were sent, and all that is added of files before it.
+        Those were sent, and so was everything added from files before it.
         """
         self._index, self._begins = index, (file, records)
 
     def add(self, file: int, record: bytes) -> None:
-        """Take the next record of the claim, from the file `names[file]`.
+        """Add the next record of the claim, from the file `names[file]`.
 
-        Raises Reject, with the sizes, if the record fits no message; it is then left out and does
+        Raises Reject, with the sizes, if the record fits no message. It is then left out and does
         not count for `Message.first_record`.
         """
         if self._was_sent(file, record):
@@ -130,7 +130,7 @@ class Packer:
             self._done.append(_Packed((record,), (file,), size))
             return
         if not self._fits(record):
-            # Refused before anything is closed for it: no message is smaller for its sake.
+            # Refuse it before closing a message for it, which would make that smaller.
             self._refuse_too_large(record, len(record) + 2 + self._attributes_bytes(file) + 1)
             while self._records and not self._fits(record):
                 self._close(cut=self._cuts)
@@ -141,11 +141,11 @@ class Packer:
         self._body_bytes += len(record) + 1
 
     def add_file(self, file: int, records: Sequence[bytes]) -> list[RecordReject]:
-        """Take all records of one file; see `add_all`."""
+        """Add all records of one file; see `add_all`."""
         return self.add_all([file] * len(records), records)
 
     def add_all(self, files: Sequence[int], records: Sequence[bytes]) -> list[RecordReject]:
-        """Take the next records, each of its file; the same as `add` for each, faster.
+        """Add the next records, each from its file; faster than `add` for each.
 
         Returns those that fit no message, by their position in `records`.
         """
@@ -182,18 +182,18 @@ class Packer:
 
     @property
     def waiting_bytes(self) -> int:
-        """How large the messages are that `full` and `rest` would return now, all together."""
+        """The size of all messages that `full` and `rest` would return now."""
         return sum(one.size_bytes for one in self._done) + self._open_bytes
 
     @property
     def _open_bytes(self) -> int:
-        """How large the open message is, to the few bytes of its count of records."""
+        """The size of the open message, except the digits of its record count."""
         return self._body_bytes + self._overhead_bytes if self._records else 0
 
     def fullest(self, files: int) -> int:
         """Return how many of the first `files` files to keep, so that messages are full.
 
-        0 where there is less than a message of all. Ask before any message was returned.
+        0 if all files make less than one message. Ask before any message was returned.
         """
         if self._open_bytes >= _FULL * self._limit or not (self._many and self._records):
             return files
@@ -204,7 +204,7 @@ class Packer:
         options = [(files, (sum(sizes) + self._open_bytes) / (len(sizes) + 1))]
         held_bytes = 0
         for count, (one, start) in enumerate(zip(self._done, starts, strict=True), 1):
-            kept = bisect_left(one.files, start)  # the rest is of a file that goes on after it
+            kept = bisect_left(one.files, start)  # the rest belongs to a file that goes on after it
             lost_bytes = sum(len(record) + 1 for record in one.records[kept:])
             held_bytes += one.size_bytes
             options.append((start, (held_bytes - lost_bytes) / count))
@@ -213,10 +213,10 @@ class Packer:
         return max(kept for kept, size in options if size >= enough_bytes)
 
     def keep(self, files: int) -> None:
-        """Leave out all files but the first so many. Call it before any message was returned."""
+        """Keep only the first `files` files. Call it before any message was returned."""
         whole = sum(one.files[-1] < files for one in self._done)
         if self._cuts and whole:
-            whole -= 1  # it was cut for what came after it
+            whole -= 1  # it was cut because more records followed
         again = [*self._done[whole:], _Packed(self._records, self._files, 0)]
         records = [record for one in again for record in one.records]
         of = [file for one in again for file in one.files]
@@ -226,7 +226,7 @@ class Packer:
         self.add_all(of[:kept], records[:kept])
 
     def _was_sent(self, file: int, record: bytes) -> bool:
-        """Pass over a record that was sent; raise Reject if it fits no message: then it was not."""
+        """Skip a record that was sent. Raises Reject if it fits no message: so it was not sent."""
         begin_file, begin_records = self._begins
         if file > begin_file or (file == begin_file and self._passed == begin_records):
             return False
@@ -238,12 +238,12 @@ class Packer:
         return True
 
     def full(self) -> list[Message]:
-        """Return the messages that are complete, each once, in order."""
+        """Return the complete messages, each once, in order."""
         done, self._done = self._done, []
         return [self._message(one) for one in done]
 
     def rest(self) -> list[Message]:
-        """Close the open message and return all that were not returned yet, in order."""
+        """Close the open message and return all messages not yet returned, in order."""
         if self._records:
             self._close(cut=False)
         return self.full()
@@ -254,7 +254,7 @@ class Packer:
         return _ATTRIBUTES_FIXED_BYTES + name_bytes + len(self._content_type) + len(self._claim)
 
     def _fits(self, record: bytes) -> bool:
-        """Return whether the open message, if there is one, can take one more record."""
+        """Return whether the open message, if there is one, has room for one more record."""
         size = self._body_bytes + len(record) + 1 + self._overhead_bytes
         return bool(self._records) and size + len(str(len(self._records) + 1)) <= self._limit
 
@@ -267,7 +267,7 @@ class Packer:
             )
 
     def _close(self, *, cut: bool) -> None:
-        """Complete the open message; with `cut`, what would cost a request more stays open."""
+        """Complete the open message; with `cut`, keep back records that would cost a request."""
         count = self._count_to_close() if cut else len(self._records)
         records, self._records = self._records[:count], self._records[count:]
         files, self._files = self._files[:count], self._files[count:]
@@ -282,8 +282,8 @@ class Packer:
     def _count_to_close(self) -> int:
         """Return how many records to close the message with, for the most bytes a request.
 
-        A message of 100,000 bytes is billed as two requests; cut at 65,536 it is one, and the rest
-        begins the next message. Considered is the last multiple of 64 KiB below the size.
+        A message of 100,000 bytes is billed as two requests. Cut at 65,536 bytes it is one, and the
+        rest begins the next message. The only cut considered is at the last multiple of 64 KiB.
         """
         count, body_bytes = len(self._records), self._body_bytes
         size = whole = body_bytes + self._overhead_bytes + len(str(count))
@@ -297,7 +297,7 @@ class Packer:
 
     @functools.cached_property
     def _identity(self) -> Any:
-        """What every message's id begins with, hashed once: known when the first one is made."""
+        """The part of all message ids that is the same, hashed once."""
         return hashlib.sha256(
             _framed(self._fingerprint.encode())
             + len(self._names).to_bytes(8, "big")

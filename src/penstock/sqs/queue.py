@@ -1,4 +1,4 @@
-"""From messages to SQS's receipts: SendMessageBatch, entry by entry. Implements `ports.Queue`.
+"""Send messages with SendMessageBatch, entry by entry, for receipts. Implements `ports.Queue`.
 
     messages ─▶ batches ─▶ call ─┬─ confirmed ─▶ `confirmed`
                   ▲              ├─ rejected
@@ -7,8 +7,8 @@
 No other code sends anything to SQS twice. On a standard queue, a resend after an unknown outcome
 can be a repeat; this module counts them.
 
-    packer.py      from records to messages, before this
-    batch.py       from messages to a request, from a reply to the outcome of each message
+    packer.py      makes messages of records, before this
+    batch.py       makes a request of messages, and sorts them by the reply
     errors.py      what SQS's error codes mean
     limiter.py     how many calls at a time
     attributes.py  what the queue is and what it accepts
@@ -45,24 +45,24 @@ _PAUSE_SECONDS_FIRST: Final = 0.1
 _PAUSE_SECONDS_MAX: Final = 5.0
 # FIFO drops repeats for five minutes after the first; four leave room for clocks and latency.
 _DEDUPLICATION_SECONDS: Final = 240.0
-# A wrong MD5 is corruption on the way; the same thing three times is a server that changes bodies.
+# A wrong MD5 is corruption on the way; a third one for a message is a server that changes it.
 _GARBLED_MAX: Final = 3
 _REPORT_SECONDS: Final = 10.0
-# Calls above this size are few at a time: each holds its request in memory, 1 MiB and more.
+# Only a few calls above this size run at a time: each holds its request in memory, 1 MiB and more.
 _LARGE_BYTES: Final = 131_072
 _LARGE_IN_FLIGHT_MAX: Final = 16
-# The MD5 of 1 MiB takes 1.5 ms, in which the event loop could write the next request; hashing does
-# not hold the interpreter's lock. Below this, handing it to a thread costs more than it gives.
+# The MD5 of 1 MiB takes 1.5 ms. Hashing releases the interpreter's lock, so a thread does it while
+# the event loop writes the next request. Below this size, using a thread costs more than it gains.
 _HASHED_HERE_BYTES_MAX: Final = 131_072
 # How SQS, and servers like it, say that a batch is empty.
 _EMPTY: Final = frozenset({"EmptyBatchRequest", "MissingParameter", "InvalidParameterValue"})
-# What SQS takes as MessageGroupId: 1-128 letters, digits and punctuation.
+# What SQS accepts as MessageGroupId: 1-128 letters, digits and punctuation.
 _GROUP: Final = re.compile(r"[!-~]{1,128}")
 
 
 @dataclass(slots=True)
 class _Run:
-    """One call of `send` while it lasts, shared by its batches."""
+    """The state of one call of `send`, shared by its batches."""
 
     group: str | None
     deadline: Callable[[], float]
@@ -77,8 +77,8 @@ class _Run:
 class SqsQueue:
     """One SQS queue, standard or FIFO, at AWS or any server that speaks its JSON protocol.
 
-    Calls are signed with `keys`, or else as AWS's own settings say. `connections` bounds those in
-    flight, of which no more than 16 are above 128 KiB, and `timeout_seconds` one call: `deadline`
+    Calls are signed with `keys`, or else as AWS's own settings say. `connections` bounds the calls
+    in flight; at most 16 of them are above 128 KiB. `timeout_seconds` bounds one call; `deadline`
     must leave that much of the lease. The rest is for tests.
     """
 
@@ -130,9 +130,9 @@ class SqsQueue:
         return await read_depth(self._client, self._url)
 
     async def try_sending(self) -> str:
-        """Ask whether messages may be sent, with a batch of none; return SQS's clock, if it tells.
+        """Send an empty batch, to see whether messages may be sent; return SQS's clock, if told.
 
-        Raises Again or Halt where it answers anything but that the batch is empty.
+        Raises Again or Halt if the answer is anything but that the batch is empty.
         """
         await self._client.refresh()
         try:
@@ -145,7 +145,7 @@ class SqsQueue:
         if reply.status == 200 or code in _EMPTY:  # noqa: PLR2004  HTTP's own
             return self._client.date
         error = Halt if kind_of_call(code, reply.status) is Kind.HALT else Again
-        raise error(f"the queue {self._url} takes nothing: {code}: {text}; {remedy_of(code)}")
+        raise error(f"the queue {self._url} accepts no messages: {code}: {text}; {remedy_of(code)}")
 
     async def close(self) -> None:
         """Close all connections."""
@@ -160,11 +160,11 @@ class SqsQueue:
         confirmed: Callable[[Sequence[Message]], Awaitable[None]],
         tried: bool = False,
     ) -> Sent:
-        """Bring every message to an end; see `ports.Queue.send`."""
+        """Send every message; see `ports.Queue.send`."""
         if self._limits is None:
             raise RuntimeError("the queue is not open")
         if not _GROUP.fullmatch(group):
-            raise ValueError(f"{group!r} is no message group: 1-128 letters, digits, punctuation")
+            raise ValueError(f"{group!r} is not a message group: 1-128 letters, digits or signs")
         run = _Run(group if self._limits.fifo else None, deadline, confirmed)
         if tried:
             run.unknown.update(message.index for message in messages)
@@ -172,16 +172,16 @@ class SqsQueue:
         await asyncio.gather(*deliveries)
         if run.failure is not None:
             if run.group is None and isinstance(run.failure, PenstockError):
-                # Whoever is next sends these again.
+                # The claim's next owner sends these again.
                 run.failure.possible_repeats = len(run.unknown & run.first_tried.keys())
             raise run.failure
         return run.sent
 
     async def _deliver(self, run: _Run, batch: list[Message]) -> None:
-        """Send one batch until nothing is left of it, or until the run has failed.
+        """Send one batch until every message is settled, or until the run has failed.
 
-        A failure stops the other batches between their calls, never during one: `confirmed` gets
-        all that SQS has confirmed before anything is raised.
+        A failure stops the other batches between their calls, never during one. So `confirmed` gets
+        everything that SQS has confirmed before an error is raised.
         """
         todo, tries = [batch], 0
         while todo and run.failure is None:
@@ -222,7 +222,7 @@ class SqsQueue:
         return outcome
 
     async def _call(self, run: _Run, batch: Sequence[Message]) -> BatchOutcome:
-        """Make one call, unless its time is over; return what became of each message."""
+        """Make one call, unless its time is over; return each message's outcome."""
         try:
             body = request_body(self._url, batch, run.group)
             await self._client.refresh()
@@ -240,12 +240,12 @@ class SqsQueue:
             return BatchOutcome(unknown=list(batch), cause=str(error))
 
     def _note_try(self, run: _Run, batch: Sequence[Message]) -> None:
-        """Refuse a call that the lease does not cover; count what it may repeat."""
+        """Refuse a call that the lease does not cover; count possible repeats."""
         now = self._monotonic()
         if now >= run.deadline():
             raise Again(
-                f"{len(batch)} messages could not be sent in the time the lease leaves: whoever "
-                "holds the claim next sends them"
+                f"{len(batch)} messages could not be sent before the lease ends: the claim's next"
+                " owner sends them"
             )
         for message in batch:
             first = run.first_tried.setdefault(message.index, now)
@@ -255,7 +255,7 @@ class SqsQueue:
                 run.sent.possible_repeats += 1
 
     async def _take(self, run: _Run, outcome: BatchOutcome) -> None:
-        """Keep what a call brought; pass receipts on before anything else happens."""
+        """Record a call's outcome; pass receipts on before anything else happens."""
         run.sent.throttled += outcome.throttled
         run.sent.rejected += outcome.rejected
         run.unknown.update([message.index for message in outcome.unknown + outcome.garbled])
@@ -265,15 +265,15 @@ class SqsQueue:
             run.sent.confirmed += outcome.confirmed
             await run.on_confirmed(outcome.confirmed)
         if outcome.halt:
-            raise Halt(f"the queue {self._url} takes nothing: {outcome.halt}")
+            raise Halt(f"the queue {self._url} accepts no messages: {outcome.halt}")
         if any(run.garbled[message.index] >= _GARBLED_MAX for message in outcome.garbled):
             raise Halt(
-                f"the queue {self._url} changes messages: {outcome.cause}; see what "
+                f"the queue {self._url} changes messages: {outcome.cause}; check what "
                 "stands between here and SQS"
             )
 
     def _report(self, cause: str, tries: int) -> None:
-        """Log that something is sent again; a storm is one line every ten seconds."""
+        """Log that something is sent again, at most one line every ten seconds."""
         self._resends += 1
         now = self._monotonic()
         if now < self._silent_until:

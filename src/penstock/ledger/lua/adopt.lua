@@ -1,11 +1,11 @@
--- adopt: take over the claims that an older version of Penstock left. It kept them under another key,
--- so that its workers and ours cannot take each other's, and their journals among their own fields.
+-- adopt: take over the claims of an older version of Penstock. It kept them under another key, and their
+-- journals among their own fields, so that old and new workers cannot take each other's claims.
 --
 -- KEYS  1 claims: those of the older version  2 leases
 -- ARGV  1 prefix of claim keys
 --
--- Answers how many are left that a worker of the older version may still hold. At most 10 a call; safe
--- to run twice.
+-- Returns how many claims a worker of the older version may still hold. Takes over at most 10 a call;
+-- safe to run twice.
 local now = now_ms()
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, 10)) do
   local key = ARGV[1] .. id

@@ -1,10 +1,10 @@
--- age: what claims there are, those first that were made first. Changes nothing.
+-- age: list the claims, oldest first. Changes nothing.
 --
 -- KEYS  1 leases
 -- ARGV  1 prefix of claim keys  2 most claims
 --
--- Answers, per claim: id, worker (empty: nobody), attempt, ms since it was made, ms since its lease
--- ended (negative: it runs), number of files, why it waits (empty: it does not).
+-- Returns, per claim: id, worker (empty: nobody), attempt, ms since it was made, ms since its lease
+-- ended (negative while it runs), number of files, why it waits (empty: it does not).
 local now = now_ms()
 local found, answer = {}, {}
 local ids = redis.call('ZRANGE', KEYS[1], 0, -1, 'WITHSCORES')

@@ -1,12 +1,12 @@
--- archived: note that files are out of the spool. They are remembered for as long as a listing
--- that still names them may be in use, then `forget` lets go of them.
+-- archived: note that files have left the spool. `forget` deletes the note when no listing in use can
+-- name them any more.
 --
 -- KEYS  1 json_files_processed  2 json_files_rejected  3 out_of_spool  4 counters
 --       5 minutes  6 gone
--- ARGV  1 names, joined by '/'  2 most files remembered as gone; 0: these were moved, none is gone
+-- ARGV  1 names, joined by '/'  2 0: the files were moved; else: they are gone, and this is how many
+--         gone files are remembered
 --
--- Gone is what lay neither in the spool nor where it was to be moved. Answers how many of them were
--- not noted before.
+-- A gone file is neither in the spool nor in the archive. Returns how many were not noted before.
 local at = now_ms()
 local now = string.format('%.0f', at)
 local names, noted, most = split(ARGV[1]), {}, tonumber(ARGV[2])

@@ -1,33 +1,35 @@
--- claim: give the caller an expired claim, else the files whose retry is due and, with them, those of
--- its candidates that are waiting.
+-- claim: give the caller an expired claim; else a new claim of the files due for a retry, and of those
+-- of its candidates that are waiting.
 --
 -- KEYS  1 leases  2 json_files_processing  3 json_files_processed  4 out_of_spool
 --       5 json_files_rejected  6 retry  7 counters  8 epoch  9 workers  10 workers_since
 --       11 suspects  12 frontier  13 call:TOKEN  14 claim:NEW
 --       15 put_back  16 minutes  17 spool_note
 -- ARGV  1 prefix of claim keys  2 NEW, the id if a claim is made  3 token  4 worker
+-- ARGV  1 prefix of claim keys  2 NEW, the id if a claim is made  3 token  4 worker
 --       5 fingerprint of the settings that shape messages  6 lease, ms
 --       7 how long the answer to this token is remembered, ms  8 most files of a claim
 --       9 most takeovers of a claim  10 cursor up to which the caller has tried every file
---       11 epoch in which it has  12 number of claims it has seen made  13 candidate names, joined by '/'
---       14 least files of a new claim: where fewer could be claimed, none are  15 but for files that
---       have been due for so long, ms  16 id of the note of the spool that the candidates were listed in
+--       11 epoch in which it tried them  12 number of claims it has seen made
+--       13 candidate names, joined by '/'
+--       14 least files of a new claim  15 ignore 14 if a file has been due for this long, ms
+--       16 id of the spool note under which the candidates were listed
 --
--- Answers {kind, epoch, number of claims made before this one, …}, where … is by kind:
---   none       indexes of the candidates that are waiting, from 1, joined by commas
---   made       the same of those waiting and not claimed, of the first that were looked at; those
---              claimed, or their number where those are the first; the names due, which come first,
---              joined by '/'; how many candidates were looked at, no more than were needed; then what
---              was said of each file that an operator put back
---   worn       id of an expired claim that has been taken over too often: to be isolated first
---   moved      nothing: another directory has become the ledger's spool since the listing
---   late       nothing: the claim this token once got has moved on; ask with a new token
---   taken_over, repeat    id, attempt, fingerprint under which it was noted, names joined by '/', 1
---              where an earlier owner may have sent something, how often it had to wait, the positions of
---              files that are processed; then what was said of each file that an operator put back
--- Safe to run twice: the same token gets the claim that it got before.
-local PIECE = 500  -- candidates looked at together
-local LOOK = 16  -- expired claims looked at: the first may be no business of this worker
+-- Returns {kind, epoch, number of claims made before this one, …}. The rest depends on the kind:
+--   none       indexes from 1 of the candidates that are waiting, joined by commas
+--   made       indexes of the examined candidates that wait unclaimed; indexes of those claimed, or
+--              their number if they are the first ones; names that were due, joined by '/' (they come
+--              first in the claim); number of candidates examined; then the operator's note on each
+--              file that was put back
+--   worn       id of an expired claim that was taken over too often: isolate it first
+--   moved      nothing: the ledger's spool has changed since the listing
+--   late       nothing: the claim that this token got has a new owner; ask with a new token
+--   taken_over, repeat    id, attempt, fingerprint of its journal, names joined by '/', 1 if an earlier
+--              owner may have sent something, how often it had to wait, positions of the processed
+--              files; then the operator's note on each file that was put back
+-- Safe to run twice: the same token gets the same claim.
+local PIECE = 500  -- candidates examined together
+local LOOK = 16  -- expired claims examined: this worker may not be allowed the first
 local now = now_ms()
 local prefix, new, token, worker, fingerprint = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local lease, remember, most = tonumber(ARGV[6]), ARGV[7], tonumber(ARGV[8])
@@ -39,7 +41,7 @@ if not epoch then
   redis.call('SET', KEYS[8], epoch)
 end
 local made = number_or(redis.call('HGET', KEYS[7], 'claims'), 0)
--- A caller whose files this Redis has forgotten, wholly or back to a snapshot, may not move it.
+-- If this Redis has forgotten the caller's files (all, or those since a snapshot), keep the frontier.
 if ARGV[11] ~= '' and (ARGV[11] ~= epoch or tonumber(ARGV[12]) > made) then
   count(KEYS[7], 'ledger_losses', 1)
   tick(KEYS[16], now, 'ledger_losses', 1)
@@ -48,7 +50,7 @@ elseif ARGV[10] ~= '' and ARGV[11] == epoch then
 end
 if redis.call('ZADD', KEYS[9], now, worker) == 1 then redis.call('HSET', KEYS[10], worker, now) end
 
--- What an operator said of files that were put back, of each.
+-- Add the operator's note on each file that was put back.
 local function add_said(answer, names)
   if not is_any_put_back(KEYS[15]) then return answer end
   in_pieces(names, function(piece)
@@ -74,8 +76,8 @@ if before then
   return {'late', epoch, made}
 end
 
--- A worker died with it: who takes such a claim holds no other one meanwhile. Else a file that kills
--- workers would have its neighbours in other lanes blamed along with it, time after time.
+-- A worker that takes over a claim whose owner died takes no second one meanwhile. Otherwise a file that
+-- kills workers would count against the claims in the worker's other lanes too.
 local function has_suspect()
   local id = redis.call('HGET', KEYS[11], worker)
   if not id or field(prefix .. id, 'worker') ~= worker then return false end

@@ -1,15 +1,15 @@
--- commit: the one act that makes files processed, or rejected; for the claim's owner only.
+-- commit: make the files of a claim processed or rejected, for its owner only.
 --
 -- KEYS  1 leases  2 json_files_processing  3 json_files_processed  4 json_files_rejected
 --       5 retry  6 counters  7 claim:ID  8 call:TOKEN  9 minutes  10 put_back
 -- ARGV  1 ID  2 token  3 how long the answer to this token is remembered, ms
 --       4 number of vanished files, then their names
 --       then the number of rejected files, then name and JSON of each
---       then the number of files to look at again, then name and delay in ms of each
+--       then the number of files to retry, then name and delay in ms of each
 --       then counter names and what to add, in turn
 --
--- All other files of the claim become processed. Answers 1, also when it is repeated; or 0 when
--- somebody else owns the claim or it is no more.
+-- All other files of the claim become processed. Returns 1, also when repeated; 0 if somebody else owns
+-- the claim or it has ended.
 local token = ARGV[2]
 local claim = claim_fields(KEYS[7], 'token', 'done')
 if not claim or claim[2] ~= token then
@@ -20,7 +20,7 @@ end
 local now = now_ms()
 local names = split(claim[1])
 local other, again, at = {}, {}, 4
-if claim[3] then  -- some are processed, and may have left the spool: they are this claim's no more
+if claim[3] then  -- a release made some processed; they may have left the spool
   local done, left = add_positions({}, claim[3], #names), {}
   for i = 1, #names do
     if not done[i] then left[#left + 1] = names[i] end
@@ -54,7 +54,7 @@ for i = at + 1, #ARGV, 2 do
 end
 
 local processed, n = {}, 0
-local score = string.format('%.0f', now)  -- once: Redis would format the number for each name
+local score = string.format('%.0f', now)  -- format once, or Redis formats the number for each name
 for i = 1, #names do
   if not other[names[i]] then
     processed[n + 1], processed[n + 2] = score, names[i]

@@ -1,6 +1,6 @@
--- In front of every script, after the clock: what more than one verb needs.
+-- Put before every script, after the clock: functions that several scripts need.
 
--- The names, in order, that '/' joins: they contain none.
+-- Split names joined by '/', which no name contains.
 local function split(joined)
   local find, sub = string.find, string.sub
   local names, n, at = {}, 0, 1
@@ -15,7 +15,7 @@ local function split(joined)
   return names
 end
 
--- Call a function with the names, or other values, some at a time: Lua unpacks no more than 8,000.
+-- Call a function with 1,000 values at a time: Lua unpacks at most 8,000.
 local function in_pieces(values, call)
   if #values <= 1000 then
     if #values > 0 then call(values) end
@@ -26,13 +26,13 @@ local function in_pieces(values, call)
   end
 end
 
--- The whole number that a text is; `instead` where it is missing or anything else.
+-- Return the whole number in a text; `instead` if it is missing or not a whole number.
 local function number_or(text, instead)
   if text and #text < 16 and string.find(text, '^%d+$') then return tonumber(text) end
   return instead
 end
 
--- Add to a counter, and return its sum. One that holds no number begins anew: the laws tell of it.
+-- Add to a counter and return its sum. If it holds no number, restart it: `penstock verify` reports that.
 local function count(key, name, by)
   local sum = redis.pcall('HINCRBY', key, name, by)
   if type(sum) == 'number' then return sum end
@@ -40,38 +40,38 @@ local function count(key, name, by)
   return tonumber(by)
 end
 
--- What was answered to a token before, if it was.
+-- Return the earlier answer to a token, or nil.
 local function answered(key)
   local value = redis.pcall('GET', key)
   return type(value) == 'string' and value or nil
 end
 
--- A field of a claim; nil where there is none, or where its key is no claim at all.
+-- Return a field of a claim; nil if there is none, or if the key is not a hash.
 local function field(key, name)
   local value = redis.pcall('HGET', key, name)
   return type(value) == 'string' and value or nil
 end
 
--- The names of a claim and these fields, in order; nil where nobody can go on with it: its key is
--- gone, or of another type, or has no names.
+-- Return a claim's names, then these fields. Nil if the claim is unusable: its key is missing, is not a
+-- hash, or has no names.
 local function claim_fields(key, ...)
   local values = redis.pcall('HMGET', key, 'names', ...)
   if values.err or not values[1] or values[1] == '' then return nil end
   return values
 end
 
--- The two journals of a claim, each message index to entry: that of its last owner who noted any, and
--- what earlier ones confirmed and that one has not noted again.
+-- Return the keys of a claim's two journals, each message index to entry. The first belongs to the last
+-- owner that wrote any; the second holds what earlier owners confirmed and that owner has not repeated.
 local function journals(key) return key .. ':journal', key .. ':earlier' end
 
--- Whether a key is a hash. What is something else is let go of: nobody can go on with it.
+-- Tell whether a key is a hash. Delete a key of another type: it is unusable.
 local function is_hash(key)
   local kind = redis.call('TYPE', key).ok
   if kind ~= 'hash' and kind ~= 'none' then redis.call('DEL', key) end
   return kind == 'hash'
 end
 
--- Add the positions, from 1, that ranges of them from 0 name: `0-41,43-43`. No more than `count`.
+-- Add the positions, from 1, of ranges that count from 0, such as `0-41,43-43`; `count` at most.
 local function add_positions(to, ranges, count)
   for from, last in string.gmatch(ranges or '', '(%d+)-(%d+)') do
     for position = tonumber(from), math.min(tonumber(last), count - 1) do to[position + 1] = true end
@@ -79,20 +79,20 @@ local function add_positions(to, ranges, count)
   return to
 end
 
--- Let go of a claim and its journals.
+-- Delete a claim and its journals.
 local function end_claim(claims, key, id)
   redis.call('DEL', key, journals(key))
   redis.call('ZREM', claims, id)
 end
 
--- Let go of a claim that nobody can go on with. `orphans` puts its files in line.
+-- Delete an unusable claim. `orphans` queues its files for a retry.
 local function drop(claims, counters, key, id)
   end_claim(claims, key, id)
   count(counters, 'claims_dropped', 1)
 end
 
--- Count in the minute that runs. The minutes of the last hour are kept, for whoever shows the rate;
--- the first count of a minute lets go of those before: once a minute, at most a few hundred fields.
+-- Count in the current minute. The last hour is kept, to show rates. The first count of a minute deletes
+-- older minutes: once a minute, at most a few hundred fields.
 local function tick(key, now, name, by)
   by = tonumber(by)
   if by == 0 then return end
@@ -104,17 +104,17 @@ local function tick(key, now, name, by)
   end
 end
 
--- Whether an operator said anything of any file that is not settled yet.
+-- Tell whether an operator's note on any file is left.
 local function is_any_put_back(key) return redis.call('HLEN', key) > 0 end
 
--- Let go of what an operator said of files that are settled now.
+-- Delete the operator's notes on files that are settled now.
 local function settle_put_back(key, names)
   if not is_any_put_back(key) then return end
   in_pieces(names, function(piece) redis.call('HDEL', key, unpack(piece)) end)
 end
 
--- The indexes, from 1, of those names that no key knows: they are waiting. Also whether that is all
--- of them. Each of `hashes` and `sets` costs a look-up a name, but nothing while it is empty.
+-- Return the indexes, from 1, of the names that no key holds: they are waiting. Also, whether all are.
+-- Each non-empty key of `hashes` and `sets` costs one look-up a name; an empty one costs nothing.
 local function waiting(hashes, sets, names)
   local count, known, any = #names, {}, false
   local function look(command, key)

@@ -1,9 +1,9 @@
--- enlist: note that a loader runs; it is let go of when its time is over.
+-- enlist: note that a loader runs. The note ends with the loader's time.
 --
 -- KEYS  1 loaders
 -- ARGV  1 the loader's name  2 how long it may live, ms
 --
--- Answers how many run. Safe to run twice: a name that is noted is noted.
+-- Returns how many run. Safe to run twice: a name counts once.
 local now = now_ms()
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
 redis.call('ZADD', KEYS[1], now + tonumber(ARGV[2]), ARGV[1])

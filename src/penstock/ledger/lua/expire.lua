@@ -1,11 +1,10 @@
--- expire: take expired claims from their owners, so that none of these can act any more.
+-- expire: take expired claims from their owners, so that these owners cannot act any more.
 --
 -- KEYS  1 leases  2 counters  3 call:TOKEN
 -- ARGV  1 prefix of claim keys  2 most claims  3 how long the answer to this token is remembered, ms
 --
--- Answers a JSON array with, per claim that lost its owner: id, worker, attempt, ms since the lease
--- ended, number of files; the same when it is repeated. The claim itself stays, expired, for the
--- next worker that asks.
+-- Returns a JSON array with, per claim that lost its owner: id, worker, attempt, ms since the lease
+-- ended, number of files; the same when repeated. The claim stays, expired, for the next worker.
 local before = answered(KEYS[3])
 if before then return before end
 local now = now_ms()
@@ -14,7 +13,7 @@ local ids = redis.call('ZRANGEBYSCORE', KEYS[1], 1, now, 'WITHSCORES', 'LIMIT', 
 for i = 1, #ids, 2 do
   local key = ARGV[1] .. ids[i]
   local claim = claim_fields(key, 'worker', 'attempt', 'files', 'token')
-  if claim and claim[5] == '' then  -- it waited, and nobody lost it
+  if claim and claim[5] == '' then  -- it waited without an owner
     redis.call('ZADD', KEYS[1], 0, ids[i])
   elseif claim then
     redis.call('HSET', key, 'token', '', 'ended_ms', ids[i + 1])

@@ -1,9 +1,9 @@
--- forget: let go of files that have been out of the spool for longer than any listing lives.
+-- forget: delete the notes of files that left the spool longer ago than any listing lives.
 --
 -- KEYS  1 out_of_spool
 -- ARGV  1 how long a listing may be in use, ms  2 most files
 --
--- Answers how many files were forgotten.
+-- Returns how many files were forgotten.
 local until_ms = now_ms() - tonumber(ARGV[1])
 local names = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', until_ms, 'LIMIT', 0, ARGV[2])
 if #names == 0 then return 0 end

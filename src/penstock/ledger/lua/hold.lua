@@ -1,15 +1,15 @@
--- hold: have files put back for another pass, by an operator who is about to move them into the spool.
--- Nobody claims them until that is done (put_back) or the hold is over; then who claims them finds
--- them or finds them gone.
+-- hold: queue files for a retry that an operator is about to move back into the spool. Nobody claims
+-- them until the operator is done (put_back), or the hold ends. After that a worker claims them even if
+-- they are missing.
 --
 -- KEYS  1 json_files_processing  2 json_files_processed  3 out_of_spool  4 json_files_rejected
 --       5 retry  6 put_back  7 counters
 -- ARGV  1 how long the hold lasts, ms  2 how long ago a file must have left the spool, ms, so that no
---         archiver is still at it
---       3… name and what is to be done with it (JSON that names the operator's token), in turn
+--         archiver is still moving it
+--       3… name, and the operator's note on it (JSON that names the operator's token), in turn
 --
--- Answers, per file: `held`, also when it is repeated; or the state that forbids it: `processing`,
--- `processed`, `rejected`, `retry`, or `leaving MS`: that long, and it may be put back.
+-- Returns, per file: `held`, also when repeated; or the state that forbids it: `processing`, `processed`,
+-- `rejected`, `retry`, or `leaving MS`, how long until it may be put back.
 local now = now_ms()
 local answer = {}
 for i = 3, #ARGV, 2 do

@@ -1,7 +1,7 @@
--- isolate: split an expired claim that has been taken over too often, so that the file that kills
--- its workers can hurt no other. Files whose every message is confirmed become processed; the others
--- go into claims of fewer files, which are split when two more workers have died with them, and in the
--- end have a claim each. Where there is but one file, it is rejected.
+-- isolate: split an expired claim that was taken over too often, so that the file that kills its workers
+-- harms no other. Files whose every message is confirmed become processed. The others go into smaller
+-- claims. If two more workers die with one of these, it is split into claims of one file. A claim of one
+-- file ends with the file's rejection.
 --
 -- KEYS  1 leases  2 json_files_processing  3 json_files_processed  4 json_files_rejected
 --       5 counters  6 claim:ID  7 call:ID  8 put_back
@@ -9,12 +9,12 @@
 --       4 the time for the reason of a reject, ISO 8601
 --       5 how long the answer is remembered, ms  6 most files of a claim that is split into single ones
 --
--- Answers a JSON array: numbers of files processed, rejected, and now in other claims; the same when
--- it is repeated, and [0,0,0] when there is nothing to split any more.
+-- Returns a JSON array: numbers of files processed, rejected, and now in other claims. It returns the
+-- same when repeated, and [0,0,0] if there is nothing left to split.
 --
--- A journal entry is `MESSAGE_ID FILES`: the positions of the files, from 0, that are complete once
--- this message and all before it are confirmed, as ranges: `0-41,43-43`. Only those of the last
--- owner that noted any count: an earlier one may have made other messages.
+-- A journal entry is `MESSAGE_ID FILES`. FILES are the positions, from 0, of the files that are complete
+-- once this message and all before it are confirmed, as ranges: `0-41,43-43`. Only the entries of the
+-- last owner that wrote any count: an earlier owner may have made other messages.
 local before = answered(KEYS[7])
 if before then return before end
 local now = now_ms()
@@ -39,7 +39,7 @@ while is_hash(journal) do
 end
 
 local processed, rejected, apart, over = 0, 0, 0, {}
--- With a claim a file at once, thousands of good files would go in messages of their own.
+-- Do not give each file a claim at once: thousands of good files would travel in messages of their own.
 local function part(id, names, attempt)
   redis.call('HSET', ARGV[2] .. id, 'names', table.concat(names, '/'), 'files', #names, 'token', '',
     'worker', '', 'attempt', attempt, 'released', 1, 'fingerprint', claim[4] or '', 'made_ms', now,
@@ -51,7 +51,7 @@ end
 local open = {}
 for i = 1, #names do
   local name = names[i]
-  if done[i] then  -- processed before
+  if done[i] then  -- already processed
   elseif complete[i] then
     redis.call('ZADD', KEYS[3], now, name)
     redis.call('HDEL', KEYS[2], name)
@@ -76,8 +76,8 @@ for at = 1, #open, size do
   part(ARGV[1] .. '.' .. open[at], some, size > 1 and tonumber(ARGV[3]) or 1)
 end
 settle_put_back(KEYS[8], over)
--- Messages that also hold records of an incomplete file are sent again, in other company. No fewer
--- than this: those after a gap, and one that ends within a file.
+-- A message that also holds records of an incomplete file is sent again, packed differently. Count at
+-- least these: messages after a gap, and one that ends within a file.
 local noted = is_hash(journal) and redis.call('HLEN', journal) or 0
 if is_hash(earlier) then noted = noted + redis.call('HLEN', earlier) end
 end_claim(KEYS[1], KEYS[6], ARGV[1])

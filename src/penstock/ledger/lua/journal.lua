@@ -2,13 +2,13 @@
 --
 -- KEYS  1 claim:ID  2 counters
 -- ARGV  1 token  2 message index and journal entry of each, in turn, joined by '/'; at most 1,000
---       3 1 where the owner goes on behind the last message that an earlier one noted without a gap
+--       3 1 if the owner continues after the last message that an earlier owner noted without a gap
 --
--- Answers 1, or 0 when somebody else owns the claim or it is no more.
+-- Returns 1; 0 if somebody else owns the claim or it has ended.
 --
--- What an earlier owner noted is set aside, from the claim's journal to what is `earlier`, until this
--- one has made the same message under the same index and notes it again: only entries of one owner say
--- together which files are complete. An owner that notes nothing leaves them as they are.
+-- The owner's first note moves an earlier owner's entries from the journal to `earlier`. They stay there
+-- until this owner makes the same message again and notes it. Only the entries of one owner together
+-- show which files are complete. An owner that notes nothing leaves them.
 if field(KEYS[1], 'token') ~= ARGV[1] then
   count(KEYS[2], 'journals_refused', 1)
   return 0

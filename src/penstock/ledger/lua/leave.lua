@@ -1,8 +1,8 @@
--- leave: let go of a loader that has ended, or could not be started.
+-- leave: remove a loader that has ended, or could not be started.
 --
 -- KEYS  1 loaders
 -- ARGV  1 the loader's name
 --
--- Answers how many are left. Safe to run twice.
+-- Returns how many are left. Safe to run twice.
 redis.call('ZREM', KEYS[1], ARGV[1])
 return redis.call('ZCARD', KEYS[1])

@@ -1,10 +1,10 @@
--- orphans: those of the files being processed that no claim holds, because it is gone, or nobody can
--- go on with it. They are put in line, due at once.
+-- orphans: find files that are being processed but that no usable claim holds. Queue them for a retry,
+-- due at once.
 --
 -- KEYS  1 leases  2 json_files_processing  3 retry  4 counters  5 claims: those of an older version
--- ARGV  1 prefix of claim keys  2 1 to put them in line, 0 to change nothing  3… names, at most 500
+-- ARGV  1 prefix of claim keys  2 1 to queue them, 0 to change nothing  3… names, at most 500
 --
--- Answers how many there are. Safe to run twice: what is in line is no orphan.
+-- Returns how many there are. Safe to run twice: a queued file is not an orphan.
 local now, found, is_held = now_ms(), 0, {}
 for i = 3, #ARGV do
   local name = ARGV[i]
@@ -19,7 +19,7 @@ for i = 3, #ARGV do
     found = found + 1
     if ARGV[2] == '1' then
       redis.call('HDEL', KEYS[2], name)
-      if name == '' or string.find(name, '/', 1, true) then  -- no name of a file: nothing is lost
+      if name == '' or string.find(name, '/', 1, true) then  -- not a file's name: nothing is lost
         count(KEYS[4], 'files_vanished', 1)
       else
         redis.call('ZADD', KEYS[3], now, name)

@@ -1,10 +1,10 @@
--- prune: let go of workers that have not been heard of, and of names seen waiting that went away.
+-- prune: forget workers that have been silent, and names that were seen waiting and then disappeared.
 -- The answers remembered for a token expire by themselves.
 --
 -- KEYS  1 workers  2 workers_since  3 overlooked  4 suspects
 -- ARGV  1 how long a worker may be silent, ms  2 how long a name is remembered as waiting, ms
 --
--- Answers how many workers were let go of.
+-- Returns how many workers were forgotten.
 local now = now_ms()
 local gone = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now - tonumber(ARGV[1]), 'LIMIT', 0, 1000)
 if #gone > 0 then

@@ -1,10 +1,10 @@
--- put_back: end a hold. Files that are in the spool now are due at once; the others are let go of.
+-- put_back: end a hold. Files that are in the spool now are due at once; the others are forgotten.
 --
 -- KEYS  1 retry  2 put_back  3 counters
 -- ARGV  1 number of files that are in the spool, then their names
---       then name and what was said of it (as given to hold), in turn, of those that are not
+--       then, for each file that is not: name and the operator's note on it (as given to hold)
 --
--- Answers how many of the first are in line, or were when this ran the first time and are claimed.
+-- Returns how many of the first are queued for a retry, or were at the first run and are claimed by now.
 local now = now_ms()
 local inside = tonumber(ARGV[1])
 local known = 0

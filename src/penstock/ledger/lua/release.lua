@@ -1,15 +1,15 @@
--- release: give a claim back unfinished, for its owner only. It expires at once, or when it has waited
--- because files of it cannot be read, and keeps its journal: the next worker goes on where this one
--- stopped, under the same message ids.
+-- release: give a claim back unfinished, for its owner only. It keeps its journal: the next worker goes on
+-- where this one stopped, with the same message ids. The claim expires at once; if some of its files
+-- cannot be read, only after a pause.
 --
 -- KEYS  1 leases  2 claim:ID  3 call:TOKEN  4 counters  5 json_files_processing
 --       6 json_files_processed  7 minutes  8 put_back
 -- ARGV  1 ID  2 token  3 how long the answer to this token is remembered, ms
---       4 1 where this owner may have sent something  5 why it waits; empty: it does not
---       6 how long, ms  7 positions of the files, from 0, that are processed without the others
+--       4 1 if this owner may have sent something  5 why the claim waits; empty: it does not
+--       6 how long, ms  7 positions of the files, from 0, that become processed without the others
 --       8 number of messages that a successor may send again
 --
--- Answers 1, also when it is repeated; or 0 when somebody else owns the claim or it is no more.
+-- Returns 1, also when repeated; 0 if somebody else owns the claim or it has ended.
 local claim = claim_fields(KEYS[2], 'token', 'done')
 if not claim or claim[2] ~= ARGV[2] then
   if answered(KEYS[3]) == 'released' then return 1 end
@@ -29,7 +29,7 @@ if ARGV[5] ~= '' then
   local done, processed = add_positions({}, text, #names), 0
   for position in pairs(add_positions({}, ARGV[7], #names)) do
     local name = names[position]
-    -- What an operator said of a file stays until all are settled: message ids depend on it.
+    -- Keep the operator's note on a file until all files are settled: message ids depend on it.
     if not done[position] and redis.call('HEXISTS', KEYS[8], name) == 0 then
       redis.call('HDEL', KEYS[5], name)
       redis.call('ZADD', KEYS[6], now, name)

@@ -1,9 +1,9 @@
--- renew: move the lease of a claim forward, for its owner only.
+-- renew: extend the lease of a claim, for its owner only.
 --
 -- KEYS  1 leases  2 claim:ID  3 counters
 -- ARGV  1 ID  2 token  3 lease, ms
 --
--- Answers 1, or 0 when somebody else owns the claim or it is no more.
+-- Returns 1; 0 if somebody else owns the claim or it has ended.
 if field(KEYS[2], 'token') ~= ARGV[2] then
   count(KEYS[3], 'renewals_refused', 1)
   return 0

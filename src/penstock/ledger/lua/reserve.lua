@@ -1,11 +1,11 @@
--- reserve: note a loader that is about to be started, if there is room for one.
+-- reserve: note a loader that is about to be started, if there is room for one more.
 --
 -- KEYS  1 loaders  2 loader_started  3 counters
 -- ARGV  1 the loader's name  2 how long it has to begin, ms  3 most loaders
 --       4 pause between two starts, ms
 --
--- Answers 1; or 0 where as many run as are wanted, or one was started a moment ago, whose effect
--- nobody can have seen yet. Safe to run twice: a name that has its place has it.
+-- Returns 1; 0 if enough loaders run, or if one was started so recently that its effect cannot show yet.
+-- Safe to run twice: a name keeps its slot.
 local now = now_ms()
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
 if redis.call('ZSCORE', KEYS[1], ARGV[1]) then return 1 end

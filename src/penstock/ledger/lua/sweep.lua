@@ -1,16 +1,15 @@
--- sweep: put in line for a retry what lies in the spool, waiting, that no worker's listing brings up
--- any more: names that appeared out of order, or that a Redis restored from a snapshot forgot.
+-- sweep: queue for a retry the waiting files that no worker's listing returns any more: names that
+-- appeared out of order, or that a Redis restored from a snapshot forgot.
 --
 -- KEYS  1 sweeper  2 overlooked  3 retry  4 counters  5 json_files_processing
 --       6 json_files_processed  7 out_of_spool  8 json_files_rejected  9 spool_note
 -- ARGV  1 token of the sweeper  2 its lease, ms  3 how long a file waits before it is overlooked, ms
 --       4 most names remembered as waiting  5 names, joined by '/'
---       6 id of the note of the spool that they were listed in, or ''
+--       6 id of the spool note under which they were listed, or ''
 --
--- One sweeper at a time: answers -1 when another one holds the lease, or another directory has become
--- the ledger's spool since the listing. Otherwise answers how many
--- names were put in line. A name must be seen waiting twice, that long apart, so a file that has
--- just arrived is left to the workers.
+-- There is one sweeper at a time: returns -1 if another one holds the lease, or if the ledger's spool has
+-- changed since the listing; else how many names were queued. A name is queued when it is still waiting
+-- after time 3, so that workers get a new file first.
 local now = now_ms()
 local sweeper = redis.call('HMGET', KEYS[1], 'token', 'until_ms')
 if sweeper[1] and sweeper[1] ~= ARGV[1] and number_or(sweeper[2], 0) > now then return -1 end

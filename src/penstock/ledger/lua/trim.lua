@@ -1,12 +1,12 @@
--- trim: give files of a claim back before any of its messages is sent, for its owner only: what would
--- not fill a message. They are in line, due at once.
+-- trim: give back the last files of a claim, which would not fill a message, before any message is sent;
+-- for its owner only. They are queued for a retry, due at once.
 --
 -- KEYS  1 leases  2 json_files_processing  3 retry  4 counters  5 claim:ID  6 call:TOKEN
--- ARGV  1 ID  2 token  3 how many files the claim keeps, its first ones; with 0 it ends
+-- ARGV  1 ID  2 token  3 how many files, from the first, the claim keeps; with 0 it ends
 --       4 how long the answer to this token is remembered, ms
 --
--- Answers 1, also when it is repeated; or 0 when somebody else owns the claim, it is no more, or a
--- message of it is journalled.
+-- Returns 1, also when repeated; 0 if somebody else owns the claim, it has ended, or one of its messages
+-- is in the journal.
 local claim = claim_fields(KEYS[5], 'token')
 if not claim or claim[2] ~= ARGV[2] or redis.call('EXISTS', journals(KEYS[5])) > 0 then
   if not claim and answered(KEYS[6]) == 'trimmed' then return 1 end
