@@ -103,17 +103,19 @@ async def _watched(settings: Settings, environment: Mapping[str, str]) -> AsyncG
 
 async def _keep_answering(part: EmbeddedProcess, stop: asyncio.Event) -> None:
     """Restart an embedded part that died, with the data that it wrote."""
-    pause = _RESTART_SECONDS_MIN
+    pause, is_down = _RESTART_SECONDS_MIN, False
     while not await sleep_unless(stop, pause):
-        if part.exit_code is None:
-            pause = _RESTART_SECONDS_MIN
+        if part.exit_code is None and not is_down:
             continue
-        telemetry.warn("process.ended", name=part.title, exit_code=part.exit_code)
+        if not is_down:
+            telemetry.warn("process.ended", name=part.title, exit_code=part.exit_code)
+        is_down = True  # until all of this succeeds: a start may fail before there is a process
         try:
             await part.stop()
             await part.start()
             if isinstance(part, EmbeddedSqs):  # killed, it has lost its queues
                 await part.create_queue(EMBEDDED_QUEUE)
+            pause, is_down = _RESTART_SECONDS_MIN, False
         except PenstockError as error:
             pause = min(2 * pause, _RESTART_SECONDS_MAX)
             telemetry.warn(

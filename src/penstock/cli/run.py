@@ -8,6 +8,7 @@ from penstock import passes, supervisor, telemetry
 from penstock.cli.options import Config, Verbose
 from penstock.errors import Halt
 from penstock.settings.reading import load
+from penstock.settings.schema import EMBEDDED
 from penstock.setup import config_check
 
 
@@ -22,5 +23,10 @@ def run(config: Config = None, verbose: Verbose = False) -> None:
     settings = load(config)
     if wrong := asyncio.run(config_check.mistakes(settings)):
         raise Halt("\n".join(wrong))
-    typer.echo(f"draining {settings.source.url} into {settings.queue.url}; Ctrl-C stops", err=True)
+    queue = "the embedded SQS" if settings.queue.url == EMBEDDED else settings.queue.url
+    typer.echo(
+        f"draining {settings.source.url} into {queue}; `penstock status` shows how it goes, Ctrl-C"
+        " stops it",
+        err=True,
+    )
     passes.run(lambda stop: supervisor.supervise(settings, config, stop, verbose=verbose))

@@ -53,6 +53,11 @@ def _unreachable(snapshot: Snapshot, _: StatusSettings) -> Iterator[Verdict]:
         f" source.url, source.token. {_GO_ON}",
         "queue": f"fix the queue, queue.url, the rights or the network. {_GO_ON}",
     }
+    if sent := sum(minute["records_sent"] for minute in snapshot.minutes[-2:]):
+        advice["queue"] += (
+            f". Workers sent {plural(sent, 'record')} within the last two minutes: if they still"
+            " do, give this command the credentials that they have"
+        )
     for part, code in codes.items():
         cause = snapshot.unreachable.get(part, STOPPED)
         if cause != STOPPED and UNWRITABLE not in cause:
