@@ -51,10 +51,7 @@ class Address:
             ) from None
 
     def client(self, host: str = "", port: int = 0) -> "redis.Redis":
-        """Return a client of one server, or of the primary that Sentinels name.
-
-        `host` and `port` replace those in the address.
-        """
+        """Return a client of a server, `host` and `port` if given, or of the Sentinels' primary."""
         if self._sentinels:
             return self._by_sentinels(self._sentinels)
         pool = redis.BlockingConnectionPool.from_url(

@@ -132,10 +132,7 @@ class Preamble:
         return data[start:end]
 
     def span(self, data: bytes) -> tuple[int, int]:
-        """Return where the JSON begins and ends in `data`: the bytes before and after are not JSON.
-
-        Raises Reject as `strip` does.
-        """
+        """Return where the JSON begins and ends in `data`. Raises Reject as `strip` does."""
         start, openers = self._openers(data)
         if start >= PREAMBLE_BYTES_MAX:
             raise _too_much()
@@ -281,7 +278,6 @@ def bytes_pattern(pattern: str, setting: str) -> re.Pattern[bytes]:
 
 
 def _line_ends(data: bytes, end: int) -> int:
-    """Return how many lines end before a position."""
     return len(_LINE_END.findall(data, 0, end))
 
 

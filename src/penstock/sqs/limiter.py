@@ -9,10 +9,7 @@ from collections import deque
 
 
 class ConcurrencyLimiter:
-    """Lets at most `limit` calls in at a time; shared by all lanes of a worker.
-
-    The limit starts at `most` and never exceeds it.
-    """
+    """Lets at most `limit` calls of all lanes in at a time; it starts at `most`, the maximum."""
 
     def __init__(self, most: int) -> None:
         self._most = most
