@@ -75,7 +75,7 @@ async def test_a_bad_file_is_rejected_once_and_blocks_nobody(
 
 
 @pytest.mark.parametrize("age_seconds", [-5.0, 0.0, 1.0, 9.9, 10.0])
-async def test_a_cut_young_file_waits_for_its_writer(box: Box, age_seconds: float) -> None:
+async def test_a_cut_unsettled_file_waits_for_its_writer(box: Box, age_seconds: float) -> None:
     """A truncated file younger than settle_seconds is looked at again; an older one is rejected."""
     box.set("source", settle_seconds=10)
     name = f"{SECOND}.000001.json"
@@ -83,9 +83,9 @@ async def test_a_cut_young_file_waits_for_its_writer(box: Box, age_seconds: floa
     async with AsyncExitStack() as stack:
         parts = await wiring.loader(box.settings, stack)
         file = FileRead(name, b'{"id": 1, "te', 13, age_seconds)
-        for fate in parts.transform.run([file], 0, {}):
+        for fate in parts.reader.transform.run([file], 0, {}):
             assert isinstance(fate, Fate)
-            parts.note_fate(fate, outcome)
+            parts.reader.note_fate(fate, outcome)
     settled = outcome.settled(attempt=1, now="")
     if age_seconds < 10:
         assert settled.rejected == {}
@@ -105,8 +105,8 @@ async def test_a_cut_file_is_asked_for_its_age(box: Box, settle_seconds: float) 
     outcome = ClaimOutcome(claim.names)
     async with AsyncExitStack() as stack:
         parts = await wiring.loader(box.settings, stack)
-        read = await parts.read(claim, 0, 3, parts.new_packer(claim), lambda _: None)
-        parts.note([read], outcome)
+        read = await parts.reader.read(claim, 0, 3, parts.new_packer(claim), lambda _: None)
+        parts.reader.note([read], outcome)
     settled = outcome.settled(attempt=1, now="")
     assert list(settled.rejected) == ([cut] if settle_seconds < 1 else [])
     assert list(settled.retry_seconds) == ([] if settle_seconds < 1 else [cut])

@@ -17,6 +17,7 @@ import penstock as package
 from penstock import supervisor
 from support.box import Box
 from support.fileserver import TOKEN, served
+from support.require import require_ministack
 
 Start = Callable[..., subprocess.Popen[str]]
 
@@ -216,6 +217,31 @@ async def test_embedded_parts_are_started_again_and_keep_their_data(
     await finished(process)
     assert process.returncode == 0
     assert box.received_ids() == dict.fromkeys(range(200), 1)
+
+
+async def test_an_embedded_sqs_that_was_killed_gets_its_queue_again(
+    box: Box, penstock: Start
+) -> None:
+    """Kill -9 of the embedded SQS loses its queue: `run` makes it anew, and files go on."""
+    require_ministack()
+    box.given |= {"queue": {"url": "embedded"}}
+    box.set("run", archiver_interval_seconds=600.0, state_directory=str(box.root / "state"))
+    box.write_many(10)
+    process = penstock("run", "--config", str(box.toml()))
+
+    async def processed(count: int) -> None:
+        while (await box.counters()).get("files_processed", 0) < count:
+            await asyncio.sleep(0.1)
+
+    async with asyncio.timeout(30):
+        await processed(10)
+        (server,) = [pid for pid, line in children(process.pid).items() if "hypercorn" in line]
+        os.kill(server, signal.SIGKILL)
+        box.write_many(10, first=10)
+        await processed(20)
+    process.send_signal(signal.SIGTERM)
+    await finished(process)
+    assert process.returncode == 0
 
 
 def test_a_child_of_another_version_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:

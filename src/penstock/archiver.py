@@ -39,8 +39,9 @@ _BATCH_SECONDS = 0.5  # halve a batch that takes longer: a stop waits until a ba
 class ArchiverTally:
     """What one pass of the archiver did; all but `seconds` count files.
 
-    `files_gone` were neither in the spool nor in the archive. `files_stuck` could not be moved: the
-    log has a warning for each cause, with a count and an example. The next pass retries them.
+    `files_gone` were neither in the spool, the archive nor the rejects. `files_stuck` could not be
+    moved: the log has a warning for each cause, with a count and an example. The next pass retries
+    them.
     """
 
     files_archived: int = 0
@@ -55,10 +56,7 @@ class ArchiverTally:
 
 @dataclass(frozen=True, slots=True)
 class Archiver:
-    """The parts of one archiver; `retention_days` of 0 keeps archived files for ever.
-
-    `pack` packs staged files until its argument says that the pass is over.
-    """
+    """The parts of an archiver. `retention_days` 0 keeps for ever; `pack(over)` packs files."""
 
     source: Source
     ledger: Ledger

@@ -2,8 +2,9 @@
 
     list → claim → read → transform → pack → send → commit
 
-worker.py runs several lanes. Each carries one claim at a time along this path, so reading,
-transforming and sending overlap without a queue between the stages.
+reader.py is its middle, read → transform → pack, for a few files at a time. worker.py runs several
+lanes. Each carries one claim at a time along this path, so reading, transforming and sending
+overlap without a queue between the stages.
 """
 
 import asyncio
@@ -15,35 +16,19 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from penstock import telemetry
-from penstock.errors import Again, Reject
 from penstock.ledger.begun import Begun, ranges
 from penstock.ledger.lease import Lease
 from penstock.ledger.ledger import Ledger
 from penstock.ledger.outcome import ClaimOutcome, age_counters
 from penstock.ledger.receipts import Receipts
-from penstock.model import Claim, Fate, FileRead, Message, RecordReject, Transformed, Unread
-from penstock.ports import Queue, Source
-from penstock.records.transform import Transform
+from penstock.model import Claim, Message
+from penstock.ports import Queue
+from penstock.reader import Read, Reader, UnreadableError
 from penstock.source.candidates import Candidates
 from penstock.sqs.filling import Filling
 from penstock.sqs.packer import Packer
 
 _ENOUGH = 0.97  # of the files that a claim wants: with fewer it waits for more
-_READ_BYTES = 1_048_576  # of files, taken together: as much as a CPU's cache holds
-_DENIED_RETRY_SECONDS = 30.0  # a file that cannot be read: someone may be fixing its mode
-
-
-class UnreadableError(Again):
-    """A file of a claim cannot be read, and messages of the claim may have been sent.
-
-    Made without it they would be others, and repeats. `processed` are the positions of the files
-    of which SQS has all, as ranges.
-    """
-
-    def __init__(self, cause: str, processed: str = "") -> None:
-        super().__init__(cause)
-        self.processed = processed
 
 
 class Asked(NamedTuple):
@@ -60,49 +45,22 @@ class Asked(NamedTuple):
     ledger_lost: bool
 
 
-class Read(NamedTuple):
-    """Files that were read and packed: how many, what was left of each, what fits no message.
-
-    `unreadable` is the next one, and why it cannot be read; empty where that may wait.
-    `oldest_at_seconds` is when the oldest of them was changed last, on the monotonic clock.
-    """
-
-    files: int
-    done: Sequence[tuple[Transformed | Fate, Sequence[RecordReject]]]
-    unreadable: str = ""
-    oldest_at_seconds: float = math.inf
-
-
 @dataclass(frozen=True, slots=True)
 class Loader:
     """The parts of one worker, put together in wiring.py.
 
     `new_packer` makes the packer of a claim. `fingerprint` stands for the settings that shape
-    messages. A file that ends too early is retried while its last change is younger than
-    `settle_seconds`: its writer may have gone on after it was listed.
+    messages.
     """
 
-    source: Source
+    reader: Reader
     candidates: Candidates
     ledger: Ledger
-    transform: Transform
     new_packer: Callable[[Claim], Packer]
     queue: Queue
     fingerprint: str
     lanes: int
     filling: Filling
-    claim_bytes_max: int
-    settle_seconds: float
-    denied: telemetry.ByCause = dataclasses.field(default_factory=telemetry.ByCause)
-
-    @property
-    def read_bytes(self) -> int:
-        """How many bytes of files are read, transformed and packed together."""
-        return min(_READ_BYTES, self.claim_bytes_max)
-
-    def tell(self) -> None:
-        """Log why files could not be read since the last time: one line a cause."""
-        self.denied.tell("file.denied", remedy="make them readable: they are tried again")
 
     async def next_claim(self, stop: asyncio.Event) -> Asked:
         """List and claim: anything expired, else what is due or waiting, as much as fills messages.
@@ -137,13 +95,6 @@ class Loader:
             after_loss = portion.is_after_loss(answer.epoch)
             claim = dataclasses.replace(claim, after_loss=after_loss, is_open=not portion.is_final)
         return Asked(claim, since_seconds, bool(portion.names) or ledger_lost, ledger_lost)
-
-    def _learn_from(self, parts: Sequence[Transformed]) -> None:
-        """Learn how many records and bytes files gave; of those that gave none there is no say."""
-        files = sum(len(part.of) for part in parts)
-        records = sum(len(part.records) for part in parts)
-        size_bytes = sum(sum(map(len, part.records)) for part in parts) + records
-        self.filling.learn(files, records, size_bytes)
 
     async def carry(
         self, claim: Claim, lease: Lease, note_age: Callable[[float], None]
@@ -181,28 +132,26 @@ class Loader:
     ) -> tuple[Claim, Mapping[str, int]]:
         """Carry a claim from where it was begun. The last two lines are the promise."""
         packer = self.new_packer(claim)
-        read: list[Read] = []
+        read: Sequence[Read] = []
         if claim.is_open:
-            claim = await self.trim(claim, lease, packer, read, note_age)
+            claim, read = await self.trim(claim, lease, packer, note_age)
             if not claim.names:
                 return claim, {}
         outcome = ClaimOutcome(
-            claim.names,
-            begun.done,
-            message_bytes=self.filling.message_bytes,
+            claim.names, begun.done, message_bytes=self.filling.message_bytes,
             after_loss=claim.after_loss,
-        )
-        self.note(read, outcome)
+        )  # fmt: skip
+        self.reader.note(read, outcome)
         for position in begun.passed_over(len(claim.names)):
             outcome.retry(claim.names[position], 0)  # an earlier owner could not read it
         packer.go_on(begun.messages, begun.file, begun.records)
         for run in [] if read else begun.left(len(claim.names)):
             position, end = run[0], run[-1] + 1
             while position < end:
-                if packer.waiting_bytes >= self.claim_bytes_max:  # more than a lane may hold
+                if packer.waiting_bytes >= self.reader.claim_bytes_max:  # more than a lane may hold
                     await self.send(packer.full(), claim, lease, outcome)
-                some = await self.read(claim, position, end, packer, note_age)
-                self.note([some], outcome)
+                some = await self.reader.read(claim, position, end, packer, note_age)
+                self.reader.note([some], outcome)
                 position += some.files
                 if some.unreadable:
                     await self.send(packer.full(), claim, lease, outcome)
@@ -212,17 +161,14 @@ class Loader:
         return await self.commit(claim, lease, outcome)
 
     async def trim(
-        self,
-        claim: Claim,
-        lease: Lease,
-        packer: Packer,
-        read: list[Read],
-        note_age: Callable[[float], None],
-    ) -> Claim:
+        self, claim: Claim, lease: Lease, packer: Packer, note_age: Callable[[float], None]
+    ) -> tuple[Claim, Sequence[Read]]:
         """Pack a claim of which nothing was sent, and give back what would not fill a message."""
+        read: list[Read] = []
         position, most_bytes = 0, 2 * self.filling.call_bytes
         while position < len(claim.names) and packer.waiting_bytes < most_bytes:
-            read.append(await self.read(claim, position, len(claim.names), packer, note_age))
+            end = len(claim.names)
+            read.append(await self.reader.read(claim, position, end, packer, note_age))
             position += read[-1].files
         kept = packer.fullest(position)
         if not kept and self.filling.files_wanted() <= len(claim.names):
@@ -231,75 +177,7 @@ class Loader:
             packer.keep(kept)
             if not await self.ledger.trim(claim, kept):
                 raise lease.lost(claim)
-        return claim.of_first(kept)
-
-    async def read(
-        self,
-        claim: Claim,
-        position: int,
-        end: int,
-        packer: Packer,
-        note_age: Callable[[float], None],
-    ) -> Read:
-        """Read files of a claim from a position on, and pack what is selected of them.
-
-        Always the same messages for the same files: a worker that takes the claim over rebuilds
-        those that have been sent. There it stops before a file that it cannot read.
-        """
-        files = await self.source.read(claim.names[position:end], self.read_bytes)
-        oldest_seconds = files[0].age_seconds or 0.0  # it was listed first
-        note_age(oldest_seconds)
-        readable = _readable(files) if claim.tried else len(files)
-        unreadable = ""
-        if readable < len(files):
-            unreadable = f"{files[readable].name}: {files[readable].detail}"
-            files = files[:readable]
-        done: list[tuple[Transformed | Fate, Sequence[RecordReject]]] = []
-        parts: list[Transformed] = []
-        for one in self.transform.run(files, position, claim.put_back):
-            if isinstance(one, Fate):
-                done.append(((await self._aged(one)).without_data(), ()))
-                continue
-            done.append((one, packer.add_all(one.files, one.records)))
-            parts.append(one)
-        self._learn_from(parts)
-        return Read(len(files), done, unreadable, time.monotonic() - oldest_seconds)
-
-    async def _aged(self, fate: Fate) -> Fate:
-        """Learn the age of a file that ends too early, if it is not known."""
-        is_cut = isinstance(fate.cause, Reject) and fate.cause.truncated
-        if not is_cut or fate.file.age_seconds is not None:
-            return fate
-        (file,) = await self.source.read([fate.file.name], 1)
-        return fate._replace(file=file)
-
-    def note(self, read: Sequence[Read], outcome: ClaimOutcome) -> None:
-        """Note what became of files that were read, but for those that were given back."""
-        kept = outcome.files
-        for one in read:
-            outcome.oldest_at_seconds = min(outcome.oldest_at_seconds, one.oldest_at_seconds)
-            for done, too_large in one.done:
-                if isinstance(done, Fate):
-                    if done.position < kept:
-                        self.note_fate(done, outcome)
-                elif done.of[0] < kept:
-                    part = done.before(kept)
-                    outcome.pack(part, [r for r in too_large if r.index < len(part.records)])
-
-    def note_fate(self, fate: Fate, outcome: ClaimOutcome) -> None:
-        """Note what becomes of a file that has nothing to send: gone, retried or rejected."""
-        file, cause, age_seconds = fate.file, fate.cause, fate.file.age_seconds or 0.0
-        if cause is Unread.VANISHED:
-            outcome.vanish(file.name)
-        elif isinstance(cause, Unread):
-            self.denied.add(file.name, file.detail)
-            outcome.retry(file.name, _DENIED_RETRY_SECONDS)
-        elif cause.truncated and abs(age_seconds) < self.settle_seconds:
-            # One far ahead of the clock is not young: it was listed because it did not change.
-            wait_seconds = self.settle_seconds - age_seconds
-            outcome.retry(file.name, min(wait_seconds, self.settle_seconds))
-        else:
-            outcome.reject(file.name, cause.reason)
+        return claim.of_first(kept), read
 
     async def send(
         self, messages: Sequence[Message], claim: Claim, lease: Lease, outcome: ClaimOutcome
@@ -340,9 +218,3 @@ class Loader:
         if not await self.ledger.commit(claim, counted):
             raise lease.lost(claim)
         return claim, settled.counters
-
-
-def _readable(files: Sequence[FileRead]) -> int:
-    """Return how many files come before the first that cannot be read."""
-    denied = (at for at, file in enumerate(files) if file.data is Unread.DENIED)
-    return next(denied, len(files))

@@ -108,7 +108,7 @@ class Confirmed(NamedTuple):
     note: str
 
 
-class Young(NamedTuple):
+class Unsettled(NamedTuple):
     """Files in the spool that are not complete yet; `ahead` of them have a future change time."""
 
     files: int = 0
@@ -132,7 +132,7 @@ class Page:
     listed_at_seconds: float
     ignored: int = 0
     pause_seconds: float = 0.0
-    young: Young = field(default_factory=Young)
+    unsettled: Unsettled = field(default_factory=Unsettled)
     example: str = ""
     spool_note: str = ""
 
@@ -414,7 +414,7 @@ class Tally:
 
     Also: `claims_lost` to another owner before their commit, `claims_released` unfinished,
     `ledger_losses`: how often Redis lost data, the age of the oldest file when it was read, and
-    `files_young`, not complete yet.
+    `files_unsettled`, not complete yet.
     """
 
     claims: int = 0
@@ -442,7 +442,7 @@ class Tally:
     throttled: int = 0
     ledger_losses: int = 0
     files_after_loss: int = 0
-    files_young: int = 0
+    files_unsettled: int = 0
     oldest_waiting_seconds: float = 0.0
     seconds: float = 0.0
 

@@ -24,7 +24,7 @@ from penstock.embedded.process import EmbeddedProcess
 from penstock.embedded.redis import EmbeddedRedis
 from penstock.embedded.sqs import EmbeddedSqs
 from penstock.embedded.tether import tethered
-from penstock.errors import Halt, PenstockError
+from penstock.errors import PenstockError
 from penstock.settings.schema import EMBEDDED, EMBEDDED_QUEUE, Settings
 from penstock.settings.spool_place import spool_name, spool_place
 
@@ -111,7 +111,9 @@ async def _keep_answering(part: EmbeddedProcess, stop: asyncio.Event) -> None:
         try:
             await part.stop()
             await part.start()
-        except Halt as error:
+            if isinstance(part, EmbeddedSqs):  # if it was killed, its queues are lost
+                await part.create_queue(EMBEDDED_QUEUE)
+        except PenstockError as error:
             pause = min(2 * pause, _RESTART_SECONDS_MAX)
             telemetry.warn(
                 "process.waits", name=part.title, cause=str(error), again_in_seconds=pause

@@ -4,7 +4,6 @@ Parts are opened on the caller's AsyncExitStack, which always closes them, in re
 """
 
 import contextlib
-import importlib
 import os
 import resource
 import socket
@@ -13,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from penstock import import_at_once
 from penstock.archiver import Archiver
 from penstock.checker import Checker
 from penstock.embedded import owner_mark
@@ -24,6 +24,7 @@ from penstock.ledger.scripts import Scripts
 from penstock.loader import Loader
 from penstock.model import Claim, QueueLimits
 from penstock.ports import IdentifiedSource, Queue
+from penstock.reader import Reader
 from penstock.records.decode import Decoder
 from penstock.records.preamble import Preamble
 from penstock.records.selection import Selection
@@ -85,18 +86,17 @@ async def loader(
     fingerprint = settings.fingerprint(message_bytes)
     new_packer = partial(_new_packer, settings.queue, limits, fingerprint)
     new_packer(Claim("", "", (), 1, {}))  # halts now if message_bytes is too large
+    filling = Filling(limits, message_bytes, many, worker.claim_files_max)
+    settle_seconds = settings.source.settle_seconds
     return Loader(
-        source=spool,
+        reader=Reader(spool, transform, filling, worker.claim_bytes_max, settle_seconds),
         candidates=Candidates(spool, linger_seconds=linger_seconds),
         ledger=book,
         queue=queue,
-        transform=transform,
         new_packer=new_packer,
         fingerprint=fingerprint,
         lanes=worker.lanes,
-        filling=Filling(limits, message_bytes, many, worker.claim_files_max),
-        claim_bytes_max=worker.claim_bytes_max,
-        settle_seconds=settings.source.settle_seconds,
+        filling=filling,
     )
 
 
@@ -131,9 +131,9 @@ def allow_open_files(settings: Settings) -> None:
 
 def import_parts(settings: Settings) -> None:
     """Import everything before waiting, so that an upgrade in place cannot mix versions."""
-    importlib.import_module("penstock.sqs.queue")
+    import_at_once("penstock.sqs.queue")
     if settings.queue.url == EMBEDDED:
-        importlib.import_module("penstock.embedded.sqs")
+        import_at_once("penstock.embedded.sqs")
 
 
 async def archiver(
@@ -166,7 +166,8 @@ async def _source_and_ledger(
     async def leave_word(_: object, error: BaseException | None, __: object) -> None:
         if isinstance(error, PenstockError):
             with contextlib.suppress(PenstockError):  # the ledger may be the part that is away
-                await known.upkeep.trouble(what, str(error))
+                # Only the first line: the log has the rest, such as the end of another log.
+                await known.upkeep.trouble(what, str(error).partition("\n")[0].rstrip(":"))
 
     stack.push_async_exit(leave_word)
     try:
@@ -325,6 +326,7 @@ def unopened_queue(
 ) -> "SqsQueue":
     """Return the unchecked queue; signs with `keys`, or else with AWS's own settings."""
     # Imported here: archiver and checker need no botocore, 0.1 s of imports.
+    import_at_once("penstock.sqs.queue")
     from penstock.sqs.queue import SqsQueue  # noqa: PLC0415
 
     return SqsQueue(

@@ -16,8 +16,9 @@ from penstock import telemetry
 from penstock.aio import sleep_unless
 from penstock.errors import Again, Halt, PenstockError
 from penstock.ledger.lease import Lease
-from penstock.loader import Loader, UnreadableError
+from penstock.loader import Loader
 from penstock.model import Claim, Tally
+from penstock.reader import UnreadableError
 
 _IDLE_SECONDS = 0.1  # how often a lane without work looks again while others still have some
 _STOP_SECONDS = 5.0  # how long claims in flight go on after a stop before they are released
@@ -36,7 +37,7 @@ async def load(
 ) -> Tally:
     """Run one pass: until nothing is left to claim, the budget is spent, or `stop` is set.
 
-    `is_only_pass`: no later pass of this process sees files settle. One that finds only young
+    `is_only_pass`: no later pass of this process sees files settle. One that finds only unsettled
     files, or some that are ahead of the clock, waits `settle_seconds`, once, and looks again.
     After `stop`, claims in flight have `grace_seconds` to commit before they are released.
     `note_age` is given, claim by claim, the age in seconds of its oldest file. Raises Again or Halt
@@ -60,12 +61,12 @@ async def load(
             lanes.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await lanes
-        loader.tell()
+        loader.reader.tell()
     if this.error is not None:
         raise this.error
     if not stop.is_set():
         await loader.ledger.upkeep.trouble("loader", "")
-    tally.files_young = loader.candidates.young.files
+    tally.files_unsettled = loader.candidates.unsettled.files
     tally.seconds = round(time.monotonic() - began, 3)
     return tally
 
@@ -94,9 +95,9 @@ class _Pass:
     async def settled(self) -> None:
         """Run all lanes, and once more where files may have settled since."""
         await self.lanes()
-        young = self._loader.candidates.young
-        if young.files and (young.ahead or not self._tally.claims) and not self._is_over():
-            await sleep_unless(self._stop, self._loader.settle_seconds + _IDLE_SECONDS)
+        unsettled = self._loader.candidates.unsettled
+        if unsettled.files and (unsettled.ahead or not self._tally.claims) and not self._is_over():
+            await sleep_unless(self._stop, self._loader.reader.settle_seconds + _IDLE_SECONDS)
             await self.lanes()
 
     async def lanes(self) -> None:
@@ -107,7 +108,7 @@ class _Pass:
 
     async def figures(self) -> Mapping[str, float]:
         """Return how far the pass has come."""
-        self._loader.tell()  # a pass may last for hours
+        self._loader.reader.tell()  # a pass may last for hours
         self._told.clear()
         tally = self._tally
         return {"files_processed": tally.files_processed, "records_sent": tally.records_sent}

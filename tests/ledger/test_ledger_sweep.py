@@ -66,18 +66,18 @@ async def test_claims_are_told_by_age(books: Books) -> None:
     one, two = books.worker("one"), books.worker("two")
     old = await claimed(one, [A, B])
     await books.pass_seconds(30)
-    young = await claimed(two, [C])
+    unsettled = await claimed(two, [C])
     await books.pass_seconds(10)
     assert await one.reads.claims() == [
         (old.id, "one", 1, 40.0, -20.0, 2, ""),
-        (young.id, "two", 1, 10.0, -50.0, 1, ""),
+        (unsettled.id, "two", 1, 10.0, -50.0, 1, ""),
     ]
-    await two.release(young)
+    await two.release(unsettled)
     await books.pass_seconds(25)
     await one.expire()
     assert await one.reads.claims() == [
         (old.id, "", 1, 65.0, 5.0, 2, ""),
-        (young.id, "", 1, 35.0, 25.0, 1, ""),
+        (unsettled.id, "", 1, 35.0, 25.0, 1, ""),
     ]
     assert len(await one.reads.claims(1)) == 1
 

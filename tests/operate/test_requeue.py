@@ -185,7 +185,7 @@ async def test_why_it_waits_is_said_once(box: Box, monkeypatch: pytest.MonkeyPat
     file = box.write(name(1), "garbage")
     await pass_over(box)
     told = await penstock(box, "rejected", "retry", file, "--yes")
-    assert told.output.count("1 file left the spool a moment ago") == 1
+    assert told.output.count("an archiver may still be moving 1 file") == 1
     assert "1 file put back" in told.output
 
 
@@ -226,7 +226,9 @@ async def test_a_reject_still_in_the_spool_is_retried_too(box: Box) -> None:
     await box.load()
     assert "still in the spool" in (await penstock(box, "rejected", "list")).output
     box.set("decode", preamble_lines=1)
-    box.set("source", settle_seconds=60)  # being moved, it is young, and nobody writes it any more
+    box.set(
+        "source", settle_seconds=60
+    )  # being moved, it is unsettled, and nobody writes it any more
     await penstock(box, "rejected", "retry", file, "--yes")
     await pass_over(box)
     assert box.received_ids() == {1: 1}
@@ -261,7 +263,7 @@ async def test_a_replay_taken_over_keeps_its_ids(fifo_box: Box) -> None:
         claim = (await parts.ledger.claim([], 500)).claim
         assert claim is not None
         packer = parts.new_packer(claim)
-        await parts.read(claim, 0, len(claim.names), packer, lambda _: None)
+        await parts.reader.read(claim, 0, len(claim.names), packer, lambda _: None)
 
         async def confirmed(_: Any) -> None:
             return None

@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -16,15 +17,19 @@ import boto3
 import pytest
 from typer.testing import CliRunner
 
-from penstock import telemetry, worker
+from penstock import telemetry, wiring, worker
 from penstock.cli.commands import app
+from penstock.embedded.process import EmbeddedProcess
 from penstock.embedded.redis import EmbeddedRedis
+from penstock.embedded.sqs import EmbeddedSqs
 from penstock.errors import Again, Halt, PenstockError
 from penstock.ledger.upkeep import LedgerUpkeep
 from penstock.model import FileRead, Unread
+from penstock.settings.schema import EMBEDDED_QUEUE
 from penstock.source.directory import DirectorySource
 from support.box import Box, look
 from support.redis_fleet import require_fleet
+from support.require import require_ministack, require_redis
 
 pytestmark = pytest.mark.usefixtures("commands_in_a_thread")
 
@@ -293,6 +298,7 @@ async def test_a_damaged_append_only_file(box: Box) -> None:
     require_fleet()
     state = box.root / "state"
     box.given["ledger"] = {}
+    box.write_many(2)  # Redis 7.0's redis-check-aof takes a line "files_…" for a manifest's
     async with EmbeddedRedis(state):
         await healthy(box)
     (damaged,) = (state / "redis/appendonlydir").glob("*.incr.aof")
@@ -302,10 +308,49 @@ async def test_a_damaged_append_only_file(box: Box) -> None:
         async with EmbeddedRedis(state):
             pass
     assert "install" not in str(caught.value)
+    tried = (await asyncio.to_thread(invoke, box, "config", "check", "--connect")).output
+    assert "WRONG  redis    embedded Redis does not run: its data is damaged" in tried
     text = await said(box, "redis-away")
     command = text.partition("redis-check-aof")[2].partition(";")[0].split()
     subprocess.run(["redis-check-aof", *command], input=b"y\n", check=True, capture_output=True)
     async with EmbeddedRedis(state):
+        await healthy(box)
+
+
+async def test_the_end_of_a_log_is_not_part_of_a_verdict(box: Box) -> None:
+    """Of an error that ends with the last lines of a log, status shows the first line."""
+    settings = box.settings
+
+    async def pass_that_fails() -> None:
+        async with contextlib.AsyncExitStack() as stack:
+            await wiring.checker(settings, stack)
+            raise Halt("embedded SQS: ended with 1; see the end of /sqs.log:\n  a line")
+
+    with pytest.raises(Halt, match="a line"):
+        await pass_that_fails()
+    text = await said(box, "checker-fails")
+    assert "embedded SQS: ended with 1; see the end of /sqs.log; fix what this names" in text
+
+
+async def test_an_embedded_part_hangs(box: Box) -> None:
+    """It runs and does not answer: not that Penstock does not run here; restarted, all is well."""
+    require_redis()
+    require_ministack()
+    state = box.root / "state"
+    box.given |= {"ledger": {}, "queue": {"url": "embedded"}}
+    async with EmbeddedRedis(state) as ledger, EmbeddedSqs(state) as sqs:
+        await sqs.create_queue(EMBEDDED_QUEUE)
+        parts: dict[str, EmbeddedProcess] = {"redis-away": ledger, "queue-away": sqs}
+        for code, part in parts.items():
+            os.kill(part.pid or 0, signal.SIGSTOP)
+            text = await said(box, code)
+            assert f"{part.title} runs, but does not answer; stop the Penstock that runs" in text
+            assert f"(pid {os.getpid()})" in text
+            tried = (await asyncio.to_thread(invoke, box, "config", "check", "--connect")).output
+            assert ("runs, but does not answer" in tried) == (code == "redis-away")
+            os.kill(part.pid or 0, signal.SIGKILL)
+            await part.stop()
+            await part.start()
         await healthy(box)
 
 

@@ -234,7 +234,7 @@ def test_of_records_one_a_line_a_bad_one_is_rejected_alone(
 
 
 def test_a_last_line_that_is_cut_off_may_still_be_being_written() -> None:
-    """Also behind a bad line: the file waits while it is young."""
+    """Also behind a bad line: the file waits while it is unsettled."""
     for cut in (b'{"a":3', b'{"a":"', b"{", b'{"a":"caf\xc3'):
         for bad in (b"", b"// note\n", b'{"t":"\t"}\n' * 200):
             with pytest.raises(Reject, match=r"ends too early|unexpected end") as caught:

@@ -271,7 +271,7 @@ def test_what_looks_like_a_comment_in_a_string_stays() -> None:
     ],
 )
 def test_a_file_that_ends_in_its_preamble_may_not_be_finished(data: bytes) -> None:
-    """The loader leaves it waiting while it is young."""
+    """The loader leaves it waiting while it is unsettled."""
     with pytest.raises(Reject) as caught:
         Preamble().strip(data)
     assert caught.value.truncated

@@ -501,7 +501,7 @@ async def test_a_retry_that_cannot_be_done_says_why(box: Box) -> None:
         status, said = await retried()
         assert status == 200
         assert said["refused"].keys() == set(names)
-        assert "left the spool a moment ago" in said["refused"].pop(file)
+        assert "an archiver may still be moving it" in said["refused"].pop(file)
         assert set(said["refused"].values()) == {"it is not a rejected file"}
     assert (box.root / "rejected" / file).exists()
 

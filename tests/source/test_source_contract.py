@@ -263,6 +263,20 @@ async def test_archiving_is_safe_to_repeat(site: Site) -> None:
     assert (gone.error, gone.vanished) == ("", True)
 
 
+async def test_what_was_rejected_or_archived_before_has_not_vanished(site: Site) -> None:
+    """A ledger that was restored may have rejected what it archives now, or the other way."""
+    site.write(NAME)
+    site.write(OTHER)
+    await site.source.reject({NAME: "{}"})
+    await site.source.archive([OTHER])
+    archived, gone = await site.source.archive([NAME, "1763882100.5.json"])
+    rejected, lost = await site.source.reject({OTHER: "{}", "1763882100.6.json": "{}"})
+    assert [file.error for file in (archived, gone, rejected, lost)] == [""] * 4
+    assert [archived.vanished, gone.vanished] == [False, True]
+    assert [rejected.vanished, lost.vanished] == [False, True]
+    assert sorted(path.name for path in site.rejects.iterdir()) == [NAME, f"{NAME}.reason.json"]
+
+
 async def test_an_equal_file_in_the_archive_means_done(site: Site) -> None:
     """A crash between the two halves of a move leaves equal files: one of them goes."""
     site.write(NAME, b"same")

@@ -64,7 +64,7 @@ def clock_an_hour_behind(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], N
     return pass_seconds
 
 
-async def test_a_young_file_is_left_to_its_writer(make: Make, tmp_path: Path) -> None:
+async def test_a_unsettled_file_is_left_to_its_writer(make: Make, tmp_path: Path) -> None:
     """A file is not listed before its last change is settle_seconds old, and then it is."""
     source = make(settle_seconds=3600)
     (tmp_path / "spool" / NAME).write_text("{}")

@@ -365,10 +365,10 @@ async def test_where_none_was_looked_at_each_is_looked_for_again(
 
 
 @pytest.mark.parametrize(("slow", "gone"), [(0, []), (99, [149]), (120, []), (148, [])])
-async def test_a_young_file_among_many_waits_alone(
+async def test_a_unsettled_file_among_many_waits_alone(
     make: Make, spool: Path, slow: int, gone: list[int]
 ) -> None:
-    """Those that have settled are told, the young one waits, and what is gone is let go."""
+    """Those that have settled are told, the unsettled one waits, and what is gone is let go."""
     for i in range(150):
         (spool / f"{i:04}.json").write_text("{}")
     index = await make(watch=False, settle_seconds=1.0)

@@ -69,7 +69,7 @@ async def names_of(source: NginxSource, cursor: str = "") -> list[str]:
     return [file.name for file in (await source.list(cursor)).files]
 
 
-async def test_a_young_file_is_left_to_its_writer(make: Make, tmp_path: Path) -> None:
+async def test_a_unsettled_file_is_left_to_its_writer(make: Make, tmp_path: Path) -> None:
     """A file is not listed before its last change is settle_seconds old, by nginx's own clock."""
     (tmp_path / "spool" / NAME).write_text("{}")
     assert await names_of(make(settle_seconds=3600)) == []

@@ -49,8 +49,8 @@ class ScriptedSource:
     that to what lies at the path.
 
     `listing` may reorder or hide what one page shows. `reading` may fail a read: it is given the
-    name and returns what is read instead of the file, or None. `is_young` tells whether a file is
-    still being written: then it arrives later. `pause_seconds` stands on its pages.
+    name and returns what is read instead of the file, or None. `is_unsettled` tells whether a file
+    is still being written: then it arrives later. `pause_seconds` stands on its pages.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class ScriptedSource:
         monotonic: Callable[[], float] = lambda: 0.0,
         listing: Callable[[list[str]], list[str]] = list,
         reading: Callable[[str], FileRead | None] = lambda _: None,
-        is_young: Callable[[str], bool] = lambda _: False,
+        is_unsettled: Callable[[str], bool] = lambda _: False,
     ) -> None:
         self._spool = spool
         self._opened = spool.shown if pinned else None
@@ -70,7 +70,7 @@ class ScriptedSource:
         self._monotonic = monotonic
         self._listing = listing
         self._reading = reading
-        self._is_young = is_young
+        self._is_unsettled = is_unsettled
         self.pause_seconds = 0.0
         self.listed_from: list[str] = []
 
@@ -96,7 +96,7 @@ class ScriptedSource:
             at += 1
             if name not in folder.files or name in found:
                 continue
-            if self._is_young(name):
+            if self._is_unsettled(name):
                 folder.arrived.append(name)
             else:
                 found.append(name)
@@ -135,7 +135,8 @@ class ScriptedSource:
     def _move(self, name: str, target: dict[str, bytes]) -> Moved:
         files = self._folder().files
         if name not in files:
-            return Moved(name, vanished=name not in target)
+            kept = name in self._spool.archived or name in self._spool.rejected
+            return Moved(name, vanished=not kept)
         target[name] = files.pop(name)
         return Moved(name)
 

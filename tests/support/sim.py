@@ -29,6 +29,7 @@ from penstock.ledger.ledger import Ledger
 from penstock.ledger.reads import LEASE_SECONDS_MAX
 from penstock.ledger.scripts import Scripts
 from penstock.model import Claim, FileRead, Unread
+from penstock.reader import Reader
 from penstock.records.transform import Transform
 from penstock.settings.schema import Settings
 from penstock.source import confirmed
@@ -218,7 +219,7 @@ class Fleet:
         source = ScriptedSource(
             self.spool, page_files_max=self.dice.choice([5, 20]), pinned=self.pinned,
             monotonic=lambda: self.loop.now, listing=listing, reading=reading,
-            is_young=self._is_young,
+            is_unsettled=self._is_unsettled,
         )  # fmt: skip
         return _stepped(source, process)
 
@@ -231,7 +232,7 @@ class Fleet:
         is_hidden = self.loop.now < self.unreadable_until and not self.chaos.calm
         return is_hidden or self.chaos.strikes("file denied")
 
-    def _is_young(self, name: str) -> bool:
+    def _is_unsettled(self, name: str) -> bool:
         if name not in self.whole and self.chaos.strikes("file still being written"):
             return True
         self.whole.add(name)
@@ -262,19 +263,20 @@ class Fleet:
             )  # fmt: skip
 
         files_max = self.dice.choice([1, 4, 10])
+        filling = Filling(
+            self.sqs.limits, self.sqs.limits.message_bytes_max,
+            self.settings.queue.records_per_message, files_max,
+        )  # fmt: skip
+        transform = Transform(*self.middle, max_file_bytes=1_000_000)
+        lanes, claim_bytes_max = self.dice.choice([1, 2, 3]), self.dice.choice([500, 100_000])
         return loader.Loader(
-            source=source,
+            reader=Reader(source, transform, filling, claim_bytes_max, settle_seconds=1),
             candidates=Candidates(
                 source, linger_seconds=self.dice.choice([0, 1]), monotonic=lambda: self.loop.now,
                 shuffle=self.dice.shuffle,
             ),
             ledger=ledger, queue=ScriptedQueue(self.sqs, process),
-            transform=Transform(*self.middle, max_file_bytes=1_000_000), new_packer=new_packer,
-            fingerprint=fingerprint, lanes=self.dice.choice([1, 2, 3]), filling=Filling(
-                self.sqs.limits, self.sqs.limits.message_bytes_max,
-                self.settings.queue.records_per_message, files_max,
-            ),
-            claim_bytes_max=self.dice.choice([500, 100_000]), settle_seconds=1,
+            new_packer=new_packer, fingerprint=fingerprint, lanes=lanes, filling=filling,
         )  # fmt: skip
 
     async def keep(self, kind: str, number: int) -> None:
@@ -406,12 +408,11 @@ class Fleet:
         await asyncio.sleep(SAFETY_SECONDS)
         meddling.cancel()
         self.chaos.calm = True
-        if self.store.ahead_seconds:
-            self.store.set_clock(0)
-            await asyncio.sleep(60)  # each function corrects what is late
         until = self.loop.now + LIVENESS_SECONDS
         if self.chaos.fired["redis clock ahead"] or self.chaos.fired["redis clock behind"]:
-            until += 2 * LEASE_SECONDS_MAX  # a lease that is corrected ends as late as any can
+            self.store.set_clock(0)
+            await asyncio.sleep(60)  # each function corrects what is late
+            until += 60 + 2 * LEASE_SECONDS_MAX  # a lease that is corrected ends as late as any can
         while self.loop.now < until and not self.is_done():
             await asyncio.sleep(5)
             for task in tasks:

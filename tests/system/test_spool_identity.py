@@ -429,6 +429,15 @@ async def test_a_server_ends_when_another_directory_takes_the_place_of_its_own(
         await serving
 
 
+async def test_an_empty_directory_gets_no_marker(box: Box) -> None:
+    """It may be a mount point: whoever mounts or moves the spool there finds it empty still."""
+    await box.load()
+    assert list(box.spool.iterdir()) == []
+    box.write_many(FILES)
+    assert (await box.load()).files_processed == FILES
+    assert (box.spool / MARKER).exists()
+
+
 async def test_a_hidden_marker_is_no_file(box: Box) -> None:
     """It is never listed, counted, moved or told of as an entry that is ignored."""
     box.write_many(1)
@@ -437,6 +446,6 @@ async def test_a_hidden_marker_is_no_file(box: Box) -> None:
     assert [path.name for path in box.spool.iterdir()] == [MARKER]
     async with AsyncExitStack() as stack:
         parts = await wiring.loader(box.settings, stack)
-        page = await parts.source.list("")
+        page = await parts.reader.source.list("")
         assert (page.files, page.ignored) == ([], 0)
         assert (await worker.load(parts, stop=asyncio.Event())).files_processed == 0

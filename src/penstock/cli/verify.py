@@ -69,8 +69,8 @@ def _print(found: Verified) -> None:
         )
         typer.echo(
             f"{plural(found.files_in_spool, 'file')} in the spool, {found.files_waiting:,} of them"
-            f" waiting; {found.files_in_ledger:,} in the ledger, {found.files_in_rejects:,} in the"
-            f" rejects directory{archived}"
+            f" waiting; {found.files_in_ledger:,} in the ledger (archived ones for a minute),"
+            f" {found.files_in_rejects:,} in the rejects directory{archived}"
         )
     if found.entries_ignored:
         entries = plural(found.entries_ignored, "entry", "entries")

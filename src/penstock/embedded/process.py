@@ -135,6 +135,29 @@ class EmbeddedProcess:
         """Return why the process does not run, if the end of the log tells; else empty."""
         return ""
 
+    def why_silent(self) -> str:
+        """Return why it does not answer, and the remedy; empty if it stopped or never began."""
+        found = f"runs, but does not answer; {self._restart()}" if self._runs() else ""
+        if not found and (diagnosis := self.diagnosis()):
+            found = f"does not run: {diagnosis}"
+        return f"{self.title} {found}; see {self.log}" if found else ""
+
+    def _restart(self) -> str:
+        pid = _read_note(self.directory).get("pid", "unknown")
+        return f"stop the Penstock that runs it (pid {pid}), and start it again"
+
+    def _runs(self) -> bool:
+        """Tell whether any process holds process.lock; makes no file."""
+        with contextlib.suppress(OSError), _opened(self.directory) as fd:
+            descriptor = beneath.open_file(fd, "process.lock", os.O_RDONLY)
+            try:  # shared, so that two callers do not block each other
+                fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+            finally:
+                os.close(descriptor)
+        return False
+
     def spawn(
         self, command: Sequence[str], environment: Mapping[str, str], descriptors: Sequence[int]
     ) -> None:
@@ -194,13 +217,12 @@ class EmbeddedProcess:
             return self.exit_code is not None or await answers()
 
         answered = await _within(_START_SECONDS, settled)
-        what = f"no answer in {_START_SECONDS:.0f} s"
+        what, remedy = f"no answer in {_START_SECONDS:.0f} s", self._restart()
         if (code := self.exit_code) is not None:
-            answered, what = False, f"ended with {code}"
+            answered, what, remedy = False, f"ended with {code}", self.diagnosis() or self.remedy
         if not answered:
             end = tail(self.log, log_offset)
-            remedy = self.diagnosis() or self.remedy
-            raise Halt(f"{self.title}: {what}; {remedy}; the end of {self.log}:\n{end}")
+            raise Halt(f"{self.title}: {what}; {remedy}; see the end of {self.log}:\n{end}")
 
 
 async def _within(seconds: float, done: Callable[[], Awaitable[bool]]) -> bool:

@@ -61,7 +61,9 @@ class EmbeddedRedis(EmbeddedProcess):
         """See `EmbeddedProcess.diagnosis`."""
         text = tail(self.log)
         if found := re.search(r"Bad file format reading the append only file:? ?(\S*?):? ", text):
-            files = [*self.directory.rglob(found[1] or "appendonly.aof*")]
+            # The manifest, since Redis 7: 7.0 takes a file with a line "files_…" for one.
+            files = [*self.directory.rglob("appendonly.aof.manifest")]
+            files += self.directory.rglob(found[1] or "appendonly.aof*")
             damaged = files[0] if files else found[1]
             return f"its data is damaged; repair it: redis-check-aof --fix {damaged}"
         if "No space left on device" in text:

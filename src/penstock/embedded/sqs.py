@@ -32,10 +32,7 @@ _CALL_SECONDS = 60.0
 
 
 class EmbeddedSqs(EmbeddedProcess):
-    """An SQS-compatible server (ministack) on a free port of the loopback interface.
-
-    It saves its queues when it stops, also if Penstock is killed; a kill -9 of its own loses them.
-    """
+    """ministack on a free loopback port. It saves its queues when it stops; kill -9 loses them."""
 
     title = "embedded SQS"
     remedy = "install penstock-sqs[local] (README, Install)"
@@ -128,7 +125,9 @@ class EmbeddedSqs(EmbeddedProcess):
         except (OSError, HTTPException) as error:
             raise Again(f"{self.title}: {action}: {error}; see {self.log}") from error
         if status != HTTPStatus.OK:
-            raise Halt(f"{self.title}: {action}: HTTP {status}: {body[:300]!r}")
+            answer = body[:300].decode(errors="replace")
+            lost = "; `penstock load` makes it again" if "QueueDoesNotExist" in answer else ""
+            raise Halt(f"{self.title}: {action}: HTTP {status}: {answer}{lost}")
         return json.loads(body)
 
     def _settings(self, port: int) -> dict[str, str]:
@@ -156,11 +155,7 @@ class EmbeddedSqs(EmbeddedProcess):
 async def _exchange(
     method: str, url: str, headers: Mapping[str, str], body: bytes, timeout_seconds: float
 ) -> tuple[int, bytes]:
-    """Make one call to a server on this machine; return status and body.
-
-    Uses the standard library's client: calls are few, and aiohttp takes 0.15 s to import. Raises
-    OSError or HTTPException.
-    """
+    """Call a server on this machine (aiohttp imports for 0.15 s). Raises OSError, HTTPException."""
 
     def exchange() -> tuple[int, bytes]:
         place = urlsplit(url)

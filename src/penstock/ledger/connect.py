@@ -72,10 +72,7 @@ class Address:
         return RedisCluster(ssl=tls, require_full_coverage=False, **options)
 
     def _by_sentinels(self, found: re.Match[str]) -> "redis.Redis":
-        """Return a client that asks the Sentinels for the primary at each new connection.
-
-        If the address says TLS, the Sentinels are asked over TLS too. Raises ValueError.
-        """
+        """Return a client that asks the Sentinels for the primary at each connection."""
         scheme = found["scheme"].replace("valkey", "redis")
         options: dict[str, Any] = {
             **parse_url(f"{scheme}://{found['user'] or ''}primary{found['query'] or ''}")

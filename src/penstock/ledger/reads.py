@@ -92,10 +92,7 @@ class LedgerReads(Part):
 
     @translate_redis_errors
     async def scan(self, state: str, cursor: int) -> tuple[int, Sequence[str]]:
-        """Return the next cursor and some names of files in one of the states of `states`.
-
-        Start with cursor 0 and end when 0 comes back; a name may come twice.
-        """
+        """Return the next cursor and some names of files in a state, paged like `rejected`."""
         key, redis = self._scripts.key(_KEYS[state]), cast("Any", self._scripts.client)
         scan = redis.hscan if state in _HASHES else redis.zscan
         cursor, found = await scan(key, cursor, count=FILES_A_CALL_MAX)

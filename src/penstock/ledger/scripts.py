@@ -242,10 +242,7 @@ class Scripts:
         return {"target_nodes": await self._owner()} if is_cluster else {}
 
     async def replicated(self) -> bool:
-        """Tell whether enough replicas have everything written by now; True if none must.
-
-        Waits for them for up to a second. So a new primary knows what a lost one confirmed.
-        """
+        """Wait up to a second; tell whether enough replicas have all writes. True if none must."""
         if not self._replicas:
             return True
         client = self.client

@@ -72,10 +72,7 @@ class LedgerUpkeep:
 
     @translate_redis_errors
     async def adopt(self) -> int:
-        """Take over an older version's unfinished claims; return how many it still holds.
-
-        Workers of both versions may run together: neither can take the other's claims.
-        """
+        """Take over an older version's unfinished claims; return how many its workers hold."""
         args, held = [self._scripts.key("claim:")], -1
         while (left := int(await self._scripts.run("adopt", ["claims", "leases"], args))) != held:
             held = left

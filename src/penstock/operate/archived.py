@@ -62,10 +62,7 @@ class Archived:
         return found | self.store.held(left - found)
 
     def places(self, name: str) -> list[str]:
-        """Return in which of spool, archive and rejects a file lies.
-
-        A copy in a segment counts only if there is no other: a file sent again leaves one there.
-        """
+        """Return where a file lies; a copy in a segment counts only if there is no other."""
         return self._dirs.of(name) or ["archive"] * len(self.held([name]))
 
     def names_between(self, since: float, until: float) -> Iterator[str]:
@@ -79,10 +76,7 @@ class Archived:
                 yield from (member.name for member in self._members(segment, since, until))
 
     def between(self, since: float, until: float) -> Iterator[Path | Member]:
-        """Yield files whose time is in [since, until), those of segments with their bytes.
-
-        A file's time is the one in its name; without one, its last modification.
-        """
+        """Yield files whose time (in the name, else of modification) is in [since, until)."""
         yield from self._paths(since, until)
         for segment in self.segments(since, until):
             yield from self._members(segment, since, until)

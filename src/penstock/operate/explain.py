@@ -151,7 +151,7 @@ def _reject(name: str, story: FileStory, dirs: SpoolFiles | None) -> RejectedFil
 
 
 def _why(reject: RejectedFile, dirs: SpoolFiles | None) -> Iterator[str]:
-    when = f" at {reject.rejected_at}" if reject.rejected_at else ""
+    when = f" at {iso_time(reject.at_seconds)}" if reject.at_seconds else ""
     yield f"rejected{when}: {reject.reason}"
     for record in list(reject.story.get("records", ()))[:5]:
         yield f"  {msgspec.convert(record, RecordReject)}"

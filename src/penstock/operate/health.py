@@ -3,6 +3,7 @@
 Act on the first verdict. Verdicts that only follow from it are omitted.
 """
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 
 from penstock.checker import OLD_LEASES
@@ -45,10 +46,6 @@ def verdicts(snapshot: Snapshot, limits: StatusSettings) -> Sequence[Verdict]:
 
 def _unreachable(snapshot: Snapshot, _: StatusSettings) -> Iterator[Verdict]:
     codes = {"redis": "redis-away", "spool": "spool-away", "queue": "queue-away"}
-    if STOPPED in snapshot.unreachable.values():
-        left = snapshot.spool.entries if snapshot.spool else 0
-        lie = f"; {plural(left, 'file is', 'files are')} in the spool" if left else ""
-        yield Verdict("not-running", wrong=left > 0, text=f"{STOPPED}{lie}", advice=_STARTED)
     advice = {
         "redis": "start Redis (`penstock run` starts an embedded one), or fix ledger.url; nothing"
         f" is lost meanwhile. {_GO_ON}",
@@ -60,6 +57,10 @@ def _unreachable(snapshot: Snapshot, _: StatusSettings) -> Iterator[Verdict]:
         cause = snapshot.unreachable.get(part, STOPPED)
         if cause != STOPPED and UNWRITABLE not in cause:
             yield Verdict(code, wrong=True, text=cause, advice=advice[part])
+    if STOPPED in snapshot.unreachable.values():
+        left = snapshot.spool.entries if snapshot.spool else 0
+        files = f"; {plural(left, 'file is', 'files are')} in the spool" if left else ""
+        yield Verdict("not-running", wrong=left > 0, text=f"{STOPPED}{files}", advice=_STARTED)
 
 
 def _spool(snapshot: Snapshot, _: StatusSettings) -> Iterator[Verdict]:
@@ -206,11 +207,11 @@ def _redis(snapshot: Snapshot, _: StatusSettings) -> Iterator[Verdict]:
         again = snapshot.ledger.counters.get("files_after_loss", 0)
         yield Verdict(
             "redis-forgot", wrong=True,
-            text=f"Redis lost its data {duration(snapshot.ledger.at_seconds - 60 * max(lost))}"
-            f" ago; {plural(again, 'file', 'files')} that were then in the spool were sent,"
-            " some of them for the second time",
-            advice="use a persistent Redis (appendonly yes), and let nobody flush it; this verdict"
-            " stays for an hour",
+            text=f"Redis lost its data, as a worker saw at {_clock(60 * max(lost))};"
+            f" {plural(again, 'file that was', 'files that were')} then in the spool"
+            " may have been sent a second time",
+            advice="use a persistent Redis (appendonly yes, as the embedded one has), and let"
+            " nobody flush it or delete its data; this verdict stays for an hour",
         )  # fmt: skip
 
 
@@ -308,6 +309,10 @@ def _books(snapshot: Snapshot, limits: StatusSettings) -> Iterator[Verdict]:
             text=f"the checker {since}: files that listings miss stay where they are",
             advice="run `penstock check` regularly (`penstock run` does)",
         )  # fmt: skip
+
+
+def _clock(at_seconds: float) -> str:
+    return time.strftime("%H:%M UTC", time.gmtime(at_seconds))
 
 
 def duration(seconds: float) -> str:

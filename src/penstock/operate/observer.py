@@ -61,7 +61,7 @@ class Observer:
             embedded = EmbeddedRedis(Path(self._settings.run.state_directory))
             url = embedded.noted_address()
             if not url:
-                raise Again(_why_stopped(embedded))
+                raise Again(embedded.why_silent() or STOPPED)
         if self._ledger is None or url != self._ledger_url:
             await self._drop_ledger()
             ledger = wiring.unopened_ledger(self._settings, url)
@@ -70,7 +70,7 @@ class Observer:
             except BaseException as error:
                 await ledger.close()
                 if embedded and "cannot be reached" in str(error):
-                    raise Again(_why_stopped(embedded)) from None
+                    raise Again(embedded.why_silent() or STOPPED) from None
                 raise
             self._ledger, self._ledger_url = ledger, url
         return self._ledger
@@ -178,11 +178,6 @@ class Observer:
         }
 
 
-def _why_stopped(redis: EmbeddedRedis) -> str:
-    found = redis.diagnosis()
-    return f"embedded Redis does not run: {found}; see {redis.log}" if found else STOPPED
-
-
 async def _noted(unreachable: dict[str, str], part: str, looking: Awaitable[None]) -> None:
     try:
         await looking
@@ -193,14 +188,14 @@ async def _noted(unreachable: dict[str, str], part: str, looking: Awaitable[None
 
 
 async def _embedded_queue(settings: Settings) -> tuple[QueueSettings, Keys]:
-    """Return the settings of the running embedded SQS's queue. Raises Again if none runs."""
+    """Return the settings of the embedded SQS's queue. Raises Again if no SQS answers."""
     # Imported here, because few need it: it takes a quarter of a second.
     from penstock.embedded.sqs import EmbeddedSqs  # noqa: PLC0415
 
     sqs = EmbeddedSqs(Path(settings.run.state_directory))
     sqs.address = sqs.noted_address()
     if not sqs.address or not await sqs.answers():
-        raise Again(STOPPED)
+        raise Again(sqs.why_silent() or STOPPED)
     return sqs.settings_of(settings.queue, await sqs.queue_url(EMBEDDED_QUEUE)), sqs.keys
 
 

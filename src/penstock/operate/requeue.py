@@ -148,14 +148,12 @@ async def _put_back_batch(
         batch = {name: batch[name] for name in waits}
         seconds = max((float(word.split()[1]) / 1000 for word in waits.values()), default=0.0)
         if waits and (time.monotonic() + seconds > until or stop.is_set()):
-            why = f"it left the spool a moment ago; retry in {seconds:.0f} s"
+            why = f"an archiver may still be moving it; retry in {seconds:.0f} s"
             report.refused |= dict.fromkeys(waits, why)
             return
         if waits:
-            progress(
-                0,
-                f"{plural(len(waits), 'file')} left the spool a moment ago: {seconds:.0f} s more",
-            )
+            moving_still = f"an archiver may still be moving {plural(len(waits), 'file')}"
+            progress(0, f"{moving_still}: {seconds:.0f} s more")
             await sleep_unless(stop, min(seconds, 1.0) + 0.01)
 
 

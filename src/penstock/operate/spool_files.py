@@ -77,10 +77,7 @@ class SpoolFiles:
     bucket: str = ""
 
     def archived(self, name: str) -> Path | None:
-        """Return a file's path in the archive, or None; the folder follows from its name.
-
-        Without a time in the name, searches all folders.
-        """
+        """Return a file's archived path, or None; if its name has no time, searches all folders."""
         hour = file_names.hour_of(name)
         folders = [self.archive / hour] if hour else list(self.hours())
         return next((f / name for f in folders if self.has(f, name)), None)

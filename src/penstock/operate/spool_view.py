@@ -117,10 +117,7 @@ class SpoolWatch:
         self._kept_at_seconds = -math.inf
 
     async def look(self, states: States | None) -> SpoolState:
-        """Look once; `states` asks the ledger for the state of up to 500 names.
-
-        Raises Again or Halt if the spool cannot be listed, and whatever `states` raises.
-        """
+        """Look once; `states` asks the ledger. Raises Again or Halt, and what `states` raises."""
         now = time.monotonic()
         if now - self._scanned_at_seconds >= self._scan_seconds / _SCAN_SHARE_MAX:
             self._names = await self._view.scan()

@@ -219,10 +219,7 @@ class Preamble:
         return position
 
     def _closed(self, data: bytes, opener: re.Match[bytes], start: int, end: int) -> int:
-        """Return where the content of an opener ends, if its closer ends at `end`.
-
-        Raises Reject if the closer is missing.
-        """
+        """Return where an opener's content ends. Raises Reject if its closer is not at `end`."""
         name = str(opener.lastgroup)
         closer, trailing = self._closers[name]
         while data[end - 1] in trailing:  # the JSON begins with none of these

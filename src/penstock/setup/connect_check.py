@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from penstock import beneath, wiring
 from penstock.embedded.redis import EmbeddedRedis, redis_server
-from penstock.errors import Halt, PenstockError
+from penstock.errors import Again, Halt, PenstockError
 from penstock.settings.schema import EMBEDDED, Settings
 from penstock.settings.spool_place import Directory, spool_place
 from penstock.source.moves import rename_no_replace
@@ -126,6 +126,8 @@ async def _redis(settings: Settings, apart: dict[str, tuple[float, float]]) -> s
         url = embedded.noted_address()
         embedded.address = url
         if not (url and await embedded.answers()):
+            if why := embedded.why_silent():
+                raise Again(why)
             return f"embedded, {redis_server()}; {_LATER}"
     ledger = wiring.unopened_ledger(settings, url)
     try:

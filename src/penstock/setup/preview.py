@@ -39,11 +39,7 @@ class Preview:
 
     @property
     def line(self) -> bytes:
-        """The file as one line of JSON.
-
-        Selected values keep their bytes, except that line ends between their parts become spaces;
-        JSON strings contain none.
-        """
+        """The file as one line of JSON; line ends between the parts of values become spaces."""
         start = {"file": self.file, "preamble_bytes": len(self.preamble)}
         rejected = msgspec.to_builtins(self.rejected)
         end = {"filtered": self.filtered, "rejected": rejected, "error": self.error}

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from penstock import telemetry
 from penstock.aio import sleep_unless
-from penstock.model import LISTING_SECONDS_MAX, Page, Young
+from penstock.model import LISTING_SECONDS_MAX, Page, Unsettled
 from penstock.ports import Source
 
 _EMPTY_SECONDS = 0.05  # an empty listing answers all lanes that ask within this time, or longer
@@ -110,7 +110,7 @@ class Candidates:
         self._ahead = 0  # files changed later than it is now, up to which there is none
         self.share = 1.0
         """The part of the names listed that no other worker had, as found of late."""
-        self.young = Young()
+        self.unsettled = Unsettled()
         """The files that were not complete when the source was last listed."""
         self.frontier = ""
         """The cursor up to which every file has been tried: claimed, by us or by somebody else."""
@@ -209,19 +209,19 @@ class Candidates:
             remedy = page.example or "see source.pattern"
             telemetry.warn("entries.ignored", entries=page.ignored, remedy=remedy)
             self._ignored = 2 * page.ignored  # should they grow more, that is another warning
-        self._tell_young(page)
+        self._tell_unsettled(page)
         return len(names)
 
-    def _tell_young(self, page: Page) -> None:
-        self.young = page.young
-        if page.young.ahead > self._ahead:
+    def _tell_unsettled(self, page: Page) -> None:
+        self.unsettled = page.unsettled
+        if page.unsettled.ahead > self._ahead:
             telemetry.warn(
-                "files.ahead", files=page.young.ahead,
-                ahead_seconds=round(page.young.ahead_seconds),
+                "files.ahead", files=page.unsettled.ahead,
+                ahead_seconds=round(page.unsettled.ahead_seconds),
                 cause="changed later than it is now: a clock was set back, or two clocks differ",
                 remedy="each is sent once it is unchanged for source.settle_seconds; set the clock",
             )  # fmt: skip
-            self._ahead = 2 * page.young.ahead
+            self._ahead = 2 * page.unsettled.ahead
 
     def tried(
         self, portion: Portion, waiting: Collection[int] = (), free: float | None = None

@@ -4,6 +4,7 @@ Its index tells which files are complete: index.py. Moving files out of it: move
 """
 
 import asyncio
+import contextlib
 import errno
 import math
 import os
@@ -184,25 +185,45 @@ class DirectorySource:
         except OSError as error:  # whatever was moved is found to be so by the next pass
             directory = self._archive_directory
             return [Moved(n, f"archive {n} to {directory}: {beneath.why(error)}") for n in wanted]
-        return moved
+        return self._kept(moved)
 
     def _stage(self, wanted: Sequence[str]) -> Sequence[Moved]:
-        """Move files into a staging room; what was staged or packed before has not vanished."""
+        """Move files into a staging room."""
         with (
             staging.room_to_fill(self._fd, self.pack_seconds) as room,
             moving.Folders(self._spool / staging.FOLDER / room.name, room.fd) as folders,
         ):
             moved = self._move(folders, wanted)
             folders.sync()
-        lost = [file.name for file in moved if file.vanished and file_names.is_safe(file.name)]
+        return moved
+
+    def _kept(self, moved: Sequence[Moved]) -> Sequence[Moved]:
+        """Let no file pass for gone that lies in the archive or among the rejects.
+
+        A ledger that was restored may have rejected what it now has archived, or the other way.
+        """
+        lost = {file.name for file in moved if file.vanished and file_names.is_safe(file.name)}
         if not lost:
             return moved
-        found = staging.holds(self._fd, lost)
         try:
-            found |= Store(self._archive_directory, self.bucket).held({*lost} - found)
-        except Halt as damaged:
-            return [Moved(file.name, str(damaged)) if file.vanished else file for file in moved]
+            found = self._find(lost)
+        except (Halt, OSError) as error:
+            return [Moved(file.name, str(error)) if file.vanished else file for file in moved]
         return [Moved(file.name) if file.name in found else file for file in moved]
+
+    def _find(self, lost: set[str]) -> set[str]:
+        """Return which of some files were archived or rejected. Raises OSError or Halt."""
+        found = set[str]()
+        places = [(self._rejects_directory, ".", sorted(lost))]
+        by_hour = file_names.by_hour(sorted(lost))
+        places += [(self._archive_directory, hour, run) for hour, run in by_hour if hour]
+        for root, folder, names in places:
+            with contextlib.suppress(FileNotFoundError), beneath.folder(root, folder) as fd:
+                found.update(name for name in names if beneath.is_regular(fd, name))
+        if self._archive_action == "pack" and lost - found:
+            found |= staging.holds(self._fd, lost - found)
+            found |= Store(self._archive_directory, self.bucket).held(lost - found)
+        return found
 
     async def pack(self, over: Callable[[], bool], *, at_once: bool = False) -> pack.PackTally:
         """Pack what was staged `pack_seconds` ago, or at once, until `over`; see pack.py."""
@@ -273,7 +294,7 @@ class DirectorySource:
         except OSError as error:
             directory = self._rejects_directory
             return [Moved(n, f"reject {n} to {directory}: {beneath.why(error)}") for n in reasons]
-        return moved
+        return self._kept(moved)
 
     def _reject_one(self, to_fd: int, name: str, reason: str) -> Moved:
         """Write the reason, then move the file: a crash between them repeats, and loses nothing."""

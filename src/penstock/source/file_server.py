@@ -74,7 +74,7 @@ class ServerSource:
             entries = [file for file in entries if file_names.is_safe(file.name)]
             ignored += len(listing.files) - len(entries)
         files = {file.name: file for file in entries}
-        return Page([*files.values()], listing.cursor, began, ignored, young=listing.young)
+        return Page([*files.values()], listing.cursor, began, ignored, unsettled=listing.unsettled)
 
     async def read(self, names: Sequence[str], bytes_max: int) -> Sequence[FileRead]:
         """See `Source.read`; at most 1,000 files a call."""

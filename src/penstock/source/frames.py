@@ -17,7 +17,7 @@ from typing import Annotated
 import msgspec
 
 from penstock.errors import Again
-from penstock.model import FileRead, ListedFile, Unread, Young
+from penstock.model import FileRead, ListedFile, Unread, Unsettled
 from penstock.ports import Moved
 
 FRAME_TYPE = "application/vnd.penstock.files"
@@ -45,7 +45,7 @@ class Listing(msgspec.Struct):
     files: list[ListedFile]
     cursor: Cursor
     ignored: Count
-    young: Young = Young()
+    unsettled: Unsettled = Unsettled()
 
 
 class ReadRequest(msgspec.Struct):

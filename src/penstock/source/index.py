@@ -161,7 +161,7 @@ class Index:
                 seen_at_seconds = now if self._sure else min(now, seen_at_seconds)
                 return Page(
                     files, self._order.cursor(end), seen_at_seconds, self._ignored,
-                    young=self._waiting.young, example=self._example,
+                    unsettled=self._waiting.unsettled, example=self._example,
                 )  # fmt: skip
 
     async def _refresh(self, chunk: Chunk) -> None:

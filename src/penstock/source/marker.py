@@ -24,18 +24,24 @@ _ID_BYTES_MAX = 100
 def identity(fd: int, *, make: bool) -> SpoolIdentity:
     """Return which directory this is; with `make`, make its marker where it has none.
 
-    Where nobody may write, file system and inode stand for it. Raises Again if it cannot be told.
+    An empty directory gets none: it may be a mount point without its spool. Without a marker, file
+    system and inode stand for the directory. Raises Again if it cannot be told.
     """
     try:
         place = f"{os.statvfs(fd).f_fsid:x}-{os.fstat(fd).st_ino}"
         found = _read(fd)
-        if found is None and make:
+        if found is None and make and _holds_anything(fd):
             with contextlib.suppress(OSError):  # another process was first, or we may not write
                 _make(fd)
             found = _read(fd)
     except OSError as error:
         raise Again(f"spool: read its marker {MARKER}: {error.strerror}") from None
     return SpoolIdentity(*found, place) if found else SpoolIdentity(place=place)
+
+
+def _holds_anything(fd: int) -> bool:
+    with os.scandir(fd) as entries:
+        return next(entries, None) is not None
 
 
 def id_of(data: bytes) -> str:

@@ -84,7 +84,7 @@ class NginxSource:
             began = time.monotonic()
             listing = await listings.read(self._site, f"{self._spool}/")
             await asyncio.to_thread(self._take, listing, began)
-        return self._backlog.page(self._next_files(), self._settling.young)
+        return self._backlog.page(self._next_files(), self._settling.unsettled)
 
     def _take(self, listing: listings.Listing, began: float) -> None:
         found: dict[str, listings.Entry] = {}

@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 
-from penstock.model import ListedFile, Page, Young
+from penstock.model import ListedFile, Page, Unsettled
 
 _LISTING_SHARE_MAX = 0.1  # of the time, at most, goes into listing, however many files lie there
 
@@ -72,7 +72,7 @@ class Backlog:
         oldest.reverse()
         return oldest
 
-    def page(self, files: Sequence[ListedFile], young: Young) -> Page:
+    def page(self, files: Sequence[ListedFile], unsettled: Unsettled) -> Page:
         """Return the next page; names taken that are not on it come with a later listing."""
         self._pages += 1
         self._page = [file.name for file in files]
@@ -82,7 +82,7 @@ class Backlog:
             self.listed_at_seconds,
             self._ignored,
             self._pause_seconds(),
-            young,
+            unsettled,
         )
 
     def _cursor(self, pages: int) -> str:

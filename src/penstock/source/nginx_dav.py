@@ -78,7 +78,7 @@ class Dav:
         if folder is None:
             there = await self._look_at(name)
             if there.status == HTTPStatus.NOT_FOUND:
-                return Moved(name, vanished=True)
+                return await self._gone(name, self._rejects)
             if there.status != HTTPStatus.OK:
                 return Moved(name, _refused(f"look at {name}", there))
             folder = file_names.hour_of_time(
@@ -110,7 +110,8 @@ class Dav:
         if state is _State.GONE:
             return Moved(name)
         if (await self._look_at(name)).status == HTTPStatus.NOT_FOUND:
-            return Moved(name, vanished=True)
+            hour = file_names.hour_of(name)
+            return await self._gone(name, hour and f"{self._archive}/{hour}")
         target = path_of(self._rejects, name + file_names.REASON_SUFFIX)
         reply = await self._call("PUT", target, body=reason.encode())
         if reply.status not in _DONE:
@@ -122,7 +123,7 @@ class Dav:
         reply = await self._call("MOVE", path_of(self._spool, name), headers=headers)
         if reply.status == HTTPStatus.NOT_FOUND:
             await self._check_gone(name)
-            return Moved(name, vanished=True)
+            return await self._gone(name, self._rejects)
         if reply.status != HTTPStatus.PRECONDITION_FAILED:
             done = reply.status in _DONE
             return Moved(name, "" if done else _refused(f"move {name} to {folder}", reply))
@@ -130,6 +131,16 @@ class Dav:
         if state is _State.SAME:
             return Moved(name, (await self.delete(name)).error)
         return Moved(name) if state is _State.GONE else _differing(name, folder)
+
+    async def _gone(self, name: str, elsewhere: str | None) -> Moved:
+        """Return what became of a file that is neither in the spool nor where it was to go.
+
+        It may lie `elsewhere`: a ledger that was restored may have rejected what it now archives.
+        """
+        if not elsewhere:
+            return Moved(name, vanished=True)
+        there = await self._call("HEAD", path_of(elsewhere, name))
+        return Moved(name, vanished=there.status != HTTPStatus.OK)
 
     async def _compare(self, name: str, folder: str) -> "_State":
         """Compare a file of the spool with that of its name in `folder`."""

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Collection, Hashable, Iterable
 
-from penstock.model import Young
+from penstock.model import Unsettled
 
 _AHEAD_SECONDS = 2.0  # nginx tells whole seconds, and the kernel's own clock ticks
 
@@ -21,9 +21,11 @@ class Settling:
         self._ahead: dict[str, float] = {}  # of these, by how much: changed later than it is now
 
     @property
-    def young(self) -> Young:
+    def unsettled(self) -> Unsettled:
         """The files that were asked for and are not complete."""
-        return Young(len(self._waiting), len(self._ahead), max(self._ahead.values(), default=0.0))
+        return Unsettled(
+            len(self._waiting), len(self._ahead), max(self._ahead.values(), default=0.0)
+        )
 
     def is_complete(self, name: str, stamp: Hashable, age_seconds: float) -> bool:
         """Tell whether a file is complete; `stamp` is what every change of it changes."""

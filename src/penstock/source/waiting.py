@@ -2,7 +2,7 @@
 
 found by a scan ──┐                ┌──▶ complete: gets its place
                   ├──▶ looked at ──┤
-told by an event ─┘        ▲       └──▶ young ──┐
+told by an event ─┘        ▲       └──▶ unsettled ──┐
                            └── settle_seconds ──┘
 """
 
@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 
-from penstock.model import Young
+from penstock.model import Unsettled
 from penstock.source.order import UNPLACED, Order
 from penstock.source.scan import Seen
 from penstock.source.settling import Settling
@@ -31,7 +31,7 @@ class Waiting:
         self._settling = Settling(settle_seconds)
         self._found: list[str] = []  # by scans, the first one last
         self._closed: dict[str, None] = {}  # told by events: the writer is done
-        self._young: list[tuple[float, str]] = []  # a heap: when to look again
+        self._unsettled: list[tuple[float, str]] = []  # a heap: when to look again
 
     @property
     def is_found(self) -> bool:
@@ -41,12 +41,12 @@ class Waiting:
     @property
     def next_at_seconds(self) -> float:
         """Our monotonic clock when a file is to be looked at again."""
-        return self._young[0][0] if self._young else math.inf
+        return self._unsettled[0][0] if self._unsettled else math.inf
 
     @property
-    def young(self) -> Young:
+    def unsettled(self) -> Unsettled:
         """The files that were looked at and are not complete."""
-        return self._settling.young
+        return self._settling.unsettled
 
     def found(self, last_first: list[str]) -> None:
         """Add files that a scan found, the first one last; takes the list over."""
@@ -76,7 +76,7 @@ class Waiting:
         for _ in range(_LOOK_MAX):
             if self.next_at_seconds > now:
                 return
-            yield heapq.heappop(self._young)[1]
+            yield heapq.heappop(self._unsettled)[1]
 
     def give_back(self, names: Sequence[str]) -> None:
         """Take back names that were not looked at."""
@@ -119,5 +119,5 @@ class Waiting:
             else:
                 wait_seconds = min(self._settle_seconds - age_seconds, self._settle_seconds)
                 again_at_seconds = time.monotonic() + max(wait_seconds, 0.001)
-                heapq.heappush(self._young, (again_at_seconds, name))
+                heapq.heappush(self._unsettled, (again_at_seconds, name))
         return kept

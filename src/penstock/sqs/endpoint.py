@@ -77,10 +77,7 @@ def find(
 def addresses(
     queue_url: str, endpoint_url: str | None, region: str | None = None
 ) -> tuple[URL, URL | None]:
-    """Return the two addresses of a queue. Raises Halt if one of them is wrong.
-
-    Pure. The error never repeats text that may hold a password.
-    """
+    """Return a queue's two addresses. Raises Halt, without quoting a password. Pure."""
     queue = _http(queue_url)
     of_url = _region_in(queue) if queue else None
     if queue is None or "" in (queue.name, queue.host) or (of_url and len(queue.parts) < _PARTS):

@@ -40,11 +40,7 @@ class ConcurrencyLimiter:
         return self._entered
 
     def leave(self, ticket: int, *, throttled: bool) -> None:
-        """Give the slot back and say whether SQS throttled the call.
-
-        A call that was in flight when the limit was halved belongs to the old limit: its throttle
-        does not halve the limit again.
-        """
+        """Give the slot back; `throttled` halves the limit, once for all calls then in flight."""
         self._inside -= 1
         if not throttled:
             self._limit = min(self._most, self._limit + 1 / self._limit)

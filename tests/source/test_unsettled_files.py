@@ -158,7 +158,7 @@ async def test_what_changes_meanwhile_is_not_sent(
     printed = await one_pass(box)
     writing.cancel()
     assert box.received_ids() == {i: 1 for i in range(FILES) if i != 7}
-    assert re.search(r"^files_young +1$", printed, re.MULTILINE)
+    assert re.search(r"^files_unsettled +1$", printed, re.MULTILINE)
 
 
 async def test_a_pass_that_others_follow_does_not_wait(box: Box) -> None:
@@ -169,7 +169,7 @@ async def test_a_pass_that_others_follow_does_not_wait(box: Box) -> None:
         box.write_many(FILES)
         began = time.monotonic()
         tally = await worker.load(parts, stop=asyncio.Event())
-        assert (tally.files_processed, tally.files_young) == (0, FILES)
+        assert (tally.files_processed, tally.files_unsettled) == (0, FILES)
         assert time.monotonic() - began < 0.9
         await asyncio.sleep(1.1)
         assert (await worker.load(parts, stop=asyncio.Event())).files_processed == FILES
