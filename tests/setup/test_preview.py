@@ -112,7 +112,7 @@ def test_for_people_it_tells_the_preamble_the_sizes_and_the_packing(spool: Path)
         "preamble  5 bytes  // x",
         "3 in the file: 2 selected, 1 filtered out, 0 rejected",
         "record 1: a record is an object, not a number",
-        "the file is kept as a reject; its other records are sent",
+        "the file is kept as rejected; its other records are sent",
         "2 files, 1 rejected; 3 records selected, 1 filtered out, 1 rejected",
         "1 message of at most 1,048,576 bytes",
     ):
@@ -147,7 +147,7 @@ def test_line_ends_inside_a_record_become_spaces_and_nothing_else_changes(spool:
     code, out = run("--json", spool / "l.json")
     assert code == 0
     assert '{"a" :  1.50, "b": "\\n\\u00e9"}' in out
-    assert "line ends inside a record become spaces" in " ".join(re.sub("│", "", _help()).split())
+    assert "line ends in a record become spaces" in " ".join(re.sub("│", "", _help()).split())
 
 
 def _help() -> str:
@@ -161,7 +161,7 @@ def test_files_are_packed_one_after_the_other(spool: Path) -> None:
     names = [spool / f"c{number}.json" for number in range(20)]
     out = run(*names)[1]
     assert "2 messages of at most 1,048,576 bytes, 95% full on average, in 2 batches" in out
-    assert "billed as 32 requests of 64 KiB (31 are the least possible)" in out
+    assert "billed as 32 requests of 64 KiB (31 is the minimum)" in out
 
 
 def test_an_empty_expression_replaces_the_configured_one(spool: Path) -> None:

@@ -15,9 +15,9 @@ from penstock.setup import config_check
 def run(config: Config = None, verbose: Verbose = False) -> None:
     """Drain the spool on this box: loaders, archiver and checker, until SIGTERM or Ctrl-C.
 
-    What cannot work as configured halts at once. A process that dies is started again. What is away
-    (Redis, the queue) is waited for. On a stop, claims in flight are finished or released, nothing
-    is lost, and the exit code is 0.
+    Exits at once if the settings cannot work. Restarts a process that dies. Waits if Redis or the
+    queue is away. On a stop, claims in flight are finished or released, nothing is lost, and the
+    exit code is 0.
     """
     telemetry.configure(verbose=verbose)
     settings = load(config)
