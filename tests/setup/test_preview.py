@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from penstock.cli import preview
 from penstock.errors import Halt
+from penstock.source.marker import MARKER
 
 _app = typer.Typer()
 _app.command()(preview.preview)
@@ -179,6 +180,7 @@ def test_of_a_directory_it_looks_at_what_a_loader_would_list(spool: Path) -> Non
     """The others are counted with the reason; a file that is named itself is looked at."""
     for name in ("t(1).json", "größe.json", "x.json.reason.json", ".h.json", "w.json.tmp"):
         (spool / name).write_bytes(b"{}")
+    (spool / MARKER).write_text("0" * 32)
     (spool / "s.json").symlink_to(spool / "1.json")
     result = CliRunner().invoke(_app, ["--json", str(spool)])
     assert len(result.stdout.splitlines()) == 2
