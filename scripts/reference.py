@@ -33,10 +33,10 @@ COSTS_BEGIN, COSTS_END = "<!-- costs: written by `make docs` -->\n", "<!-- /cost
 SETTINGS_HEAD = """\
 # Settings
 
-Read from `penstock.toml` (`--config FILE`, or `PENSTOCK_CONFIG`, or the one in the current
-directory), over it from the environment: `PENSTOCK_QUEUE__URL` is `queue.url`. Relative paths are
-taken from where `penstock.toml` lies. `penstock config show` prints what is in force,
-`penstock config check` says whether it can work.
+Penstock reads `penstock.toml`: `--config FILE`, or `PENSTOCK_CONFIG`, or the one in the current
+directory. The environment overrides it: `PENSTOCK_QUEUE__URL` is `queue.url`. Relative paths start
+at the directory of `penstock.toml`. `penstock config show` prints the settings in force, and
+`penstock config check` says whether they can work.
 
 A wrong value stops every command with one line: the field, the value, what is allowed.
 
@@ -46,17 +46,15 @@ This page is written from the code by `make docs`.
 COMMANDS_HEAD = """\
 # Commands
 
-Exit codes: 0 done; 1 done, and something is wrong with what was looked at; 2 wrong usage; 75 it may
-work later (Redis or the queue is away: try again); 78 someone has to fix something first (a
-setting, a permission, a queue that does not exist); 130 stopped by Ctrl-C or SIGTERM where that
-leaves something undone.
+Exit codes: 0 done; 1 done, but something is wrong; 2 wrong usage; 75 it may work later (Redis or
+the queue is away: retry); 78 somebody must fix something first (a setting, a permission, a missing
+queue); 130 stopped by Ctrl-C or SIGTERM with work left undone.
 
-Every command has `--help`. Times are in UTC, as `2026-11-23T06:15:00Z`, in what commands print and
-in what they are given; `2h` is two hours ago. Where nobody can answer a question, as in a script,
-`--yes` agrees to it.
+Every command has `--help`. Commands print and accept times in UTC, as `2026-11-23T06:15:00Z`; `2h`
+is two hours ago. In a script, where nobody can answer a question, add `--yes`.
 
-`penstock --install-completion` has bash, zsh, fish or PowerShell complete commands and options with
-Tab, from the next shell on; `penstock --show-completion` prints the same, for a file of your own.
+`penstock --install-completion` makes bash, zsh, fish or PowerShell complete commands and options
+with Tab, from the next shell on; `penstock --show-completion` prints the code for that.
 
 This page is written from the code by `make docs`.
 """

@@ -88,7 +88,7 @@ def test_a_message_of_an_earlier_version_names_no_claim() -> None:
     [
         ({"MessageAttributes": {}}, 'received without MessageAttributeNames=\\["All"\\]'),
         ({"Body": '[{"n":0}'}, "not JSON"),
-        ({"Body": "[]"}, "holds 0 records and says 2"),
+        ({"Body": "[]"}, "holds 0 records, but says 2"),
         ({"Body": "7"}, "not an array"),
         ({"MessageId": None}, "no MessageId"),
     ],

@@ -1,6 +1,7 @@
 """`penstock run` and the one-pass commands, as processes: stops, crashes, what is away."""
 
 import asyncio
+import errno
 import json
 import os
 import re
@@ -15,9 +16,10 @@ import pytest
 
 import penstock as package
 from penstock import supervisor
+from penstock.embedded.redis import EmbeddedRedis
 from support.box import Box
 from support.fileserver import TOKEN, served
-from support.require import require_ministack
+from support.require import require_ministack, require_redis
 
 Start = Callable[..., subprocess.Popen[str]]
 
@@ -217,6 +219,30 @@ async def test_embedded_parts_are_started_again_and_keep_their_data(
     await finished(process)
     assert process.returncode == 0
     assert box.received_ids() == dict.fromkeys(range(200), 1)
+
+
+async def test_an_embedded_part_that_cannot_be_started_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a restart fails before there is a process (no memory, a full disk), another follows."""
+    require_redis()
+    launch, tries = EmbeddedRedis.launch, list[int]()
+
+    async def launched(part: EmbeddedRedis, previous: str, inherit: int) -> str:
+        tries.append(1)
+        if len(tries) == 2:
+            raise OSError(errno.ENOMEM, "Cannot allocate memory")
+        return await launch(part, previous, inherit)
+
+    monkeypatch.setattr(EmbeddedRedis, "launch", launched)
+    stop = asyncio.Event()
+    async with EmbeddedRedis(tmp_path) as part, asyncio.TaskGroup() as group:
+        group.create_task(supervisor._keep_answering(part, stop))
+        os.kill(part.pid or 0, signal.SIGKILL)
+        async with asyncio.timeout(20):
+            while len(tries) < 3 or not await part.answers():
+                await asyncio.sleep(0.05)
+        stop.set()
 
 
 async def test_an_embedded_sqs_that_was_killed_gets_its_queue_again(

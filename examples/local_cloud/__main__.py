@@ -25,7 +25,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 @app.command()
 def local_cloud(
     rate: Annotated[float, typer.Option(min=0.1, help="Files a second.")] = 200,
-    seconds: Annotated[float, typer.Option(min=0.1, help="How long files are written.")] = 60,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Seconds of writing files.")] = 60,
     records_per_file: Annotated[int, typer.Option(min=1, help="Records in a file.")] = 1,
     queue: Annotated[QueueKind, typer.Option(help="The kind of queue.")] = QueueKind.standard,
     max_loaders: Annotated[

@@ -1,4 +1,4 @@
-"""What asyncio leaves to its callers."""
+"""Helpers for asyncio."""
 
 import asyncio
 import contextlib

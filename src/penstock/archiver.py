@@ -1,14 +1,14 @@
-"""json_files_processed_archiver: moves processed files out of the spool, then lets go of them.
+"""json_files_processed_archiver: moves processed files out of the spool, then forgets them.
 
     processed ──move──▶ archive/YYYY/MM/DD/HH/ ──a minute later──▶ forgotten ──retention──▶ deleted
     rejected  ──move──▶ rejected/ beside NAME.reason.json ──a minute later──▶ forgotten
 
-Where files are packed, they are moved into a staging room instead, and at the end of a pass rooms
-become segments: archive/.
+With archive.action = 'pack', it moves files into a staging room instead, and rooms become segments
+at the end of a pass: archive/.
 
-A file is noted as archived only after it is out of the spool, for good, and forgotten only when no
-listing that still names it can be in use. While a batch is moved, the one before it is noted, and
-the next one asked for:
+A file is noted as archived only after it is out of the spool for good, and forgotten only when no
+listing in use can name it. While a batch is moved, the one before it is noted, and the next one is
+read:
 
     moved   batch 1 │ batch 2 │ batch 3 │
     noted           │ batch 1 │ batch 2 │ batch 3
@@ -28,20 +28,20 @@ from penstock.archive.pack import PackTally
 from penstock.ledger.ledger import Ledger
 from penstock.ports import Moved, Source
 
-# Of a batch. Its directories are written to disk once, some milliseconds each; names take 0.1 MB
-# a thousand.
+# Files in a batch. Its directories are synced once, some milliseconds each; a thousand names take
+# 0.1 MB.
 _FILES_MIN, _FILES_MAX = 500, 5_000
-_GONE = "neither in the spool nor where it was to be moved: something else moved or deleted it"
-_BATCH_SECONDS = 0.5  # what takes longer is halved: a pass that is told to stop ends a batch later
+_GONE = "it is neither in the spool nor in the archive: something else moved or deleted it"
+_BATCH_SECONDS = 0.5  # halve a batch that takes longer: a stop waits until a batch ends
 
 
 @dataclass(slots=True)
 class ArchiverTally:
     """What one pass of the archiver did; all but `seconds` count files.
 
-    `files_gone` lay neither in the spool, nor in the archive, nor among the rejects.
-    `files_stuck` cannot be moved: the log has a warning for each cause, with a count and an
-    example, and the next pass tries them again.
+    `files_gone` were neither in the spool, the archive nor the rejects. `files_stuck` could not be
+    moved: the log has a warning for each cause, with a count and an example. The next pass retries
+    them.
     """
 
     files_archived: int = 0
@@ -56,10 +56,7 @@ class ArchiverTally:
 
 @dataclass(frozen=True, slots=True)
 class Archiver:
-    """The parts of one archiver; `retention_days` of 0 keeps archived files for ever.
-
-    `pack`, if there is one, packs staged files until what it is given says that the pass is over.
-    """
+    """The parts of an archiver. `retention_days` 0 keeps for ever; `pack(over)` packs files."""
 
     source: Source
     ledger: Ledger
@@ -68,7 +65,7 @@ class Archiver:
 
 
 class _Told(NamedTuple):
-    """What the log is told of at the end of a pass: a line a cause."""
+    """Collects what to log at the end of a pass: a line per cause."""
 
     stuck: telemetry.ByCause
     gone: telemetry.ByCause
@@ -77,10 +74,10 @@ class _Told(NamedTuple):
 async def archive(
     archiver: Archiver, *, stop: asyncio.Event, budget_seconds: float = math.inf
 ) -> ArchiverTally:
-    """Run one pass: until no processed or rejected file lies in the spool, or the time is spent.
+    """Run one pass, until the spool has no processed or rejected file, or the time is over.
 
-    Raises Again or Halt if Redis or the source cannot go on; what was moved stays moved and is
-    noted by the next pass.
+    Raises Again or Halt if Redis or the source fails; what was moved stays moved, and the next pass
+    notes it.
     """
     began = time.monotonic()
     tally = ArchiverTally()
@@ -117,7 +114,7 @@ async def _archive_processed(
         tally.files_archived += archived
         return left
 
-    skipped, files_max = 0, _FILES_MIN  # the stuck stay at the front of the line: look behind them
+    skipped, files_max = 0, _FILES_MIN  # stuck files stay first: skip them
     moved: Sequence[Moved] = ()
     names = await archiver.ledger.reads.processed(skipped, files_max)
     while names and not over():
@@ -127,7 +124,7 @@ async def _archive_processed(
             skipped += await note(moved)
             following = await archiver.ledger.reads.processed(skipped + len(names), files_max)
         finally:
-            moved = await moving  # also where Redis is away: nothing goes on behind our back
+            moved = await moving  # also if Redis is away: leave nothing running
         if not following:
             skipped += await note(moved)
             moved = ()
@@ -154,10 +151,7 @@ async def _move_rejected(
 async def _note(
     archiver: Archiver, tally: ArchiverTally, told: _Told, results: Sequence[Moved]
 ) -> tuple[int, int]:
-    """Tell the ledger which files are out of the spool; return how many were moved, how many not.
-
-    A file that is in neither place was not archived: it is counted by itself.
-    """
+    """Tell the ledger which files left the spool; return how many were moved, how many stuck."""
     moved = [file.name for file in results if not file.error and not file.vanished]
     gone = [file.name for file in results if file.vanished]
     if moved:

@@ -1,8 +1,8 @@
-"""Files below a directory that other users may write to: by descriptor, never through a link.
+"""Use files below a directory that other users may write to, by descriptor and without links.
 
-Such a user can put a link, a FIFO or a device where we expect a file or folder of our own. So each
-step below a root is opened by itself and without following links, only regular files are read,
-nothing is opened that could block, and a new file is made under a name that nobody can guess.
+Such a user can put a link, a FIFO or a device where we expect our own file or folder. So each step
+below a root is opened alone and without following links. Only regular files are read, nothing is
+opened that could block, and a new file gets a name that nobody can guess.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ _DRAFT_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEX
 
 
 def open_root(path: Path, *, make: bool = False, links_max: int = 8) -> int:
-    """Return a descriptor of a directory in the settings; follows root's and our links only."""
+    """Return a descriptor of a directory in the settings; follows only root's links and ours."""
     if make:
         with contextlib.suppress(FileExistsError):  # not a directory: opening it fails
             path.mkdir(parents=True, exist_ok=True)
@@ -89,7 +89,7 @@ def open_file(fd: int, name: str, more_flags: int = 0) -> int:
 
 
 def open_status(fd: int, name: str, more_flags: int = 0) -> tuple[int, os.stat_result]:
-    """Open as `open_file` does; return what the file is, too."""
+    """Open as `open_file` does; also return the file's status."""
     opened = os.open(name, _FILE_FLAGS | more_flags, 0o600, dir_fd=fd)
     status = os.fstat(opened)
     if not stat.S_ISREG(status.st_mode):
@@ -113,7 +113,7 @@ def read_at(fd: int, at: int, size: int) -> bytes:
 
 
 def names(fd: int) -> list[str]:
-    """Return what a folder holds, in no order."""
+    """Return the names in a folder, unordered."""
     return os.listdir(fd)
 
 
@@ -141,7 +141,7 @@ def remove_empty(root_fd: int, folder: str) -> None:
         try:
             with opened(root_fd, above or ".") as fd:
                 os.rmdir(name, dir_fd=fd)
-        except OSError:  # not empty: it stays, and so do those above it
+        except OSError:  # not empty: keep it and those above it
             return
         folder = above
 
@@ -150,7 +150,7 @@ def folders_by_number(fd: int, digits: tuple[int, ...]) -> Iterator[tuple[str, i
     """Yield the folders below a root whose names are numbers, in order, each with a descriptor.
 
     `digits` are the lengths of the names, level by level. A descriptor is closed when the next
-    folder is asked for. Other names, and links, are skipped.
+    folder is requested. Other names, and links, are skipped.
     """
     for name in sorted(os.listdir(fd)):
         if len(name) != digits[0] or not (name.isascii() and name.isdecimal()):
@@ -173,7 +173,7 @@ def folders_by_number(fd: int, digits: tuple[int, ...]) -> Iterator[tuple[str, i
             os.close(below)
 
 
-_GRANT = "allow user {} to write there, as with `chgrp {}` and `chmod g+ws` of a directory"
+_GRANT = "allow user {} to write there, such as with `chgrp {}` and `chmod g+ws` on the directory"
 _REMEDIES = {
     errno.ENOSPC: "make room on that disk",
     errno.EDQUOT: "raise the quota there",
@@ -185,6 +185,6 @@ _REMEDIES = {
 
 
 def why(error: OSError) -> str:
-    """Say why a file could not be written, moved or deleted, and what helps where that is known."""
+    """Say why a file could not be written, moved or deleted, and the remedy if it is known."""
     remedy = _REMEDIES.get(error.errno or 0, "").format(os.geteuid(), os.getegid())
     return f"{error.strerror or error}{remedy and f'; {remedy}'}"

@@ -20,7 +20,7 @@ from penstock.ledger.ledger import Ledger
 from penstock.ledger.reads import FILES_A_CALL_MAX
 from penstock.ports import Source
 
-_SWEEP_SECONDS_MAX = 60.0  # of one pass; the next sweep does the rest
+_SWEEP_SECONDS_MAX = 60.0  # of one pass; the next sweep continues
 OLD_LEASES = 5
 """A claim held for this many leases is alive but making little progress."""
 
@@ -128,7 +128,6 @@ async def _free(checker: Checker, tally: CheckerTally, stop: asyncio.Event) -> N
 
 
 async def _look_at_claims(checker: Checker, tally: CheckerTally) -> None:
-    """Report claims that are held or have waited for too long."""
     for claim in await checker.ledger.reads.claims():
         tally.oldest_claim_seconds = max(tally.oldest_claim_seconds, claim.age_seconds)
         begun_seconds = claim.overdue_seconds + checker.lease_seconds
@@ -169,7 +168,7 @@ async def _sweep(
                 return None
             tally.files_swept += swept
         total += len(names)
-        whole = len(names) < max(listed, 1)  # shorter than the one before: the last page
+        whole = len(names) < max(listed, 1)  # a page shorter than the one before is the last
         cursor, listed = page.cursor, len(names)
     await checker.ledger.upkeep.swept(sweeper, checker.sweep_seconds)
     if tally.files_swept:

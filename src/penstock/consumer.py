@@ -1,10 +1,10 @@
-"""The other end of the queue: from a received message to its records, each message once.
+"""For consumers: from a received message to its records, each message once.
 
     message ─▶ read ─▶ Received ─▶ Deduplicator.handling ─▶ your handler
                                     done before: skipped; in progress elsewhere: Again
 
-For consumers of Penstock's messages; Penstock itself uses nothing of this module. It needs no
-settings, and Redis only for the Deduplicator. Examples: docs/consumer.md.
+Penstock itself does not use this module. It needs no settings, and Redis only for the
+Deduplicator. Examples: docs/consumer.md.
 """
 
 import json
@@ -32,7 +32,7 @@ from penstock.model import (
 )
 
 if TYPE_CHECKING:
-    import redis  # takes 0.25 s, which a consumer without Deduplicator saves
+    import redis  # 0.25 s of imports, which only the Deduplicator needs
 
 RETENTION_SECONDS_MAX: Final = 1_209_600
 """The longest time that SQS keeps a message: 14 days. Source: MessageRetentionPeriod, SQS API."""
@@ -41,7 +41,7 @@ _DONE = b"done"
 
 
 class Received(NamedTuple):
-    """One message of Penstock's, taken apart.
+    """One parsed message of Penstock's.
 
     `id` is the same in every copy; `sqs_id` is SQS's own. `file` is that of the first record.
     `claim` is as in Penstock's log; empty from an earlier version. A number too large for Python's
@@ -57,7 +57,7 @@ class Received(NamedTuple):
 
 
 def read(message: Mapping[str, Any]) -> Received:
-    """Take a message apart, as boto3 or a Lambda event gives it. Raises Reject for an invalid one.
+    """Parse a message from boto3 or a Lambda event. Raises Reject for an invalid one.
 
     An invalid message never becomes valid: let it go to the dead-letter queue.
     """
@@ -76,7 +76,7 @@ def read(message: Mapping[str, Any]) -> Received:
     records = _records(body, values[ATTRIBUTE_CONTENT_TYPE])
     if str(len(records)) != values[ATTRIBUTE_RECORDS]:
         raise Reject(
-            f"the message holds {len(records)} records and says {values[ATTRIBUTE_RECORDS]}"
+            f"the message holds {len(records)} records, but says {values[ATTRIBUTE_RECORDS]}"
         )
     return Received(
         id=values[ATTRIBUTE_ID],
@@ -90,7 +90,7 @@ def read(message: Mapping[str, Any]) -> Received:
 
 def _text(message: Mapping[str, Any], name: str) -> str:
     if not isinstance(message.get(name), str):
-        raise Reject(f"the message has no {name}: give it as boto3 or a Lambda event gives it")
+        raise Reject(f"the message has no {name}: pass it as boto3 or a Lambda event delivers it")
     return message[name]
 
 
@@ -100,7 +100,7 @@ def _records(body: str, content_type: str) -> list[Any]:
     try:
         value = _decoded(body)
     except RecursionError:
-        # The loader could read it, so a new thread, with an empty stack, can, too.
+        # The loader could read it, so a new thread, with an empty stack, can read it too.
         with ThreadPoolExecutor(1) as thread:
             value = thread.submit(_decoded, body).result()
     except ValueError as error:
@@ -139,11 +139,10 @@ def _real(text: str) -> float | Decimal:
 class Deduplicator:
     """Remembers in Redis which messages have been handled, to skip repeats.
 
-    `client` is redis-py's blocking client, in any decoding. `in_progress_seconds` must be longer
-    than a handler takes and no longer than the queue's visibility timeout: for this time the
-    message of a dead handler is left alone. `done_seconds` must be at least the queue's retention
-    (default: the longest), because a repeat can wait there that long; each message takes some 150
-    bytes.
+    `client` is redis-py's blocking client, with any decoding. `in_progress_seconds` must be longer
+    than a handler takes, and no longer than the queue's visibility timeout: for this time nobody
+    else gets the message of a dead handler. `done_seconds` must be at least the queue's retention
+    (default: the longest), because a repeat can wait that long; each message takes some 150 bytes.
     """
 
     def __init__(
@@ -163,11 +162,11 @@ class Deduplicator:
 
     @contextmanager
     def handling(self, message_id: str) -> Generator[bool]:
-        """Hold a message while it is handled; yield False if it has been handled before.
+        """Hold a message while it is handled; yield False if it was handled before.
 
-        If the block raises, the message is free at once for another try. Raises Again if another
-        handler holds it: leave it in the queue. A handler that takes longer than
-        `in_progress_seconds` may get company; that is logged.
+        If the block raises, the message is free at once for a retry. Raises Again if another
+        handler holds it: leave it in the queue. If a handler takes longer than
+        `in_progress_seconds`, another one may start; that is logged.
         """
         key = self._prefix + message_id
         mark = secrets.token_bytes(16).hex().encode()
@@ -178,14 +177,17 @@ class Deduplicator:
             yield False
             return
         if holder != mark:
-            raise Again(f"message {message_id} is being handled, or was until just now")
+            raise Again(
+                f"message {message_id} is being handled by another consumer, or was a moment ago:"
+                " leave it in the queue"
+            )
         try:
             yield True
         except BaseException:
             self._release(keys=[key], args=[mark])
             raise
-        # Two calls: a repeated SET … GET would return its own value. If another handler takes the
-        # message between them, that one logs the overlap.
+        # Two calls, because a repeated SET … GET would return its own value. If another handler
+        # takes the message between them, that handler logs the overlap.
         holder = _bytes(self._client.get(key))
         self._client.set(key, _DONE, ex=self._done_seconds)
         if holder != mark:
@@ -197,7 +199,7 @@ class Deduplicator:
 
 
 def _bytes(value: Any) -> bytes | None:
-    """Undo a client's decode_responses."""
+    """Return bytes, also from a client with decode_responses."""
     return value.encode() if isinstance(value, str) else value
 
 
@@ -210,8 +212,8 @@ def handle_event(
     """Handle each message of a Lambda event from SQS; return the partial-batch response.
 
     Calls `handle` with each message that was not handled before. Whatever it raises leaves that
-    message in the queue for a retry, and is logged by its type alone. For a FIFO queue, everything
-    after a failure stays, too, which keeps the order. The event source mapping must have
+    message in the queue for a retry, and only its type is logged. For a FIFO queue, everything
+    after a failure also stays, which keeps the order. The event source mapping must have
     FunctionResponseTypes: [ReportBatchItemFailures]; without it, Lambda deletes everything.
     """
     failed: list[dict[str, str]] = []
@@ -229,7 +231,6 @@ def _handled(
     handle: Callable[[Received], object],
     deduplicator: Deduplicator | None,
 ) -> bool:
-    """Handle one message; return whether it may be deleted."""
     try:
         received = read(record)
         if deduplicator is None:

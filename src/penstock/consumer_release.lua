@@ -1,8 +1,8 @@
--- release: forget that a message is being handled, for its handler only.
+-- release: forget that a message is being handled; for its handler only.
 --
 -- KEYS  1 the message
 -- ARGV  1 the handler's mark
 --
--- Answers 1, or 0 when the mark is another's or gone.
+-- Returns 1; 0 if the mark is another handler's, or missing.
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 return redis.call('DEL', KEYS[1])

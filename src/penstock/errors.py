@@ -1,4 +1,4 @@
-"""The three kinds of error. What is done about one depends on its kind, in one place each."""
+"""The three kinds of error. The kind alone decides what is done, in one place each."""
 
 import errno
 
@@ -6,13 +6,13 @@ _OWN = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 
 class PenstockError(Exception):
-    """An error that Penstock has a plan for; its text says operation, subject, cause, remedy."""
+    """An error that Penstock handles; its text says operation, subject, cause, remedy."""
 
     possible_repeats = 0
 
 
 class Again(PenstockError):
-    """It may work later: this worker or the next one tries again after a pause."""
+    """It may work later: this worker or the next one retries after a pause."""
 
 
 class Reject(PenstockError):
@@ -29,11 +29,11 @@ class Halt(PenstockError):
 
 
 def own_trouble(error: BaseException | None) -> str:
-    """Say what this process lacks, if an error comes from that and not from its subject."""
+    """Say what this process lacks, if that caused an error; else return ""."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in _OWN:
             return (
-                f"{error.strerror or error}: this process is at its limit; raise that"
+                f"{error.strerror or error}: this process is at its limit; raise the limit"
                 " (`ulimit -n`, LimitNOFILE=) or lower queue.connections and worker.lanes"
             )
         error = error.__cause__ or error.__context__
@@ -41,15 +41,15 @@ def own_trouble(error: BaseException | None) -> str:
 
 
 def untrusted(error: BaseException, what: str = "its certificate") -> str:
-    """Say why a certificate is not trusted, and what to do where it lacks what Python 3.13 wants.
+    """Say why a certificate is not trusted, and what to do if it lacks what Python 3.13 requires.
 
-    From 3.13 on Python takes RFC 5280 at its word; a private authority often does not.
+    Since 3.13, Python enforces RFC 5280; many private authorities do not follow it.
     """
     lacks = ("Key Identifier", "key usage", "Basic Constraints", "marked critical")
     if not any(word.lower() in str(error).lower() for word in lacks):
         return f"{what} is not trusted: {error}"
     return (
-        f"{what} is not trusted: {error}; Python 3.13 and newer want an authority with"
+        f"{what} is not trusted: {error}; Python 3.13 and newer require an authority with"
         " subjectKeyIdentifier, basicConstraints=critical,CA:TRUE, keyUsage=critical,keyCertSign,"
-        " and authorityKeyIdentifier in what it signs: make both anew with these extensions"
+        " and authorityKeyIdentifier in what it signs: make both again with these extensions"
     )

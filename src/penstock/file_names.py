@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
 REASON_SUFFIX = ".reason.json"
-"""What follows a rejected file's name in the name of its reason."""
+"""The suffix of a rejected file's name in the name of its reason."""
 
 HOUR_FOLDER = "[0-9][0-9][0-9][0-9]/[0-9][0-9]/[0-9][0-9]/[0-9][0-9]"
 HOUR_DIGITS = (4, 2, 2, 2)
@@ -28,7 +28,7 @@ _CLOCK = re.compile(r"[-:_.]?([0-5]\d)(?:[-:_.]?([0-5]\d)(?:[.,_-]?(\d{1,9}))?)?
 
 
 def is_safe(name: str) -> bool:
-    """Tell whether a file may have this name, wherever it comes from: never trust names."""
+    """Tell whether a file may have this name. Check every name, from wherever it comes."""
     return _SAFE.fullmatch(name) is not None
 
 
@@ -42,7 +42,7 @@ def rule_broken(name: str) -> str:
     if not re.match("[A-Za-z0-9_]", name):
         return f"its name begins with {name[:1]!r}; allowed are a letter, a digit and _"
     if name.endswith((".tmp", REASON_SUFFIX)):
-        return "its name ends as those of drafts and of reasons do"
+        return "its name ends like that of a draft or a reason"
     return f"its name has {len(name)} characters; allowed are 240"
 
 
@@ -101,10 +101,10 @@ def time_of(name: str) -> float | None:
 
 
 def beginning_of_second(name: str) -> str:
-    """Return a beginning of a name: all names with it have the same whole second of `time_of`.
+    """Return a prefix of a name; all names with it have the same whole second of `time_of`.
 
-    Empty if there is no such beginning. It ends behind the second, with what is no digit: else the
-    digits might belong together otherwise.
+    It ends after the second, with a character that is not a digit, because more digits could be
+    read differently. Empty if there is no such prefix.
     """
     match = _DATE.search(name)
     clock = _CLOCK.match(name, match.end()) if match and match[4] else None

@@ -56,7 +56,7 @@ _KEPT: Final = frozenset({
 _PATH: Final = re.compile(r"/[!-~]*")
 _USER_AGENT: Final = f"user-agent: penstock/{__version__} Python/{platform.python_version()}\r\n"
 
-_Address = tuple[int, int, int, str, tuple[Any, ...]]  # as of getaddrinfo
+_Address = tuple[int, int, int, str, tuple[Any, ...]]  # from getaddrinfo
 
 
 class Reply(NamedTuple):
@@ -95,7 +95,7 @@ class Http1Client:
         self._url, self._proxy, self._tls = url, proxy, tls
         self._timeout_seconds = timeout_seconds
         self._monotonic = monotonic
-        self._idle: list[_Connection] = []  # the one that was used last, last
+        self._idle: list[_Connection] = []  # the one used last is last
         self._busy: set[_Connection] = set()
         self._addresses: list[_Address] = []
         self._addresses_until_seconds = 0.0
@@ -218,7 +218,7 @@ class Http1Client:
         try:
             if self._proxy is not None and self._url.scheme == "https":
                 connection = await self._dig(connection)
-            # Let the loop see what came with the connection: asyncio reads after one turn.
+            # Let the loop see data that came with the connection: asyncio reads after one turn.
             for _ in range(2):
                 await asyncio.sleep(0)
         except BaseException:
@@ -268,7 +268,7 @@ class _Call:
     body_bytes_max: int = 0
     takes: Collection[int] = range(1000)
     admit: Admit | None = None
-    plain: bool = False  # whether a reply must be
+    plain: bool = False  # whether replies must be plain
     replies: list[Reply] = field(default_factory=list[Reply])
     cause: str = ""  # why there are not more: "the server …"
     ended: asyncio.Future[None] = field(init=False)
@@ -280,7 +280,7 @@ class _Call:
 
 
 class _Connection(asyncio.Protocol):
-    """One connection, with one call at a time. httptools calls it, too."""
+    """One connection, with one call at a time. httptools also calls it."""
 
     def __init__(self) -> None:
         self.idle_since_seconds = 0.0
@@ -299,7 +299,7 @@ class _Connection(asyncio.Protocol):
         return self._usable and self._call is None
 
     def has_unread(self) -> bool:
-        """Whether data, or the end, came that the event loop was too busy to see."""
+        """Whether data, or the end, arrived that the busy event loop has not seen."""
         return bool(self._readable.poll(0))
 
     def ask(self, call: _Call, head: bytes, body: bytes = b"") -> None:
@@ -459,6 +459,6 @@ def _lines(fields: Mapping[str, str]) -> str:
 
 @lru_cache(maxsize=256)
 def _kept(name: bytes) -> str:
-    """Return the name of a field as `_KEPT` has it; "" for others."""
+    """Return the name of a field as in `_KEPT`; "" for others."""
     title = name.decode("latin-1").title()
     return title if title in _KEPT else ""

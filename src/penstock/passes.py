@@ -1,4 +1,4 @@
-"""One function of Penstock as a process: one pass, or pass after pass until it must stop."""
+"""Run one of Penstock's functions as a process: for one pass, or repeatedly until a stop."""
 
 import asyncio
 import ctypes
@@ -45,9 +45,9 @@ def run(main: Callable[[asyncio.Event], Coroutine[Any, Any, T]]) -> T:
 
 
 def keep_memory() -> None:
-    """Keep up to 64 MiB of freed memory for what is read and sent next.
+    """Keep up to 64 MiB of freed memory for the next reads and sends.
 
-    glibc would return it to the kernel, which clears every page before it hands it out again: up to
+    glibc would return it to the kernel, which clears every page before it gives it out again: up to
     a tenth of a loader's time. All threads share one heap, which leaves fewer holes.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
@@ -74,7 +74,7 @@ async def once(open_parts: Open[T], stop: asyncio.Event) -> T:
 
 
 async def every(seconds: float, open_parts: Open[T], stop: asyncio.Event, *, what: str) -> None:
-    """Run pass after pass until `stop`; after an Again, pause and open all again. Raises Halt."""
+    """Run passes until `stop`; after an Again, pause and open all parts again. Raises Halt."""
     again = 0
     while not stop.is_set():
         try:

@@ -1,7 +1,7 @@
 """One box: loaders, archiver and checker as processes under one supervisor.
 
 Each process is a public command (`penstock load --every …`), the same as elsewhere. A process that
-dies is restarted, with a pause that doubles; all of them end when the supervisor ends, for any
+dies is restarted, with a pause that doubles. All of them end when the supervisor ends, for any
 reason.
 """
 
@@ -58,7 +58,7 @@ async def supervise(
     async with AsyncExitStack() as stack:
         state = Path(settings.run.state_directory)
         parts: list[EmbeddedProcess] = []
-        environment = dict(os.environ)  # gets the parts' addresses: members start no parts
+        environment = dict(os.environ)  # with the parts' addresses, so that members start no parts
         if settings.ledger.url == EMBEDDED:
             owner_mark.bind(spool_place(settings.source.url), state)
             redis = await stack.enter_async_context(EmbeddedRedis(state))
@@ -84,12 +84,11 @@ async def supervise(
 
 @contextlib.asynccontextmanager
 async def _watched(settings: Settings, environment: Mapping[str, str]) -> AsyncGenerator[None]:
-    """Log every ten seconds how much was done, by the ledger's counters."""
     url = environment.get("PENSTOCK_LEDGER__URL", settings.ledger.url)
     ledger = wiring.unopened_ledger(settings, url)
 
     async def figures() -> Mapping[str, float]:
-        with contextlib.suppress(PenstockError):  # the members log what is wrong
+        with contextlib.suppress(PenstockError):  # the members log the error
             counted = await ledger.reads.counters()
             return {name: counted.get(name, 0) for name in _FIGURES}
         return {}
@@ -103,17 +102,19 @@ async def _watched(settings: Settings, environment: Mapping[str, str]) -> AsyncG
 
 async def _keep_answering(part: EmbeddedProcess, stop: asyncio.Event) -> None:
     """Restart an embedded part that died, with the data that it wrote."""
-    pause = _RESTART_SECONDS_MIN
+    pause, is_down = _RESTART_SECONDS_MIN, False
     while not await sleep_unless(stop, pause):
-        if part.exit_code is None:
-            pause = _RESTART_SECONDS_MIN
+        if part.exit_code is None and not is_down:
             continue
-        telemetry.warn("process.ended", name=part.title, exit_code=part.exit_code)
+        if not is_down:
+            telemetry.warn("process.ended", name=part.title, exit_code=part.exit_code)
+        is_down = True  # until all of this succeeds: a start may fail before there is a process
         try:
             await part.stop()
             await part.start()
-            if isinstance(part, EmbeddedSqs):  # killed, it has lost its queues
+            if isinstance(part, EmbeddedSqs):  # if it was killed, its queues are lost
                 await part.create_queue(EMBEDDED_QUEUE)
+            pause, is_down = _RESTART_SECONDS_MIN, False
         except PenstockError as error:
             pause = min(2 * pause, _RESTART_SECONDS_MAX)
             telemetry.warn(

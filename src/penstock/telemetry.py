@@ -1,6 +1,6 @@
-"""One log line per step, from one call. Counters travel in tallies and in the ledger.
+"""Write one log line per step. Counters are in tallies and in the ledger.
 
-Record contents, tokens and passwords never get here; file names, claim ids and counts do.
+Never log record contents, tokens or passwords. File names, claim ids and counts are logged.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapp
 from typing import Any
 
 PROGRESS_SECONDS = 10.0
-_MANY = frozenset({"claim.committed"})  # dozens a second: for log files, not for terminals
+_MANY = frozenset({"claim.committed"})  # dozens a second: too many for a terminal
 _HOUR = re.compile(r"\d{4}/\d\d/\d\d/\d\d")  # a folder of the archive
 LOG = logging.getLogger("penstock")
 
@@ -42,13 +42,13 @@ class ByCause:
         self.found[kind] = (count + 1, example, text)
 
     def summary(self) -> str:
-        """Return the cause that held up most files, with a count and an example; or nothing."""
+        """Return the cause that affects most files, with a count and an example; or ""."""
         files, example, cause = max(self.found.values(), default=(0, "", ""))
         count = f"{files:,} files, such as " if files > 1 else ""
         return f"{count}{example}: {cause}" if files else ""
 
     def tell(self, step: str, /, **fields: Any) -> None:
-        """Log one line per cause since the last time, however many files it affects."""
+        """Log one line per cause since the last call, with the number of files."""
         found, self.found = self.found, {}
         for files, example, cause in found.values():
             warn(step, files=files, file=example, cause=cause, **fields)
@@ -56,7 +56,7 @@ class ByCause:
 
 @contextlib.contextmanager
 def by_cause(step: str, /, **fields: Any) -> Generator[ByCause]:
-    """Log one line per cause at the end, however many files it affects: never one a file."""
+    """Log one line per cause at the end, never one per file."""
     causes = ByCause()
     try:
         yield causes
@@ -65,7 +65,7 @@ def by_cause(step: str, /, **fields: Any) -> Generator[ByCause]:
 
 
 def configure(*, verbose: bool, as_json: bool | None = None) -> None:
-    """Send events to standard error: text on a terminal, without claims' lines, else JSON."""
+    """Send events to standard error: text without claims' lines on a terminal, else JSON."""
     if as_json is None:
         as_json = not sys.stderr.isatty()
     handler = logging.StreamHandler(sys.stderr)
@@ -81,7 +81,7 @@ def configure(*, verbose: bool, as_json: bool | None = None) -> None:
 async def progress(
     step: str, figures: Callable[[], Awaitable[Mapping[str, float]]]
 ) -> AsyncGenerator[None]:
-    """Log the counts of `figures`, and their growth a second, every ten seconds with progress."""
+    """Log the counts of `figures`, and their growth a second, every ten seconds if they changed."""
 
     async def report() -> None:
         before = await figures()

@@ -1,7 +1,6 @@
-"""Settings to parts: the only place that names implementations.
+"""Build the parts from the settings: the only place that names implementations.
 
-Parts are opened on the caller's AsyncExitStack, which closes them in reverse order, whatever
-happens.
+Parts are opened on the caller's AsyncExitStack, which always closes them, in reverse order.
 """
 
 import contextlib
@@ -46,7 +45,7 @@ if TYPE_CHECKING:
 _REDIS_TIMEOUT_SECONDS = 5.0
 _FILE_SERVER_CONNECTIONS = 16
 _FILES_A_LANE, _FILES_BESIDE = 8, 96  # folders and connections of a source, sockets, libraries
-_REDIS_CONNECTIONS_BESIDE = 4  # figures, sweeps, the loaders' count
+_REDIS_CONNECTIONS_BESIDE = 4  # for figures, sweeps, the loaders' count
 
 
 def decode_side(settings: Settings) -> tuple[Preamble, Decoder, Selection]:
@@ -72,7 +71,7 @@ async def loader(
 ) -> Loader:
     """Return a worker's parts, after checking that the queue and the ledger can serve.
 
-    Files wait up to `linger_seconds` until there are enough of them to fill a message.
+    Files wait up to `linger_seconds` for others to fill a message with.
     Raises Again if a part is away, Halt if one cannot work as configured.
     """
     import_parts(settings)
@@ -86,7 +85,7 @@ async def loader(
     many, worker = settings.queue.records_per_message, settings.worker
     fingerprint = settings.fingerprint(message_bytes)
     new_packer = partial(_new_packer, settings.queue, limits, fingerprint)
-    new_packer(Claim("", "", (), 1, {}))  # halts now if the queue refuses message_bytes
+    new_packer(Claim("", "", (), 1, {}))  # halts now if message_bytes is too large
     filling = Filling(limits, message_bytes, many, worker.claim_files_max)
     settle_seconds = settings.source.settle_seconds
     return Loader(
@@ -115,7 +114,7 @@ def _new_packer(
 
 
 def allow_open_files(settings: Settings) -> None:
-    """Allow enough open files: a worker without could not journal what it sent. Raises Halt."""
+    """Allow enough open files; without them a worker could not journal. Raises Halt."""
     queue, lanes = settings.queue.connections, settings.worker.lanes
     needed = queue + _redis_connections(settings) + _FILES_A_LANE * lanes + _FILES_BESIDE
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -131,7 +130,7 @@ def allow_open_files(settings: Settings) -> None:
 
 
 def import_parts(settings: Settings) -> None:
-    """Import everything before waiting: after an upgrade in place, versions would mix."""
+    """Import everything before waiting, so that an upgrade in place cannot mix versions."""
     import_at_once("penstock.sqs.queue")
     if settings.queue.url == EMBEDDED:
         import_at_once("penstock.embedded.sqs")
@@ -161,16 +160,13 @@ async def checker(settings: Settings, stack: AsyncExitStack) -> Checker:
 async def _source_and_ledger(
     settings: Settings, stack: AsyncExitStack, what: str
 ) -> tuple[ConfirmedSource, Ledger]:
-    """Return ledger and spool. Raises Again, not Halt, if a spool that the ledger knows is gone.
-
-    An error that ends the use of them is noted in the ledger as that of the function `what`.
-    """
+    """Return spool and ledger; it notes errors of `what`. Raises Again if a known spool is gone."""
     known = await ledger(settings, stack)
 
     async def leave_word(_: object, error: BaseException | None, __: object) -> None:
         if isinstance(error, PenstockError):
-            with contextlib.suppress(PenstockError):  # a ledger that is away takes no notes
-                # One line: the end of a log that an error may carry is in the log.
+            with contextlib.suppress(PenstockError):  # the ledger may be the part that is away
+                # Only the first line: the log has the rest, such as the end of another log.
                 await known.upkeep.trouble(what, str(error).partition("\n")[0].rstrip(":"))
 
     stack.push_async_exit(leave_word)
@@ -180,7 +176,7 @@ async def _source_and_ledger(
         place = spool_place(settings.source.url)
         is_missing = isinstance(place, Directory) and not place.path.exists()
         if is_missing and (was := await known.spool.known()):
-            raise Again(f"{error}; the ledger has files of it ({was}): mount it again") from None
+            raise Again(f"{error}; the ledger has files from it ({was}): mount it again") from None
         raise
     return ConfirmedSource(found, known.spool.confirm), known
 
@@ -188,7 +184,7 @@ async def _source_and_ledger(
 async def source(
     settings: Settings, stack: AsyncExitStack, *, wait_seconds: float | None = None
 ) -> IdentifiedSource:
-    """Return the way into the spool; a server answers empty listings after `wait_seconds`."""
+    """Return the spool's source; over HTTP, empty listings take up to `wait_seconds`."""
     place = spool_place(settings.source.url)
     made: IdentifiedSource
     if isinstance(place, Directory):
@@ -251,8 +247,8 @@ def _http_source(
             wait_seconds=WAIT_SECONDS if wait_seconds is None else wait_seconds,
         )
     if action == "pack":
-        raise Halt("archive.action: nginx cannot pack; allowed: 'move' or 'delete', or to pack, run"
-                   " `penstock serve` in its place")  # fmt: skip
+        raise Halt("archive.action: nginx cannot pack; allowed: 'move' or 'delete'; to pack, run"
+                   " `penstock serve` instead")  # fmt: skip
     return NginxSource(
         site,
         spool=place.spool,
@@ -279,7 +275,7 @@ async def ledger(settings: Settings, stack: AsyncExitStack) -> Ledger:
 
 
 def unopened_ledger(settings: Settings, url: str) -> Ledger:
-    """Return the ledger at a Redis, not checked yet. Raises Halt if `url` is wrong."""
+    """Return the unchecked ledger at a Redis. Raises Halt if `url` is wrong."""
     address = Address(
         url, timeout_seconds=_REDIS_TIMEOUT_SECONDS, connections=_redis_connections(settings)
     )
@@ -299,7 +295,7 @@ def _redis_connections(settings: Settings) -> int:
 
 
 def _worker_name() -> str:
-    """Return a unique name; in Lambda by log stream, as sandboxes share hosts and process ids."""
+    """Return a unique name; in Lambda the log stream, as sandboxes share hosts and process ids."""
     stream = os.environ.get("AWS_LAMBDA_LOG_STREAM_NAME", "")
     return stream.rpartition("]")[2] or f"{socket.gethostname()}-{os.getpid()}"
 
@@ -328,7 +324,7 @@ async def _queue(settings: Settings, stack: AsyncExitStack) -> Queue:
 def unopened_queue(
     queue: QueueSettings, timeout_seconds: float, keys: "Keys | None" = None
 ) -> "SqsQueue":
-    """Return the queue, not checked yet; signs with `keys`, or else with AWS's own settings."""
+    """Return the unchecked queue; signs with `keys`, or else with AWS's own settings."""
     # Imported here: archiver and checker need no botocore, 0.1 s of imports.
     import_at_once("penstock.sqs.queue")
     from penstock.sqs.queue import SqsQueue  # noqa: PLC0415

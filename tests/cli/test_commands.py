@@ -302,7 +302,7 @@ def test_no_error_steers_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err.splitlines() == [
         "penstock: a\\u001b[31m",
         "penstock: b\\u009b1m",
-        "penstock: c\\u001b]0;x\\u0007 (this may pass: try again)",
+        "penstock: c\\u001b]0;x\\u0007 (this may pass: retry later)",
     ]
 
 
@@ -344,7 +344,7 @@ def test_a_question_without_a_terminal_names_the_option(tmp_path: Path) -> None:
     """A script that cannot answer is told how to agree beforehand."""
     (tmp_path / "penstock.toml").write_text(f'[source]\nurl = "{tmp_path}"\n')
     result = penstock("spool", "accept")
-    assert (result.exit_code, "agree with --yes" in result.output) == (1, True)
+    assert (result.exit_code, "add --yes" in result.output) == (1, True)
     asked = CliRunner().invoke(app, ["spool", "accept"], input="n\n")
     assert (asked.exit_code, "--yes" in asked.output) == (1, False)
 

@@ -113,7 +113,7 @@ async def test_a_packed_file_is_given_out(packed: Box, tmp_path: Path) -> None:
     assert listed == [name(number) for number in range(10)]
     await penstock(packed, "archived", "extract", str(tmp_path / "out"), *window)
     again = await penstock(packed, "archived", "extract", str(tmp_path / "out"), *window)
-    assert "0 files copied; 10 were there" in again.output
+    assert "0 files copied; 10 skipped: they exist" in again.output
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == listed
     (segment,) = Store(packed.root / "archive").segments("2026/11/23/06")
     with Store(packed.root / "archive").open(segment) as opened:

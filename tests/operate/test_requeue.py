@@ -371,7 +371,7 @@ async def test_a_name_that_is_in_the_spool_again_is_not_overwritten(box: Box) ->
     await pass_over(box)
     box.write(name(0), '{"id": 99}')
     result = await penstock(box, "replay", name(0), "--yes", code=1)
-    assert "another file of that name lies in the spool" in result.output
+    assert "another file of that name is in the spool" in result.output
     assert (box.spool / name(0)).read_text() == '{"id": 99}'
 
 

@@ -122,6 +122,21 @@ async def test_redis_away(box: Box, tmp_path: Path) -> None:
     await server.stop()
 
 
+async def test_only_this_command_has_no_credentials(
+    box: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers send and an operator's shell may not ask: said so; with credentials all is well."""
+    box.write_many(3)
+    await healthy(box)
+    with monkeypatch.context() as patch:
+        patch.delenv("AWS_ACCESS_KEY_ID")
+        patch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
+        (verdict,) = (await look(box)).verdicts
+    assert verdict.code == "queue-away"
+    assert "Workers sent 3 records within the last two minutes" in verdict.advice
+    await healthy(box)
+
+
 async def test_queue_away(box: Box) -> None:
     """The queue is deleted: said with SQS's own word; made again, the box is well."""
     await healthy(box)

@@ -309,7 +309,7 @@ async def test_a_damaged_append_only_file(box: Box) -> None:
             pass
     assert "install" not in str(caught.value)
     tried = (await asyncio.to_thread(invoke, box, "config", "check", "--connect")).output
-    assert "WRONG  redis    embedded Redis does not run: its data are damaged" in tried
+    assert "WRONG  redis    embedded Redis does not run: its data is damaged" in tried
     text = await said(box, "redis-away")
     command = text.partition("redis-check-aof")[2].partition(";")[0].split()
     subprocess.run(["redis-check-aof", *command], input=b"y\n", check=True, capture_output=True)
@@ -426,7 +426,7 @@ async def test_penstock_does_not_run(box: Box) -> None:
     box.write_many(2, first=5)
     seen = await look(box)
     assert [(v.code, v.wrong) for v in seen.verdicts] == [("not-running", True)]
-    assert "2 files lie in the spool" in seen.verdicts[0].text
+    assert "2 files are in the spool" in seen.verdicts[0].text
     async with EmbeddedRedis(box.root / "state"):
         await healthy(box)
 
@@ -471,7 +471,7 @@ async def test_explain_tells_where_the_claim_of_an_archived_file_stands(
     await box.archive()
     name = next(box.root.glob("archive/**/*.json")).name
     text = (await asyncio.to_thread(invoke, box, "explain", name)).output
-    assert "claim.committed between whose first_file and last_file its name lies" in text
+    assert "claim.committed whose first_file and last_file enclose its name" in text
     (line,) = [vars(r)["fields"] for r in caplog.records if r.getMessage() == "claim.committed"]
     assert line["first_file"] <= name <= line["last_file"]
     assert line["records_sent"] == 3

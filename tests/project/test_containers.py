@@ -148,7 +148,7 @@ def _drained(compose: Compose) -> bool:
 
 
 def _told(compose: Compose) -> bool:
-    return f"user {PENSTOCK}, group {PENSTOCK}, may not write" in compose.log.read_text()
+    return f"allow user {PENSTOCK} to write there" in compose.log.read_text()
 
 
 def _console_answers(compose: Compose) -> bool:

@@ -373,7 +373,7 @@ async def test_another_site_cannot_make_a_browser_retry(
         reply = await session.post(f"{address}/v1/rejects:retry", data=data, headers=headers)
         assert reply.status == status
         if status == 200:
-            assert (await reply.json())["refused"] == {"nobody.json": "it is no reject"}
+            assert (await reply.json())["refused"] == {"nobody.json": "it is not a rejected file"}
 
 
 async def test_no_content_of_a_file_is_in_a_reason(box: Box) -> None:
@@ -502,7 +502,7 @@ async def test_a_retry_that_cannot_be_done_says_why(box: Box) -> None:
         assert status == 200
         assert said["refused"].keys() == set(names)
         assert "an archiver may still be moving it" in said["refused"].pop(file)
-        assert set(said["refused"].values()) == {"it is no reject"}
+        assert set(said["refused"].values()) == {"it is not a rejected file"}
     assert (box.root / "rejected" / file).exists()
 
 

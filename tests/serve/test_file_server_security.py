@@ -22,6 +22,7 @@ from penstock.serve import file_server, guard, web
 from penstock.serve.guard import Access
 from penstock.settings.schema import ServeSettings
 from penstock.source.directory import DirectorySource
+from penstock.source.marker import MARKER
 from support import raw_http
 from support.fileserver import NEW_TOKEN, READ_TOKEN, TOKEN, served
 from support.raw_http import RawReply
@@ -68,9 +69,9 @@ class Site:
         return await raw_http.exchange(self.address, ("\r\n".join(lines) + "\r\n\r\n").encode())
 
     def files(self) -> dict[str, bytes]:
-        """Return all that lies anywhere below the root."""
+        """Return all that lies anywhere below the root, but for the marker of the spool."""
         found = [p for p in self.root.rglob("*") if p.is_file() and not p.is_symlink()]
-        return {str(path): path.read_bytes() for path in found}
+        return {str(path): path.read_bytes() for path in found if path.name != MARKER}
 
 
 @pytest.fixture

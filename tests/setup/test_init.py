@@ -103,7 +103,7 @@ def test_what_is_seen_is_told(tmp_path: Path) -> None:
     write(tmp_path, {"a-1.json": '// x\n[{"a":1,"b":"x"},{"a":null}]', "a-22.json": "oops"})
     out = run(tmp_path, "--yes")
     for text in (
-        "2 files, 2 looked at",
+        "2 files, 2 inspected",
         r"names      a\-\d+\.json",
         'preamble   "// x"  (1 file)',
         "an array of records  (1 file)",
@@ -117,7 +117,7 @@ def test_what_is_seen_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("files", "line"),
     [
-        ({"a.json": b""}, "its files are empty, larger than 16 MiB or not readable"),
+        ({"a.json": b""}, "its files are empty, larger than 16 MiB, or you may not read them"),
         ({"a.json.gz": gzip.compress(b"{}")}, "the file is not JSON but compressed with gzip"),
         ({"a.json": '{"a":1}'.encode("utf-16")}, "the file is not JSON but UTF-16"),
         ({"a.csv": b"id,text\n1,x\n"}, 'nor a comment Penstock knows: "id,text"; give a directory'),
@@ -145,7 +145,7 @@ def test_only_what_a_loader_would_list_is_looked_at(tmp_path: Path) -> None:
     Path(os.fsdecode(bytes(spool) + b"/\xff.json")).write_bytes(b"?")
     result = invoke(tmp_path, "--yes")
     assert result.exit_code == 0
-    assert "1 file, 1 looked at" in result.stdout
+    assert "1 file, 1 inspected" in result.stdout
     assert "\x1b" not in result.stdout
     assert result.stderr == (
         "skipped, as a loader would: 1 not regular files,"
@@ -240,7 +240,7 @@ def test_an_address_is_no_directory() -> None:
     """It says where to run it."""
     result = CliRunner().invoke(_app, ["htp://host/spool", "--yes"])
     assert isinstance(result.exception, Halt)
-    assert "is an address, and init reads files only from a directory" in str(result.exception)
+    assert "is an address, but init needs a directory" in str(result.exception)
 
 
 def test_a_wrong_queue_is_asked_for_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from penstock.cli import preview
 from penstock.errors import Halt
+from penstock.source.marker import MARKER
 
 _app = typer.Typer()
 _app.command()(preview.preview)
@@ -112,7 +113,7 @@ def test_for_people_it_tells_the_preamble_the_sizes_and_the_packing(spool: Path)
         "preamble  5 bytes  // x",
         "3 in the file: 2 selected, 1 filtered out, 0 rejected",
         "record 1: a record is an object, not a number",
-        "the file is kept as a reject; its other records are sent",
+        "the file is kept as rejected; its other records are sent",
         "2 files, 1 rejected; 3 records selected, 1 filtered out, 1 rejected",
         "1 message of at most 1,048,576 bytes",
     ):
@@ -147,7 +148,7 @@ def test_line_ends_inside_a_record_become_spaces_and_nothing_else_changes(spool:
     code, out = run("--json", spool / "l.json")
     assert code == 0
     assert '{"a" :  1.50, "b": "\\n\\u00e9"}' in out
-    assert "line ends inside a record become spaces" in " ".join(re.sub("│", "", _help()).split())
+    assert "line ends in a record become spaces" in " ".join(re.sub("│", "", _help()).split())
 
 
 def _help() -> str:
@@ -161,7 +162,7 @@ def test_files_are_packed_one_after_the_other(spool: Path) -> None:
     names = [spool / f"c{number}.json" for number in range(20)]
     out = run(*names)[1]
     assert "2 messages of at most 1,048,576 bytes, 95% full on average, in 2 batches" in out
-    assert "billed as 32 requests of 64 KiB (31 are the least possible)" in out
+    assert "billed as 32 requests of 64 KiB (31 is the minimum)" in out
 
 
 def test_an_empty_expression_replaces_the_configured_one(spool: Path) -> None:
@@ -179,6 +180,7 @@ def test_of_a_directory_it_looks_at_what_a_loader_would_list(spool: Path) -> Non
     """The others are counted with the reason; a file that is named itself is looked at."""
     for name in ("t(1).json", "größe.json", "x.json.reason.json", ".h.json", "w.json.tmp"):
         (spool / name).write_bytes(b"{}")
+    (spool / MARKER).write_text("0" * 32)
     (spool / "s.json").symlink_to(spool / "1.json")
     result = CliRunner().invoke(_app, ["--json", str(spool)])
     assert len(result.stdout.splitlines()) == 2

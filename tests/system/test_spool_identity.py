@@ -351,8 +351,8 @@ async def test_a_file_that_somebody_deleted_is_gone_not_archived(box: Box) -> No
     assert "files-gone" in [said.code for said in (await observer.snapshot()).verdicts]
     await observer.close()
     for command, told in (
-        ("explain", "gone, as noted at"),
-        ("verify", "1 file was sent, and gone"),
+        ("explain", "found gone at"),
+        ("verify", "1 file was sent, but gone"),
     ):
         given = [command, *([name] if command == "explain" else []), "--config", str(box.toml())]
         done = await asyncio.to_thread(CliRunner().invoke, app, given)

@@ -1,4 +1,4 @@
-"""Segments in an S3 bucket: uploaded whole, never over another object, and read in ranges."""
+"""Segments in an S3 bucket: uploaded whole, never overwritten, read in ranges."""
 
 import base64
 import contextlib
@@ -61,7 +61,6 @@ class Bucket:
             raise Again(f"archive: {act} {self.place}: {error}") from None
 
     def _keys(self, prefix: str) -> list[str]:
-        """Return the keys below a prefix, without the archive's own prefix."""
         with self._told("list"):
             pages = self._s3.get_paginator("list_objects_v2").paginate(
                 Bucket=self._bucket, Prefix=self._prefix + prefix
@@ -79,7 +78,7 @@ class Bucket:
 
     def open(self, hour: str, name: str, stack: object) -> tuple[int, Callable[[int, int], bytes]]:
         """See `Folder.open`."""
-        del stack  # nothing is left open
+        del stack  # nothing stays open
         key = {"Bucket": self._bucket, "Key": f"{self._prefix}{hour}/{name}"}
 
         def read_at(at: int, size: int) -> bytes:

@@ -1,4 +1,4 @@
-"""How long the archive's disk lasts at a rate, by what archived files take."""
+"""Forecast how long the archive's disk lasts, from the size of archived files."""
 
 import contextlib
 import os
@@ -10,18 +10,18 @@ from typing import NamedTuple
 from penstock.archive.store import Store, time_in
 
 PACK_FROM_PER_SECOND = 100
-"""At this rate and above, packing is better: it makes 260 million files in 30 days."""
+"""From this rate on, packing is better: 100 files a second are 260 million in 30 days."""
 
 _DAY_SECONDS = 86_400
 _ENOUGH_SECONDS = 100 * 365 * _DAY_SECONDS
 _SAMPLES = 50
 _UNKNOWN_BYTES = {"move": 4096.0, "pack": 1024.0}  # of a file, before one is archived
 _KNOWN_FROM_FILES = 1_000
-_KNOWN_FROM_MINUTES = 10  # of work in the last hour: less does not give a reliable rate
+_KNOWN_FROM_MINUTES = 10  # of work in the last hour: fewer give no reliable rate
 
 
 class ArchiveSpace(NamedTuple):
-    """What is free on the archive's disk, what a file takes there, and the age of the oldest.
+    """The free space on the archive's disk, what a file takes there, and the age of the oldest.
 
     `free_inodes` is None if the file system makes as many as it needs. `is_uploaded`: files here
     only wait for their upload to a bucket.
@@ -70,7 +70,6 @@ def archive_space(
 
 
 def _taken(archive: Path, hours: Sequence[str], action: str) -> tuple[float, float]:
-    """Return the bytes and inodes per file, judged by those archived last."""
     if action == "pack":
         segments = [one for hour in hours[-2:] for one in Store(archive).segments(hour)]
         files = sum(one.files for one in segments)
@@ -92,7 +91,7 @@ def _archived_at(folder: Path) -> float:
 def forecast(
     space: ArchiveSpace | None, files_per_second: float | None, retention_days: float
 ) -> Forecast | None:
-    """Return how long the disk lasts, and must: until retention begins; None if not known."""
+    """Return how long the disk lasts, and must last until retention begins; None if unknown."""
     if space is None or space.is_uploaded or not files_per_second:
         return None
     lasts = {"space": space.free_bytes / max(1.0, space.file_bytes) / files_per_second}
@@ -105,7 +104,7 @@ def forecast(
 
 
 def rate_of(minutes: Sequence[Mapping[str, int]]) -> float | None:
-    """Return files processed a second since the first of the minutes that had any."""
+    """Return files processed a second, since the first of the minutes that had any."""
     counts = [minute["files_processed"] for minute in minutes]
     first = next((at for at, count in enumerate(counts) if count), len(counts))
     worked = counts[first:]
@@ -115,7 +114,7 @@ def rate_of(minutes: Sequence[Mapping[str, int]]) -> float | None:
 
 
 def arrival_rate(names: Sequence[str]) -> float:
-    """Return how many files came a second, by the time stamps in their names; 0 if not known."""
+    """Return how many files came a second, by the times in their names; 0 if unknown."""
     times = sorted(at for name in names if (at := time_in(name)) is not None)
     span = times[-1] - times[0] if len(times) >= _KNOWN_FROM_FILES else 0.0
     return (len(times) - 1) / span if span > 0 else 0.0

@@ -1,9 +1,9 @@
-"""Sealed rooms become segments; only then their files are deleted.
+"""Pack sealed rooms into segments, and only then delete the files.
 
     ① write the segment as a draft, and sync it   ② give it its name, and sync the folder
     ③ delete the files that are in it, if they are unchanged since they were read
 
-After a kill anywhere, the next pass finishes: it writes a draft again, and only deletes files that
+After a kill anywhere, the next pass finishes: it writes a draft again, and deletes only files that
 a segment of their room holds byte for byte. A changed file is packed again, into another part.
 """
 
@@ -32,12 +32,12 @@ SEGMENT_BYTES = 1 << 30
 _RESERVE, _RESERVE_BYTES = ".penstock-reserve", 64 << 20
 _RESERVE_SHARE = 64  # of a small disk, reserve at most 1/64
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-_THREADS = 4  # a disk that syncs each deletion takes 87 us for one, and 39 us with four at a time
+_THREADS = 4  # on a disk that syncs each deletion, one takes 87 us, or 39 us with four at a time
 
 
 @dataclass(slots=True)
 class PackTally:
-    """What one pass made; `stuck` counts what cannot be packed, `cause` tells an example."""
+    """What one pass made; `stuck` counts what could not be packed, `cause` says why for one."""
 
     files: int = 0
     segments: int = 0
@@ -54,7 +54,7 @@ def pack(
     over: Callable[[], bool],
     bucket: str = "",
 ) -> PackTally:
-    """Seal rooms older than that, pack the sealed ones, upload, until `over`; log failures."""
+    """Seal rooms older than that, pack sealed ones, upload, until `over`. Logs failures."""
     tally = PackTally()
     with telemetry.by_cause("segment.stuck") as stuck:
 
@@ -84,7 +84,7 @@ def pack(
 
 
 def _upload(spool_fd: int, archive: Path, bucket: str, over: Callable[[], bool]) -> None:
-    """Upload segments whose room is gone; delete each here once the bucket verifiably has it."""
+    """Upload segments whose room is gone; delete each here once the bucket surely has it."""
     from penstock.archive.bucket import bucket_at  # noqa: PLC0415  botocore: 0.1 s of imports
 
     store, there = Store(archive), bucket_at(bucket)
@@ -109,13 +109,11 @@ def _upload_one(archive: Path, segment: SegmentName, there: "Bucket") -> None:
 
 
 class _Over(Exception):
-    """The pass must end; unfinished work is thrown away."""
+    """The pass must end; drop unfinished work."""
 
 
 @dataclass(slots=True)
 class _Packing:
-    """Packs one room, hour by hour."""
-
     _room: staging.Room
     _archive: Path
     _over: Callable[[], bool]
@@ -186,7 +184,7 @@ class _Packing:
                 status, data = _read(from_fd, name)
             except FileNotFoundError:
                 continue
-            except OSError as error:  # of this file alone: it stays
+            except OSError as error:  # only this file: it stays
                 self._tally.stuck += 1
                 self._stuck.add(name, f"pack {name}: {beneath.why(error)}")
                 continue
@@ -215,7 +213,7 @@ class _Written:
         self.names: list[str] = []
         self.changed_ns, self.sizes = array("q"), array("q")  # compact: there are many
         self.first, self.last = float("inf"), 0.0
-        self._same_second = ""  # how names of the last file's second begin
+        self._same_second = ""  # the beginning of names in the last file's second
         self.bytes = 0
 
     def add(self, name: str, status: os.stat_result, data: bytes) -> None:
@@ -233,22 +231,22 @@ class _Written:
         self.first, self.last = min(self.first, at), max(self.last, at)
 
     def end(self) -> None:
-        """Write the rest, and sync all of it to disk."""
+        """Write the rest, and sync everything to disk."""
         self.writer.close()
         os.fsync(self._fd)
 
     def _write(self, data: bytes) -> None:
         self.bytes += len(data)
         left = memoryview(data)
-        while left:  # a full disk first takes less than it is given
+        while left:  # a full disk first writes less than asked
             left = left[os.write(self._fd, left) :]
 
 
 def _read(from_fd: int, name: str) -> tuple[os.stat_result, bytes]:
-    """Return a staged file as it is at one moment. Raises OSError."""
+    """Return a staged file as of one moment. Raises OSError."""
     fd, status = beneath.open_status(from_fd, name)
     try:
-        data = os.read(fd, status.st_size + 1)  # of most files all of it, in one call
+        data = os.read(fd, status.st_size + 1)  # one call reads most files whole
         if len(data) < status.st_size:
             data = beneath.read_at(fd, 0, status.st_size + 1)
     finally:
@@ -259,7 +257,7 @@ def _read(from_fd: int, name: str) -> tuple[os.stat_result, bytes]:
 
 
 def _let_go(from_fd: int, written: _Written) -> None:
-    """Delete the files of a segment that did not change since they were read."""
+    """Delete the segment's files that did not change since they were read."""
 
     def delete(numbers: range) -> None:
         for at in numbers:
@@ -281,11 +279,11 @@ def _reserve_bytes(root_fd: int) -> int:
 
 
 def _keep_reserve(root_fd: int) -> None:
-    """Reserve space for a small segment: writing it frees more space than it takes."""
+    """Reserve space for a small segment, because writing one frees more space than it takes."""
     size, disk = _reserve_bytes(root_fd), os.fstatvfs(root_fd)
     if disk.f_bavail * disk.f_frsize < 2 * size:
         return
-    with contextlib.suppress(OSError):  # it exists, or cannot: then go on without
+    with contextlib.suppress(OSError):  # it exists, or cannot: go on without it
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         with os.fdopen(os.open(_RESERVE, flags, 0o600, dir_fd=root_fd), "wb") as file:
             os.posix_fallocate(file.fileno(), 0, size)

@@ -1,4 +1,4 @@
-"""A segment: many files in one `.tar.zst`, of which one can be read without the others. Pure.
+"""Read and write a segment: many files in a `.tar.zst`, each readable alone. Pure.
 
     ① frame │ ① frame │ … │ ② end of tar │ ③ names │ ④ seek table
 
@@ -111,10 +111,10 @@ class Writer:
 
 
 def _header(name: str, owned: Owned, modified_ns: int, size: int) -> bytes:
-    """Return the two headers of a file: from templates, as most of each is always the same."""
+    """Return the two headers of a file, from templates because most of each never changes."""
     seconds, nanoseconds = divmod(abs(modified_ns), _NANO)
     sign = "-" if modified_ns < 0 else ""
-    if _TEN_DIGITS <= modified_ns < 10 * _TEN_DIGITS:  # of seconds, as of any time from 2001 on
+    if _TEN_DIGITS <= modified_ns < 10 * _TEN_DIGITS:  # of seconds: any time since 2001
         pax = b"30 mtime=%d.%09d\n" % (seconds, nanoseconds)
     else:
         pax = _record("mtime", f"{sign}{seconds}.{nanoseconds:09d}")
@@ -130,7 +130,7 @@ def _header(name: str, owned: Owned, modified_ns: int, size: int) -> bytes:
 
 
 def _record(key: str, value: str) -> bytes:
-    """Return a record of a pax header; it begins with its own length, digits of that included."""
+    """Return a pax record. It begins with its own length, which counts its own digits."""
     length = len(key) + len(value) + 3
     digits = len(str(length + len(str(length))))
     return f"{length + digits} {key}={value}\n".encode()
@@ -161,8 +161,8 @@ def _summed(begin: bytes, kind: bytes) -> bytes:
 class Segment:
     """Reads one segment, and only the parts that are needed.
 
-    `read_at` returns exactly the bytes asked for; errors that it raises pass through. `title` names
-    the segment in errors. Raises Halt, here and later, if the segment is damaged.
+    `read_at` returns exactly the bytes asked for; its errors pass through. `title` names the
+    segment in errors. Raises Halt, here and later, if the segment is damaged.
     """
 
     def __init__(self, title: str, size_bytes: int, read_at: Callable[[int, int], bytes]) -> None:
@@ -173,7 +173,7 @@ class Segment:
         ends = [*accumulate(packed for packed, _ in table)]
         table_bytes = _SKIPPABLE.size + _ENTRY.size * len(table) + _FOOTER.size
         if len(ends) < 2 or ends[-1] + table_bytes != size_bytes:  # noqa: PLR2004  ② and ③
-            raise self._damaged("its length is not what its seek table says")
+            raise self._damaged("its length does not match its seek table")
         self._frames = [*pairwise([0, *ends[:-2]])]
         begin = ends[-2] - (size_bytes - len(tail))
         packed = tail[begin : ends[-1] - (size_bytes - len(tail))] if begin >= 0 else b""
@@ -195,7 +195,7 @@ class Segment:
     def _read(self, at: int, size: int) -> bytes:
         data = self._read_at(at, size)
         if len(data) != size:
-            raise self._damaged("it is cut")
+            raise self._damaged("it ends too early")
         return data
 
     def _unpacked(self, packed: bytes) -> bytes:
@@ -245,14 +245,14 @@ class Segment:
 
 
 def _unpacked_tar(raw: bytes) -> Iterator[Member]:
-    """Yield the members of a tar as `Writer` makes it; ValueError for any other."""
+    """Yield the members of a tar that `Writer` made. Raises ValueError for any other."""
     at, pax = 0, dict[str, str]()
     while at + _BLOCK <= len(raw):
         header = raw[at : at + _BLOCK]
         size = int(pax.get("size") or header[124:135].decode(), 10 if "size" in pax else 8)
         data = raw[at + _BLOCK : at + _BLOCK + size]
         if len(data) < size or _summed(header[:148], header[156:157]) != header:
-            raise ValueError("a header or a file is cut")
+            raise ValueError("a header or a file is incomplete")
         at += _BLOCK + size + -size % _BLOCK
         if header[156:157] == b"x":
             records = (record.partition(" ")[2] for record in data.decode().splitlines())

@@ -1,12 +1,12 @@
-"""Where processed files wait, on the spool's own file system, until they are packed.
+"""Staging: where processed files wait to be packed, on the spool's own file system.
 
     SPOOL/.penstock-staging/open-ID/YYYY/MM/DD/HH/NAME      archivers move files into it
     SPOOL/.penstock-staging/sealed-ID/YYYY/MM/DD/HH/NAME    takes no more files: it is being packed
     SPOOL/.penstock-staging/replay-ID/NAME                  copies on their way back into the spool
 
 An ID begins with the time its room was made. Each room has a lock, which ends with the process that
-holds it: archivers that fill a room share it; to seal, pack or remove a room, a process holds it
-alone.
+holds it. Archivers that fill a room share its lock. To seal, pack or remove a room, a process holds
+the lock alone.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from penstock import beneath, file_names
 FOLDER = ".penstock-staging"
 OPEN, SEALED, REPLAY = "open", "sealed", "replay"
 _LOCK = ".lock"
-_LOCK_FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC  # NFS locks no other kind
+_LOCK_FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC  # NFS requires O_RDWR to lock
 
 
 class Room(NamedTuple):
@@ -33,13 +33,12 @@ class Room(NamedTuple):
 
     @property
     def id(self) -> str:
-        """The part of its name that its segments carry, too."""
+        """The part of its name that its segments also have."""
         return self.name.partition("-")[2]
 
 
 @contextlib.contextmanager
 def _names(spool_fd: int, kind: str) -> Generator[tuple[int, list[str]]]:
-    """Yield the staging folder and its rooms of a kind; none if it is missing."""
     with contextlib.ExitStack() as stack:
         try:
             fd = stack.enter_context(beneath.opened(spool_fd, FOLDER))
@@ -50,7 +49,7 @@ def _names(spool_fd: int, kind: str) -> Generator[tuple[int, list[str]]]:
 
 
 def _rooms(spool_fd: int, kind: str, how: int = fcntl.LOCK_EX) -> Generator[tuple[int, Room]]:
-    """Yield the staging folder with each room of a kind that no other process holds, locked."""
+    """Yield the staging folder with each free room of a kind, locked."""
     with _names(spool_fd, kind) as (staging_fd, names):
         for name in names:
             with _locked(staging_fd, name, how) as room:
@@ -60,7 +59,7 @@ def _rooms(spool_fd: int, kind: str, how: int = fcntl.LOCK_EX) -> Generator[tupl
 
 @contextlib.contextmanager
 def _locked(staging_fd: int, name: str, how: int = fcntl.LOCK_EX) -> Generator[Room | None]:
-    """Yield a room with its lock held; None if another process holds it, or it is gone."""
+    """Yield a room, locked; None if another process holds it, or it is gone."""
     with contextlib.ExitStack() as stack:
         try:
             fd = stack.enter_context(beneath.opened(staging_fd, name))
@@ -89,7 +88,7 @@ def new_room(spool_fd: int, kind: str, how: int = fcntl.LOCK_EX) -> Generator[Ro
 
 @contextlib.contextmanager
 def room_to_fill(spool_fd: int, older_than_seconds: float) -> Generator[Room]:
-    """Yield an open room younger than that; older ones stay empty, so that they can be sealed."""
+    """Yield an open room younger than that; leave older ones, so that they can be sealed."""
     with contextlib.closing(_rooms(spool_fd, OPEN, fcntl.LOCK_SH)) as rooms:
         for _, room in rooms:
             if 0 <= _age_seconds(room) < older_than_seconds:
@@ -113,13 +112,13 @@ def _age_seconds(room: Room) -> float:
 
 
 def sealed_ids(spool_fd: int) -> set[str]:
-    """Return the ids of the rooms that are not packed yet."""
+    """Return the ids of rooms that are not packed yet."""
     with _names(spool_fd, SEALED) as (_, names):
         return {name.partition("-")[2] for name in names}
 
 
 def rooms_to_pack(spool_fd: int) -> Generator[Room]:
-    """Yield each sealed room that no other process packs; then remove it if it is empty."""
+    """Yield each sealed room that no other process packs, then remove it if it is empty."""
     for staging_fd, room in _rooms(spool_fd, SEALED):
         yield room
         _remove(staging_fd, room)
@@ -135,9 +134,9 @@ def clear_replays(spool_fd: int) -> None:
 
 
 def holds(spool_fd: int, wanted: Iterable[str]) -> set[str]:
-    """Return which of some names are staged, also in rooms that are sealed meanwhile."""
+    """Return which of some names are staged, even if a room is sealed meanwhile."""
     left, found = {*wanted}, set[str]()
-    for kind in (OPEN, SEALED):  # in this order, as rooms change
+    for kind in (OPEN, SEALED):  # in the order of a room's life
         with _names(spool_fd, kind) as (staging_fd, names):
             for name in names:
                 there = beneath.opened(staging_fd, name)
@@ -148,7 +147,7 @@ def holds(spool_fd: int, wanted: Iterable[str]) -> set[str]:
 
 
 def _remove(staging_fd: int, room: Room) -> None:
-    """Remove a room if it is empty; otherwise it stays, and is tried again later."""
+    """Remove a room if it is empty; a later pass tries again."""
     with contextlib.suppress(OSError):
         for depth in range(len(file_names.HOUR_DIGITS), 0, -1):  # a killed process left upper ones
             for folder, _ in beneath.folders_by_number(room.fd, file_names.HOUR_DIGITS[:depth]):

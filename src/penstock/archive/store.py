@@ -1,9 +1,9 @@
-"""Segments below an archive directory: their names, and the files in them.
+"""Find segments below an archive directory, and the files in them.
 
     archive/YYYY/MM/DD/HH/FIRST-LAST-COUNT-ID.PART.tar.zst
 
 The folder is the hour of its files. FIRST and LAST are the times of the first and the last file,
-COUNT is their number, ID that of the staging room, which may make several parts per hour.
+COUNT is their number. ID is that of the staging room, which may make several parts per hour.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ ReadAt = Callable[[int, int], bytes]
 
 
 class SegmentName(NamedTuple):
-    """What a segment's name says; times in whole seconds since 1970."""
+    """The contents of a segment's name; times in whole seconds since 1970."""
 
     hour: str
     name: str
@@ -44,12 +44,12 @@ class SegmentName(NamedTuple):
     part: int
 
     def may_hold(self, at: float | None) -> bool:
-        """Tell whether it may hold a file of that time, or of an unknown one (None)."""
+        """Tell whether it may hold a file of that time; None is an unknown time."""
         return at is None or self.first <= int(at) <= self.last
 
     @property
     def made_at(self) -> tuple[str, int]:
-        """Sorts segments by the time they were made."""
+        """The sort key for the order in which segments were made."""
         return self.id, self.part
 
     @property
@@ -64,7 +64,7 @@ class SegmentName(NamedTuple):
 
 
 def segment_name(hour: str, name: str) -> SegmentName | None:
-    """Return what the name of a file in the archive says; None if it is not a segment."""
+    """Parse a name in the archive; None if it is not a segment's."""
     if (match := _NAME.fullmatch(name)) is None:
         return None
     with contextlib.suppress(ValueError):  # no such day
@@ -87,14 +87,14 @@ def _moment(text: str) -> float:
 
 
 def time_in(name: str) -> float | None:
-    """Return the time stamp in a file's name; None if it has none, or no such day exists."""
+    """Return the time in a file's name; None if it has none, or there is no such day."""
     with contextlib.suppress(ValueError):
         return file_names.time_of(name)
     return None
 
 
 class Folder:
-    """A shelf of segments: a directory; `Bucket` is another. Raises OSError."""
+    """A shelf of segments that is a directory; `Bucket` is the other kind. Raises OSError."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -107,13 +107,13 @@ class Folder:
         return []
 
     def names(self, hour: str) -> list[str]:
-        """Return the contents of one of them; nothing if it does not exist."""
+        """Return the names in one of them; [] if it does not exist."""
         with contextlib.suppress(*_MISSING), beneath.folder(self._root, hour) as fd:
             return beneath.names(fd)
         return []
 
     def open(self, hour: str, name: str, stack: contextlib.ExitStack) -> tuple[int, ReadAt]:
-        """Return a segment's size, and a function that reads it until the stack ends."""
+        """Return a segment's size, and a function that reads it while the stack is open."""
         with beneath.folder(self._root, hour) as folder_fd:
             fd = beneath.open_file(folder_fd, name)
         stack.callback(os.close, fd)
@@ -135,14 +135,14 @@ class Store:
         return sorted({hour for shelf in self._shelves for hour in shelf.hours()})
 
     def segments(self, hour: str) -> list[SegmentName]:
-        """Return the segments of an hour, the last made first."""
+        """Return the segments of an hour, the newest first."""
         names = {name for shelf in self._shelves for name in shelf.names(hour)}
         found = (segment_name(hour, name) for name in names)
         return sorted(filter(None, found), key=lambda one: one.made_at, reverse=True)
 
     @contextlib.contextmanager
     def open(self, segment: SegmentName) -> Generator[Segment]:
-        """Open a segment: in the directory, or in the bucket once it is uploaded."""
+        """Open a segment from the directory, or from the bucket once it is uploaded."""
         with contextlib.ExitStack() as stack:
             for shelf in self._shelves:
                 with contextlib.suppress(FileNotFoundError):
@@ -152,7 +152,7 @@ class Store:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), segment.path)
 
     def candidates(self, name: str) -> Iterator[SegmentName]:
-        """Yield the segments that may hold a file, per hour the last made first."""
+        """Yield the segments that may hold a file, newest first within an hour."""
         hour, at = file_names.hour_of(name), time_in(name)
         for folder in [hour] if hour else reversed(self.hours()):
             for segment in self.segments(folder):
@@ -160,7 +160,7 @@ class Store:
                     yield segment
 
     def find(self, name: str) -> Iterator[tuple[str, SegmentName, Member]]:
-        """Yield every copy of a file and its place, per hour the last packed first."""
+        """Yield every copy of a file and its place, newest first within an hour."""
         for segment in self.candidates(name):
             with contextlib.suppress(FileNotFoundError), self.open(segment) as opened:
                 if (member := opened.get(name)) is not None:

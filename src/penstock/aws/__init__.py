@@ -2,5 +2,5 @@
 
 from penstock import import_at_once
 
-import_at_once("penstock.wiring")  # a third of what a cold start pays would go into garbage
+import_at_once("penstock.wiring")  # else garbage collection takes a third of a cold start
 import_at_once("penstock.sqs.queue")

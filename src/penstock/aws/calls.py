@@ -1,4 +1,4 @@
-"""One call to AWS beside the queue, by botocore's own client: rare, and never on the path."""
+"""Call AWS services other than the queue, with botocore's own client: rarely, never on the path."""
 
 from typing import Any
 
@@ -24,11 +24,11 @@ def call(service: str, operation: str, what: str, *, tries: int = 3, **arguments
     except botocore.exceptions.ClientError as error:
         raise _kind(what, error) from None
     except botocore.exceptions.BotoCoreError as error:
-        raise Again(f"{what}: {without_password(str(error))}") from None  # it holds the address
+        raise Again(f"{what}: {without_password(str(error))}") from None  # may hold the address
 
 
 def _kind(what: str, error: Any) -> PenstockError:
-    """Return Again if AWS's answer may be different later, else Halt; its texts hold no secret."""
+    """Return Again if a retry may help, else Halt; AWS's error texts hold no secret."""
     code = error.response.get("Error", {}).get("Code", "")
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     passing = status >= 500 or status == 429 or "Throttl" in code or "TooMany" in code  # noqa: PLR2004  HTTP

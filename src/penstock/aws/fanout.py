@@ -1,12 +1,12 @@
-"""A loader that sees the backlog grow starts another one: a tick of the schedule starts only one.
+"""Start another loader when the backlog grows: a tick of the schedule starts only one.
 
     waited, s  ▲        / it grows: too few loaders
                │   ____/
-               │──╯          loaders take files in order of arrival, so while files come faster than
-               └─────────▶   they go, each has waited longer than the one before
+               │──╯          loaders take files in order of arrival, so if files come faster than
+               └─────────▶   they are sent, each has waited longer than the one before
 
-The ledger counts how many run, and never more than `aws.max_loaders` are started. The loader itself
-knows nothing of this: it only reports how long files had waited.
+The ledger counts running loaders; never more than `aws.max_loaders` are started. The loader's own
+code does not know of this: it only reports how long files had waited.
 """
 
 import asyncio
@@ -24,10 +24,10 @@ from penstock.errors import PenstockError
 from penstock.ledger.loaders import LedgerLoaders
 
 WINDOW_SECONDS = 15.0
-"""Ages are compared window by window: a page of a busy spool covers only a second or two."""
+"""The length of a window for comparing ages; one page of a busy spool covers only 1 or 2 s."""
 
 _AGE_SECONDS_MIN = 20.0  # shorter waiting times are not a backlog
-_GROWTH_MIN = 0.1  # of the time that passed: with slower growth, the schedule's ticks suffice
+_GROWTH_MIN = 0.1  # of the time passed: for slower growth, the schedule's ticks suffice
 
 
 class Growth:
@@ -54,7 +54,7 @@ class Growth:
 
 
 def given_name(event: Any) -> str:
-    """Return the name that the loader which started this one gave it; empty if none did."""
+    """Return the name that another loader gave this one at its start; empty if none did."""
     given = cast("dict[str, Any]", event) if isinstance(event, dict) else {}
     return str(given.get("loader") or "")
 
@@ -63,10 +63,7 @@ def given_name(event: Any) -> str:
 async def counted(
     run: Invocation, loaders: LedgerLoaders, event: Any
 ) -> AsyncGenerator[Callable[[float], None]]:
-    """Count this loader while it runs, and start another one if the backlog grows.
-
-    Yields a function to call with the age of each claim's oldest file.
-    """
+    """Count this loader; start another if the backlog grows. Yields a function for files' ages."""
     name = given_name(event) or run.name
     growth = Growth()
 
@@ -83,7 +80,7 @@ async def counted(
     finally:
         if watching:
             watching.cancel()
-        with contextlib.suppress(PenstockError):  # then its entry expires by itself
+        with contextlib.suppress(PenstockError):  # its entry then expires by itself
             await loaders.leave(name)
 
 
@@ -103,7 +100,7 @@ async def _start_another(run: Invocation, loaders: LedgerLoaders) -> None:
 
 
 def _start(function: str, name: str) -> None:
-    """Start a function without waiting; once only, as a lost answer may mean success."""
+    """Start a function without waiting. Never retry: a lost answer may mean success."""
     payload = json.dumps({"loader": name}).encode()
     call(
         "lambda", "invoke", f"start another {function}", tries=1,

@@ -1,8 +1,8 @@
-"""The three functions as AWS Lambda runs them; deploy/template.yaml holds their schedules.
+"""The three functions that AWS Lambda runs; deploy/template.yaml holds their schedules.
 
 Each invocation is one pass, safe beside any other, and returns its tally. It logs a line of JSON
 per claim, and one with its metrics at the end. It raises Halt and Again, so that they count as
-function errors; only the next tick tries again.
+function errors. Only the schedule retries.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from penstock.aws.invocation import Invocation, LambdaProcess
 from penstock.errors import PenstockError
 from penstock.model import Tally
 
-# The metrics of each function's tally: only what alarms and dashboard use, as each costs money.
+# The metrics of each function: only those that alarms and dashboard use, because each costs money.
 METRICS: Mapping[str, tuple[str, ...]] = {
     "sqs_loader": (
         "files_processed", "files_rejected", "records_sent", "records_rejected", "messages",
@@ -34,7 +34,7 @@ METRICS: Mapping[str, tuple[str, ...]] = {
 
 
 class _Lines(LambdaPowertoolsFormatter):
-    """telemetry's line of JSON, with the invocation; without fields that never change."""
+    """Writes telemetry's line of JSON with the invocation, without fields that never change."""
 
     def serialize(self, log: Any) -> str:
         fields = log.pop("fields", {})
@@ -43,7 +43,7 @@ class _Lines(LambdaPowertoolsFormatter):
         return super().serialize({"step": log.pop("message"), **log, **fields})
 
 
-# Powertools' logger of this name is the one that telemetry writes to.
+# telemetry writes to the logger of this name.
 _logger = Logger(
     service="penstock", level="INFO", logger_formatter=_Lines(utc=True, use_rfc3339=True)
 )
@@ -55,7 +55,7 @@ _process = LambdaProcess()
 @_logger.inject_lambda_context
 @_metrics.log_metrics
 def sqs_loader(event: Any, context: Any) -> dict[str, Any]:
-    """Send waiting files to SQS, and start another loader where the backlog grows."""
+    """Send waiting files to SQS, and start another loader if the backlog grows."""
     tally = Tally()
 
     async def one_pass(run: Invocation) -> Tally:
@@ -100,7 +100,7 @@ def _answer(
     so_far: Tally | None = None,
     **more: Any,
 ) -> dict[str, Any]:
-    """Run one pass; log and measure how it ended, or what was done `so_far`. Raises its errors."""
+    """Run one pass; log and measure its result, or `so_far` if it failed. Raises its errors."""
     _metrics.add_dimension("function", function)
     fields = {name: value for name, value in more.items() if value}
     try:

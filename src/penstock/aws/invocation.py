@@ -31,7 +31,7 @@ _WHOLE_SECONDS = 150.0  # with less time, the same shares of it apply
 
 
 class Deadline(NamedTuple):
-    """In seconds from the start: when to begin nothing new, when to stop, the grace after it."""
+    """Seconds from the start: when to begin nothing new, when to stop; and the grace after that."""
 
     budget_seconds: float
     stop_seconds: float
@@ -39,7 +39,7 @@ class Deadline(NamedTuple):
 
 
 def deadline(left_seconds: float) -> Deadline:
-    """Return when to do what, if Lambda kills us in `left_seconds`."""
+    """Return when to do what if Lambda kills us in `left_seconds`."""
     share = min(1.0, max(0.0, left_seconds) / _WHOLE_SECONDS)
     return Deadline(
         left_seconds - share * _CLAIM_LEFT_SECONDS,
@@ -50,7 +50,7 @@ def deadline(left_seconds: float) -> Deadline:
 
 @dataclass(frozen=True, slots=True)
 class Invocation:
-    """What one invocation works with; `stack` closes what it opens, `stop` is set in time."""
+    """What one invocation uses; `stack` closes what it opens, `stop` is set in time."""
 
     settings: Settings
     stack: AsyncExitStack
@@ -63,17 +63,17 @@ class Invocation:
 
     @property
     def budget_seconds(self) -> float:
-        """For how much longer work may begin; the setup has used some of it."""
+        """How much longer work may begin; the setup has used some of the budget."""
         return self._began + self.deadline.budget_seconds - time.monotonic()
 
     @property
     def grace_seconds(self) -> float:
-        """For how long claims in flight may go on after `stop`."""
+        """How long claims in flight may go on after `stop`."""
         return self.deadline.grace_seconds
 
 
 class LambdaProcess:
-    """One process, which Lambda gives one invocation at a time."""
+    """One process, which gets one invocation at a time."""
 
     def __init__(self) -> None:
         self._runner: asyncio.Runner | None = None
@@ -86,7 +86,7 @@ class LambdaProcess:
         return self._runner.run(self._invoked(context, work))
 
     def close(self) -> None:
-        """Close the event loop; Lambda never calls this, it kills."""
+        """Close the event loop, in tests: Lambda kills the process instead."""
         if self._runner is not None:
             self._runner.close()
 

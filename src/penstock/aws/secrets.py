@@ -1,4 +1,4 @@
-"""The secrets of a function, from Secrets Manager or the Parameter Store."""
+"""Read a function's secrets from Secrets Manager or the Parameter Store."""
 
 import asyncio
 import json
@@ -46,7 +46,6 @@ def _parameter(name: str) -> str:
 
 
 def _value(what: str, text: str, key: str) -> str:
-    """Return a secret stored as text, or as a member of a JSON object. Raises Halt."""
     try:
         found = json.loads(text)
     except ValueError:
@@ -59,7 +58,7 @@ def _value(what: str, text: str, key: str) -> str:
 
 
 def with_password(url: str, password: str) -> str:
-    """Return the address of a Redis with this password, and the user that it names."""
+    """Return a Redis address with this password, keeping its user."""
     scheme, _, rest = url.partition("://")
     user, at, host = rest.rpartition("@")
     name = user.partition(":")[0] if at else ""

@@ -1,4 +1,4 @@
-"""The command line: how it begins, how it ends, and nothing that takes time to import."""
+"""The command line's start and end. Imports nothing that takes time."""
 
 import importlib
 import os
@@ -8,27 +8,27 @@ from collections.abc import Callable
 from penstock import __version__, import_at_once
 from penstock.errors import Again, Halt
 
-EXIT_AGAIN = 75  # EX_TEMPFAIL of sysexits.h: it may work later
+EXIT_AGAIN = 75  # EX_TEMPFAIL of sysexits.h: a retry may work
 EXIT_HALT = 78  # EX_CONFIG: someone has to fix something first
-EXIT_STOPPED = 130  # as shells say it of Ctrl-C
+EXIT_STOPPED = 130  # as in shells after Ctrl-C
 
 
 def _say(line: str) -> None:
     one_line = importlib.import_module("penstock.telemetry").one_line
-    sys.stderr.write(f"penstock: {one_line(line)}\n")  # others may have chosen words in it
+    sys.stderr.write(f"penstock: {one_line(line)}\n")  # it may quote text of others
 
 
 def main(command: Callable[[], object] | None = None) -> None:
-    """Run a command line; errors are one line on standard error, and an exit code each kind."""
-    if sys.argv[1:] == ["--version"]:  # asked by scripts, of a process that does nothing else
+    """Run a command line. An error is one line on standard error, and its kind an exit code."""
+    if sys.argv[1:] == ["--version"]:  # skips all imports, because scripts ask this
         sys.stdout.write(f"{__version__}\n")
         return
     try:
         (command or import_at_once("penstock.cli.commands").app)()
-    except KeyboardInterrupt:  # typer says so itself, but not before it is imported
+    except KeyboardInterrupt:  # typer handles it only once it is imported
         sys.exit(EXIT_STOPPED)
     except Again as error:
-        _say(f"{error} (this may pass: try again)")
+        _say(f"{error} (this may pass: retry later)")
         sys.exit(EXIT_AGAIN)
     except Halt as error:
         for line in str(error).splitlines():
@@ -40,6 +40,6 @@ def main(command: Callable[[], object] | None = None) -> None:
     except OSError as error:
         if error.filename is None:
             raise
-        # A directory that may not be read, a full disk: what is to be fixed is not in here.
+        # An unreadable directory, a full disk: the cause is outside Penstock.
         _say(f"{error.filename}: {error.strerror}")
         sys.exit(EXIT_HALT)

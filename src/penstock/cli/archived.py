@@ -1,4 +1,4 @@
-"""`penstock archived list | get | extract`: what lies in the archive, packed or not."""
+"""`penstock archived list | get | extract`: archived files, packed or not."""
 
 import json
 import sys
@@ -19,7 +19,7 @@ from penstock.wording import plural
 
 app = typer.Typer(
     name="archived",
-    help="List, show or extract archived files, those in segments, too.",
+    help="List, show or extract archived files, also packed ones.",
     no_args_is_help=True,
     add_completion=False,
 )
@@ -34,7 +34,7 @@ def list_(
     since: FromStamp = None,
     until: BeforeStamp = None,
     names: Annotated[
-        bool, typer.Option("--names", help="The name of each file, not a line a segment.")
+        bool, typer.Option("--names", help="Print each file's name, not a line per segment.")
     ] = False,
     config: Config = None,
     as_json: Json = False,
@@ -56,12 +56,12 @@ def list_(
 @app.command()
 def get(
     file: Annotated[str, typer.Argument(metavar="NAME")],
-    every: Annotated[bool, typer.Option("--all", help="All copies, the latest first.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Write all copies, latest first.")] = False,
     config: Config = None,
 ) -> None:
-    """Write the bytes of an archived file to standard output; of several copies, the latest.
+    """Write the bytes of an archived file to standard output, its latest copy by default.
 
-    A file that was sent again has several. Exits with 1 if it is not in the archive.
+    A file that was sent again has several copies. Exits with 1 if it is not in the archive.
     """
     found = False
     archived = _archived(config)
@@ -71,7 +71,7 @@ def get(
         if not every:
             break
     if not found:
-        say(f"{file}: not in the archive; `penstock explain {file}` tells what is known", err=True)
+        say(f"{file}: not in the archive; `penstock explain {file}` tells more", err=True)
         raise typer.Exit(1)
 
 
@@ -82,7 +82,7 @@ def extract(
     until: BeforeStamp = None,
     config: Config = None,
 ) -> None:
-    """Copy the archived files of a time into a directory; a name that is there is passed over."""
+    """Copy the archived files of a time into a directory; skip names that exist there."""
     not_empty(since, until)
     ends = time.time() if until is None else until
     copied = there = 0
@@ -93,5 +93,5 @@ def extract(
             copied += 1
         except FileExistsError:
             there += 1
-    passed = f"; {there:,} were there" if there else ""
+    passed = f"; {there:,} skipped: they exist" if there else ""
     typer.echo(f"{plural(copied, 'file')} copied{passed}", err=True)

@@ -1,4 +1,4 @@
-"""All commands: one a door, each in its own module, imported when it is called."""
+"""All commands, each in its own module, which is imported when the command is called."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -9,7 +9,7 @@ import typer.main
 
 from penstock import __version__, import_at_once
 
-# In the order of --help: a module here, and what of it is the command if they differ in name.
+# In the order of --help: a module here, and its attribute if that has another name.
 _GROUPS = {
     "Drain": "run functions.load functions.archive functions.check demo",
     "Look": "status explain verify archived.app console",
@@ -52,15 +52,15 @@ EXAMPLES: Mapping[str, tuple[str, str]] = {
         "--files-per-second 60 --records-per-file 99 --record-bytes 2400 --selected-bytes 300",
     ),
 }
-"""What `--help` and docs/commands.md show of each command: two ways to call it."""
+"""Two example calls of each command, for `--help` and docs/commands.md."""
 
 
 class _Commands(typer.core.TyperGroup):
-    """Imports a command only when it is asked for: all of them take a second of CPU."""
+    """Imports a command only when it is called: all of them take a second of CPU."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.commands: Any = dict.fromkeys(COMMANDS)  # by these typer guesses what was meant
+        self.commands: Any = dict.fromkeys(COMMANDS)  # typer's "did you mean" uses these
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002  the signature is click's
         return list(COMMANDS)
@@ -81,7 +81,7 @@ class _Commands(typer.core.TyperGroup):
 
 
 def _show_examples(command: Any, path: str) -> None:
-    """Have `--help` end with the examples of a command, or of each command of a group."""
+    """End `--help` with the examples of a command, or of each command of a group."""
     command.rich_markup_mode = "markdown"
     lines = [f"* `{f'penstock {path} {rest}'.strip()}`" for rest in EXAMPLES.get(path, ())]
     command.epilog = "\n\n".join(["Examples:\n", *lines]) if lines else None
@@ -110,7 +110,7 @@ def _version(asked: bool) -> None:
 @app.callback()
 def penstock(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which version.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Take options that stand before the command."""
+    """Take options that come before the command."""

@@ -1,4 +1,4 @@
-"""`penstock config show | check`: what the settings are, and whether they can work."""
+"""`penstock config show | check`: show the settings, and check that they can work."""
 
 import asyncio
 import json
@@ -22,15 +22,15 @@ app = typer.Typer(
 
 @app.command()
 def show(config: Config = None, as_json: Json = False) -> None:
-    """Print all settings as they are in force, defaults and environment included.
+    """Print all settings in force, including defaults and the environment, as a penstock.toml.
 
-    What is printed is a penstock.toml. Tokens, and passwords in addresses, are left out.
+    Omits tokens, and passwords in addresses.
     """
     sections = load(config).model_dump(mode="json", exclude_none=True)
     for values in sections.values():
         for name in [name for name in values if name.endswith("url")]:
             values[name] = without_password(values[name])
-        # What is printed cannot be taken for a token.
+        # The placeholder is not a valid token.
         values |= {name: "…" for name in ("token", "read_token") if values.get(name)}
     if as_json:
         typer.echo(json.dumps(sections))
@@ -49,15 +49,15 @@ def check(
         bool,
         typer.Option(
             "--connect",
-            help="Also try each part: rename a file of our own, ask Redis and SQS; send nothing.",
+            help="Also try each part: rename a test file, ask Redis and SQS. Sends nothing.",
         ),
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Check the settings, and say how they will run; with --connect, also try each part.
+    """Check the settings; with --connect, also try each part.
 
-    Exits with 0 if they can work. What is missing or wrong, and what may not be meant, is told in
-    one line each.
+    Exits with 0 if they can work. Prints one line for each mistake, and for each setting that is
+    probably not intended.
     """
     settings = load(config)
     wrong = asyncio.run(config_check.mistakes(settings))

@@ -1,4 +1,4 @@
-"""`penstock console`: the console and /metrics, beside workers that run elsewhere."""
+"""`penstock console`: the console and /metrics, for workers that run elsewhere."""
 
 import asyncio
 from pathlib import Path
@@ -20,7 +20,7 @@ def console(
     listen: Annotated[
         str | None,
         typer.Option(
-            metavar="HOST:PORT", help="Where to listen; by default run.console. Port 0: any."
+            metavar="HOST:PORT", help="Where to listen; default: run.console. Port 0: any."
         ),
     ] = None,
     config: Config = None,
@@ -28,14 +28,13 @@ def console(
 ) -> None:
     """Serve the console, a page that shows the spool live, and /metrics for Prometheus.
 
-    `penstock run` does this by itself. The page asks for a token of [serve]. Where none is set,
-    the first start makes two in run.state_directory, and the log says where. Listens on this
-    machine alone unless told otherwise; for other machines it wants the TLS of [serve]. Ctrl-C or
-    SIGTERM stops it.
+    `penstock run` also does this. The page asks for a token of [serve]. If none is set, the first
+    start makes two in run.state_directory, and logs where. By default it listens on this machine
+    only; to listen for other machines, it needs the TLS of [serve]. Ctrl-C or SIGTERM stops it.
     """
     telemetry.configure(verbose=verbose)
     settings = load(config, {"run": {"console": listen or None}})
-    spool_place(settings.source.url)  # nothing else is worth a look without one
+    spool_place(settings.source.url)  # without a spool there is nothing to show
     passes.run(lambda stop: _until_stopped(settings, stop))
 
 

@@ -22,25 +22,25 @@ from penstock.demo.demo import SAMPLE_SECONDS, Demo, DemoPlan
 from penstock.demo.result import Result
 from penstock.errors import Halt
 
-_RATE_SECONDS = 2.0  # rates are over so long
+_RATE_SECONDS = 2.0  # the period of a rate
 _MEMORY = "/dev/shm"  # noqa: S108  its subdirectory is made by mkdtemp
-_MEMORY_SHARE_MAX = 0.25  # of what is free there
-_LATE = 1.1  # so much longer than planned is worth a word
-_LINE_EVERY = 4  # samples a line of progress, where there is no terminal to redraw
+_MEMORY_SHARE_MAX = 0.25  # of the free space there
+_LATE = 1.1  # report a run longer than planned by this factor
+_LINE_EVERY = 4  # samples per line of progress without a terminal
 
 
 def demo(
     rate: Annotated[float, typer.Option(min=0.1, help="Files a second.")] = 6000,
-    seconds: Annotated[float, typer.Option(min=0.1, help="How long files are written.")] = 10,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Seconds of writing files.")] = 10,
     records_per_file: Annotated[int, typer.Option(min=1, help="Records in a file.")] = 1,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Loader processes.")] = 2,
     queue: Annotated[QueueKind, typer.Option(help="The kind of queue.")] = QueueKind.standard,
     as_json: Json = False,
     keep: Keep = None,
 ) -> None:
-    """Show Penstock at work: files are written, drained into a local SQS, received and compared.
+    """Show Penstock at work: write files, drain them into a local SQS, receive and compare.
 
-    Exits 0 only if nothing was lost, doubled or changed, and every file is where it belongs.
+    Exits with 0 only if nothing was lost, doubled or changed, and every file is in its place.
     """
     plan = DemoPlan(rate, seconds, records_per_file, workers, queue is QueueKind.fifo)
     console = Console(stderr=True)
@@ -60,7 +60,7 @@ def account(
     *,
     as_json: bool,
 ) -> None:
-    """Print what came of a run, and exit with what it is worth; `result` is None if stopped."""
+    """Print the result of a run, and exit with its code; `result` is None if it was stopped."""
     if result is None:
         say(console, "stopped")
         raise typer.Exit(EXIT_STOPPED)
@@ -80,7 +80,7 @@ def account(
         say(console, f"disagrees: {line}", style="red")
     place.keep = place.keep or bool(wrong)
     if place.keep:
-        say(console, f"all of it lies in {place.path}")
+        say(console, f"everything is kept in {place.path}")
     if wrong:
         raise typer.Exit(1)
 
@@ -91,7 +91,7 @@ def say(console: Console, line: str, style: str = "") -> None:
 
 
 class Place:
-    """Where the demo works, and whether that stays."""
+    """Where the demo works, and whether that is kept."""
 
     def __init__(self, path: Path, *, keep: bool) -> None:
         self.path = path
@@ -99,9 +99,9 @@ class Place:
 
 
 def _temporary(disk_bytes: int) -> str:
-    """Return where temporary directories go: in memory, if nobody said otherwise and it fits well.
+    """Return where temporary directories go: in memory, if TMPDIR is unset and there is room.
 
-    Some disks would measure themselves here: ext4 without a journal, as in small virtual machines,
+    Otherwise the demo may measure the disk: ext4 without a journal, as in small virtual machines,
     needs up to 0.5 ms to make a file in the minutes after an earlier run's files were deleted.
     """
     with contextlib.suppress(OSError):
@@ -114,7 +114,7 @@ def _temporary(disk_bytes: int) -> str:
 
 @contextlib.contextmanager
 def working_directory(keep: Path | None, disk_bytes: int) -> Generator[Place]:
-    """Give the demo an empty directory; a temporary one goes away unless it holds evidence."""
+    """Give the demo an empty directory; delete a temporary one unless it holds evidence."""
     if keep is None:
         made = tempfile.mkdtemp(prefix="penstock-demo-", dir=_temporary(disk_bytes))
         place = Place(Path(made), keep=False)
@@ -134,7 +134,7 @@ def working_directory(keep: Path | None, disk_bytes: int) -> Generator[Place]:
 
 
 class Progress:
-    """Live figures on a terminal, now and then a line elsewhere, nothing beside `--json` there."""
+    """Live figures on a terminal, else a line now and then; none without one with `--json`."""
 
     def __init__(self, console: Console, *, quiet: bool) -> None:
         self._console = console
@@ -187,7 +187,7 @@ class Progress:
 
 
 def summarize(console: Console, result: Result) -> None:
-    """Print the figures, and what they come to."""
+    """Print the figures, and the conclusion."""
     table = Table(show_header=False, box=None, padding=(0, 2))
     table.add_column()
     table.add_column(justify="right")

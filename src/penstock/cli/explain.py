@@ -17,14 +17,14 @@ from penstock.settings.reading import load
 
 def explain(
     files: Annotated[
-        list[str], typer.Argument(metavar="FILE…", help="Names; of a path, its last part.")
+        list[str], typer.Argument(metavar="FILE…", help="Names, or paths that end in them.")
     ],
     config: Config = None,
     as_json: Json = False,
 ) -> None:
-    """Tell all that is known of a file: where it is, whose claim, why it was rejected, what next.
+    """Tell everything known about a file: its place, its claim, why it was rejected, what next.
 
-    Exits with 1 if nobody knows one of the files.
+    Exits with 1 if one of the files is unknown.
     """
     wanted = [file_name(file) for file in files]
     settings = load(config)

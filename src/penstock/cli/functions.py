@@ -1,4 +1,4 @@
-"""`penstock load | archive | check`: the three functions, one pass or pass after pass."""
+"""`penstock load | archive | check`: the three functions, for one pass or repeatedly."""
 
 import asyncio
 import dataclasses
@@ -17,7 +17,7 @@ from penstock.cli.options import Config, Json, Verbose
 from penstock.model import Tally
 from penstock.settings import reading
 
-_WRONG = ("files_stuck", "laws_broken")  # what a tally must not hold: exit code 1
+_WRONG = ("files_stuck", "laws_broken")  # exit code 1 if a tally has these
 
 Every = Annotated[
     float | None,
@@ -25,7 +25,7 @@ Every = Annotated[
         "--every",
         min=0,
         metavar="SECONDS",
-        help="Pass after pass with this pause, until SIGTERM or Ctrl-C.",
+        help="Repeat with this pause, until SIGTERM or Ctrl-C.",
     ),
 ]
 Budget = Annotated[
@@ -45,7 +45,7 @@ def load(
 ) -> None:
     """Send waiting files to SQS (sqs_loader), and end when none is left.
 
-    Any number of these may run at once, here or elsewhere.
+    Any number of these may run at once, here or on other machines.
     """
 
     async def open_parts(stack: AsyncExitStack) -> passes.OnePass[Tally]:
@@ -68,8 +68,8 @@ def archive(
 ) -> None:
     """Move processed files out of the spool (json_files_processed_archiver).
 
-    Rejected files go to the rejects directory, each beside its reason. Archived files past their
-    retention are deleted.
+    Moves rejected files to the rejects directory, each beside its reason. Deletes archived files
+    past their retention.
     """
 
     async def open_parts(stack: AsyncExitStack) -> passes.OnePass[archiver.ArchiverTally]:
@@ -87,7 +87,7 @@ def check(
     as_json: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """Free files whose worker is gone (json_files_processing_checker), and report them."""
+    """Free files of dead workers (json_files_processing_checker), and report them."""
 
     async def open_parts(stack: AsyncExitStack) -> passes.OnePass[checker.CheckerTally]:
         parts = await wiring.checker(reading.load(config), stack)
@@ -117,7 +117,6 @@ def _go(
 
 
 def _print(tally: Mapping[str, Any], *, as_json: bool) -> None:
-    """Print a tally: one JSON object, or a line a figure, zeros left out."""
     if as_json:
         typer.echo(json.dumps(tally))
         return
@@ -125,4 +124,4 @@ def _print(tally: Mapping[str, Any], *, as_json: bool) -> None:
         if value or name.startswith("files_processed"):
             typer.echo(f"{name:24} {value:>14,}")
     if tally.get("files_rejected"):
-        typer.echo("what cannot be sent is kept: `penstock rejected list` says why", err=True)
+        typer.echo("rejected files are kept: `penstock rejected list` says why", err=True)

@@ -1,4 +1,4 @@
-"""`penstock init`: looks at sample files and writes a penstock.toml that fits them."""
+"""`penstock init`: inspects sample files and writes a penstock.toml that fits them."""
 
 import re
 import sys
@@ -22,8 +22,8 @@ from penstock.setup.survey import Survey
 from penstock.wording import plural, printable
 
 _FIELDS_TOLD = 40
-_CUT = "what it takes off may be the rest of records whose beginning was cut off"
-_ENVELOPE = "each file is one object with an array of objects there, maybe the records"
+_CUT = "it may remove the rest of records whose beginning was cut off"
+_ENVELOPE = "each file is an object with an array of objects there, which may be the records"
 
 
 def init(
@@ -31,15 +31,15 @@ def init(
         Path, typer.Argument(metavar="DIR", help="The spool: where the files are written.")
     ],
     config: Config = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing, take what fits.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing; use what fits.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
 ) -> None:
-    """Look at the files in a directory, and write a commented penstock.toml that fits them.
+    """Inspect the files in a directory, and write a commented penstock.toml that fits them.
 
-    Tells what it sees: names, what stands before the JSON, the documents' shape, the fields of the
-    records with their types. Asks on a terminal; without one, or with --yes, takes what fits.
-    Where there is no file yet, writes a template. Writes nothing and exits with 1 if there
-    are files and none can be read.
+    Reports names, the text before the JSON, the shape of the documents, and the fields of the
+    records with their types. Asks on a terminal; without one, or with --yes, uses what fits. If
+    there are no files yet, writes a template. If none of the files can be read, writes nothing and
+    exits with 1.
     """
     target = config or CONFIG_DEFAULT
     _refuse(directory, target, force=force)
@@ -49,7 +49,7 @@ def init(
     if found.left_out:
         typer.echo(survey.left_out_line(found.left_out), err=True)
     if not found.files:
-        typer.echo("there is no file yet: what follows is a template, to be made to fit", err=True)
+        typer.echo("there are no files yet: this is a template for you to adapt", err=True)
     elif not found.shapes:
         line = f"penstock: {directory}: {_useless(found)}; nothing is written"
         say(line, err=True)
@@ -59,7 +59,7 @@ def init(
     try:
         target.write_bytes(text.encode())
     except OSError as error:
-        raise Halt(f"{target}: it cannot be written: {error.strerror}") from None
+        raise Halt(f"{target} cannot be written: {error.strerror}") from None
     except UnicodeError:
         name = printable(str(directory.resolve()))
         raise Halt(f"{name}: not UTF-8; give the directory a name that TOML can hold") from None
@@ -74,24 +74,23 @@ def init(
 def _refuse(directory: Path, target: Path, *, force: bool) -> None:
     if re.match(r"[a-z+]+:/", str(directory)):
         raise Halt(
-            f"{directory}: is an address, and init reads files only from a directory: run it on the"
+            f"{directory} is an address, but init needs a directory: run it on the"
             " machine that has the directory, and set source.url to the address for the workers"
         )
     if not directory.is_dir():
-        raise Halt(f"{directory}: no such directory; give the one into which the files are written")
+        raise Halt(f"{directory}: no such directory; give the one that holds the files")
     if target.exists() and not force:
         raise Halt(f"{target} exists already; --force replaces it")
 
 
 def _seen(found: Survey) -> list[str]:
-    """Return what the samples show, in lines."""
-    lines = [f"{plural(found.files, 'file')}, {found.samples:,} looked at"]
+    lines = [f"{plural(found.files, 'file')}, {found.samples:,} inspected"]
     lines.append(f"names      {found.pattern}")
     of_files = {"preamble": found.preambles, "documents": found.shapes, "rejected": found.reasons}
     for what, of in of_files.items():
         lines += [f"{what:10} {text}  ({plural(count, 'file')})" for text, count in of.items()]
     if found.records:
-        lines.append(f"records    {found.records:,}; their fields, in how many, of which types:")
+        lines.append(f"records    {found.records:,}; their fields, with share and types:")
     for name, seen in list(found.fields.items())[:_FIELDS_TOLD]:
         share = f"{seen.count / found.records:.0%}"
         lines.append(f"  {name:32} {share:>5}  {', '.join(sorted(seen.types))}")
@@ -101,15 +100,14 @@ def _seen(found: Survey) -> list[str]:
 
 
 def _useless(found: Survey) -> str:
-    """Say why there is nothing to go by, and what to do."""
     if not found.samples:
         return (
-            "its files are empty, larger than 16 MiB or not readable for you;"
+            "its files are empty, larger than 16 MiB, or you may not read them;"
             " give a directory with files as they will be sent"
         )
     reason = found.reasons.most_common(1)[0][0].partition("; if this is your files' header")[0]
     return (
-        f"none of the {found.samples:,} files looked at can be read: {reason};"
+        f"none of the {found.samples:,} files inspected can be read: {reason};"
         " give a directory with JSON files in UTF-8, not compressed"
     )
 
@@ -127,39 +125,38 @@ def _taking(_: str, default: str) -> str:
 
 
 def _toml(directory: Path, found: Survey, answer: Callable[[str, str], str]) -> str:
-    """Return the text of the settings, with what was seen as comments."""
     names = ", ".join(
         f"{survey.identifier(name)}: {survey.identifier(name)}" for name in list(found.fields)[:5]
     )
-    fields = _expression("select.fields: what is sent of each record (@ is all)", "@", answer)
+    fields = _expression("select.fields: which part of each record to send (@ is all)", "@", answer)
     queue = _queue(answer)
     parts = [
         "# Written by `penstock init`. Every setting, its default and its range: docs/settings.md.",
         "",
         "[source]",
         f"url = {toml(str(directory.resolve()))}",
-        "# What a file's whole name must match to be a file; the others stay in the spool.",
+        "# A file's whole name must match this; other files are ignored.",
         f"# All names seen match {toml(found.pattern)}.",
         f"pattern = {toml('.*' + re.escape(found.suffix))}",
-        "# A file that ends too early is left waiting while it is younger than this.",
+        "# A younger file that ends too early waits: it may still be being written.",
         "settle_seconds = 2.0",
         "",
         "[decode]",
         *_decode(found, answer),
         "",
         "[select]",
-        "# JMESPath: what is sent of each record; @ is the whole record.",
+        "# JMESPath: the part of each record to send; @ is the whole record.",
         *([f"# fields = {toml('{' + names + '}')}"] if names else []),
         f"fields = {toml(fields)}",
-        "# JMESPath: a record for which it is false is filtered out.",
+        "# JMESPath: a record for which it is false is not sent.",
         "# where = \"lang == 'en'\"",
         "",
         "[queue]",
-        "# The queue's URL; 'embedded' is a local SQS of Penstock's own.",
+        "# The queue's URL; 'embedded' is a local SQS that Penstock starts.",
         f"url = {toml(queue)}",
         "",
         "[ledger]",
-        "# redis://, rediss:// or unix://; 'embedded' is a redis-server of Penstock's own.",
+        "# redis://, rediss:// or unix://; 'embedded' is a redis-server that Penstock starts.",
         f"url = {toml(EMBEDDED)}",
         "",
         *_archive(found),
@@ -168,37 +165,33 @@ def _toml(directory: Path, found: Survey, answer: Callable[[str, str], str]) -> 
 
 
 def _archive(found: Survey) -> list[str]:
-    """Return the section that so many files a second need; few need none."""
+    """Return the section for a high rate of files; [] for a low one."""
     if found.files_per_second <= PACK_FROM_PER_SECOND:
         return []
     rate = f"{found.files_per_second:,.0f} files came a second, by their names"
-    return ["[archive]", f"# {rate}: too many to keep each.", 'action = "pack"', ""]
+    return ["[archive]", f"# {rate}: too many to keep one by one.", 'action = "pack"', ""]
 
 
 def _decode(found: Survey, answer: Callable[[str, str], str]) -> list[str]:
-    """Return the lines of the section; what is proposed is asked for one by one.
-
-    What is doubtful is a comment, unless someone says yes.
-    """
-    lines = ["# Comments, guards, assignments and calls before the JSON come off by themselves."]
+    """Return the lines of [decode]; ask for each proposal. Unwanted doubtful ones are comments."""
+    lines = ["# Comments, guards, assignments and calls before the JSON are always removed."]
     proposed = found.decode | found.doubtful
     for key, value in proposed.items():
         text = f"{key} = {toml(value)}"
         doubt = (_ENVELOPE if key == "records" else _CUT) if key in found.doubtful else ""
-        question = f"decode.{text}{doubt and f' ({doubt})'}: take it? (yes/no)"
+        question = f"decode.{text}{doubt and f' ({doubt})'}: use it? (yes/no)"
         if answer(question, "no" if doubt else "yes").lower().startswith("y"):
             lines.append(text)
         elif doubt:
             line = f"warning: decode.{text} is written as a comment only: {doubt}"
             say(line, err=True)
-            lines += [f"# Look before you take this: {doubt}.", f"# {text}"]
+            lines += [f"# Check before you use this: {doubt}.", f"# {text}"]
     if "records" not in proposed:
         lines += ["# JMESPath to the records inside an envelope.", '# records = "statuses"']
     return lines
 
 
 def _queue(answer: Callable[[str, str], str]) -> str:
-    """Ask until the answer can be a queue's address."""
     while True:
         given = answer("queue.url: the SQS queue ('embedded' is a local one, to try)", EMBEDDED)
         try:
@@ -210,7 +203,6 @@ def _queue(answer: Callable[[str, str], str]) -> str:
 
 
 def _expression(question: str, default: str, answer: Callable[[str, str], str]) -> str:
-    """Ask until the answer is a JMESPath expression."""
     while True:
         given = answer(question, default)
         error = expression.check(given)

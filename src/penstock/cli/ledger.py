@@ -1,4 +1,4 @@
-"""What the commands that open the ledger share: how it is opened, and how they tell progress."""
+"""Open the ledger and show progress, for the commands that need it."""
 
 import asyncio
 import contextlib
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 def with_ledger(settings: Settings, act: Callable[[Ledger, asyncio.Event], Awaitable[T]]) -> T:
-    """Run `act` with the opened ledger, and with the event that SIGTERM and Ctrl-C set."""
+    """Run `act` with the open ledger, and with the event that SIGTERM and Ctrl-C set."""
 
     async def main(stop: asyncio.Event) -> T:
         async with AsyncExitStack() as stack:
@@ -30,7 +30,7 @@ def with_ledger(settings: Settings, act: Callable[[Ledger, asyncio.Event], Await
 
 @contextlib.contextmanager
 def progress_line() -> Generator[Progress]:
-    """Tell on a terminal, in one line that changes, how far it is; elsewhere why it waits, once."""
+    """Show progress in one changing line; without a terminal, print each cause of waiting once."""
     console = Console(stderr=True)
     done = 0
     shown = set[str]()
@@ -40,7 +40,7 @@ def progress_line() -> Generator[Progress]:
             nonlocal done
             done += more
             line.update(f"{plural(done, 'file')} done  {text}")
-            reason = text.partition(":")[0]  # the rest counts down
+            reason = text.partition(":")[0]  # the rest is a countdown
             if reason and reason not in shown and not console.is_terminal:
                 typer.echo(text, err=True)
                 shown.add(reason)

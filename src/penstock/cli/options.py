@@ -1,4 +1,4 @@
-"""What several commands have: options, the kinds of queue, and lines that are safe to show."""
+"""Options of several commands, the kinds of queue, and safe output."""
 
 import sys
 from enum import StrEnum
@@ -13,18 +13,18 @@ from penstock.wording import printable
 
 Config = Annotated[
     Path | None,
-    typer.Option("--config", "-c", help="The settings; by default ./penstock.toml."),
+    typer.Option("--config", "-c", help="The settings; default: ./penstock.toml."),
 ]
 Keep = Annotated[
     Path | None,
     typer.Option(
         metavar="DIR",
-        help="Work in this new directory, and keep it; by default, in memory or TMPDIR.",
+        help="Work in this new directory, and keep it; default: memory or TMPDIR.",
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, for machines.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Verbose = Annotated[
-    bool, typer.Option("--verbose", "-v", help="Log every claim on a terminal, too.")
+    bool, typer.Option("--verbose", "-v", help="Log every claim, also on a terminal.")
 ]
 
 
@@ -36,23 +36,23 @@ class QueueKind(StrEnum):
 
 
 def agree(question: str) -> None:
-    """Ask; what is not agreed to ends the command. Where nobody can answer, name --yes."""
+    """Ask; end the command unless the answer is yes. If nobody can answer, name --yes."""
     try:
         agreed = typer.confirm(question, err=True)
     except typer.Abort:
         if sys.stdin.isatty():  # Ctrl-C
             raise typer.Exit(EXIT_STOPPED) from None
-        typer.echo("\npenstock: there is nobody here to ask: agree with --yes", err=True)
+        typer.echo("\npenstock: there is no terminal to ask on; to agree, add --yes", err=True)
         raise typer.Exit(1) from None
     if not agreed:
         raise typer.Abort
 
 
 def say(text: str, *, err: bool = False) -> None:
-    """Print a line with text of files or their names in it."""
+    """Print a line that may hold file contents or names."""
     typer.echo(printable(text), err=err)
 
 
 def file_name(text: str) -> str:
-    """Return the name of the file that a path, or the path of a reason, names."""
+    """Return the file's name from a path, or from the path of its reason."""
     return text.rpartition("/")[2].removesuffix(file_names.REASON_SUFFIX)

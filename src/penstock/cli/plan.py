@@ -1,4 +1,4 @@
-"""`penstock plan`: what a load takes and costs on AWS."""
+"""`penstock plan`: what a load needs and costs on AWS."""
 
 import dataclasses
 import json
@@ -16,7 +16,7 @@ from penstock.setup.plan import Figure, Load, Plan
 from penstock.setup.plan import plan as make
 from penstock.setup.plan_prices import PRICES
 
-_WIDE = 100  # columns that formulas fit into, beside their figures; in fewer they stand below
+_WIDE = 100  # columns for formulas beside their figures; if narrower, below them
 _NAME, _AMOUNT = 34, 20
 
 
@@ -38,9 +38,9 @@ def plan(
     files_per_second: Annotated[float, typer.Option(min=0.001, max=1e6, help="Files written.")],
     records_per_file: Annotated[int, typer.Option(min=1, help="Records in a file.")],
     record_bytes: Annotated[int, typer.Option(min=2, help="Size of a record in its file.")],
-    selected_bytes: Annotated[int, typer.Option(min=1, help="Size of what is sent of it.")],
+    selected_bytes: Annotated[int, typer.Option(min=1, help="Size of the part that is sent.")],
     records_per_message: Annotated[
-        PerMessage, typer.Option(help="Collections, or one record a message.")
+        PerMessage, typer.Option(help="many: collections; 1: one record per message.")
     ] = PerMessage.many,
     queue: Annotated[QueueKind, typer.Option(help="The kind of queue.")] = QueueKind.standard,
     architecture: Annotated[
@@ -48,10 +48,10 @@ def plan(
     ] = Architecture.arm64,
     as_json: Json = False,
 ) -> None:
-    """Say what a load takes and costs on AWS: calls, loaders, memory, dollars a month.
+    """Compute what a load needs and costs on AWS: calls, loaders, memory, dollars a month.
 
-    Each figure stands beside its formula. Prices are those of US East on the dates shown; what the
-    loader's CPU costs was measured with `bench/plan.py`.
+    Each figure has its formula. Prices are those of US East on the dates shown; the loader's CPU
+    was measured with `bench/plan.py`.
     """
     load = Load(
         files_per_second,
@@ -114,7 +114,6 @@ def _print(made: Plan) -> None:
 
 
 def _amount(figure: Figure) -> str:
-    """Return a value with its unit, bytes in what people read."""
     value, unit = figure.value, figure.unit
     if unit.startswith("B"):
         thousands = 0 if value < 1 else min(3, int(math.log10(value)) // 3)

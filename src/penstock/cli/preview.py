@@ -1,4 +1,4 @@
-"""`penstock preview`: what would be sent of some files, without sending anything."""
+"""`penstock preview`: shows what would be sent of some files, without sending anything."""
 
 import math
 from collections import Counter
@@ -25,7 +25,7 @@ _GOOD = ""  # no reason
 Paths = Annotated[
     list[Path],
     typer.Argument(
-        metavar="FILE|DIR…", help="Files; of a directory, those that a loader would list."
+        metavar="FILE|DIR…", help="Files, or directories: then the files that a loader would list."
     ),
 ]
 
@@ -33,18 +33,18 @@ Paths = Annotated[
 def preview(
     paths: Paths,
     select: Annotated[
-        str | None, typer.Option("--select", metavar="JMESPATH", help="Instead of select.fields.")
+        str | None, typer.Option("--select", metavar="JMESPATH", help="Replaces select.fields.")
     ] = None,
     where: Annotated[
         str | None,
         typer.Option(
-            "--where", metavar="JMESPATH", help="Instead of select.where; empty: all records."
+            "--where", metavar="JMESPATH", help="Replaces select.where; empty: all records."
         ),
     ] = None,
     records: Annotated[
         str | None,
         typer.Option(
-            "--records", metavar="JMESPATH", help="Instead of decode.records; empty: the document."
+            "--records", metavar="JMESPATH", help="Replaces decode.records; empty: the document."
         ),
     ] = None,
     config: Config = None,
@@ -52,17 +52,16 @@ def preview(
         bool,
         typer.Option(
             "--json",
-            help="Print one JSON object a line, one for each file; line ends inside a record"
-            " become spaces.",
+            help="Print one JSON object a line for each file; line ends in a record become spaces.",
         ),
     ] = False,
 ) -> None:
     """Show what would be sent of files, and send nothing.
 
-    Tells the preamble that came off, the records before and after, what is filtered out, what is
-    rejected and why, and how the records would be packed. Of more than ten files, shows one for
-    each reason, and last one that can be sent; --json shows every one. Exits with 0 if every file
-    could be read, with 1 if one was rejected, be it for one of its records.
+    Shows the removed preamble, the records before and after, which are filtered out or rejected and
+    why, and how they would be packed. Of more than ten files, it shows one for each reason, then
+    one that can be sent; --json shows all. Exits with 0 if every file could be read, with 1 if a
+    file or one of its records was rejected.
     """
     overrides = {"select": {"fields": select, "where": where}, "decode": {"records": records}}
     settings = load(config, overrides)
@@ -93,14 +92,14 @@ def preview(
 
 
 def _tell_kinds(kinds: Counter[str], first: Mapping[str, Preview]) -> None:
-    """Of many files, tell each reason once, with one file; then one file that can be sent."""
+    """For many files, show each reason once, with one file; then one file that can be sent."""
     for kind, count in kinds.most_common(_SHOWN_IN_FULL):
         say(f"{plural(count, 'file')} rejected, such as:")
         _print(first[kind])
     if len(kinds) > _SHOWN_IN_FULL:
         typer.echo(f"and {len(kinds) - _SHOWN_IN_FULL:,} more reasons; --json shows every file")
     if _GOOD in first:
-        typer.echo("one that can be sent:")
+        typer.echo("a file that can be sent:")
         _print(first[_GOOD])
 
 
@@ -124,13 +123,12 @@ def _print(shown: Preview) -> None:
     for reject in shown.rejected[:_SHOWN_IN_FULL]:
         say(f"  rejected  {reject}")
     if shown.rejected:
-        typer.echo("            the file is kept as a reject; its other records are sent")
+        typer.echo("            the file is kept as rejected; its other records are sent")
     for record in shown.records[:1]:
         typer.echo(f"  first     {_begin(record)}")
 
 
 def _begin(text: bytes) -> str:
-    """Return the beginning of a text in one line."""
     shown = " ".join(text[: 4 * _TEXT_CHARACTERS].decode("utf-8", "replace").split())
     shown = printable(shown)
     cut = shown[:_TEXT_CHARACTERS]
@@ -150,7 +148,7 @@ def _tell_totals(totals: Totals, settings: Settings) -> None:
         f"{plural(len(totals.messages), 'message')} of at most {limit:,} bytes, {fill:.0%} full on"
         f" average, in {plural(totals.batches, 'batch', 'batches')},"
         f" billed as {plural(totals.requests_billed, 'request')} of 64 KiB"
-        f" ({math.ceil(sum(totals.messages) / BILLED_BYTES):,} are the least possible)"
+        f" ({math.ceil(sum(totals.messages) / BILLED_BYTES):,} is the minimum)"
     )
     if settings.queue.message_bytes is None:
-        typer.echo("(the largest message SQS takes; if your queue takes less, there are more)")
+        typer.echo("(the limit of SQS; if that of your queue is lower, there are more messages)")

@@ -1,4 +1,4 @@
-"""`penstock rejected list | show | retry | discard`: files that cannot be sent, and what to do."""
+"""`penstock rejected list | show | retry | discard`: handle files that cannot be sent."""
 
 import asyncio
 import json
@@ -37,7 +37,7 @@ app = typer.Typer(
 )
 _SHOWN = 20
 Change = tuple[Settings, Ledger, SpoolFiles, Sequence[RejectedFile], asyncio.Event]
-"""What a change works with: all that is open, the files that are chosen, and when to stop."""
+"""The input of a change: the open parts, the chosen files, and when to stop."""
 
 
 def time_option(name: str, help_: str) -> Any:
@@ -64,7 +64,7 @@ Since = Annotated[
 ]
 Until = Annotated[float | None, time_option("--until", "Rejected before this time.")]
 All = Annotated[bool, typer.Option("--all", help="All of them.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say which; change nothing.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only print which; change nothing.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
@@ -78,7 +78,7 @@ def list_(
     config: Config = None,
     as_json: Json = False,
 ) -> None:
-    """List rejected files, the latest last, and count them by reason."""
+    """List rejected files, latest last, and count them by reason."""
     chosen = _chosen(_rejected_now(config), RejectFilter(tuple(files or ()), reason, since, until))
     if as_json:
         typer.echo(json.dumps([_as_json(file) for file in chosen]))
@@ -100,10 +100,10 @@ def show(
     config: Config = None,
     as_json: Json = False,
 ) -> None:
-    """Show one rejected file's reason, record by record, in JSON, and where the file lies."""
+    """Show one rejected file's reason, record by record, in JSON, and where the file is."""
     chosen = _chosen(_rejected_now(config), RejectFilter((file_name(file),)))
     if not chosen:
-        typer.echo(f"{file}: not rejected; `penstock explain {file}` tells what is known", err=True)
+        typer.echo(f"{file}: not rejected; `penstock explain {file}` tells more", err=True)
         raise typer.Exit(1)
     typer.echo(json.dumps(_as_json(chosen[0]), indent=None if as_json else 2, ensure_ascii=True))
 
@@ -118,7 +118,7 @@ def retry(
     whole: Annotated[
         bool,
         typer.Option(
-            "--whole", help="Send all records of a file, those that were sent before included."
+            "--whole", help="Send all records of a file, also those that were sent before."
         ),
     ] = False,
     dry_run: DryRun = False,
@@ -126,11 +126,11 @@ def retry(
     config: Config = None,
     as_json: Json = False,
 ) -> None:
-    """Put rejected files back into the spool, to be sent under the settings as they are now.
+    """Put rejected files back into the spool, to be sent with the present settings.
 
-    Of a file of which only some records were rejected, only these are sent: the others were. Safe
-    to repeat, and beside running workers. A file that was rejected less than a minute ago is waited
-    for. Works where the directory is. Exits with 1 if a file could not be put back.
+    If only some records of a file were rejected, sends only these: the others were sent. Safe to
+    repeat, also while workers run. Waits for files that were rejected less than a minute ago. Run
+    it where the directory is. Exits with 1 if a file could not be put back.
     """
     choice = _choice(files, reason, since, until, everything=everything)
 
@@ -157,9 +157,9 @@ def discard(
     config: Config = None,
     as_json: Json = False,
 ) -> None:
-    """Give rejected files up: they move to discarded/ in the rejects directory.
+    """Discard rejected files: move them to discarded/ in the rejects directory.
 
-    Works where the directory is. Exits with 1 if a file could not be discarded.
+    Run it where the directory is. Exits with 1 if a file could not be discarded.
     """
     choice = _choice(files, reason, since, until, everything=everything)
 
@@ -182,10 +182,7 @@ def _change(
     yes: bool,
     as_json: bool,
 ) -> None:
-    """Do something with the files that are chosen, if that is agreed to.
-
-    `words` are the command, what it does to files, and what they then are.
-    """
+    """Change the chosen files if the operator agrees; `words` are command, action, result."""
     telemetry.configure(verbose=False)
     settings = load(config)
     command, what, verb = words
@@ -198,7 +195,7 @@ def _change(
         report = await act((settings, ledger, where, chosen, stop)) if agreed else Report()
         report.refused |= dict.fromkeys(
             choice.missing(found),
-            "it is not rejected; `penstock explain` tells what is known of it",
+            "it is not rejected; `penstock explain` tells more",
         )
         return report
 
@@ -212,20 +209,18 @@ def _rejected_now(config: Path | None) -> Mapping[str, RejectedFile]:
 
 
 async def _rejected(settings: Settings, ledger: Ledger) -> Mapping[str, RejectedFile]:
-    """Return all rejected files by name."""
     found: dict[str, RejectedFile] = {}
     reasons = await requeue.rejected_in_ledger(ledger)
     if where := local_places(settings):
         found |= {f.name: f for f in await asyncio.to_thread(lambda: list(where.rejected()))}
     else:
-        typer.echo("the rejects directory is on another machine: only what the archiver has not"
-                   " moved yet is shown", err=True)  # fmt: skip
-    # If a name is in both places, take the one in the spool: moving it out names the other.
+        typer.echo("the rejects directory is on another machine: this shows only what the archiver"
+                   " has not moved yet", err=True)  # fmt: skip
+    # If a name is in both places, use the one in the spool; moving it renames the other.
     return found | {name: rejected_file(name, t, moved=False) for name, t in reasons.items()}
 
 
 def _chosen(found: Mapping[str, RejectedFile], choice: RejectFilter) -> list[RejectedFile]:
-    """Return the rejected files that are meant, the latest last."""
     chosen = [file for file in found.values() if choice.takes(file)]
     return sorted(chosen, key=lambda file: (file.rejected_at, file.name))
 
@@ -246,14 +241,14 @@ def _choice(
 
 
 def not_empty(since: float | None, until: float | None) -> None:
-    """Refuse times that nothing lies between."""
+    """Refuse an empty time range."""
     if since is not None and since >= (time.time() if until is None else until):
         end = "now" if until is None else "--until"
         raise typer.BadParameter(f"--since is not before {end}: no file lies between")
 
 
 def _agreed(chosen: Sequence[RejectedFile], what: str, *, dry_run: bool, yes: bool) -> bool:
-    """Say which files are meant, and ask; False if there is nothing to do."""
+    """Print the chosen files, and ask; False if there is nothing to do."""
     if dry_run or not yes:
         for file in chosen[:_SHOWN]:
             say(f"{file.name}  {file.reason}", err=True)
@@ -263,13 +258,13 @@ def _agreed(chosen: Sequence[RejectedFile], what: str, *, dry_run: bool, yes: bo
         typer.echo(f"{plural(len(chosen), 'file')} would be {what}", err=True)
         return False
     if chosen and not yes:
-        question = f"{plural(len(chosen), 'file')} will be {what}: go on?"
+        question = f"{plural(len(chosen), 'file')} will be {what}: continue?"
         agree(question)
     return bool(chosen)
 
 
 def print_report(report: Report, verb: str, *, as_json: bool, dry_run: bool) -> None:
-    """Print what became of the files; exit with 1 if one was refused."""
+    """Print the result for the files; exit with 1 if one was refused."""
     if as_json:
         typer.echo(json.dumps({"done": report.done, "refused": report.refused}))
     else:
@@ -286,6 +281,5 @@ def _as_json(file: RejectedFile) -> Mapping[str, Any]:
 
 
 def _kind(file: RejectedFile) -> str:
-    """Return the reason without what differs from file to file, to count by."""
     first = file.story.get("records") or [{"reason": file.reason}]
     return kind_of(str(first[0]["reason"]))

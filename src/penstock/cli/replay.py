@@ -1,4 +1,4 @@
-"""`penstock replay`: archived files back into the spool for another pass."""
+"""`penstock replay`: puts archived files back into the spool for another pass."""
 
 import asyncio
 import fnmatch
@@ -42,13 +42,13 @@ def replay(
     config: Config = None,
     as_json: Json = False,
 ) -> None:
-    """Put archived files back into the spool, so that all their records are sent once more.
+    """Put archived files back into the spool, so that all their records are sent again.
 
-    By name or pattern, or by the time stamp in the name, in UTC; a name without one goes by the
-    file's last modification, and no file by when it was archived. The messages get new ids, so
-    neither a FIFO queue nor a consumer takes them for repeats. Safe beside running workers. Files
-    that left the spool less than a minute ago are waited for. Works where the directory is. Exits
-    with 1 if a file could not be put back.
+    Chooses by name or pattern, or by the UTC time stamp in the name; a name without one goes by the
+    file's last modification. The time of archiving does not matter. The messages get new ids, so
+    neither a FIFO queue nor a consumer drops them as repeats. Safe while workers run. Waits for
+    files that left the spool less than a minute ago. Run it where the directory is. Exits with 1 if
+    a file could not be put back.
     """
     if not files and since is None:
         raise typer.BadParameter("which? give names, or --since (and --until)")
@@ -78,7 +78,7 @@ def replay(
     if dry_run:
         typer.echo(f"{plural(count, 'file')}{window} would be sent again", err=True)
     elif count and not yes:
-        question = f"{plural(count, 'file')}{window} will be sent again: go on?"
+        question = f"{plural(count, 'file')}{window} will be sent again: continue?"
         agree(question)
 
     async def replayed(ledger: Ledger, stop: asyncio.Event) -> Report:
@@ -95,13 +95,10 @@ def replay(
 
 
 def _names(archived: Archived, given: Iterable[str]) -> list[str]:
-    """Return the names that are meant; what patterns match is looked up in the whole archive.
-
-    A pattern that matches nothing stays, and is then missing.
-    """
+    """Return the chosen names, those of patterns from the archive; unmatched patterns stay."""
     wanted = list(dict.fromkeys(map(file_name, given)))
     patterns = {name for name in wanted if is_pattern(name)}
-    found: dict[str, str] = {}  # name by name, the pattern that matches it
+    found: dict[str, str] = {}  # by name: the pattern that matches it
     for name in archived.names_between(0.0, time.time()) if patterns else ():
         found.update((name, one) for one in patterns if fnmatch.fnmatchcase(name, one))
     matched = {*found.values()}
@@ -109,7 +106,6 @@ def _names(archived: Archived, given: Iterable[str]) -> list[str]:
 
 
 def _announce(names: Iterable[str]) -> int:
-    """Say which files are meant, and return how many."""
     count = 0
     for count, name in enumerate(names, 1):
         if count <= _SHOWN:

@@ -18,19 +18,19 @@ from penstock.settings.reading import load
 from penstock.settings.schema import Settings
 from penstock.settings.spool_place import spool_directory
 
-_LOOK_SECONDS = 5.0  # between two looks whether the spool is still the one that is served
+_LOOK_SECONDS = 5.0  # between two checks that the served spool is still the same
 
 
 def serve(
     directory: Annotated[
         Path | None,
-        typer.Argument(metavar="DIR", help="The spool; by default, source.url."),
+        typer.Argument(metavar="DIR", help="The spool; default: source.url."),
     ] = None,
     listen: Annotated[
         str | None,
         typer.Option(
             metavar="HOST:PORT",
-            help="Where to listen; by default serve.listen, 127.0.0.1:8080. Port 0: any.",
+            help="Where to listen; default: serve.listen, 127.0.0.1:8080. Port 0: any.",
         ),
     ] = None,
     unix: Annotated[
@@ -41,7 +41,7 @@ def serve(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Holds the moving token that callers must have; two while they change over.",
+            help="Holds the moving token that callers need; two during a change.",
         ),
     ] = None,
     tls_cert: Annotated[
@@ -60,10 +60,10 @@ def serve(
 ) -> None:
     """Serve the spool over HTTP, to workers on other machines or in AWS Lambda.
 
-    They reach it with source.url = "http://host:port" and a token. Where none is set, the first
-    start makes two in run.state_directory, and the log says where; on a Unix socket it asks for
-    none. Listens on this machine alone unless told otherwise; for other machines it wants TLS.
-    Needs no Redis and no queue. Ctrl-C or SIGTERM stops it; calls in flight are finished.
+    They need source.url = "http://host:port" and a token. If none is set, the first start makes two
+    in run.state_directory, and logs where; a Unix socket needs none. By default it listens on this
+    machine only; to listen for other machines, it needs TLS. Needs no Redis and no queue. Ctrl-C or
+    SIGTERM stops it after finishing the calls in flight.
     """
     telemetry.configure(verbose=verbose)
     given: dict[str, Any] = {
@@ -90,9 +90,9 @@ async def _until_stopped(settings: Settings, stop: asyncio.Event) -> None:
 
 
 async def _while_it_is_the_spool(spool: Path, stop: asyncio.Event) -> None:
-    """Wait for the stop. Raises Again if another directory takes the place of the one served."""
-    served = spool.stat()  # noqa: ASYNC240  one look in five seconds
+    """Wait for the stop. Raises Again if another directory replaces the served one."""
+    served = spool.stat()  # noqa: ASYNC240  one call in five seconds
     while not await sleep_unless(stop, _LOOK_SECONDS):
         with contextlib.suppress(OSError):  # not mounted now: it may come back
             if not os.path.samestat(served, spool.stat()):  # noqa: ASYNC240
-                raise Again(f"spool: another directory is at {spool} now; restart this server")
+                raise Again(f"spool: another directory is now at {spool}; restart this server")

@@ -1,4 +1,4 @@
-"""`penstock spool accept`: the spool was replaced on purpose."""
+"""`penstock spool accept`: accepts a spool that was replaced on purpose."""
 
 from contextlib import AsyncExitStack
 
@@ -13,26 +13,26 @@ from penstock.settings.schema import Settings
 
 app = typer.Typer(
     name="spool",
-    help="Say which directory is the spool, where it was replaced on purpose.",
+    help="Accept another directory as the spool, if it was replaced on purpose.",
     no_args_is_help=True,
     add_completion=False,
 )
 
 
-app.callback()(lambda: None)  # a group, though it has one command only
+app.callback()(lambda: None)  # makes a group of the only command
 
 
 @app.command()
 def accept(yes: Yes = False, config: Config = None) -> None:
-    """Accept the directory that source.url leads to now as the spool.
+    """Accept the directory at source.url as the spool.
 
-    For when `penstock status` says spool-changed, and the directory really was replaced: moved to
-    another disk, or recreated. If it is only not mounted, mount it instead. Files that the ledger
-    holds and that are neither in this directory nor in the archive are then counted as gone.
+    Run it if `penstock status` says spool-changed, and the directory really was replaced: moved to
+    another disk, or recreated. If it is only not mounted, mount it instead. Afterwards, files of
+    the ledger that are neither in this directory nor in the archive count as gone.
     """
     settings = load(config)
     if not yes:
-        agree(f"accept what {settings.source.url} leads to now?")
+        agree(f"accept the directory now at {settings.source.url}?")
     passes.run(lambda _: _accepted(settings))
 
 
@@ -43,7 +43,7 @@ async def _accepted(settings: Settings) -> None:
         seen = await source.identity()
         if not any(seen):
             raise Halt(
-                "source.url: it is unknown which spool this is, because it has no marker;"
+                "source.url: this spool cannot be identified, because it has no marker;"
                 " make one, as in docs/nginx.md"
             )
         before = await ledger.spool.accept(seen)

@@ -1,4 +1,4 @@
-"""`penstock status`: how the spool is, at a glance, and what to do if it is not well."""
+"""`penstock status`: shows how the spool is, and what to do if it is not well."""
 
 import asyncio
 import json
@@ -25,13 +25,11 @@ from penstock.wording import plural
 
 _BARS = "▁▂▃▄▅▆▇█"
 _CLAIMS_SHOWN = 8
-_PLAIN_WIDTH = 100  # where there is no terminal to ask
+_PLAIN_WIDTH = 100  # without a terminal
 
 
 def status(
-    watch: Annotated[
-        bool, typer.Option("--watch", "-w", help="Look again and again, until Ctrl-C.")
-    ] = False,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Repeat until Ctrl-C.")] = False,
     every_seconds: Annotated[
         float, typer.Option("--every", min=0.2, metavar="SECONDS", help="Pause of --watch.")
     ] = 1.0,
@@ -40,13 +38,13 @@ def status(
         bool, typer.Option("--json", help="Print one JSON object; with --watch, one a line.")
     ] = False,
 ) -> None:
-    """Say how the spool is: files in each state, rates, claims, workers, queue, memory.
+    """Show how the spool is: files in each state, rates, claims, workers, queue, memory.
 
     The first line is the verdict: healthy, or what is wrong and what to do. Exits with 0 if nothing
-    is wrong, with 1 if something is, so that a monitor can ask. Changes nothing and starts nothing.
+    is wrong, else with 1, for monitors. Changes nothing and starts nothing.
     """
     settings = load(config)
-    spool_place(settings.source.url)  # nothing else is worth a look without one
+    spool_place(settings.source.url)  # without a spool there is nothing to show
     console = Console(width=None if Console().is_terminal else _PLAIN_WIDTH)
 
     if watch:
@@ -104,9 +102,9 @@ def _verdict(verdicts: Sequence[Verdict]) -> list[Text | Table]:
         lines.append(Text("healthy", style="bold green"))
     for verdict in verdicts:
         style = "bold red" if verdict.wrong else "yellow"
-        # The code is what alarms and docs/monitoring.md name.
+        # Alarms and docs/monitoring.md use the code.
         lines.append(Text(f"{verdict.code}: {verdict.text}", style=style))
-        advice = Table.grid(padding=(0, 1))  # its second line begins where the first does
+        advice = Table.grid(padding=(0, 1))  # aligns its second line with the first
         advice.add_row("  →", Text(verdict.advice))
         lines.append(advice)
     return lines

@@ -1,4 +1,4 @@
-"""`penstock verify`: whether every file is accounted for."""
+"""`penstock verify`: checks that every file is accounted for."""
 
 import asyncio
 import dataclasses
@@ -22,18 +22,16 @@ _SHOWN_MAX = 1_000
 def verify(
     archive: Annotated[
         bool,
-        typer.Option(
-            "--archive", help="Count the whole archive, too, and compare it: a scan of all of it."
-        ),
+        typer.Option("--archive", help="Also scan, count and compare the whole archive."),
     ] = False,
     config: Config = None,
     as_json: Json = False,
 ) -> None:
     """Verify the conservation law: every file seen is in one place, in one state, or sent.
 
-    Looks at spool, ledger, archive, rejects and counters while all of it goes on. Names every file
-    that it cannot account for, and exits with 1 if there is one, or if a law does not hold. Where
-    the directory is behind HTTP, only the ledger's own laws can be verified.
+    Checks spool, ledger, archive, rejects and counters, while everything runs. Names every file
+    that it cannot account for. Exits with 1 if there is one, or if a law does not hold. If the
+    directory is behind HTTP, it can check only the ledger's own laws.
     """
     settings = load(config)
     where = local_places(settings)
@@ -64,7 +62,7 @@ def _print(found: Verified) -> None:
     if len(found.unaccounted) > _SHOWN_MAX:
         typer.echo(f"and {len(found.unaccounted) - _SHOWN_MAX:,} more; --json names all")
     for line in found.skipped:
-        typer.echo(f"not looked at: {line}")
+        typer.echo(f"not checked: {line}")
     if not found.skipped:
         archived = (
             "" if found.files_in_archive is None else f", {found.files_in_archive:,} archived"
@@ -79,7 +77,7 @@ def _print(found: Verified) -> None:
         say(f"{entries} of the spool will never be sent, such as {found.ignored_example}")
     if found.files_gone:
         gone = plural(found.files_gone, "file was", "files were")
-        typer.echo(f"{gone} sent, and gone before the archiver came: something else took them")
+        typer.echo(f"{gone} sent, but gone before the archiver came: something else took them")
     if found.skipped:
         typer.echo("the ledger's own laws hold" if found.holds else "a law of the ledger is broken")
     else:

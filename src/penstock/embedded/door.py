@@ -1,9 +1,8 @@
-"""The door of ministack: lets in only callers with the key that was made for it.
+"""ministack's door: it lets in only callers with the key that was made for it.
 
-ministack listens on loopback, where every user of the machine, and every page in their browsers,
-can call it. The key is the session token of the credentials: the SDKs send it with each call,
-signed or presigned, and ministack gives it to the functions that it runs. Run as `hypercorn
-…door:app`.
+ministack listens on loopback, so every user of the machine, and every page in their browsers, can
+call it. The key is the session token of the credentials. SDKs send it with each call, signed or
+presigned, and ministack passes it to the functions that it runs. Run as `hypercorn …door:app`.
 """
 
 import hmac
@@ -35,7 +34,7 @@ async def app(scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
 
 
 def _may_enter(scope: Mapping[str, Any]) -> bool:
-    """Tell whether a call has the key, names this machine as its host, and is not from a page."""
+    """Tell whether a call has the key, is addressed to this machine, and is not from a web page."""
     fields: dict[str, list[str]] = {}
     for name, value in scope["headers"]:
         fields.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1"))

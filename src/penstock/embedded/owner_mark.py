@@ -1,4 +1,4 @@
-"""The mark beside a spool: it names the embedded ledger that knows which files were sent."""
+"""Mark a spool, beside it, with the embedded ledger that knows which files were sent."""
 
 import contextlib
 import os
@@ -23,8 +23,8 @@ UNMARKED = (
 def bind(spool: SpoolPlace, state: Path) -> None:
     """Bind a spool to the embedded ledger in `state`, if possible. Raises Halt if it has another.
 
-    Another ledger (after copied settings, or with another `run.state_directory`) would know nothing
-    of what was sent, and send all of it again.
+    Another ledger would not know what was sent, and would send all of it again. It appears when
+    settings are copied, or `run.state_directory` is changed.
     """
     if isinstance(spool, Directory):
         _mark(spool.path, state)
@@ -47,20 +47,20 @@ def _mark(spool: Path, state: Path) -> None:
         if theirs and Path(theirs).is_dir():
             raise Halt(
                 f"run.state_directory: {ours}: but the ledger in {theirs} holds what was sent of"
-                f" {spool}; use that one, or delete {marker} if that ledger is no longer needed"
+                f" {spool}; use that ledger, or delete {marker} if that ledger is no longer needed"
             )
         marker.unlink()
     except FileNotFoundError:
         pass
     except (OSError, ValueError):
-        return  # a link, or not readable: go on without a marker; nothing is lost
+        return  # a link, or unreadable: go on without a marker
     with contextlib.suppress(OSError):
         new = os.O_WRONLY | os.O_CREAT | os.O_EXCL
         _opened(marker, new, lambda fd: os.write(fd, f"{ours}\n".encode()))
 
 
 def _opened(path: Path, flags: int, use: Callable[[int], T]) -> T:
-    """Use a file; anybody may have put a link in its place, so follow none. Raises OSError."""
+    """Use a file, and follow no link: anybody may have put one there. Raises OSError."""
     fd = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
     try:
         return use(fd)

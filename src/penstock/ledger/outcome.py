@@ -82,10 +82,7 @@ class ClaimOutcome:
         self._counted["records_rejected"] += reject.count
 
     def pack(self, done: Transformed, too_large: Sequence[RecordReject]) -> None:
-        """Note which records went into messages, and which did not.
-
-        `too_large` are those that fit no message, by their position in `done.records`.
-        """
+        """Note which records were packed; `too_large`, by position in `done.records`, were not."""
         self._counted["records_read"] += (
             len(done.records)
             + done.filtered
@@ -167,7 +164,6 @@ class ClaimOutcome:
         self._refuse(sent.rejected)
 
     def _refuse(self, rejected: Sequence[MessageReject]) -> None:
-        """Reject, in their files, the records of messages that SQS will never take."""
         for message, reason in rejected:
             for record in range(message.first_record, message.first_record + message.records):
                 refused = RecordReject(self._indexes[record], f"refused by the queue: {reason}")

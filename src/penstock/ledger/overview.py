@@ -206,7 +206,6 @@ def _seconds(milliseconds: float | None) -> float | None:
 
 
 def _by_minute(fields: Mapping[str, str], now: int) -> dict[int, dict[str, int]]:
-    """Return the counts of the last 60 minutes, the current one included, by minute."""
     minutes: dict[int, dict[str, int]] = {}
     for name, value in fields.items():
         minute, _, counter = name.partition(" ")

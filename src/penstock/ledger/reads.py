@@ -52,7 +52,6 @@ class LedgerReads(Part):
         return counts
 
     async def _sizes_and_counters(self) -> tuple[dict[str, int], dict[str, int]]:
-        """Return both as of one moment."""
         key = self._scripts.key
         return paired_sizes(await self._scripts.ask(lambda pipe: size_commands(pipe, key)))
 
@@ -73,10 +72,7 @@ class LedgerReads(Part):
 
     @translate_redis_errors
     async def processed(self, skip: int, files_max: int) -> Sequence[str]:
-        """Return processed names still in the spool, oldest first, after `skip`.
-
-        A thousand take 0.05 ms of Redis.
-        """
+        """Return processed names in the spool, oldest first, after `skip`; 1,000 take 0.05 ms."""
         last = skip + files_max - 1
         names = await self._scripts.client.zrange(
             self._scripts.key("json_files_processed"), skip, last
@@ -96,10 +92,7 @@ class LedgerReads(Part):
 
     @translate_redis_errors
     async def scan(self, state: str, cursor: int) -> tuple[int, Sequence[str]]:
-        """Return the next cursor and some names of files in one of the states of `states`.
-
-        Start with cursor 0 and end when 0 comes back; a name may come twice.
-        """
+        """Return the next cursor and some names of files in a state, paged like `rejected`."""
         key, redis = self._scripts.key(_KEYS[state]), cast("Any", self._scripts.client)
         scan = redis.hscan if state in _HASHES else redis.zscan
         cursor, found = await scan(key, cursor, count=FILES_A_CALL_MAX)
@@ -188,10 +181,7 @@ class LedgerReads(Part):
 
 
 async def late_times(scripts: Scripts, *, correct: bool) -> int:
-    """Count the times too far ahead, at most 500 of each key; with `correct`, shorten them.
-
-    See lua/correct.lua.
-    """
+    """Count times too far ahead, at most 500 a key; with `correct`, shorten them (correct.lua)."""
     keys = ["leases", "loaders", "retry", "out_of_spool", "overlooked", "workers", "sweeper",
             "loader_started", "counters"]  # fmt: skip
     longest = (LEASE_SECONDS_MAX, LOADER_SECONDS_MAX, RETRY_SECONDS_MAX, 0, 0, 0,

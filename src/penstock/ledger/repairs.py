@@ -66,10 +66,7 @@ def _said(name: str, put_back: PutBack) -> str:
 
 
 def said(texts: Sequence[str]) -> dict[str, PutBack]:
-    """Parse the operator's notes on files that were put back; return them by name.
-
-    A file whose note is unreadable is sent whole, like any other.
-    """
+    """Parse operators' notes, by file name. A file with an unreadable note is sent whole."""
     known: dict[str, PutBack] = {}
     for text in texts:
         try:

@@ -139,10 +139,7 @@ def _why_unreachable(error: Exception) -> str:
 
 
 async def _odd_keys(args: Sequence[object]) -> str:
-    """Return which key of the ledger has the wrong type, or "": Redis does not say.
-
-    `args[0]` is a part of the ledger.
-    """
+    """Return which key of `args[0]`, a part of a ledger, has the wrong type: Redis does not say."""
     scripts = getattr(args[0], "_scripts", None) if args else None
     if not isinstance(scripts, Scripts):
         return ""
@@ -200,10 +197,7 @@ class Scripts:
         return self._prefix + name
 
     async def run(self, verb: str, keys: Sequence[str], args: Sequence[str | int]) -> Any:
-        """Run lua/VERB.lua; its header names KEYS and ARGV.
-
-        Sends the script's hash; sends its text only if Redis does not know the hash.
-        """
+        """Run lua/VERB.lua; its header names KEYS and ARGV. Sends the text only if needed."""
         script = self._scripts.get(verb)
         if script is None:
             text = f"{self._clock}\n{_SOURCES['common']}\n{_SOURCES[verb]}"
@@ -211,10 +205,7 @@ class Scripts:
         return await script(keys=[self._prefix + key for key in keys], args=args)  # type: ignore[arg-type]
 
     async def ask(self, fill: Callable[[Any], object]) -> list[Any]:
-        """Return the answers to the commands that `fill` puts into a pipeline, of one moment.
-
-        A full Redis refuses transactions; then they are asked one after the other.
-        """
+        """Return the answers to `fill`'s pipeline, of one moment; from a full Redis one by one."""
         for is_one_moment in (True, False):
             async with self.client.pipeline(transaction=is_one_moment) as pipe:
                 fill(pipe)
@@ -251,10 +242,7 @@ class Scripts:
         return {"target_nodes": await self._owner()} if is_cluster else {}
 
     async def replicated(self) -> bool:
-        """Tell whether enough replicas have everything written by now; True if none must.
-
-        Waits for them for up to a second. So a new primary knows what a lost one confirmed.
-        """
+        """Wait up to a second; tell whether enough replicas have all writes. True if none must."""
         if not self._replicas:
             return True
         client = self.client
@@ -282,7 +270,6 @@ class Scripts:
         return cast("ClusterNode", cluster.get_node_from_key(self.key("waited")))
 
     async def _of(self, node: ClusterNode) -> "redis.Redis":
-        """Return a client of that node alone."""
         options = self._node.connection_pool.connection_kwargs if self._node else {}
         if self._node is None or (options["host"], options["port"]) != (node.host, node.port):
             if self._node is not None:

@@ -29,10 +29,7 @@ class LedgerUpkeep:
 
     @translate_redis_errors
     async def archived(self, names: Sequence[str], *, gone: bool = False) -> int:
-        """Note that files are out of the spool; return how many were not noted before.
-
-        `gone`: they were not moved; they are neither in the spool nor in the archive.
-        """
+        """Note files out of the spool, or `gone`; return how many were not noted before."""
         keys = ["json_files_processed", "json_files_rejected", "out_of_spool", "counters",
                 "minutes", "gone"]  # fmt: skip
         noted = 0
@@ -70,18 +67,12 @@ class LedgerUpkeep:
 
     @translate_redis_errors
     async def free_orphans(self) -> int:
-        """Queue files that are being processed by no usable claim; return how many.
-
-        This happens only if something else wrote the ledger's keys.
-        """
+        """Queue files in no usable claim, after foreign writes to the ledger; return how many."""
         return await orphans(self._scripts, free=True)
 
     @translate_redis_errors
     async def adopt(self) -> int:
-        """Take over an older version's unfinished claims; return how many it still holds.
-
-        Workers of both versions may run together: neither can take the other's claims.
-        """
+        """Take over an older version's unfinished claims; return how many its workers hold."""
         args, held = [self._scripts.key("claim:")], -1
         while (left := int(await self._scripts.run("adopt", ["claims", "leases"], args))) != held:
             held = left
@@ -89,10 +80,7 @@ class LedgerUpkeep:
 
     @translate_redis_errors
     async def correct(self) -> int:
-        """Shorten times that are too far ahead, as after Redis's clock was; return how many.
-
-        Afterwards nothing waits longer than its own limit.
-        """
+        """Shorten times too far ahead, as after Redis's clock was; return how many."""
         corrected = 0
         while found := await late_times(self._scripts, correct=True):
             corrected += found

@@ -1,4 +1,4 @@
-"""The archive as an operator sees it: files moved there, files that are staged, and segments."""
+"""The archive for an operator: files moved there, staged files, and segments."""
 
 import contextlib
 import errno
@@ -17,10 +17,7 @@ _STAGED = f"{staging.FOLDER}/[os]*/"  # open and sealed rooms
 
 
 class Copy(NamedTuple):
-    """One copy of an archived file: what tells where it lies, its size, when it was archived.
-
-    `file` is the path of its own, or the file as it was read from a segment.
-    """
+    """A copy of an archived file; `file` is its path, or the file as read from a segment."""
 
     where: str
     size_bytes: int
@@ -29,7 +26,7 @@ class Copy(NamedTuple):
 
 
 class Archived:
-    """What has left the spool, wherever it lies by now."""
+    """The files that have left the spool, wherever they are."""
 
     def __init__(self, dirs: SpoolFiles) -> None:
         self._dirs = dirs
@@ -57,7 +54,7 @@ class Archived:
             return Member(file.name, status.st_mode, status.st_mtime_ns, reader.read())
 
     def held(self, names: Iterable[str]) -> set[str]:
-        """Return which of some names are archived; looks into each segment once."""
+        """Return which of some names are archived; opens each segment once."""
         left = {*names}
         found = {name for name in left if self._dirs.archived(name)}
         with beneath.folder(self._dirs.spool) as spool_fd:
@@ -65,14 +62,11 @@ class Archived:
         return found | self.store.held(left - found)
 
     def places(self, name: str) -> list[str]:
-        """Return in which of spool, archive and rejects a file lies.
-
-        A copy in a segment counts if there is no other: a file that is sent again leaves one there.
-        """
+        """Return where a file lies; a copy in a segment counts only if there is no other."""
         return self._dirs.of(name) or ["archive"] * len(self.held([name]))
 
     def names_between(self, since: float, until: float) -> Iterator[str]:
-        """Yield the names of the files whose time is in [since, until)."""
+        """Yield the names of files whose time is in [since, until)."""
         yield from (path.name for path in self._paths(since, until))
         for segment in self.segments(since, until):
             if since <= segment.first and segment.last < until - 1:
@@ -82,16 +76,13 @@ class Archived:
                 yield from (member.name for member in self._members(segment, since, until))
 
     def between(self, since: float, until: float) -> Iterator[Path | Member]:
-        """Yield the files whose time is in [since, until); those of segments as they are read.
-
-        A file's time is the one in its name; without one, its last modification.
-        """
+        """Yield files whose time (in the name, else of modification) is in [since, until)."""
         yield from self._paths(since, until)
         for segment in self.segments(since, until):
             yield from self._members(segment, since, until)
 
     def segments(self, since: float, until: float) -> Iterator[SegmentName]:
-        """Yield the segments that may hold files of that time, by hour, those made last first."""
+        """Yield the segments that may hold files of that time, by hour, newest first."""
         first, last = file_names.hour_of_time(max(0.0, since)), file_names.hour_of_time(until)
         for hour in self.store.hours():
             if first <= hour <= last:
@@ -104,14 +95,13 @@ class Archived:
             if segment_name("", path.name) is None:
                 yield path
         for folder in self._folders(file_names.HOUR_FOLDER):
-            with contextlib.suppress(OSError):  # one that is a link, too
+            with contextlib.suppress(OSError):  # for example, it is a link
                 for name, status in self._dirs.listed(folder):
                     at = time_in(name)
                     if since <= (status.st_mtime if at is None else at) < until:
                         yield folder / name
 
     def _folders(self, hour: str) -> list[Path]:
-        """Return the folders of the files that wait to be packed."""
         return sorted(self._dirs.spool.glob(_STAGED + hour))
 
     def _members(self, segment: SegmentName, since: float, until: float) -> Iterator[Member]:
@@ -126,7 +116,7 @@ class Archived:
 
     @contextlib.contextmanager
     def own_files(self) -> Generator[Callable[[Path | Member], Path]]:
-        """Yield what gives each file a path of its own, copied to the spool's file system."""
+        """Yield a function that gives each file its own path on the spool's file system."""
         with beneath.folder(self._dirs.spool) as spool_fd:
             with staging.new_room(spool_fd, staging.REPLAY) as room:
 
@@ -143,10 +133,7 @@ class Archived:
 
 
 def write_out(folder_fd: int, member: Member) -> None:
-    """Write a copy of an archived file into a folder, with its time of change.
-
-    Raises OSError, FileExistsError if there is one of its name.
-    """
+    """Write an archived file into a folder, with its modification time. Raises OSError."""
     if not file_names.is_safe(member.name):
         raise OSError(errno.EINVAL, "not a name that Penstock lists", member.name)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC

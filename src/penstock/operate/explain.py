@@ -1,4 +1,4 @@
-"""The whole story of one file, from the ledger, the spool, the archive and the rejects."""
+"""Tell one file's whole story from the ledger, the spool, the archive and the rejects."""
 
 import stat
 import time
@@ -36,10 +36,10 @@ class Explained:
 
 
 def explained(name: str, story: FileStory, dirs: SpoolFiles | None) -> Explained:
-    """Return the story of a file; without `dirs` only what the ledger knows."""
+    """Return the story of a file; without `dirs`, only what the ledger knows."""
     if dirs and (rule := _rule_broken(dirs.spool / name)):
-        nobody = f"it lies in the spool and will never be sent: {rule}"
-        return Explained(name, "ignored", [nobody], "have its writer name it otherwise, or move it")
+        nobody = f"it is in the spool and will never be sent: {rule}"
+        return Explained(name, "ignored", [nobody], "have its writer use another name, or move it")
     lines = list(_in_the_spool(name, dirs))
     lines += _in_the_ledger(story)
     copies = [*Archived(dirs).copies(name)] if dirs else []
@@ -47,8 +47,8 @@ def explained(name: str, story: FileStory, dirs: SpoolFiles | None) -> Explained
     state = story.state
     if copies or story.processed_at is not None:
         lines.append(
-            "its claim, the time of sending and the count of records are in the loaders' log: the"
-            " line claim.committed between whose first_file and last_file its name lies"
+            "the loaders' log has its claim, sending time and record count: find the line"
+            " claim.committed whose first_file and last_file enclose its name"
         )
     if copies:
         lines += [
@@ -60,17 +60,17 @@ def explained(name: str, story: FileStory, dirs: SpoolFiles | None) -> Explained
         lines += _why(reject, dirs)
         state = "rejected" if state in {"waiting", "archived", "gone"} else state
     if dirs and (given_up := dirs.rejects / DISCARDED / name).is_file():
-        lines.append(f"discarded: its copy lies in {given_up}")
+        lines.append(f"discarded: its copy is in {given_up}")
         state = "discarded" if state == "waiting" and len(lines) == 1 else state
     if state == "waiting" and not lines:
-        nobody = "neither the spool, the archive, the rejects nor the ledger know it"
+        nobody = "it is not in the spool, the archive, the rejects or the ledger"
         look = "check its name; archived files are deleted after archive.retention_days"
         return Explained(name, "unknown", [nobody], look)
     return Explained(name, state, lines, _next(name, state, dirs))
 
 
 def _rule_broken(path: Path) -> str:
-    """Return why an entry of the spool is no file; empty if it is one, or not there."""
+    """Return why an entry of the spool is not a file; empty if it is one, or missing."""
     try:
         mode = path.lstat().st_mode
     except OSError:
@@ -82,7 +82,7 @@ def _rule_broken(path: Path) -> str:
 
 def _in_the_spool(name: str, dirs: SpoolFiles | None) -> Iterator[str]:
     if dirs is None:
-        yield "the directory is on another machine: what follows is what the ledger knows"
+        yield "the directory is on another machine, so this is only what the ledger knows"
         return
     try:
         status = (dirs.spool / name).lstat()
@@ -105,7 +105,7 @@ def _in_the_ledger(story: FileStory) -> Iterator[str]:
         yield f"put back for another pass{only}{ids}"
     if story.due_at is not None:
         wait = story.due_at - now
-        due = f"in {duration(wait)}" if wait > 0 else "now: the next worker takes it"
+        due = f"in {duration(wait)}" if wait > 0 else "now: the next worker claims it"
         yield f"to be retried, {due}"
     if story.claim:
         yield from _claimed(story)
@@ -113,17 +113,17 @@ def _in_the_ledger(story: FileStory) -> Iterator[str]:
         yield f"processed at {iso_time(story.processed_at)}: SQS has confirmed every record"
     if story.gone_at is not None:
         yield (
-            f"gone, as noted at {iso_time(story.gone_at)}: it was sent or rejected, and lay neither"
-            " in the spool nor where the archiver was to move it"
+            f"found gone at {iso_time(story.gone_at)}: it was sent or rejected, but is neither in"
+            " the spool nor in the archive"
         )
     elif story.left_spool_at is not None:
-        yield f"noted as out of the spool at {iso_time(story.left_spool_at)}"
+        yield f"left the spool at {iso_time(story.left_spool_at)}"
 
 
 def _claimed(story: FileStory) -> Iterator[str]:
     now = story.at_seconds
     if not story.claim_files:
-        yield f"claim {story.claim} has just been settled: ask again"
+        yield f"claim {story.claim} has just been settled: run this again"
         return
     owner = f"by {story.worker}" if story.worker else "by nobody: the next worker takes it over"
     yield (
@@ -155,12 +155,12 @@ def _why(reject: RejectedFile, dirs: SpoolFiles | None) -> Iterator[str]:
     yield f"rejected{when}: {reject.reason}"
     for record in list(reject.story.get("records", ()))[:5]:
         yield f"  {msgspec.convert(record, RecordReject)}"
-    if (reject.records_rejected or 0) > 5:  # noqa: PLR2004  as many as above
+    if (reject.records_rejected or 0) > 5:  # noqa: PLR2004  as many as shown above
         yield f"  {reject.records_rejected:,} records in all"
     if reject.moved and dirs:
-        yield f"it lies in {dirs.rejects / reject.name}"
+        yield f"it is in {dirs.rejects / reject.name}"
     else:
-        yield "it still lies in the spool; the archiver moves it to the rejects directory"
+        yield "it is still in the spool; the archiver moves it to the rejects directory"
 
 
 def _next(name: str, state: str, dirs: SpoolFiles | None) -> str:
@@ -169,13 +169,13 @@ def _next(name: str, state: str, dirs: SpoolFiles | None) -> str:
     there = "" if dirs else ", on the machine of the file server"
     return {
         "rejected": "if the settings are wrong, fix them (`penstock preview`), then `penstock"
-        f" rejected retry {name}`{there}; if the file is, put a fixed copy into the spool under"
+        f" rejected retry {name}`{there}; if the file is wrong, put a fixed one in the spool under"
         f" another name, and `penstock rejected discard {name}`",
         "archived": f"to send it again: `penstock replay {name}`{there}",
-        "gone": "find out what moves or deletes files of the spool beside the archiver",
+        "gone": "find out what else moves or deletes files of the spool",
         "discarded": "nothing; to send it after all, move that copy into the spool",
         "processed": "the archiver moves it out of the spool; it is never sent again",
         "processing": "nothing: its worker, or the next one, finishes it",
-        "retry": "nothing: the next worker takes it when it is due",
+        "retry": "nothing: the next worker claims it when it is due",
         "waiting": "nothing: the next worker claims it; `penstock status` says whether one runs",
     }[state]

@@ -1,6 +1,6 @@
-"""Whether a spool is well, and if not, what to do: pure, from a snapshot to verdicts.
+"""Judge whether a spool is well, and what to do: pure, from a snapshot to verdicts.
 
-The first verdict is the one to act on; those that follow from it are left out.
+Act on the first verdict. Verdicts that only follow from it are omitted.
 """
 
 import time
@@ -20,23 +20,23 @@ _REJECTS_MINUTES = 10
 _MEMORY_SHARE_MAX = 0.8
 _DISK_SHARE_MIN = 0.05
 _STARTED = (
-    "`penstock run` starts them; a single pass (`penstock load`) does, and stops them again. What"
-    " they know is kept meanwhile, and not shown"
+    "`penstock run` starts them; a single pass (`penstock load`) starts and stops them. Their data"
+    " is kept meanwhile, but not shown"
 )
 _GO_ON = (
-    "Workers that wait, and those of `penstock run`, go on by themselves; start others again if"
-    " they ended with exit code 78"
+    "Workers that wait, and those of `penstock run`, continue by themselves; restart others if they"
+    " ended with exit code 78"
 )
 _COMMANDS = {"loader": "load", "archiver": "archive", "checker": "check"}
-_OVERDUE_SECONDS = 30.0  # a worker that runs takes an expired claim over at its next call
+_OVERDUE_SECONDS = 30.0  # a worker that runs takes over an expired claim at its next call
 
 
-# What functions fail of then is said already.
+# These verdicts already say why functions fail.
 _EXPLAINED = frozenset({"redis-away", "queue-away", "spool-away", "spool-changed"})
 
 
 def verdicts(snapshot: Snapshot, limits: StatusSettings) -> Sequence[Verdict]:
-    """Return what is to be said of a snapshot, the worst first; nothing if all is well."""
+    """Return the verdicts on a snapshot, the worst first; none if all is well."""
     found: list[Verdict] = []
     for look in _LOOKS:
         if look is not _troubles or not {said.code for said in found} & _EXPLAINED:
@@ -49,18 +49,23 @@ def _unreachable(snapshot: Snapshot, _: StatusSettings) -> Iterator[Verdict]:
     advice = {
         "redis": "start Redis (`penstock run` starts an embedded one), or fix ledger.url; nothing"
         f" is lost meanwhile. {_GO_ON}",
-        "spool": "bring the directory, or the server in front of it, back, or fix what this names:"
-        f" source.url, source.token. {_GO_ON}",
+        "spool": "bring back the directory, or the server in front of it, or fix the setting that"
+        f" this names: source.url, source.token. {_GO_ON}",
         "queue": f"fix the queue, queue.url, the rights or the network. {_GO_ON}",
     }
+    if sent := sum(minute["records_sent"] for minute in snapshot.minutes[-2:]):
+        advice["queue"] += (
+            f". Workers sent {plural(sent, 'record')} within the last two minutes: if they still"
+            " do, give this command the credentials that they have"
+        )
     for part, code in codes.items():
         cause = snapshot.unreachable.get(part, STOPPED)
         if cause != STOPPED and UNWRITABLE not in cause:
             yield Verdict(code, wrong=True, text=cause, advice=advice[part])
     if STOPPED in snapshot.unreachable.values():
         left = snapshot.spool.entries if snapshot.spool else 0
-        lie = f"; {plural(left, 'file lies', 'files lie')} in the spool" if left else ""
-        yield Verdict("not-running", wrong=left > 0, text=f"{STOPPED}{lie}", advice=_STARTED)
+        files = f"; {plural(left, 'file is', 'files are')} in the spool" if left else ""
+        yield Verdict("not-running", wrong=left > 0, text=f"{STOPPED}{files}", advice=_STARTED)
 
 
 def _spool(snapshot: Snapshot, _: StatusSettings) -> Iterator[Verdict]:
@@ -144,7 +149,7 @@ def _workers(snapshot: Snapshot, limits: StatusSettings) -> Iterator[Verdict]:
             "claim-old", wrong=True,
             text=f"claim {old[0].claim} has been with {old[0].worker} for"
             f" {duration(old[0].age_seconds)}",
-            advice="look at that worker; if you stop it, another one takes the claim over",
+            advice="check that worker; if you stop it, another one takes the claim over",
         )  # fmt: skip
 
 
@@ -171,7 +176,7 @@ def _archiver(snapshot: Snapshot, limits: StatusSettings) -> Iterator[Verdict]:
         "archiver-late", wrong=True,
         text=f"{plural(count, 'processed file is', 'processed files are')} in the spool, the"
         f" oldest for {duration(age)}",
-        advice="run `penstock archive`; if it says file.stuck, fix what that names",
+        advice="run `penstock archive`; if it logs file.stuck, fix the cause there",
     )  # fmt: skip
 
 
@@ -208,7 +213,7 @@ def _redis(snapshot: Snapshot, _: StatusSettings) -> Iterator[Verdict]:
         yield Verdict(
             "redis-forgot", wrong=True,
             text=f"Redis lost its data, as a worker saw at {_clock(60 * max(lost))};"
-            f" {plural(again, 'file that was', 'files that were')} in the spool then"
+            f" {plural(again, 'file that was', 'files that were')} then in the spool"
             " may have been sent a second time",
             advice="use a persistent Redis (appendonly yes, as the embedded one has), and let"
             " nobody flush it or delete its data; this verdict stays for an hour",
@@ -249,7 +254,7 @@ def _room(snapshot: Snapshot, _: StatusSettings) -> Iterator[Verdict]:
         if share < _DISK_SHARE_MIN:
             yield Verdict(
                 "disk-full", wrong=True, text=f"{what} left".format(f"{share:.1%}"),
-                advice="make room: lower archive.retention_days, or move the archive",
+                advice="free space: lower archive.retention_days, or move the archive",
             )  # fmt: skip
             break
     if spool.entries > LARGE_FILES:
@@ -316,7 +321,7 @@ def _clock(at_seconds: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return a time as people say it: 8 s, 12 min, 3.5 h, 2.0 d."""
+    """Return a time in the usual units: 8 s, 12 min, 3.5 h, 2.0 d."""
     for unit, length in (("d", 86_400), ("h", 3_600)):
         if seconds >= length:
             return f"{seconds / length:.1f} {unit}"

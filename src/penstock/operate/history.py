@@ -1,4 +1,4 @@
-"""The last day as a console saw it, by the minute; the ledger itself keeps an hour of counts."""
+"""The last day by the minute, as a console saw it; the ledger itself keeps only an hour."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,22 +6,22 @@ from typing import Any
 from penstock.operate.snapshot import Snapshot
 
 HOUR_MINUTES, DAY_MINUTES = 60, 1_440
-_BARS_MAX = 96  # of a day, a quarter of an hour each
+_BARS_MAX = 96  # bars for a day, a quarter of an hour each
 
 Sample = dict[str, float]
-"""files and rejects, counted in a minute or more; waiting and age_seconds, the most of it."""
+"""Counts of files and rejects in a minute or more; the maximum of waiting and age_seconds."""
 
 _COUNTED = {"files": "files_processed", "rejects": "files_rejected"}
 
 
 class History:
-    """What each minute was like; of minutes that nobody looked at, it has only the counts."""
+    """What each minute was like; a minute without a snapshot has only the counts."""
 
     def __init__(self) -> None:
         self._minutes: dict[int, Sample] = {}
 
     def note(self, seen: Snapshot) -> None:
-        """Take one snapshot in."""
+        """Add one snapshot."""
         now = int((seen.ledger.at_seconds if seen.ledger else seen.at) // 60)
         for back, counts in enumerate(reversed(seen.minutes)):
             sample = self._minutes.setdefault(now - back, {})
@@ -35,7 +35,7 @@ class History:
             del self._minutes[old]
 
     def bars(self, now_seconds: float, minutes: int) -> Mapping[str, Any]:
-        """Return so many minutes until now in bars of one minute or more, the oldest first."""
+        """Return the last `minutes` as bars of one minute or more, oldest first."""
         step = -(-minutes // _BARS_MAX)
         end = int(now_seconds // 60) // step * step + step
         starts = range(end - minutes, end, step)

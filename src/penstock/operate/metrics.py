@@ -1,4 +1,4 @@
-"""Prometheus's view of a snapshot: names and units by its conventions (docs/metrics.md)."""
+"""A snapshot as Prometheus metrics: names and units by its conventions (docs/metrics.md)."""
 
 from collections.abc import Iterator, Mapping
 from types import SimpleNamespace
@@ -59,7 +59,7 @@ COUNTERS: Final[Mapping[str, str]] = {
     "writes_unconfirmed": "Writes that too few replicas of Redis confirmed in time.",
     "releases_refused": "Releases refused: the worker had lost its claim.",
 }
-"""The ledger's counters that are metrics, `penstock_NAME_total`, and what each counts."""
+"""The ledger's counters that become metrics, `penstock_NAME_total`, and what each counts."""
 
 
 def exposition(snapshot: Snapshot, limits: StatusSettings) -> bytes:
@@ -137,7 +137,7 @@ def _ages(spool_name: str, counted: Mapping[str, int]) -> Metric:
 def _of_the_spool(
     spool: SpoolState | None, forecast: Forecast | None
 ) -> Iterator[tuple[str, str, float]]:
-    """Yield name, text and value of each gauge that is known; over HTTP some are not."""
+    """Yield name, text and value of each known gauge; over HTTP some are unknown."""
     if spool is None:
         return
     yield "oldest_waiting_seconds", "Age of the oldest waiting file.", spool.oldest_waiting_seconds

@@ -1,4 +1,4 @@
-"""The state of a spool, gathered in one place for all who show it: status, console, metrics."""
+"""Gather a spool's state in one place, for status, console and metrics."""
 
 import asyncio
 import dataclasses
@@ -25,8 +25,8 @@ from penstock.settings.schema import EMBEDDED, EMBEDDED_QUEUE, QueueSettings, Se
 from penstock.settings.secrets import without_password
 from penstock.settings.spool_place import spool_name
 
-_RATE_SECONDS = 10.0  # a live rate is over the samples of so long
-_QUEUE_SECONDS = 10.0  # between two questions to SQS: they cost money and change slowly
+_RATE_SECONDS = 10.0  # the period of a live rate
+_QUEUE_SECONDS = 10.0  # between two calls to SQS, which cost money; the answer changes slowly
 _MEMORY_SECONDS = 10.0
 _LAWS_SECONDS = 5.0
 _MINUTE = 60
@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 
 class Observer:
-    """Gathers snapshots; each asks again what could not be reached. Close it at the end."""
+    """Gathers snapshots; each retries parts that were unreachable. Close it at the end."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -49,7 +49,7 @@ class Observer:
         self._lock = asyncio.Lock()
 
     async def snapshot(self, *, at_most_seconds_old: float = 0.0) -> Snapshot:
-        """Look once. Raises nothing: what is wrong is in the snapshot."""
+        """Take a snapshot. Raises nothing: what is wrong is in the snapshot."""
         async with self._lock:
             return await self._cache("snapshot", at_most_seconds_old, self._look)
 
@@ -76,7 +76,7 @@ class Observer:
         return self._ledger
 
     def rejects_changed(self) -> None:
-        """Look at the rejects directory anew at the next snapshot."""
+        """Count the rejects directory again at the next snapshot."""
         if self._watch is not None:
             self._watch.forget_kept()
 
@@ -91,8 +91,8 @@ class Observer:
         settings = self._settings
         unreachable: dict[str, str] = {}
         found: dict[str, Any] = {}
-        # One after the other: the first question to SQS imports for a second, in which Redis's
-        # answer would time out on a busy machine.
+        # In turn: the first call to SQS imports for a second, and on a busy machine Redis's answer
+        # would time out meanwhile.
         await _noted(unreachable, "redis", self._look_at_ledger(found))
         await _noted(unreachable, "queue", self._look_at_queue(found))
         states = self._ledger.reads.states if self._ledger and "redis" not in unreachable else None
@@ -188,8 +188,8 @@ async def _noted(unreachable: dict[str, str], part: str, looking: Awaitable[None
 
 
 async def _embedded_queue(settings: Settings) -> tuple[QueueSettings, Keys]:
-    """Return where the embedded SQS that runs has the queue. Raises Again if none answers."""
-    # Here, because few need it: a quarter of a second of imports.
+    """Return the settings of the embedded SQS's queue. Raises Again if no SQS answers."""
+    # Imported here, because few need it: it takes a quarter of a second.
     from penstock.embedded.sqs import EmbeddedSqs  # noqa: PLC0415
 
     sqs = EmbeddedSqs(Path(settings.run.state_directory))
@@ -218,7 +218,6 @@ def _workers(
 
 
 def _filled(overview: Overview) -> Sequence[Mapping[str, int]]:
-    """Return the last 60 minutes, the oldest first, zeros where nothing was done."""
     now = int(overview.at_seconds // _MINUTE)
     none: Mapping[str, int] = {}
     return [
@@ -228,7 +227,7 @@ def _filled(overview: Overview) -> Sequence[Mapping[str, int]]:
 
 
 def _rates_of_the_last_minute(overview: Overview) -> dict[str, float]:
-    """Return rates over the minute before now: what runs, and the end of the one before."""
+    """Return rates over the last 60 seconds: this minute, and the end of the one before."""
     *_, before, runs = _filled(overview)
     share = 1 - overview.at_seconds % _MINUTE / _MINUTE
     return {name: (runs[name] + before[name] * share) / _MINUTE for name in RATES}

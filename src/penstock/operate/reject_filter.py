@@ -1,4 +1,4 @@
-"""Which of many files an operator means: by name, by pattern, by reason, by time."""
+"""Choose files by name, pattern, reason or time, as an operator asks."""
 
 import fnmatch
 import re
@@ -14,10 +14,7 @@ _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 
 def moment(text: str) -> float:
-    """Return a time as seconds since 1970: ISO 8601, UTC unless it says so, or `2h` ago.
-
-    Raises ValueError with what is allowed.
-    """
+    """Return Unix seconds for ISO 8601 (UTC by default), or `2h` ago. Raises ValueError."""
     if ago := re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd])(?: ago)?", text.strip()):
         return time.time() - float(ago[1]) * _UNITS[ago[2]]
     try:
@@ -30,18 +27,18 @@ def moment(text: str) -> float:
 
 
 def kind_of(reason: str) -> str:
-    """Return a reason without what differs from file to file, to count by."""
+    """Return a reason without what varies from file to file, for counting."""
     return re.sub(r"\d[\d,]*", "N", re.sub(r'"[^"]*"', '"…"', reason))
 
 
 def is_pattern(name: str) -> bool:
-    """Tell whether a name on the command line may stand for many."""
+    """Tell whether a name on the command line is a pattern."""
     return _PATTERN.search(name) is not None
 
 
 @dataclass(frozen=True, slots=True)
 class RejectFilter:
-    """What is wanted: all of `names` (patterns as shells have them), `reason`, `since`, `until`."""
+    """What to choose; all must match: `names` (shell patterns), `reason`, `since`, `until`."""
 
     names: Sequence[str] = ()
     reason: str = ""
@@ -50,15 +47,15 @@ class RejectFilter:
 
     @property
     def is_empty(self) -> bool:
-        """Whether it would choose everything."""
+        """Whether it chooses everything."""
         return self == RejectFilter()
 
     def missing(self, rejected: Collection[str]) -> list[str]:
-        """Return the names, no patterns, of which there is no rejected file."""
+        """Return the names, without patterns, that are not rejected files."""
         return [name for name in self.names if name not in rejected and not is_pattern(name)]
 
     def takes(self, file: RejectedFile) -> bool:
-        """Tell whether a rejected file is meant; its time is when it was rejected."""
+        """Tell whether it chooses a rejected file, whose time is that of its rejection."""
         named = not self.names or any(fnmatch.fnmatchcase(file.name, one) for one in self.names)
         texts = [file.reason, *(str(record["reason"]) for record in file.story.get("records", ()))]
         because = any(self.reason.casefold() in text.casefold() for text in texts)

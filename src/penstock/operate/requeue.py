@@ -1,9 +1,9 @@
-"""Files that left the spool go back into it, beside workers and archivers that go on meanwhile.
+"""Put files that left the spool back into it, while workers and archivers run.
 
     hold (ledger) ──▶ move into the spool ──▶ put_back (ledger): due at once
 
-Every step is safe to repeat. Whoever dies in between leaves a file in its old place, or in the
-spool and in line: never in none, never in two.
+Every step is safe to repeat. A process that dies in between leaves each file either in its old
+place, or in the spool and queued.
 """
 
 import asyncio
@@ -30,17 +30,17 @@ from penstock.wording import plural
 
 LEFT_FOR_SECONDS = FORGET_AFTER_SECONDS
 _BATCH = 500
-_IN_LINE_MAX = 50_000  # more files in line than these wait until workers have taken some
+_IN_LINE_MAX = 50_000  # if more files are queued, wait until workers have taken some
 _WAIT_SECONDS = 0.5
 _FORBIDDEN = {
     "processing": "a worker has a file of that name now",
     "processed": "a file of that name is processed and waits for the archiver",
     "rejected": "a file of that name is rejected and waits for the archiver",
-    "retry": "it is in line already",
+    "retry": "it is already queued for a retry",
 }
 
 Progress = Callable[[int, str], None]
-"""Called with how many more files are done, and with what is waited for, or nothing."""
+"""Called with how many more files are done, and with what it waits for, or ""."""
 
 
 def _silent(_: int, __: str) -> None:
@@ -49,7 +49,7 @@ def _silent(_: int, __: str) -> None:
 
 @dataclass(slots=True)
 class Report:
-    """What became of the files: names put back (or discarded), and why the others were not."""
+    """The files that were put back (or discarded), and why the others were not, by name."""
 
     done: list[str] = field(default_factory=list[str])
     refused: dict[str, str] = field(default_factory=dict[str, str])
@@ -57,7 +57,7 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Returning:
-    """One file to put back: where it lies, and what is to be done with it."""
+    """A file to put back: its place, and the operator's note on it."""
 
     path: Path
     put_back: PutBack
@@ -69,15 +69,15 @@ class Returning:
 
 
 def operator_token() -> str:
-    """Return a token for one command of an operator; also the salt of a replay."""
+    """Return a token for one operator command; it is also the salt of a replay."""
     return secrets.token_hex(8)
 
 
 def retry_of(file: RejectedFile, token: str, *, whole: bool) -> PutBack | str:
-    """Return what a retry of a rejected file is, or why it cannot be one.
+    """Return how to retry a rejected file, or why that is impossible.
 
-    Where only some of its records were rejected, the others were sent: only the rejected ones are
-    sent now, unless `whole` is said.
+    If only some of its records were rejected, the others were sent. So only the rejected ones are
+    sent now, unless `whole`.
     """
     if whole and file.records_rejected != 0:
         return PutBack(token, salt=token)
@@ -86,7 +86,7 @@ def retry_of(file: RejectedFile, token: str, *, whole: bool) -> PutBack | str:
     if len(file.records) < file.records_rejected:
         return (
             f"{file.records_rejected:,} of its records were rejected, and its reason lists"
-            f" {len(file.records):,}; the others were sent; --whole sends all of them (again)"
+            f" {len(file.records):,}; the others were sent; --whole sends all of them again"
         )
     return PutBack(token, records=file.records or None)
 
@@ -102,14 +102,14 @@ async def put_back(
 ) -> Report:
     """Put files back into the spool; ends early, between two batches, when `stop` is set.
 
-    A file that left the spool less than a minute ago is waited for, up to `patience_seconds`.
-    Raises Again if Redis is away: what is in the spool then is in line, and due after the hold.
+    Waits up to `patience_seconds` for files that left the spool less than a minute ago. Raises
+    Again if Redis is away: files already in the spool are then queued, and due after the hold.
     """
     report = Report()
     rest = iter(files)
     while not stop.is_set() and (batch := {file.name: file for file in islice(rest, _BATCH)}):
         while not stop.is_set() and (await ledger.reads.sizes())["retry"] > _IN_LINE_MAX:
-            progress(0, "waiting for workers: many files are in line")
+            progress(0, "waiting for workers: many files are queued")
             await asyncio.sleep(_WAIT_SECONDS)
         await _put_back_batch(ledger, dirs, batch, report, stop, progress, patience_seconds)
     return report
@@ -126,7 +126,7 @@ async def _put_back_batch(
 ) -> None:
     until = time.monotonic() + patience_seconds
     for name in await asyncio.to_thread(_already_there, dirs.spool, list(batch)):
-        report.refused[name] = "another file of that name lies in the spool"
+        report.refused[name] = "another file of that name is in the spool"
         del batch[name]
     while batch:
         began = time.monotonic()
@@ -148,7 +148,7 @@ async def _put_back_batch(
         batch = {name: batch[name] for name in waits}
         seconds = max((float(word.split()[1]) / 1000 for word in waits.values()), default=0.0)
         if waits and (time.monotonic() + seconds > until or stop.is_set()):
-            why = f"an archiver may still be moving it; try again in {seconds:.0f} s"
+            why = f"an archiver may still be moving it; retry in {seconds:.0f} s"
             report.refused |= dict.fromkeys(waits, why)
             return
         if waits:
@@ -162,7 +162,7 @@ def _already_there(spool: Path, wanted: Sequence[str]) -> list[str]:
 
 
 def _move(files: Sequence[Returning], dirs: SpoolFiles, began: float) -> Mapping[str, str]:
-    """Move files into the spool; return by name why one was not, or nothing."""
+    """Move files into the spool; return by name why one was not moved, or ""."""
     failures: dict[str, str] = {}
     with beneath.folder(dirs.spool) as to_fd:
         for folder in {file.path.parent for file in files}:
@@ -171,10 +171,10 @@ def _move(files: Sequence[Returning], dirs: SpoolFiles, began: float) -> Mapping
                     if file.path.parent != folder:
                         continue
                     if time.monotonic() - began > HOLD_SECONDS / 2:
-                        failures[file.name] = "the disk is too slow: the hold would run out"
+                        failures[file.name] = "the disk is too slow: the hold would end first"
                         continue
                     moved = moving.move(from_fd, file.name, to_fd, str(dirs.spool))
-                    gone = "it is not there any more"
+                    gone = "it is no longer there"
                     failures[file.name] = gone if moved.vanished else moved.error
                     if not failures[file.name]:
                         _forget_reason(from_fd, file.name)
@@ -183,7 +183,7 @@ def _move(files: Sequence[Returning], dirs: SpoolFiles, began: float) -> Mapping
 
 
 def _forget_reason(fd: int, name: str) -> None:
-    """Delete the reason beside a file that is no reject any more; there is none in the archive."""
+    """Delete the reason of a file that is no longer rejected; a file in the archive has none."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(name + file_names.REASON_SUFFIX, dir_fd=fd)
 
@@ -191,10 +191,7 @@ def _forget_reason(fd: int, name: str) -> None:
 async def move_out(
     settings: Settings, ledger: Ledger, files: Sequence[RejectedFile]
 ) -> Mapping[str, str]:
-    """Move rejected files that still lie in the spool, as the archiver would.
-
-    Returns by name why one could not be moved.
-    """
+    """Move rejected files out of the spool as the archiver would; return failures by name."""
     source = wiring.directory_source(settings, spool_directory(settings.source.url, "rejected"))
     stuck: dict[str, str] = {}
     try:
@@ -220,7 +217,7 @@ async def retried(
     progress: Progress = _silent,
     patience_seconds: float = FORGET_AFTER_SECONDS + 5,
 ) -> Report:
-    """Put rejected files back, those that the archiver has not moved yet included."""
+    """Put rejected files back, also those that the archiver has not moved yet."""
     token = operator_token()
     stuck = await move_out(settings, ledger, [file for file in chosen if not file.moved])
     refused: dict[str, str] = dict(stuck)
@@ -239,7 +236,7 @@ async def retried(
 
 
 def discard(dirs: SpoolFiles, files: Iterable[RejectedFile], *, keep_copy: bool) -> Report:
-    """Take files out of the rejects directory: into `discarded/` there, or, for ever, away."""
+    """Delete rejected files, or move them into `discarded/` of the rejects directory."""
     report = Report()
     with contextlib.ExitStack() as stack:
         fd = stack.enter_context(beneath.folder(dirs.rejects, make=True))
@@ -276,7 +273,7 @@ async def discarded(
     *,
     keep_copy: bool = True,
 ) -> Report:
-    """Give rejected files up, those that the archiver has not moved yet included."""
+    """Discard rejected files, also those that the archiver has not moved yet."""
     stuck = await move_out(settings, ledger, [file for file in chosen if not file.moved])
     going = [file for file in chosen if file.name not in stuck]
     report = discard(dirs, going, keep_copy=keep_copy)

@@ -1,4 +1,4 @@
-"""A spool at one moment: what status, console and metrics show of it."""
+"""A spool at one moment, as status, console and metrics show it."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -15,18 +15,18 @@ RATES: Final = (
     "files_processed", "files_archived", "files_gone", "files_rejected", "records_sent",
     "messages", "bytes_sent", "bytes_room", "requests_billed",
 )  # fmt: skip
-"""The counters of which rates are shown."""
+"""The counters whose rates are shown."""
 
 
 STOPPED: Final = "Penstock does not run here: its embedded parts are stopped"
-"""Why embedded Redis or SQS cannot be reached while Penstock, which starts them, does not run."""
+"""Why embedded Redis or SQS is unreachable while Penstock, which starts them, does not run."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """One thing that is wrong, or that is only worth a look; and what to do about it.
+    """A finding and what to do about it. `wrong` is false if it is only worth knowing.
 
-    `code` is the same for every occurrence: alarms and documentation name it.
+    `code` is the same for every occurrence; alarms and documentation use it.
     """
 
     code: str
@@ -37,7 +37,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class SeenWorker:
-    """One worker that the ledger has heard of; times in seconds before the snapshot."""
+    """A worker that the ledger knows; times in seconds before the snapshot."""
 
     name: str
     known_for_seconds: float
@@ -50,12 +50,11 @@ class SeenWorker:
 class Snapshot:
     """A spool at one moment.
 
-    What could not be asked is None or empty; `unreachable` says why, by part: spool, redis, queue.
-    `waiting` are files that nobody has claimed, those that wait for a retry included. `rates` are
-    per second, over the last ten seconds where the observer has watched for so long, else over the
-    last minute. `minutes` are the counts of each of the last 60 minutes, the oldest first; the last
-    one still runs. `counters` are the ledger's, since it began. `forecast` is how long the
-    archive's disk lasts.
+    Unknown values are None or empty; `unreachable` says why, by part: spool, redis, queue.
+    `waiting` counts unclaimed files, including those that wait for a retry. `rates` are per second,
+    over the last ten seconds if the observer has run that long, else over the last minute.
+    `minutes` are the counts of each of the last 60 minutes, oldest first; the last one still runs.
+    `forecast` is how long the archive's disk lasts.
     """
 
     at: float
@@ -80,7 +79,7 @@ class Snapshot:
 
     @property
     def healthy(self) -> bool:
-        """Whether nothing is wrong; what is only worth a look does not count."""
+        """Whether nothing is wrong; findings only worth knowing do not count."""
         return not any(verdict.wrong for verdict in self.verdicts)
 
     def as_dict(self) -> dict[str, Any]:
@@ -90,12 +89,11 @@ class Snapshot:
             name = "away" if part.name == "unreachable" else part.name  # JSON keys never change
             known[name] = _plain(getattr(self, part.name))
         if self.ledger is not None:
-            known["ledger"].pop("minutes")  # they are in `minutes`, filled up
+            known["ledger"].pop("minutes")  # `minutes` has them, with zeros
         return known
 
 
 def _plain(value: Any) -> Any:
-    """Turn what a snapshot holds into what JSON has."""
     if dataclasses.is_dataclass(value):
         return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if hasattr(value, "_asdict"):

@@ -1,6 +1,6 @@
-"""The directories of one spool on this machine: what lies where, file by file.
+"""Find files in the directories of a spool on this machine.
 
-Only where the directory is local: over HTTP nobody lists the archive and the rejects.
+Over HTTP nobody lists the archive and the rejects.
 """
 
 import contextlib
@@ -24,15 +24,13 @@ from penstock.settings.schema import Settings
 from penstock.settings.spool_place import Directory, spool_directory, spool_place
 
 DISCARDED = "discarded"
-"""The subdirectory of the rejects directory with the copies of what was discarded."""
+"""The subdirectory of the rejects directory for copies of discarded files."""
 
-_REASON_BYTES_MAX = 16 << 20  # as over HTTP; what is longer somebody else wrote
-_RECORDS_MAX = 10_000  # Redis is told the index of each that is to be sent
+_REASON_BYTES_MAX = 16 << 20  # as over HTTP; Penstock writes no longer one
+_RECORDS_MAX = 10_000  # Redis gets the index of each to send
 
 
 class _Reason(msgspec.Struct):
-    """What a reason has to be for people to be shown it."""
-
     reason: str = ""
     records: tuple[RecordReject, ...] = ()
     records_rejected: int = 0
@@ -44,11 +42,11 @@ _reason = msgspec.json.Decoder(_Reason)
 
 @dataclass(frozen=True, slots=True)
 class RejectedFile:
-    """One file in the rejects directory, or (`moved` false) rejected and still in the spool.
+    """A file in the rejects directory, or (`moved` false) rejected and still in the spool.
 
     `reason` is why the file, or how many of its records, cannot be sent. `records` are the indexes
-    of its rejected records as far as they are listed, `records_rejected` how many there are; None
-    if that is not known, because the reason is missing.
+    of its rejected records that are listed. `records_rejected` is how many there are, None if the
+    reason is missing.
     """
 
     name: str
@@ -70,7 +68,7 @@ class RejectedFile:
 
 @dataclass(frozen=True, slots=True)
 class SpoolFiles:
-    """Where the files of one spool lie; paths as the settings have them."""
+    """The directories of one spool; paths as in the settings."""
 
     spool: Path
     archive: Path
@@ -79,10 +77,7 @@ class SpoolFiles:
     bucket: str = ""
 
     def archived(self, name: str) -> Path | None:
-        """Return where a file lies in the archive, or None; the folder follows from its name.
-
-        Without a time stamp in the name, all folders are looked into.
-        """
+        """Return a file's archived path, or None; if its name has no time, searches all folders."""
         hour = file_names.hour_of(name)
         folders = [self.archive / hour] if hour else list(self.hours())
         return next((f / name for f in folders if self.has(f, name)), None)
@@ -94,25 +89,19 @@ class SpoolFiles:
         return found + (["rejects"] if self.has(self.rejects, name) else [])
 
     def opened(self, folder: Path) -> AbstractContextManager[int]:
-        """Give a descriptor of archive, rejects, spool or a folder below: without following links.
-
-        Raises OSError.
-        """
+        """Open archive, rejects, spool or a folder below, following no links. Raises OSError."""
         roots = (self.archive, self.rejects, self.spool)
         root = next(root for root in roots if folder.is_relative_to(root))
         return beneath.folder(root, str(folder.relative_to(root)))
 
     def has(self, folder: Path, name: str) -> bool:
-        """Tell whether a folder holds a file of that name; behind a link none is."""
+        """Tell whether a folder holds a file of that name; a linked folder holds none."""
         with contextlib.suppress(OSError), self.opened(folder) as fd:
             return beneath.is_regular(fd, name)
         return False
 
     def listed(self, folder: Path) -> list[tuple[str, os.stat_result]]:
-        """Return the files of a folder whose names are safe, sorted; none if it is not there.
-
-        Raises OSError.
-        """
+        """Return the safely named files of a folder, sorted; [] if missing. Raises OSError."""
         with (
             contextlib.suppress(FileNotFoundError),
             self.opened(folder) as fd,
@@ -126,7 +115,7 @@ class SpoolFiles:
         return []
 
     def hours(self) -> Iterator[Path]:
-        """Yield the YYYY/MM/DD/HH folders of the archive, the oldest first."""
+        """Yield the YYYY/MM/DD/HH folders of the archive, oldest first."""
         with contextlib.suppress(FileNotFoundError), beneath.folder(self.archive) as fd:
             for hour, _ in beneath.folders_by_number(fd, file_names.HOUR_DIGITS):
                 yield self.archive / hour
@@ -145,24 +134,21 @@ class SpoolFiles:
                         yield folder / name
 
     def rejected(self) -> Iterator[RejectedFile]:
-        """Yield what the rejects directory holds, by name."""
+        """Yield the files of the rejects directory, by name."""
         for name, _ in self.listed(self.rejects):
             yield self.rejected_one(name)
 
     def latest_rejected(self, count: int) -> tuple[list[RejectedFile], int]:
-        """Return the `count` files rejected last, and how many the rejects directory holds.
-
-        Opens only the reasons of these: all of them could be 100,000.
-        """
+        """Return the `count` files rejected last, and how many there are. Opens only these."""
         came = [(status.st_ctime, name) for name, status in self.listed(self.rejects)]
         return [self.rejected_one(name) for _, name in heapq.nlargest(count, came)], len(came)
 
     def has_rejected(self, name: str) -> bool:
-        """Tell whether the rejects directory holds a file of that name, whoever says the name."""
+        """Tell whether the rejects directory holds a file of that name; any text is safe."""
         return file_names.is_safe(name) and self.has(self.rejects, name)
 
     def rejected_one(self, name: str) -> RejectedFile:
-        """Return one file of the rejects directory; one without its reason says so."""
+        """Return a file of the rejects directory; if its reason is missing, it says so."""
         data = b""
         with contextlib.suppress(OSError), self.opened(self.rejects) as fd:
             data = beneath.read(fd, f"{name}{file_names.REASON_SUFFIX}", _REASON_BYTES_MAX)
@@ -174,7 +160,7 @@ def rejected_file(name: str, text: str, *, moved: bool) -> RejectedFile:
     try:
         known = _reason.decode(text)
         story: dict[str, Any] = json.loads(text)
-    except (ValueError, msgspec.MsgspecError):  # somebody else wrote it, or a part of it is lost
+    except (ValueError, msgspec.MsgspecError):  # not Penstock's, or incomplete
         known = None
         story = {"reason": "its reason is missing or cannot be read"}
     if known is None:
@@ -187,12 +173,12 @@ def rejected_file(name: str, text: str, *, moved: bool) -> RejectedFile:
 
 
 def spool_files(settings: Settings, what: str) -> SpoolFiles:
-    """Return the places of a spool on this machine; `what` cannot do without. Raises Halt."""
+    """Return the directories of a spool on this machine. Raises Halt: `what` needs them."""
     return _places(settings, spool_directory(settings.source.url, what))
 
 
 def local_places(settings: Settings) -> SpoolFiles | None:
-    """Return the places of a spool on this machine, None if it is on another. Raises Halt."""
+    """Return the directories of a spool on this machine, None if it is elsewhere. Raises Halt."""
     spool = spool_place(settings.source.url)
     return _places(settings, spool) if isinstance(spool, Directory) else None
 

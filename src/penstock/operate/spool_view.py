@@ -1,7 +1,7 @@
-"""What can be seen of the spool and of the directories beside it, without holding anything up.
+"""Look at the spool and the directories beside it, without delaying anything.
 
-A scan of the spool takes 0.4 s a million files, over HTTP more: scans take at most a tenth of the
-time.
+A scan of the spool takes 0.4 s a million files, and more over HTTP, so scans take at most a tenth
+of the time.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ States = Callable[[Sequence[str]], Awaitable[Sequence[str]]]
 
 
 class DiskRoom(NamedTuple):
-    """What is left on a disk, and how large it is."""
+    """The free space on a disk, and its size."""
 
     free_bytes: int
     disk_bytes: int
@@ -50,13 +50,12 @@ class DiskRoom(NamedTuple):
 class SpoolState:
     """The spool at one moment.
 
-    `entries` counts the files by name, whatever their state. `oldest_waiting` is the first file in
-    the order of names that is neither claimed nor settled, and `oldest_waiting_seconds` the time
-    since its last change. `rejects_kept` counts the files in the rejects directory, up to 100,000,
-    and `room` is that of the spool's disk; behind HTTP nobody tells these two, and they are None.
-    `archive` is what is left on the archive's, if any is kept here. `identity` is which directory
-    it is. `broken` counts entries that match `source.pattern` and are no files all the same, and
-    `example` is one of them with the rule that it breaks.
+    `entries` counts its files in any state. `oldest_waiting` is the first file in order of names
+    that is neither claimed nor settled; `oldest_waiting_seconds` is the time since its last change.
+    `rejects_kept` counts the files in the rejects directory, up to 100,000; `room` is that of the
+    spool's disk; both are None over HTTP. `archive` is the space on the archive's disk, if files
+    are archived here. `broken` counts entries that match `source.pattern` but can never be sent;
+    `example` is one of them, with the rule that it breaks.
     """
 
     entries: int
@@ -65,21 +64,21 @@ class SpoolState:
     rejects_kept: int | None = None
     room: DiskRoom | None = None
     archive: ArchiveSpace | None = None
-    identity: SpoolIdentity = SpoolIdentity()  # noqa: RUF009  it cannot change
+    identity: SpoolIdentity = SpoolIdentity()  # noqa: RUF009  it is immutable
     broken: int = 0
     example: str = ""
 
 
 class OldestWaiting:
-    """Finds the oldest file that nobody has claimed, again and again.
+    """Finds the oldest file that nobody has claimed, repeatedly.
 
-    `age_seconds` returns the age of a file; None if it has gone. The names that are settled are not
-    asked for twice.
+    `age_seconds` returns the age of a file; None if it has gone. Settled names are not asked for
+    again.
     """
 
     def __init__(self, age_seconds: Callable[[str], Awaitable[float | None]]) -> None:
         self._age_seconds = age_seconds
-        self._over_up_to = ""  # in the order of names, all up to here are settled for ever
+        self._over_up_to = ""  # all names up to this one are settled for ever
 
     async def find(self, names: Sequence[str], states: States) -> tuple[str, float]:
         """Return the first of the sorted names that nobody has claimed, and its age; "" if none."""
@@ -91,7 +90,7 @@ class OldestWaiting:
             for name, state in zip(page, await states(page), strict=True):
                 if state in _WAITING:
                     age_seconds = await self._age_seconds(name)
-                    if age_seconds is not None:  # else it has just gone
+                    if age_seconds is not None:  # else it has just disappeared
                         return name, age_seconds
                 all_over = all_over and state in _OVER
                 if all_over:
@@ -99,13 +98,13 @@ class OldestWaiting:
             if time.monotonic() - began > _LOOK_SECONDS_MAX:
                 break
         if names and all_over and self._over_up_to >= names[-1]:
-            # Names may come out of order: begin at the beginning now and then.
+            # Names may arrive out of order: start over now and then.
             self._over_up_to = ""
         return "", 0.0
 
 
 class SpoolWatch:
-    """Looks at one spool, again and again."""
+    """Looks at one spool, repeatedly."""
 
     def __init__(self, view: "DirectoryView | RemoteView") -> None:
         self._view = view
@@ -118,10 +117,7 @@ class SpoolWatch:
         self._kept_at_seconds = -math.inf
 
     async def look(self, states: States | None) -> SpoolState:
-        """Look once; `states` asks the ledger for the state of up to 500 names.
-
-        Raises Again or Halt if the spool cannot be listed; what `states` raises passes through.
-        """
+        """Look once; `states` asks the ledger. Raises Again or Halt, and what `states` raises."""
         now = time.monotonic()
         if now - self._scanned_at_seconds >= self._scan_seconds / _SCAN_SHARE_MAX:
             self._names = await self._view.scan()
@@ -145,12 +141,12 @@ class SpoolWatch:
         )
 
     def forget_kept(self) -> None:
-        """Count the rejects directory anew at the next look: something was put back from it."""
+        """Count the rejects directory again at the next look."""
         self._kept_at_seconds = -math.inf
 
 
 class DirectoryView:
-    """The spool where it is."""
+    """The spool as a local directory."""
 
     broken, example = 0, ""  # see `Listed`
 
@@ -177,12 +173,12 @@ class DirectoryView:
             return listed(self._spool, self._pattern)
         except OSError as error:
             raise Again(
-                f"list {self._spool}: {error.strerror}; see source.url, and whether the directory"
-                " is there and may be read"
+                f"list {self._spool}: {error.strerror}; check source.url, and whether the directory"
+                " exists and may be read"
             ) from None
 
     async def age_seconds(self, name: str) -> float | None:
-        """Return the time since a listed file's last change; None if it has gone since."""
+        """Return the time since a listed file's last change; None if it has disappeared."""
         try:
             return max(0.0, time.time() - (self._spool / name).stat().st_ctime)
         except FileNotFoundError:
@@ -204,7 +200,7 @@ class DirectoryView:
         return count
 
     def room(self) -> DiskRoom:
-        """Return what is left on the spool's disk."""
+        """Return the free space on the spool's disk."""
         disk = os.statvfs(self._spool)
         return DiskRoom(
             free_bytes=disk.f_bavail * disk.f_frsize,
@@ -213,11 +209,11 @@ class DirectoryView:
         )
 
     async def archive_space(self) -> ArchiveSpace | None:
-        """Return what is left for the archive; None if nothing is kept."""
+        """Return the space for the archive; None if nothing is archived."""
         return await asyncio.to_thread(self._archive)
 
     async def identity(self) -> SpoolIdentity:
-        """Return which directory the spool is; makes no marker."""
+        """Return which directory the spool is, without making a marker."""
         try:
             fd = os.open(self._spool, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
@@ -229,20 +225,20 @@ class DirectoryView:
 
 
 class RemoteView:
-    """The spool over HTTP, listed page by page as a worker lists it.
+    """The spool over HTTP, listed page by page as workers do.
 
-    `source` is the observer's own, and hands every file out anew for an empty cursor. A page of
-    fewer than `page_files` is the last.
+    `source` is the observer's own; for an empty cursor it lists every file again. A page of fewer
+    than `page_files` is the last.
     """
 
-    broken, example = 0, ""  # nobody tells over HTTP
+    broken, example = 0, ""  # unknown over HTTP
 
     def __init__(self, source: IdentifiedSource, page_files: int) -> None:
         self._source = source
         self._page_files = page_files
 
     async def scan(self) -> list[str]:
-        """See `DirectoryView.scan`; raises Halt, too."""
+        """See `DirectoryView.scan`; also raises Halt."""
         found: set[str] = set()
         cursor = ""
         while True:
@@ -253,18 +249,18 @@ class RemoteView:
             cursor = page.cursor
 
     async def age_seconds(self, name: str) -> float | None:
-        """See `DirectoryView.age_seconds`; by the clock of the machine that holds the file."""
+        """See `DirectoryView.age_seconds`; by the clock of the file's machine."""
         (file,) = await self._source.read([name], 1)
         return None if file.data is Unread.VANISHED else max(0.0, file.age_seconds or 0.0)
 
     async def rejects_kept(self) -> None:
-        """Return nothing: over HTTP nobody lists that directory."""
+        """Return None: nobody lists that directory over HTTP."""
 
     def room(self) -> None:
-        """Return nothing: it is not told over HTTP."""
+        """Return None: it is unknown over HTTP."""
 
     async def archive_space(self) -> None:
-        """Return nothing: it is not told over HTTP."""
+        """Return None: it is unknown over HTTP."""
 
     async def identity(self) -> SpoolIdentity:
         """See `DirectoryView.identity`."""
@@ -272,7 +268,7 @@ class RemoteView:
 
 
 async def view(settings: Settings, stack: AsyncExitStack) -> DirectoryView | RemoteView:
-    """Return how an observer looks at the spool. Raises Halt if `source.url` names none."""
+    """Return an observer's view of the spool. Raises Halt if `source.url` is not one."""
     spool = spool_place(settings.source.url)
     if isinstance(spool, Directory):
         rejects = spool.rejects_directory(settings.archive)
@@ -282,7 +278,7 @@ async def view(settings: Settings, stack: AsyncExitStack) -> DirectoryView | Rem
             return archive_space(archive, kept.action, time.time(), is_uploaded=bool(kept.bucket))
 
         return DirectoryView(spool.path, rejects, settings.source.pattern, space)
-    # All that lies there at once, whether it is complete or not, and without waiting for more.
+    # Everything there at once, complete or not, without waiting for more.
     at_once = settings.model_copy(
         update={"source": settings.source.model_copy(update={"settle_seconds": 0.0})}
     )

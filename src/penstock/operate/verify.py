@@ -1,7 +1,7 @@
-"""The conservation law over spool, ledger, archive and rejects: every file is accounted for.
+"""Verify that every file of spool, ledger, archive and rejects is accounted for.
 
-A first look compares sets of names; what looks odd in it is looked at again, three times, because
-files move while one looks. Only what stays odd is told.
+A first look compares sets of names. Odd names are checked again, up to three times, because files
+move meanwhile. Only names that stay odd are reported.
 """
 
 import asyncio
@@ -26,11 +26,12 @@ _IN_LEDGER = ("processing", "retry", "processed", "archived", "rejected")
 
 @dataclass
 class Verified:
-    """What was found: how many files were looked at, and a sentence for each law or file broken.
+    """The result: how many files were checked, and a sentence for each broken law or file.
 
     `files_gone` were in neither spool nor archive when the archiver came, since the ledger began.
-    `unaccounted` maps names to what is wrong with them. `skipped` says what could not be looked at.
-    `entries_ignored` match source.pattern and are no files all the same; one, and why.
+    `unaccounted` maps names to what is wrong with them. `skipped` says what could not be checked.
+    `entries_ignored` counts entries that match source.pattern but can never be sent;
+    `ignored_example` is one, with the reason.
     """
 
     files_in_spool: int = 0
@@ -52,10 +53,10 @@ class Verified:
 
 
 def judge(state: str, where: Sequence[str], *, deletes: bool, has_reason: bool) -> str:
-    """Return what is wrong with a file in this state that lies there; empty if nothing is.
+    """Return what is wrong with a file in this state and place; empty if nothing is.
 
-    `where` is which of spool, archive and rejects it lies in. `deletes`: processed files are
-    deleted instead of archived.
+    `where` says which of spool, archive and rejects hold it. `deletes`: processed files are deleted
+    instead of archived.
     """
     if len(where) > 1:
         return f"it is in {' and '.join(where)}; keep one of them"
@@ -69,24 +70,24 @@ def judge(state: str, where: Sequence[str], *, deletes: bool, has_reason: bool) 
 
 _DELETED = "but is nowhere: something deleted it"
 _WRONG = {
-    ("archived", "spool"): "it was archived, and is in the spool: something put it there by hand",
-    ("processing", "archive"): "it is to be sent, but lies in the archive, not in the spool",
-    ("processing", "rejects"): "it is to be sent, but lies in the rejects, not in the spool",
-    ("retry", "archive"): "it is to be sent, but lies in the archive, not in the spool",
-    ("retry", "rejects"): "it is to be sent, but lies in the rejects, not in the spool",
-    ("processed", "rejects"): "it was sent whole, but lies in the rejects directory",
-    ("rejected", "archive"): "it was rejected, but lies in the archive",
+    ("archived", "spool"): "it was archived, but is in the spool: something put it there by hand",
+    ("processing", "archive"): "it is to be sent, but is in the archive, not in the spool",
+    ("processing", "rejects"): "it is to be sent, but is in the rejects, not in the spool",
+    ("retry", "archive"): "it is to be sent, but is in the archive, not in the spool",
+    ("retry", "rejects"): "it is to be sent, but is in the rejects, not in the spool",
+    ("processed", "rejects"): "it was sent whole, but is in the rejects directory",
+    ("rejected", "archive"): "it was rejected, but is in the archive",
     ("processing", "nowhere"): f"it is to be sent, {_DELETED}",
     ("retry", "nowhere"): f"it is to be sent, {_DELETED}",
     ("rejected", "nowhere"): f"it was rejected, {_DELETED}",
     ("processed", "nowhere"): f"it was processed, {_DELETED}",
     ("archived", "nowhere"): f"it left the spool a moment ago, {_DELETED}",
 }
-"""What state and place together say of a file, where that is not in order."""
+"""What is wrong, by state and place; other pairs are right."""
 
 
 async def verify(ledger: Ledger, dirs: SpoolFiles, pattern: str, *, archive: bool) -> Verified:
-    """Look at everything. Costs memory: 100 bytes a file of the spool and of the ledger.
+    """Check everything. Takes 100 bytes of memory a file of the spool and of the ledger.
 
     With `archive`, also compares the whole archive with spool and rejects, a directory scan each.
     """
@@ -111,7 +112,7 @@ async def verify(ledger: Ledger, dirs: SpoolFiles, pattern: str, *, archive: boo
 
 
 async def _first_look(ledger: Ledger, dirs: SpoolFiles, pattern: str, found: Verified) -> set[str]:
-    """Return the names that look odd by sets alone; some of them only because things move."""
+    """Return the names that look odd by sets alone; some only because files move."""
     known = {name: state async for name, state in _known(ledger)}
     seen = await asyncio.to_thread(listed, dirs.spool, pattern)
     found.entries_ignored, found.ignored_example = seen.broken, seen.example

@@ -39,8 +39,6 @@ class Code(NamedTuple):
 
 
 class _Kind(Enum):
-    """The form of a value at run time."""
-
     STRUCT = auto()  # the fields of an object that are needed
     JSON = auto()
     PLAIN = auto()  # the Python value that json.loads returns
@@ -48,10 +46,7 @@ class _Kind(Enum):
 
 @dataclass(frozen=True)
 class _Value:
-    """A function that returns a node's value on its scope, and what is known in advance.
-
-    A node's scope is also one of these: it returns itself.
-    """
+    """A function from scope to a node's value, and what is known in advance; a scope is one too."""
 
     kind: _Kind
     on: On = itself
@@ -242,7 +237,6 @@ def _new(ends: bytes, keyed: Sequence[tuple[bytes, Tree]], scope: _Value) -> _Va
 
 
 def _filled(parts: Sequence[bytes | On]) -> Callable[[Any], bytes]:
-    """Return a function that joins constants and values, which alternate."""
     empty = [part if isinstance(part, bytes) else b"" for part in parts]
     variable = [part for part in parts if not isinstance(part, bytes)]
 
@@ -361,7 +355,6 @@ def _first(given: Sequence[Json]) -> Json:
 
 
 def _json(value: _Value) -> On:
-    """Return a function for the value as Json."""
     return then(value.on, values.encoded) if value.kind is _Kind.PLAIN else value.on
 
 

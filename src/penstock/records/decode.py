@@ -130,10 +130,7 @@ class Decoder:
     def _decoder(
         self, record_type: type, tree: Mapping[str, Any] | None
     ) -> Callable[[bytes], Sequence[object]] | None:
-        """Return a function that decodes all records of a file at once, if one can.
-
-        It raises ValidationError if one of them is not as expected.
-        """
+        """Return a decoder of all records at once, or None; odd ones raise ValidationError."""
         if tree:
             path = None if self._raw_wanted else _path(tree)  # Raw accepts anything as a record
             return _envelope(path, record_type) if path else None
@@ -144,7 +141,6 @@ class Decoder:
         return lambda json: of_array(json) if json[:1] == b"[" else of_lines(json)
 
     def _elements(self, documents: Sequence[msgspec.Raw]) -> Sequence[msgspec.Raw]:
-        """Return the bytes of each possible record."""
         if (find := self._find) is None:
             if len(documents) == 1 and bytes(documents[0])[:1] == b"[":
                 return _raw_array.decode(documents[0])
@@ -250,7 +246,6 @@ def _objects(json: bytes) -> Sequence[object]:
 
 
 def _documents(json: bytes) -> Sequence[msgspec.Raw]:
-    """Return the values of a file: one, or objects one after another."""
     if json.lstrip()[:1] == b"{":
         return _raw.decode_lines(json)
     return [_raw.decode(json)]

@@ -92,10 +92,7 @@ def write(value: object) -> bytes:
 
 
 def _key(key: object) -> bytes:
-    """Return an object's key as JSON. jmespath's merge() can make keys that are not strings.
-
-    Those are spelled as json.dumps does it, `null` as "null".
-    """
+    """Return an object's key as JSON; a key that is not a string is spelled as json.dumps does."""
     if isinstance(key, str):
         return write(key)
     return msgspec.json.encode(next(iter(standard_json.loads(standard_json.dumps({key: None})))))
@@ -124,10 +121,7 @@ def evaluate(tree: Mapping[str, Any], value: object) -> Any:
 
 
 def parsed(text: str) -> Mapping[str, Any]:
-    """Return jmespath's own syntax tree: dicts of "type", "children" and "value".
-
-    Raises Halt if `text` is not an expression.
-    """
+    """Return jmespath's syntax tree: "type", "children", "value". Raises Halt if it is wrong."""
     if error := check(text):
         raise Halt(f"{text!r} is not a JMESPath expression: {error}")
     return _parse(text)

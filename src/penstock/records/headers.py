@@ -70,7 +70,6 @@ def _text(data: bytes) -> str | None:
 
 
 def _pattern(head: str, common: str | None) -> str:
-    """Return a regular expression for headers like this one."""
     first, *more = _LINE_END.split(head)
     if not more or more[-1].strip():  # the JSON begins on the same line
         return generalised(head)

@@ -92,10 +92,7 @@ def is_json(json: bytes) -> bool:
 
 
 def is_prose(text: bytes) -> bool:
-    """Tell whether a text cannot be part of a record, such as the rest of one that was cut off.
-
-    Such a part would hold half a string, or close a bracket that it does not open.
-    """
+    """Tell whether a text cannot be part of a record: no half string, no unmatched bracket."""
     if len(text) > _PROSE_BYTES_MAX or OBJECT_BEGINS.search(text) or _RECORDS_END.search(text):
         return False
     words, pairs = _STRING.sub(b"", text), 1

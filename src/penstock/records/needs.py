@@ -95,10 +95,7 @@ class Struct:
             return None
 
     def field(self, key: str, outer: On) -> "tuple[On, Struct | None]":
-        """Return a function for a field of the struct from `outer`, and the field's own struct.
-
-        A nested struct may be another type at run time; then the field is null.
-        """
+        """Return a function for a field (null if another type), and the field's own struct."""
         name, inner = self._fields[key]
         if not self._nested:
             return then(outer, attrgetter(name)), inner

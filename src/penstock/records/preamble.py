@@ -132,10 +132,7 @@ class Preamble:
         return data[start:end]
 
     def span(self, data: bytes) -> tuple[int, int]:
-        """Return where the JSON begins and ends in `data`: the bytes before and after are not JSON.
-
-        Raises Reject as `strip` does.
-        """
+        """Return where the JSON begins and ends in `data`. Raises Reject as `strip` does."""
         start, openers = self._openers(data)
         if start >= PREAMBLE_BYTES_MAX:
             raise _too_much()
@@ -222,10 +219,7 @@ class Preamble:
         return position
 
     def _closed(self, data: bytes, opener: re.Match[bytes], start: int, end: int) -> int:
-        """Return where the content of an opener ends, if its closer ends at `end`.
-
-        Raises Reject if the closer is missing.
-        """
+        """Return where an opener's content ends. Raises Reject if its closer is not at `end`."""
         name = str(opener.lastgroup)
         closer, trailing = self._closers[name]
         while data[end - 1] in trailing:  # the JSON begins with none of these
@@ -281,7 +275,6 @@ def bytes_pattern(pattern: str, setting: str) -> re.Pattern[bytes]:
 
 
 def _line_ends(data: bytes, end: int) -> int:
-    """Return how many lines end before a position."""
     return len(_LINE_END.findall(data, 0, end))
 
 

@@ -31,10 +31,7 @@ class Selection:
         self.record_type: type = self._code.record_type
 
     def select(self, document: Document) -> Selected:
-        """Return the selections of a document's records, in order, ready for an SQS body.
-
-        A record on which an expression fails is rejected: a function may not accept its type.
-        """
+        """Return the selections in order, ready for SQS; rejects records on which one fails."""
         records, indexes = document.records, document.indexes
         if indexes is None:
             indexes = range(len(records))

@@ -60,7 +60,6 @@ class Transform:
             yield from self._ones(positions, texts, files, first)
 
     def _json(self, file: FileRead) -> bytes | Unread | Reject:
-        """Return a file's JSON without its preamble, or why there is none."""
         if isinstance(file.data, Unread):
             return file.data
         if file.size_bytes > self._max_file_bytes:

@@ -1,1 +1,1 @@
-"""Penstock's own HTTP servers."""
+"""Penstock's HTTP servers."""

@@ -1,8 +1,8 @@
 "use strict";
-// The page of Penstock's console: reads one stream of snapshots and shows each.
+// The console's page: it reads a stream of snapshots and shows each.
 const $ = (id) => document.getElementById(id);
 const number = new Intl.NumberFormat("en");
-let half = localStorage.getItem("penstock-page") || "";  // of the token; a cookie has the other
+let half = localStorage.getItem("penstock-page") || "";  // of the token; a cookie holds the other
 let zone = localStorage.getItem("penstock-zone") || "UTC", span = 60, historyKey = "", history_ = null, picked = null;
 let lastAt = 0, rejectsKey = "", rejectsAsked = false, verdictKey = "", pause = 500;
 
@@ -18,7 +18,7 @@ function time(seconds) {
   return seconds >= 120 ? `${Math.round(seconds / 60)} min` : `${seconds < 10 ? seconds.toFixed(1) : Math.round(seconds)} s`;
 }
 
-// One format of times everywhere, the date first; in UTC as the commands and the logs have it.
+// One time format everywhere, the date first; in UTC, like the commands and the logs.
 function clock(seconds) {
   const at = new Date(1000 * seconds);
   if (zone === "UTC") return at.toISOString().slice(0, 19) + "Z";
@@ -35,12 +35,12 @@ function bytes(size) {
 
 function make(tag, text, name) {
   const element = document.createElement(tag);
-  if (text !== undefined) element.textContent = text;  // never markup: names come from elsewhere
+  if (text !== undefined) element.textContent = text;  // never as markup: anybody can choose a name
   if (name) element.className = name;
   return element;
 }
 
-// Advice has its commands between backticks.
+// Advice puts commands between backticks.
 const commands = (text) => text.split("`").map((part, at) => make(at % 2 ? "code" : "span", part));
 
 function rows(id, cells, columns, none) {
@@ -48,7 +48,7 @@ function rows(id, cells, columns, none) {
     const line = make("tr");
     row.forEach((cell, at) => {
       const made = cell instanceof Node ? cell : make("td", cell, columns[at]);
-      made.dataset.name = $(id).parentNode.querySelectorAll("th")[at].textContent;  // shown on a phone
+      made.dataset.name = $(id).parentNode.querySelectorAll("th")[at].textContent;  // a phone shows it
       line.append(made);
     });
     return line;
@@ -65,7 +65,7 @@ function rows(id, cells, columns, none) {
 
 function showVerdicts(seen) {
   const key = JSON.stringify(seen.verdicts.map((v) => [v.code, v.advice]));
-  if (key !== verdictKey || !seen.verdicts.length) {  // spoken only when it changes
+  if (key !== verdictKey || !seen.verdicts.length) {  // read aloud only when it changes
     const said = seen.verdicts.map((v) => {
       const box = make("div", undefined, `verdict ${v.wrong ? "bad" : "look"}`);
       const link = make("a", v.code);
@@ -80,7 +80,7 @@ function showVerdicts(seen) {
     }
     if (key !== verdictKey) {
       $("verdict").replaceChildren(...said);
-      // Apart from what is seen: figures in it change every second, and would be spoken each time.
+      // Not the visible text: its figures change every second, and would be read aloud each time.
       $("verdict-said").textContent = (seen.healthy ? ["Healthy"] : []).concat(seen.verdicts.map((v) => v.text)).join(". ");
     }
     verdictKey = key;
@@ -109,11 +109,11 @@ function showFlow(seen) {
   station("archived", ledger ? counters.files_archived || 0 : null, ledger ? rate(rates.files_archived) : away);
   $("flow").classList.toggle("moving", !!ledger && rates.files_processed > 0);
   $("side").textContent = ledger
-    ? `${count(counters.files_rejected || 0)} rejected, ${count(counters.files_vanished || 0)} vanished, ${count(sizes.retry)} to be looked at again, ${counted(counters.possible_repeats || 0, "possible repeat", "possible repeats")}, since the ledger began`
+    ? `${count(counters.files_rejected || 0)} rejected, ${count(counters.files_vanished || 0)} vanished, ${count(sizes.retry)} to retry, ${counted(counters.possible_repeats || 0, "possible repeat", "possible repeats")}, since the ledger began`
     : "Redis, which knows what becomes of each file, does not answer. Workers wait for it; files stay where they are, and nothing is lost.";
 }
 
-// One chart below the other, over the same time: bars, each with the most of it at its left.
+// The charts, one below the other, over the same time; the maximum stands at the left of each.
 const CHARTS = [
   ["files", "processed; rejected in red", count, ["files", "rejects"]],
   ["waiting", "waiting, at most", count, ["waiting"]],
@@ -158,7 +158,7 @@ function drawHistory(told) {
   mark();
 }
 
-// Say the values of the bar that was pointed at, and mark it in each chart.
+// Show the values of the chosen bar, and mark it in each chart.
 function mark() {
   const bar = picked === null ? null : history_.bars[picked];
   for (const svg of $("charts").querySelectorAll("svg")) {
@@ -186,9 +186,9 @@ function showFigures(seen) {
     ["records sent", seen.ledger ? rate(rates.records_sent) : "not known", seen.ledger ? `${bytes(rates.bytes_sent)} a second${rates.bytes_room ? `, messages ${Math.round(100 * rates.bytes_sent / rates.bytes_room)} % full` : ""}` : ""],
     ["in the queue", queue ? count(queue.visible) : "not known", queue ? `${Math.round(queue.visible) === 1 ? "message" : "messages"}, ${count(queue.in_flight)} in flight` : seen.away.queue ? "the queue is away" : "not known"],
     ["Redis memory", memory ? bytes(memory.used_bytes) : "not known", memory ? `${memory.max_bytes ? `of ${bytes(memory.max_bytes)}, ` : ""}${bytes(memory.ledger_bytes)} this ledger's` : away],
-    ["in the spool", spool ? count(spool.entries) : "not known", spool ? `${spool.entries === 1 ? "file" : "files"}, whatever the state` : "not known"],
+    ["in the spool", spool ? count(spool.entries) : "not known", spool ? `${spool.entries === 1 ? "file" : "files"}, in any state` : "not known"],
     ...(seen.forecast ? [["archive's disk", `${(+seen.forecast.lasts_days).toFixed(1)} days`, `of ${seen.forecast.scarce} at the last hour's rate`]] : []),
-    ["disk free", spool && spool.room ? bytes(spool.room.free_bytes) : "not known", !spool ? "not known" : spool.room ? `of ${bytes(spool.room.disk_bytes)}` : "not told over HTTP"],
+    ["disk free", spool && spool.room ? bytes(spool.room.free_bytes) : "not known", !spool ? "not known" : spool.room ? `of ${bytes(spool.room.disk_bytes)}` : "unknown over HTTP"],
   ];
   $("figures").replaceChildren(...known.map(([name, value, more]) => {
     const box = make("div"), figure = make("dd", value);
@@ -219,7 +219,7 @@ async function showRejects(seen) {
   let found;
   try {
     const reply = await call("/v1/rejects");
-    if (!reply.ok) return;  // asked again with the next snapshot
+    if (!reply.ok) return;  // the next snapshot retries
     found = await reply.json();
   } finally {
     rejectsAsked = false;
@@ -239,7 +239,7 @@ async function showRejects(seen) {
     }
     return [r.file, make("td", r.reason, "wide"), r.rejected_at ? clock(Date.parse(r.rejected_at) / 1000) : "", action];
   }), ["", "wide", "", ""], "no rejected file is kept");
-  if (at < 0) return;  // else who works by keyboard stays where they are
+  if (at < 0) return;  // else a keyboard user keeps the focus
   const buttons = [...$("rejects").querySelectorAll("button")];
   const same = buttons.find((b) => b.getAttribute("aria-label") === focused.getAttribute("aria-label"));
   (same || buttons[Math.min(at, buttons.length - 1)] || $("rejects-title")).focus();
@@ -263,8 +263,8 @@ function showGroups(found) {
 async function change(verb, names, button) {
   if (button.getAttribute("aria-disabled")) return;
   const what = names.length === 1 ? names[0] : `${names.length} files`;
-  if (verb === "discard" && !confirm(`${what} will never be sent. They are moved to discarded/ in the rejects directory: go on?`)) return;
-  button.setAttribute("aria-disabled", "true");  // disabled, it would lose the keyboard's focus
+  if (verb === "discard" && !confirm(`${what} will never be sent. They are moved to discarded/ in the rejects directory: continue?`)) return;
+  button.setAttribute("aria-disabled", "true");  // if disabled, it would lose the keyboard's focus
   $("rejects-said").textContent = verb === "retry" ? `Putting ${what} back …` : `Discarding ${what} …`;
   try {
     const reply = await call(`/v1/rejects:${verb}`, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ names }) });
@@ -344,14 +344,14 @@ async function go() {
   for (;;) {
     try {
       if (!(await listen())) return;
-    } catch { /* away: it is asked again */ }
+    } catch { /* away: retried */ }
     await new Promise((done) => setTimeout(done, pause));
     pause = Math.min(pause * 2, 5000);
   }
 }
 
 async function login(token) {
-  if (!/^[\x21-\x7e]+$/.test(token)) return askForToken("That is no token: printable ASCII characters, and no spaces.");
+  if (!/^[\x21-\x7e]+$/.test(token)) return askForToken("That is not a token: it must be printable ASCII characters without spaces.");
   const reply = await call("/login", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ token }) });
   if (!reply.ok) return askForToken("That is not the server's token.");
   half = (await reply.json()).page;

@@ -1,16 +1,16 @@
-"""The console: one page over one spool, live; and /metrics, for those who watch many.
+"""The console: one live page over one spool, and /metrics to watch many.
 
     GET  /, /console.css, /console.js    the page: the same for everybody, without any data
-    GET  /help                           what each verdict means: the same for everybody, too
-    POST /login                          a token, for a cookie and the page's half
+    GET  /help                           what each verdict means: the same for everybody
+    POST /login                          exchanges a token for a cookie and the page's half
     GET  /v1/status, /v1/status/stream   a snapshot; one a second as server-sent events
     GET  /v1/history?minutes=60          files, rejects, waiting and age until now
     GET  /v1/file?name=NAME              one file's story
     GET  /v1/rejects                     the latest rejects with their reasons
-    POST /v1/rejects:retry, :discard     put some of them back; give some of them up
+    POST /v1/rejects:retry, :discard     puts some of them back; discards some of them
     GET  /metrics                        Prometheus
 
-No record's content is in any of it. Who may call, guard.py decides.
+No record's content is in any of it. guard.py decides who may call.
 """
 
 import asyncio
@@ -46,7 +46,7 @@ PAGES = {
     )
 }
 PAGES["/help"] = (verdict_help.page(), "text/html")
-"""The page's files and their types; read once, so that an upgrade in place cannot mix versions."""
+"""The page's files and types. Read once, so that an upgrade in place cannot mix versions."""
 
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:;"
@@ -54,13 +54,13 @@ _POLICY = (
 )
 _STREAM_SECONDS = 1.0
 _STREAMS_MAX = 32
-_WRITE_SECONDS = 30.0  # for a page to take one snapshot: a phone that sleeps keeps no place
+_WRITE_SECONDS = 30.0  # for a page to receive a snapshot; so a sleeping phone frees its slot
 _REJECTS_SHOWN = 50
 _CHANGES_MAX = 500
 _SAMPLE_SECONDS = 60.0
 _LOGIN_BYTES_MAX = 4_096
 _REJECTS_SECONDS = 1.0  # between two looks at the rejects, however many pages ask
-_REJECTS_SHARE_MAX = 0.1  # of the time goes into them: the directory may hold 100,000
+_REJECTS_SHARE_MAX = 0.1  # at most this share of the time: the directory may hold 100,000
 
 
 class _Login(msgspec.Struct, forbid_unknown_fields=True):
@@ -72,7 +72,7 @@ class _Names(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Console:
-    """The console over what an observer sees."""
+    """The console over an observer's snapshots."""
 
     def __init__(self, settings: Settings, observer: Observer, access: Access) -> None:
         self._settings = settings
@@ -103,7 +103,7 @@ class Console:
         app.on_cleanup.append(self._close)
 
     async def _sampled(self, _: web.Application) -> AsyncIterator[None]:
-        """Look once a minute, though no page is open, for the history."""
+        """Take a snapshot once a minute for the history, even if no page is open."""
 
         async def sample() -> None:
             while not await sleep_unless(self._stop, _SAMPLE_SECONDS):
@@ -155,7 +155,7 @@ class Console:
 
     @needs(May.READ)
     async def history(self, request: web.Request) -> web.StreamResponse:
-        """GET /v1/history?minutes=60, or 1440: bars, what is not known left out."""
+        """GET /v1/history?minutes=60, or 1440: bars, without unknown values."""
         minutes = request.query.get("minutes", str(HOUR_MINUTES))
         if minutes not in {str(HOUR_MINUTES), str(DAY_MINUTES)}:
             raise Refused(400, f"minutes: must be {HOUR_MINUTES} or {DAY_MINUTES}")
@@ -163,7 +163,7 @@ class Console:
 
     @needs(May.READ)
     async def file(self, request: web.Request) -> web.StreamResponse:
-        """GET /v1/file?name=NAME: the story of a file, without what its reasons quote of it."""
+        """GET /v1/file?name=NAME: the story of a file, without quotes of its contents."""
         name = request.query.get("name", "").strip().rpartition("/")[2]
         if not name:
             raise Refused(400, "name: missing; give a file's name")
@@ -182,7 +182,7 @@ class Console:
 
     @needs(May.READ)
     async def stream(self, request: web.Request) -> web.StreamResponse:
-        """GET /v1/status/stream: one `data:` line a second until the caller goes or we stop."""
+        """GET /v1/status/stream: one `data:` line a second until the caller leaves or we stop."""
         if self._streams >= _STREAMS_MAX:
             raise Refused(503, f"{_STREAMS_MAX} pages are open already")
         response = web.StreamResponse(headers={"X-Accel-Buffering": "no"})
@@ -196,17 +196,17 @@ class Console:
                     await response.write(f"data: {text}\n\n".encode())
                 await sleep_unless(self._stop, _STREAM_SECONDS)
         except (ConnectionError, TimeoutError):
-            pass  # the page was closed, or nobody reads it any more: it asks anew if it wakes
+            pass  # the page is closed, or nobody reads it; it reconnects if it wakes
         finally:
             self._streams -= 1
         return response
 
     @needs(May.READ)
     async def rejects(self, _: web.Request) -> web.StreamResponse:
-        """GET /v1/rejects: the latest, the newest first."""
+        """GET /v1/rejects: the latest, newest first."""
         asked = time.monotonic()
         async with self._rejects_lock:
-            if self._rejects_began < asked:  # else another page's look began after this question
+            if self._rejects_began < asked:  # else another page's look began after this call
                 pause = self._rejects_until - time.monotonic()
                 await sleep_unless(self._stop, max(0.0, pause))
                 self._rejects_began = began = time.monotonic()
@@ -216,7 +216,7 @@ class Console:
             return web.json_response(self._rejects)
 
     async def _latest_rejects(self) -> Mapping[str, object]:
-        """Return what /v1/rejects answers. Raises Refused if the directory cannot be read."""
+        """Return the answer of /v1/rejects. Raises Refused if the directory cannot be read."""
         found = await self._rejected_in_ledger()
         total = len(found)
         try:
@@ -255,7 +255,6 @@ class Console:
     async def _change(
         self, request: web.Request, act: Callable[..., Awaitable[requeue.Report]]
     ) -> web.StreamResponse:
-        """Do something with the rejects that a call names."""
         if request.content_type != "application/json":
             raise Refused(415, "Content-Type: must be application/json")
         try:
@@ -273,11 +272,9 @@ class Console:
             report = await act(self._settings, ledger, where, chosen)
         except Halt as error:
             raise Refused(409, str(error)) from None
-        except (
-            OSError
-        ) as error:  # a directory that cannot be used: a step may be done, no file lost
+        except OSError as error:  # an unusable directory: some steps may be done, no file is lost
             raise Refused(409, f"{error.filename}: {error.strerror}; try again") from None
-        report.refused |= {name: "it is no reject" for name in names if name not in found}
+        report.refused |= {name: "it is not a rejected file" for name in names if name not in found}
         self._rejects_until = 0.0
         self._observer.rejects_changed()
         return web.json_response({"done": report.done, "refused": report.refused})
@@ -293,7 +290,7 @@ class Console:
         try:
             reasons = await requeue.rejected_in_ledger(await self._observer.ledger())
         except (Again, Halt):
-            return {}  # Redis is away: what lies in the rejects directory is shown all the same
+            return {}  # Redis is away: show the rejects directory anyway
         return {name: rejected_file(name, text, moved=False) for name, text in reasons.items()}
 
 
@@ -311,5 +308,5 @@ def _reason(file: RejectedFile) -> str:
 
 
 def _unquoted(text: str) -> str:
-    # Some reasons quote a line of the file, to be read where the file may be: not here.
+    # Some reasons quote a line of the file. Only people who may read the file may see it.
     return re.sub(r'".*"', '"…"', text, flags=re.DOTALL)

@@ -3,7 +3,7 @@
     GET  /v1/files?after=CURSOR&limit=N&wait=S     a page of names, in the order of the index
     GET  /v1/files/NAME                            one file
     POST /v1/files:read                            many files in one body
-    POST /v1/files:archive, /v1/files:reject       many files out of the spool
+    POST /v1/files:archive, /v1/files:reject       moves many files out of the spool
     DELETE /v1/archive?before=TIME                 retention
     GET  /healthz                                  whether the directory can be listed
 
@@ -37,18 +37,18 @@ T = TypeVar("T", bound=msgspec.Struct)
 
 _PAGE_FILES = 1_000  # by default
 _WAIT_SECONDS_MAX = 30.0
-_FRAME_BYTES_MAX = 64 << 20  # even if a caller would take more
+_FRAME_BYTES_MAX = 64 << 20  # even if a caller accepts more
 _FRAME_AT_HAND_BYTES = 4 << 20  # joined on the event loop, in about a millisecond
-_READS_MAX = 8  # frames in the making at the same time: at most half a gigabyte
+_READS_MAX = 8  # frames made at the same time: at most half a gigabyte
 _FRAMES_BYTES_MAX = 512 << 20  # of all frames that callers are still receiving
 _NAMES_BYTES_MAX = 256 * wire.CALL_NAMES_MAX  # of 240 bytes each, and JSON around them
 _SMALL_BYTES = 65_536
-_LARGE_MAX = 2  # larger bodies in memory at the same time; the others wait on the wire
+_LARGE_MAX = 2  # larger bodies in memory at a time; others wait on the wire
 _BODY_SECONDS = 30.0  # for a caller to send its body
 _SEND_SECONDS = 60.0  # for a caller to receive a frame
 _PACK_PAUSE_SECONDS = 5.0
 _COMPRESS_BYTES_MIN = 1_024
-_COMPRESS_LEVEL = 1  # 100 MB/s; level 6 saves a tenth more in three times the time
+_COMPRESS_LEVEL = 1  # 100 MB/s; level 6 is a tenth smaller, but three times slower
 
 OPENAPI = (
     importlib.resources.files("penstock.serve").joinpath("file_server_openapi.json").read_bytes()
@@ -63,7 +63,7 @@ class FileServer:
         self._source = source
         self._reads = asyncio.Semaphore(_READS_MAX)
         self._large = asyncio.Semaphore(_LARGE_MAX)
-        self._frames_bytes = 0  # made, and not received yet
+        self._frames_bytes = 0  # made, but not received yet
         self._ends = asyncio.Event()
         self._packing: asyncio.Task[None] | None = None
 
@@ -88,14 +88,14 @@ class FileServer:
 
     async def _start(self, _: web.Application) -> None:
         await self._source.index.open()
-        with contextlib.suppress(Again):  # each answer tries again
+        with contextlib.suppress(Again):  # each call tries again
             await self._source.identity()
         self._packing = asyncio.create_task(self._keep_packing())
 
     async def _keep_packing(self) -> None:
-        """With `archive.action = 'pack'`, pack what callers archived: their calls only stage it."""
+        """With `archive.action = 'pack'`, pack what callers archived; their calls only stage it."""
         while not await sleep_unless(self._ends, _PACK_PAUSE_SECONDS):
-            with contextlib.suppress(Again):  # the spool is away; each answer says so
+            with contextlib.suppress(Again):  # the spool is away; each call says so
                 await self._source.pack(self._ends.is_set)
 
     async def _stop(self, _: web.Application) -> None:
@@ -108,7 +108,7 @@ class FileServer:
         await self._source.close()
 
     async def _say_spool(self, request: web.Request, response: web.StreamResponse) -> None:
-        """Name the spool in each answer, but for callers without a token."""
+        """Name the spool in each answer, except to callers without a token."""
         if response.status == web.HTTPOk.status_code and needed(request) is not May.NOTHING:
             with contextlib.suppress(Again):
                 identity = await self._source.identity()
@@ -118,7 +118,7 @@ class FileServer:
         """Refuse to move files if the caller means another spool. Raises Again or Refused."""
         meant = SpoolIdentity.from_text(request.headers.get(wire.SPOOL_HEADER, ""))
         if meant and (await self._source.identity()).matches(meant) is False:
-            raise Refused(409, "the spool here is another one by now; list its files again")
+            raise Refused(409, "the spool has been replaced by another one; list its files again")
 
     @needs(May.READ)
     async def list(self, request: web.Request) -> web.StreamResponse:
@@ -176,7 +176,7 @@ class FileServer:
             raise Refused(413, too_large)
         async with contextlib.AsyncExitStack() as held:
             body = bytearray()
-            held.callback(body.clear)  # the error of a lost connection would keep it for a while
+            held.callback(body.clear)  # else the error of a lost connection keeps it
             try:
                 async with asyncio.timeout(_BODY_SECONDS):
                     async for chunk in request.content.iter_any():
@@ -261,9 +261,8 @@ def _number(
 def _has_many_strings(body: bytearray) -> bool:
     """Tell whether a large body has more strings than a thousand names with their reasons.
 
-    Decoded, a million empty strings would take ten times the memory of their JSON. This counts
-    quotes without a backslash before them: each string has at most two, and at least the opening
-    one.
+    Decoded, a million empty strings take ten times the memory of their JSON. This counts quotes
+    without a backslash before them: each string has one or two.
     """
     return body.count(b'"') - body.count(b'\\"') > 2 * (2 * wire.CALL_NAMES_MAX + 1)
 
@@ -276,7 +275,7 @@ def _check_count(names: Sequence[str] | Mapping[str, str]) -> None:
 
 
 async def _frame(files: Sequence[FileRead], max_file_bytes: int) -> bytes:
-    """Return a frame of files; those that the caller would refuse come without their bytes."""
+    """Return a frame of files; files too large for the caller come without their bytes."""
     if any(file.size_bytes > max_file_bytes for file in files):
         files = [f if f.size_bytes <= max_file_bytes else replace(f, data=b"") for f in files]
     if sum(file.size_bytes for file in files) <= _FRAME_AT_HAND_BYTES:
@@ -285,7 +284,7 @@ async def _frame(files: Sequence[FileRead], max_file_bytes: int) -> bytes:
 
 
 async def _sent(request: web.Request, body: bytes, content_type: str) -> web.StreamResponse:
-    """Send a large body, compressed if the caller asks for it; cut a slow caller off."""
+    """Send a large body, compressed if the caller asks for it; cut off a slow caller."""
     response = web.StreamResponse()
     response.content_type = content_type
     accepts = request.headers.get(hdrs.ACCEPT_ENCODING, "").lower()

@@ -1,4 +1,4 @@
-"""Who may call: the one guard before every route of every server of ours.
+"""Decide who may call: the one guard before every route of all our servers.
 
     a connection over loopback names this machine, or one of serve.hosts, as Host          else 403
     a browser calls from our own page, or follows a link to it                             else 403
@@ -26,7 +26,7 @@ from penstock.settings.secrets import kept_secret, tokens
 PAGE_HEADER = "Penstock-Page"
 """The header field with the page's half of a token."""
 
-_TOKENS_MAX = 2  # the old and the new one, while callers change over
+_TOKENS_MAX = 2  # the old and the new one, while callers change
 _TOKEN_CHARACTERS_MIN = 16
 _COOKIE_SECONDS = 30 * 86_400
 
@@ -34,7 +34,7 @@ H = TypeVar("H", bound=Callable[..., object])
 
 
 class Refused(Exception):
-    """A call that is refused: its HTTP status, and one line that says why."""
+    """A refused call: its HTTP status, and one line that says why."""
 
     def __init__(self, status: int, why: str) -> None:
         super().__init__(why)
@@ -50,7 +50,7 @@ class May(IntEnum):
 
 
 def needs(least: May) -> Callable[[H], H]:
-    """Mark a handler with what its callers must be allowed."""
+    """Mark a handler with what its callers must be allowed to do."""
 
     def marked(handler: H) -> H:
         handler.__dict__["needs"] = least
@@ -74,7 +74,7 @@ class Access:
     made_in: Path | None = None
 
     def may(self, sent: bytes) -> May:
-        """Return what a token, or its two halves, allow; the time tells nothing about them."""
+        """Return what a token, or its two halves, allow; the time taken reveals nothing."""
         tokens = [*self.moving, *self.reading]
         wanted = [*tokens, *(_half("cookie", token) + _half("page", token) for token in tokens)]
         # Compare all of them, whatever the first comparison says.
@@ -101,7 +101,7 @@ class Access:
             raise Refused(403, "this is a reading token; the call needs a moving token")
 
     def _is_ours(self, request: web.Request) -> bool:
-        """Tell whether a Host is ours: another site may point its own name at this machine."""
+        """Tell whether a Host is ours: another site may point its own name to this machine."""
         given = request.headers.getall(hdrs.HOST, [])
         text = given[0].lower() if len(given) == 1 else ""
         host = text if text.endswith("]") or ":" not in text else text.rpartition(":")[0]
@@ -110,7 +110,7 @@ class Access:
         return is_open or is_loopback(host) or host in self.hosts
 
     def _sent(self, request: web.Request) -> bytes:
-        """Return the token of a request, or its halves; nothing if it has several."""
+        """Return the token of a request, or its halves; empty if it has several."""
         given = request.headers.getall(hdrs.AUTHORIZATION, [])
         if not given:
             half = request.headers.get(PAGE_HEADER, "")
@@ -121,11 +121,11 @@ class Access:
 
     @property
     def cookie(self) -> str:
-        """The cookie's name, unlike those of other servers on this host."""
+        """The cookie's name, different from those of other servers on this host."""
         return f"penstock-{_half('name', ' '.join((*self.moving, *self.reading)))[:8]}"
 
     def login(self, request: web.Request, token: str) -> web.Response:
-        """Answer a browser that sent a token with its two halves. Raises Refused."""
+        """Exchange a browser's token for its two halves. Raises Refused."""
         may = self.may(token.encode("utf-8", "surrogateescape"))
         if may is May.NOTHING:
             raise Refused(401, "this is not one of the server's tokens")
@@ -137,14 +137,14 @@ class Access:
         return response
 
     def how_to_use(self) -> dict[str, Any]:
-        """Return what to tell the operator about tokens that were made."""
+        """Return what to tell the operator about new tokens."""
         if not self.made_in:
             return {}
         moving = self.made_in / _MOVING
         return {
             "token_file": str(moving),
             "token_file_to_read": str(self.made_in / _READING),
-            "use": f'a worker: source.token_file = "{moving}"; the console: paste what it holds',
+            "use": f'a worker: source.token_file = "{moving}"; the console: paste its contents',
         }
 
 
@@ -160,7 +160,7 @@ def _is_at_socket(request: web.Request) -> bool:
 
 
 def _is_of_another_site(request: web.Request) -> bool:
-    """Tell whether a browser calls for another site (Fetch Metadata, W3C); others send neither."""
+    """Tell whether a browser calls for another site (Fetch Metadata, W3C); others never do."""
     origin = request.headers.get(hdrs.ORIGIN, f"//{request.host}").partition("//")[2]
     fetched_by = request.headers.get("Sec-Fetch-Site", "none")
     return origin != request.host or fetched_by not in {"none", "same-origin"}

@@ -1,10 +1,10 @@
-"""What docs/monitoring.md says of each verdict, as a page that the console links to."""
+"""The console's help page: what docs/monitoring.md says of each verdict."""
 
 import html
 import re
 from pathlib import Path
 
-# In a wheel it lies beside this module, in a checkout where it is written.
+# A wheel has it beside this module, a checkout in docs/.
 _PLACES = (
     Path(__file__).parent / "monitoring.md",
     Path(__file__).parents[3] / "docs/monitoring.md",
@@ -20,7 +20,7 @@ _HEAD = """<!doctype html>
 
 
 def page() -> bytes:
-    """Return the page; it is read when the server starts, as the console's own files are."""
+    """Return the page; the server reads it at its start, like the console's own files."""
     text = next((place.read_text() for place in _PLACES if place.is_file()), "")
     parts = [
         f'<section id="{code}"><h2><code>{code}</code></h2><p>{_plain(wrong)}.</p>'
@@ -32,6 +32,6 @@ def page() -> bytes:
 
 
 def _plain(text: str) -> str:
-    """Return a cell of a table in Markdown as HTML: code as it is, links as their text."""
+    """Return a table cell in Markdown as HTML: code as code, links as their text."""
     text = re.sub(r"\[([^\]]+)\]\([^)]+\)", r"\1", text)
     return re.sub("`([^`]+)`", r"<code>\1</code>", html.escape(text, quote=False))

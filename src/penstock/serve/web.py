@@ -1,4 +1,4 @@
-"""What all our HTTP servers share: how they listen, and how errors look."""
+"""What all our HTTP servers share: how they listen, and what errors look like."""
 
 import asyncio
 import contextlib
@@ -23,16 +23,16 @@ from penstock.serve.guard import Access, Refused
 from penstock.settings.schema import FD, ServeSettings
 
 BODY_BYTES_MAX = 16 << 20  # a thousand names, or the reasons of a thousand rejects
-_PROBE_SECONDS = 5.0  # for a server on the socket that we want to accept a connection
-_IDLE_SECONDS = 75.0  # then a connection without a whole request is closed
+_PROBE_SECONDS = 5.0  # for another server on our socket to accept a connection
+_IDLE_SECONDS = 75.0  # after this, close a connection without a whole request
 _PORT_MAX = 65_535
-_RECEIVE_BYTES = 32_768  # of a request that came in; Linux doubles it for its own needs
+_RECEIVE_BYTES = 32_768  # buffer of a connection; Linux doubles it for its own needs
 _ACCESS = web.AppKey("access", Access)
 _STOP_SECONDS = 5.0  # for calls in flight to end after a stop
 
 
 def application(access: Access) -> web.Application:
-    """Return an application whose every route has the guard before it."""
+    """Return an application with the guard before every route."""
     app = web.Application(middlewares=[_guarded], client_max_size=BODY_BYTES_MAX)
     app[_ACCESS] = access
     app.on_response_prepare.append(_add_headers)
@@ -53,7 +53,7 @@ async def _guarded(request: web.Request, handler: Handler) -> web.StreamResponse
         response = error_reply(error.status, error.reason)
         if hdrs.ALLOW in error.headers:
             response.headers[hdrs.ALLOW] = error.headers[hdrs.ALLOW]
-    except Exception as error:  # noqa: BLE001  a bug fails one call, and no other
+    except Exception as error:  # noqa: BLE001  a bug fails only one call
         telemetry.warn("http.failed", path=request.path, cause=repr(error))
         response = error_reply(500, "internal error; see the server's log")
     return response
@@ -79,8 +79,6 @@ def error_reply(status: int, why: str) -> web.Response:
 
 
 class _Logged(AbstractAccessLogger):
-    """One event per request."""
-
     def log(self, request: web.BaseRequest, response: web.StreamResponse, time: float) -> None:
         telemetry.event(
             "http.request", method=request.method, path=request.path, status=response.status,
@@ -89,10 +87,9 @@ class _Logged(AbstractAccessLogger):
 
 
 class _Handler(web.RequestHandler):
-    """aiohttp's own, but never quotes an invalid request, whose token would be in the reply.
+    """aiohttp's own, but it never quotes an invalid request, which may hold a token.
 
-    Also, a body that is not read yet waits in the system's small buffer, not in a large one of
-    ours.
+    Also, an unread body waits in the system's small buffer, not in a large one of ours.
     """
 
     __slots__ = ()
@@ -113,7 +110,7 @@ class _Handler(web.RequestHandler):
         if status >= 500:  # noqa: PLR2004  a bug of ours, or of aiohttp's
             telemetry.warn("http.failed", cause=type(exc).__name__)
         if request.writer.output_size > 0:
-            raise ConnectionError("an answer has begun already")
+            raise ConnectionError("an answer has already begun")
         response = error_reply(status, "this is not a valid HTTP request")
         response.headers[hdrs.SERVER] = "penstock"
         response.force_close()
@@ -121,8 +118,6 @@ class _Handler(web.RequestHandler):
 
 
 class _Runner(web.AppRunner):
-    """aiohttp's own, with our handlers."""
-
     def __init__(self, app: web.Application, serve: ServeSettings) -> None:
         self._given: dict[str, Any] = {
             "access_log": telemetry.LOG if serve.access_log else None,
@@ -135,7 +130,7 @@ class _Runner(web.AppRunner):
 
     @property
     def server(self) -> Any:
-        """Makes a handler for each connection; called without arguments."""
+        """A function that makes a handler for each connection; called without arguments."""
         server = super().server
         loop = asyncio.get_running_loop()
         return server and functools.partial(_Handler, server, loop=loop, **self._given)
@@ -149,7 +144,7 @@ async def serving(
     tls, inherited = _tls(serve), _inherited(serve)
     host, _, port = serve.listen.rpartition(":")
     host = str(inherited.getsockname()[0]) if inherited else host.strip("[]")
-    if inherited is None and int(port) > _PORT_MAX:  # uvloop would take it for another one
+    if inherited is None and int(port) > _PORT_MAX:  # uvloop would use another one
         raise Halt(f"{listen}: {serve.listen}: no such port; allowed: 0 to {_PORT_MAX}")
     path = serve.unix_socket
     if not path:
@@ -182,9 +177,8 @@ async def serving(
 
 
 async def _start(site: web.BaseSite, serve: ServeSettings, listen: str) -> None:
-    """Listen. Raises Halt."""
     mask = os.umask(0o077)
-    os.umask(mask | (0o007 if serve.unix_socket else 0))  # a socket is not for everybody
+    os.umask(mask | (0o007 if serve.unix_socket else 0))  # not everybody may use a socket
     try:
         await site.start()
     except OSError as error:
@@ -200,8 +194,8 @@ async def _start(site: web.BaseSite, serve: ServeSettings, listen: str) -> None:
 
 
 async def _check_free(path: str) -> None:
-    """Refuse a socket on which a server listens; a stale one is taken over by binding."""
-    if _identity(path) is None:  # nothing there; binding shows whether it can be made
+    """Refuse a socket on which a server listens; binding takes over a stale one."""
+    if _identity(path) is None:  # binding shows whether it can be made
         return
     try:
         async with asyncio.timeout(_PROBE_SECONDS):
@@ -219,7 +213,7 @@ async def _check_free(path: str) -> None:
 
 
 def _identity(path: str) -> tuple[int, int] | None:
-    """Return which socket a path is: another server may have taken the path over since."""
+    """Return which socket is at a path, because another server may have replaced it."""
     try:
         status = Path(path).lstat()
     except OSError:
@@ -228,7 +222,7 @@ def _identity(path: str) -> tuple[int, int] | None:
 
 
 def _inherited(serve: ServeSettings) -> socket.socket | None:
-    """Return the listening socket that our parent, such as systemd, handed over, if any."""
+    """Return the listening socket from our parent, such as systemd; None if there is none."""
     if serve.unix_socket or not serve.listen.startswith(FD):
         return None
     try:
@@ -238,7 +232,7 @@ def _inherited(serve: ServeSettings) -> socket.socket | None:
 
 
 def _check_exposure(host: str, *, has_tls: bool, serve: ServeSettings, listen: str) -> None:
-    """Refuse to listen beyond this machine in clear text, unless that is set."""
+    """Refuse to listen beyond this machine in clear text, unless serve.insecure is set."""
     if not (is_loopback(host) or has_tls or serve.insecure):
         raise Halt(
             f"{listen}: {serve.listen} is reachable from other machines, and without TLS the"

@@ -1,1 +1,1 @@
-"""The settings: schema (what there is), reading (where it comes from), secrets, spool_place."""
+"""The settings: schema, reading, secrets and spool_place."""

@@ -1,4 +1,4 @@
-"""Reading the settings: the only reader of penstock.toml and of the PENSTOCK_… environment.
+"""Read the settings; nothing else reads penstock.toml or the PENSTOCK_… environment.
 
 In order of precedence: the command line, the environment (`PENSTOCK_QUEUE__URL` is `queue.url`),
 the file, the defaults. Wrong values raise Halt with one line each: field, value, what is allowed.
@@ -34,10 +34,10 @@ _BESIDE = re.compile(
 def load(
     config: Path | None = None, overrides: Mapping[str, Mapping[str, Any]] | None = None
 ) -> Settings:
-    """Read the settings: `overrides` over the environment over `config` over the defaults.
+    """Read the settings: `overrides` win over the environment, that over `config` and defaults.
 
-    Without `config`, the file is PENSTOCK_CONFIG, or else ./penstock.toml if it exists. A value
-    None in `overrides` overrides nothing. Raises Halt with one line per wrong value.
+    Without `config`, the file is PENSTOCK_CONFIG, or else ./penstock.toml if it exists. None in
+    `overrides` overrides nothing. Raises Halt with one line per wrong value.
     """
     named = os.environ.get("PENSTOCK_CONFIG")
     path = config or Path(named or CONFIG_DEFAULT)
@@ -61,7 +61,6 @@ def load(
 
 
 def _file(path: Path) -> Mapping[str, Any]:
-    """Return what a penstock.toml says; nothing if there is none. Raises Halt."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     except OSError as error:
@@ -74,7 +73,7 @@ def _file(path: Path) -> Mapping[str, Any]:
 
 
 def _environment() -> Mapping[str, Any]:
-    """Return the sections and keys in the environment. Raises Halt for unknown names."""
+    """Return the sections and keys in the environment. Raises Halt for an unknown one."""
     found: dict[str, Any] = {}
     wrong: list[str] = []
     # Sorted, so that a whole section comes before its keys.
@@ -106,7 +105,7 @@ def _environment() -> Mapping[str, Any]:
 
 
 def _guess(name: str, *, variable: bool = False) -> str:
-    """Return "did you mean …? " with the section or `section.key` most like `name`, or nothing."""
+    """Return "did you mean …? " with the section or `section.key` most like `name`, or ""."""
     keys = [f"{section}.{key}" for section, values in _DEFAULTS.items() for key in values]
     for near in difflib.get_close_matches(name, [*_DEFAULTS, *keys], n=1, cutoff=0.8):
         told = f"PENSTOCK_{near.upper().replace('.', '__')}" if variable else near
@@ -114,7 +113,7 @@ def _guess(name: str, *, variable: bool = False) -> str:
     return ""
 
 
-# Paths relative to penstock.toml's directory; `source.url` is one, too, if it is a path.
+# Paths relative to penstock.toml's directory. So is `source.url`, if it is a path.
 _PATHS = {
     "source": ("token_file", "ca_file"),
     "run": ("state_directory",),
@@ -123,7 +122,7 @@ _PATHS = {
 
 
 def _absolute(settings: Settings, base: Path) -> Settings:
-    """Take relative paths from penstock.toml's directory, so that every command finds the same."""
+    """Resolve relative paths from penstock.toml's directory, so that all commands agree."""
     update: dict[str, Section] = {}
     for section, names in _PATHS.items():
         given: Section = getattr(settings, section)

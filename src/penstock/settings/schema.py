@@ -1,6 +1,6 @@
 """All settings: names, defaults, ranges, and a text for each. reading.py reads their values.
 
-docs/settings.md is made of this file: the text below a setting is its description there.
+docs/settings.md is made from this file: the text below a setting is its description there.
 """
 
 import hashlib
@@ -24,13 +24,13 @@ from penstock.records import expression
 from penstock.settings.secrets import Tokens
 
 EMBEDDED = "embedded"
-"""As `ledger.url` or `queue.url`, this value makes Penstock start a server of its own."""
+"""As `ledger.url` or `queue.url`, this makes Penstock start its own server."""
 
 EMBEDDED_QUEUE = "penstock"
-"""The queue in an embedded SQS."""
+"""The name of the queue in an embedded SQS."""
 
 MESSAGE_FORMAT = "penstock/3"
-"""Changes when the same files and settings give other messages than before.
+"""Change this when the same files and settings make other messages than before.
 
 2: the claim's id is an attribute, which leaves less room in a message.
 3: in a file with one record per line, a bad line is rejected alone; more guards are known.
@@ -56,13 +56,13 @@ def _expression(text: str) -> str:
 Expression = Annotated[str, AfterValidator(_expression)]
 Pattern = Annotated[str, AfterValidator(_pattern)]
 
-# The environment holds only text: `1` means the number there, too.
+# The environment holds only text, so `1` there also means the number.
 One = Annotated[Literal["many", 1], BeforeValidator(lambda value: 1 if value == "1" else value)]
 OrEmpty = Annotated[int | None, BeforeValidator(lambda value: None if value == "" else value)]
 
 
 class Section(BaseModel):
-    """One table of penstock.toml, or the whole of it."""
+    """A table of penstock.toml, or all of it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -185,7 +185,7 @@ class ArchiveSettings(Section):
 
     @property
     def bucket(self) -> str:
-        """The address of the bucket to upload segments to, if there is one."""
+        """The bucket's address, if segments are uploaded to one."""
         return self.directory if self.directory.startswith("s3://") else ""
 
     @model_validator(mode="after")
@@ -306,7 +306,7 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _spool_is_named(self) -> Self:
-        """Refuse a shared Redis without a name: one path may be two machines' directories."""
+        """Refuse a shared Redis without a name: two machines may have the same path."""
         if _is_shared(self.ledger.url) and not self.ledger.spool:
             raise ValueError(
                 "ledger.spool: missing, and machines may share this Redis; allowed: a name such as"
@@ -315,9 +315,9 @@ class Settings(Section):
         return self
 
     def fingerprint(self, message_bytes: int) -> str:
-        """Return 64 hexadecimal digits over everything that shapes messages.
+        """Return 64 hexadecimal digits that stand for everything that shapes messages.
 
-        `message_bytes` is the effective size, the queue's own limit included: the same files under
+        `message_bytes` is the effective size, including the queue's own limit. The same files under
         the same fingerprint give byte-identical messages.
         """
         shaping = {
@@ -332,7 +332,7 @@ class Settings(Section):
 
 
 def _is_shared(redis_url: str) -> bool:
-    """Tell whether other machines may use this Redis; a missing host means this machine."""
+    """Tell whether other machines may use this Redis; without a host they cannot."""
     if not redis_url.startswith("redis"):
         return False
     try:

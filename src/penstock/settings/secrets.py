@@ -27,7 +27,7 @@ Tokens = Annotated[SecretStr, AfterValidator(_tokens)]
 
 
 def tokens(token: SecretStr, token_file: str, setting: str) -> list[str]:
-    """Return the tokens of a setting, or of the file beside it. Raises Halt for an unusable one."""
+    """Return the tokens of a setting, or of its file. Raises Halt if one is unusable."""
     if not token_file:
         return token.get_secret_value().split()
     if token.get_secret_value():
@@ -46,7 +46,7 @@ def tokens(token: SecretStr, token_file: str, setting: str) -> list[str]:
 
 
 def kept_secret(directory: Path, name: str, setting: str) -> str:
-    """Return the secret in this user's own file, made if missing. Raises Halt, naming `setting`."""
+    """Return the secret in this user's own file; make it if missing. Raises Halt."""
     try:
         with beneath.folder(directory, make=True) as fd:
             return _read_own(fd, name) or _made(fd, name)
@@ -59,7 +59,7 @@ def kept_secret(directory: Path, name: str, setting: str) -> str:
 
 
 def _read_own(fd: int, name: str) -> str:
-    """Return the contents of a file that only this user can read; nothing if it does not exist."""
+    """Return the contents of a file that only this user can read; "" if it does not exist."""
     try:
         opened = beneath.open_file(fd, name)
     except FileNotFoundError:
@@ -74,7 +74,7 @@ def _read_own(fd: int, name: str) -> str:
 
 
 def _made(fd: int, name: str) -> str:
-    """Make a secret; if another process was faster, take that one's."""
+    """Make a secret; if another process was faster, return its secret."""
     draft_fd, draft = beneath.create_draft(fd, 0o600)
     try:
         with os.fdopen(draft_fd, "w") as file:
@@ -87,6 +87,6 @@ def _made(fd: int, name: str) -> str:
 
 
 def without_password(url: str) -> str:
-    """Return an address without its password: that may hold any character, up to the last `@`."""
+    """Return an address without its password, which may hold any character up to the last `@`."""
     url = re.sub(r"([?&](?:sentinel_)?password=)[^&]*", r"\1…", url)
     return re.sub(r"(?<=://)([^/:]*):.*@", r"\1:…@", url)

@@ -1,4 +1,4 @@
-"""Where the spool is: the only parser of `source.url`."""
+"""Parse `source.url`, the place of the spool; nothing else parses it."""
 
 import hashlib
 import re
@@ -22,19 +22,19 @@ class Directory:
     path: Path
 
     def archive_directory(self, archive: ArchiveSettings) -> Path:
-        """Return where processed files go. Raises Halt if that leaves the file system unasked."""
+        """Return where processed files go. Raises Halt if that is on another file system."""
         directory = "archive" if archive.bucket else archive.directory
         return self._beside(directory, "archive.directory")
 
     def rejects_directory(self, archive: ArchiveSettings) -> Path:
-        """Return where rejected files go. Raises Halt if that leaves the file system unasked."""
+        """Return where rejected files go. Raises Halt if that is on another file system."""
         return self._beside(archive.rejected_directory, "archive.rejected_directory")
 
     def _beside(self, directory: str, setting: str) -> Path:
         """Return a directory to move files to; a relative path lies beside the spool.
 
-        Raises Halt if that is another file system than the spool's, such as a container's own layer
-        beside a mounted volume.
+        Raises Halt if a relative path leads to another file system than the spool's: it may be a
+        container's own layer beside a mounted volume.
         """
         if Path(directory).is_absolute():
             return Path(directory)
@@ -56,7 +56,7 @@ class FileServer:
 
 @dataclass(frozen=True, slots=True)
 class Nginx:
-    """The spool is the folder `spool` below `url`, served by plain nginx."""
+    """The spool is the folder `spool` below `url`, behind plain nginx."""
 
     url: str
     spool: str
@@ -93,12 +93,12 @@ def spool_place(url: str) -> SpoolPlace:
 
 
 def is_path(url: str) -> bool:
-    """Tell whether `source.url` is a path rather than an address."""
+    """Tell whether `source.url` is a path, not an address."""
     return bool(url) and "://" not in url
 
 
 def spool_directory(url: str, what: str) -> Directory:
-    """Return the directory that `source.url` names; `what` needs one. Raises Halt."""
+    """Return the directory in `source.url`; `what` needs one. Raises Halt if it is not one."""
     place = spool_place(url)
     if isinstance(place, Directory):
         return place
@@ -110,7 +110,7 @@ def spool_directory(url: str, what: str) -> Directory:
 
 
 def spool_name(settings: Settings) -> str:
-    """Return the spool's name in Redis: by default, it is made from the whole path or address."""
+    """Return the spool's name in Redis; by default made from the whole path or address."""
     if settings.ledger.spool:
         return settings.ledger.spool
     url = settings.source.url

@@ -1,4 +1,4 @@
-"""Whether the settings can work: mistakes, and settings that are probably not intended."""
+"""Check whether the settings can work, and are probably intended."""
 
 import contextlib
 import os
@@ -19,7 +19,7 @@ from penstock.setup.survey import listed
 
 
 async def mistakes(settings: Settings) -> list[str]:
-    """Return what cannot work as configured, a line each; contacts neither Redis nor the queue."""
+    """Return mistakes that cannot work, a line each; contacts neither Redis nor the queue."""
     lines: list[str] = []
     async with AsyncExitStack() as stack:
         with _noted(lines):
@@ -35,10 +35,10 @@ async def mistakes(settings: Settings) -> list[str]:
 
 
 def warnings(settings: Settings) -> list[str]:
-    """Return what can work but is probably not meant, a line each."""
+    """Return settings that can work but are probably not intended, a line each."""
     found: list[str] = []
     directories = {"run.state_directory": Path(settings.run.state_directory)}
-    with contextlib.suppress(Halt):  # that is one of the mistakes
+    with contextlib.suppress(Halt):  # `mistakes` reports it
         place = spool_place(settings.source.url)
         if isinstance(place, Directory):
             names = listed(place.path, settings.source.pattern)[0]
@@ -72,7 +72,7 @@ def _shared(directory: Path) -> Iterator[str]:
 
 
 def _archive_warnings(settings: Settings, spool: Directory, names: Sequence[str]) -> list[str]:
-    """Warn if the archive's disk is too small for the rate at which the spool's files came."""
+    """Warn if the archive's disk is too small for the rate at which files arrived."""
     kept = settings.archive
     space = None
     if not kept.bucket:

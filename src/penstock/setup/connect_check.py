@@ -1,6 +1,6 @@
-"""`penstock config check --connect`: whether each part can be used, tried on nothing of the user's.
+"""`penstock config check --connect`: tries each part, without touching anything of the user's.
 
-A file of our own is made, read and renamed, and deleted; a batch without messages is sent.
+It makes, reads, renames and deletes a test file, and sends a batch without messages.
 """
 
 import email.utils
@@ -23,7 +23,7 @@ _LATER = "`penstock run` starts it"
 
 
 class Tried(NamedTuple):
-    """One part: whether it can be used, and what was seen or what to do."""
+    """A part: whether it can be used, and what was found or what to do."""
 
     part: str
     ok: bool
@@ -31,8 +31,8 @@ class Tried(NamedTuple):
 
 
 async def tried(settings: Settings) -> AsyncIterator[Tried]:
-    """Yield what came of trying each part, in the order of a file's way."""
-    apart: dict[str, tuple[float, float]] = {}  # clocks: how far ahead of ours, what is too far
+    """Yield the result for each part, in the order of a file's path."""
+    apart: dict[str, tuple[float, float]] = {}  # by clock: how far ahead of ours, the limit
 
     async def limits() -> str:
         wiring.allow_open_files(settings)
@@ -42,7 +42,7 @@ async def tried(settings: Settings) -> AsyncIterator[Tried]:
         wrong = [f"{c} by {s:+.0f} s" for c, (s, most) in apart.items() if abs(s) > most]
         if wrong:
             raise Halt(f"differ from this machine's: {', '.join(wrong)}; use NTP on both machines")
-        return f"agree: {', '.join(apart) or 'none but this one was asked'}"
+        return f"agree: {', '.join(apart) or 'no other clock was asked'}"
 
     parts: dict[str, Callable[[], Awaitable[str]]] = {
         "spool": lambda: _spool(settings),
@@ -80,10 +80,10 @@ async def _spool(settings: Settings) -> str:
 
 
 async def _target(settings: Settings, which: str) -> str:
-    """Rename a file of ours from the spool to where files are moved to, or as near as there is."""
+    """Rename a test file from the spool to the target, or to its nearest existing parent."""
     place = spool_place(settings.source.url)
     if not isinstance(place, Directory):
-        return "on the machine of the file server: run this there, too"
+        return "on the machine of the file server: also run this there"
     if which == "archive" and settings.archive.bucket:
         from penstock.archive.bucket import bucket_at  # noqa: PLC0415  botocore: 0.1 s of imports
 
@@ -99,14 +99,13 @@ async def _target(settings: Settings, which: str) -> str:
             _probe(fd, fd)
             return (
                 f"{directory} is on another file system: files are copied, which is slower; one"
-                " on the spool's is better"
+                " on the spool's file system is better"
             )
         _probe(spool_fd, fd)
-    return f"{directory} takes files"
+    return f"{directory} accepts files"
 
 
 def _probe(from_fd: int, to_fd: int) -> None:
-    """Make a file of ours, read it, rename it from one directory to another. Raises OSError."""
     fd, draft = beneath.create_draft(from_fd)
     moved = f".{draft}.moved"
     try:
@@ -140,7 +139,7 @@ async def _redis(settings: Settings, apart: dict[str, tuple[float, float]]) -> s
         await ledger.overview.memory()
     finally:
         await ledger.close()
-    return "answers, may be written to, and forgets nothing"
+    return "answers, accepts writes, and forgets nothing"
 
 
 async def _queue(settings: Settings, apart: dict[str, tuple[float, float]]) -> str:
@@ -156,4 +155,4 @@ async def _queue(settings: Settings, apart: dict[str, tuple[float, float]]) -> s
     finally:
         await queue.close()
     kind = "a FIFO queue" if limits.fifo else "a standard queue"
-    return f"{kind}, which may be read and, as far as an empty batch tells, sent to"
+    return f"{kind}, which can be read and, as far as an empty batch shows, sent to"

@@ -1,4 +1,4 @@
-"""Mistakes that an expression can hold and still be one: told by what sample records have."""
+"""Find probable mistakes in valid expressions, from the fields of sample records."""
 
 import difflib
 import re
@@ -22,7 +22,7 @@ _DEPTH_MAX: Final = 6
 
 
 def hints(settings: Settings, files: Sequence[Path]) -> list[str]:
-    """Return what may not be meant in select.fields and select.where, a line each."""
+    """Return what is probably not intended in select.fields and select.where, a line each."""
     records = list(islice(_records(settings, files), _RECORDS_MAX))
     paths = {path for record in records for path in _paths(record)}
     select = settings.select
@@ -43,7 +43,7 @@ def hints(settings: Settings, files: Sequence[Path]) -> list[str]:
 
 
 def _quoted(text: str, tree: Mapping[str, Any]) -> Iterator[str]:
-    """Yield names in double quotes that something is compared with, and that need none."""
+    """Yield names in double quotes that something is compared with, and that need no quotes."""
     if tree["type"] == "comparator":
         for side in tree["children"]:
             word = side.get("value")
@@ -71,7 +71,7 @@ def _kept(where: str, records: Sequence[object]) -> Iterator[str]:
         try:
             kept += expression.is_true(expression.evaluate(tree, record))
         except expression.EVALUATION_ERRORS:
-            return  # a reject, which the preview tells
+            return  # a reject, which the preview shows
     if kept in {0, len(records)}:
         which = "none" if kept == 0 else "all"
         yield f"select.where: keeps {which} of the {len(records):,} sample records"

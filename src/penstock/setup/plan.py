@@ -1,4 +1,4 @@
-"""What a load takes and costs on AWS: arithmetic over measured figures and listed prices.
+"""Compute what a load needs and costs on AWS, from measured figures and listed prices.
 
 Packing is not estimated: the real packer and batcher pack one full claim. docs/plan.md explains
 each formula in words.
@@ -58,7 +58,7 @@ ARCHIVER_FILE_SECONDS: Final = 141 / 1_800_000  # over HTTP, a tick of 1.8 milli
 CHECKER_FILE_SECONDS: Final = 38 / 1_800_000  # the same tick: 38 s
 CLAIM_LINE_BYTES: Final = 750  # one line of JSON a claim; a test measures it
 CLOUDWATCH_METRICS: Final = 21  # those of the functions, aws/handlers.py
-CLOUDWATCH_ALARMS: Final = 14  # metrics that the template's alarms look at: AWS bills these
+CLOUDWATCH_ALARMS: Final = 14  # metrics in the template's alarms: AWS bills these
 ZONES: Final = 2
 ENDPOINTS: Final = 3  # of the template in a VPC: SQS, Secrets Manager, Lambda
 FIFO_CALLS_PER_SECOND: Final = 300  # without high throughput; docs/sqs.md
@@ -93,7 +93,7 @@ class Figure(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a load takes, and costs a month; `instead` would replace a part of `costs`."""
+    """What a load needs, and costs a month; `instead` would replace a part of `costs`."""
 
     figures: Mapping[str, Figure]
     costs: Mapping[str, Figure]
@@ -103,8 +103,6 @@ class Plan:
 
 
 class _FullClaim(NamedTuple):
-    """One full claim as the loader makes it."""
-
     files: int
     messages: int
     batches: int
@@ -127,7 +125,6 @@ def _price(name: str) -> float:
 
 
 def _instead(load: Load, figures: Mapping[str, Figure]) -> dict[str, Figure]:
-    """Return what would replace a part of the costs, by what would cause it."""
     sent = figures["bytes sent"].value * MONTH_SECONDS / _GIGABYTE
     read = figures["bytes read"].value * MONTH_SECONDS / _GIGABYTE
     nat, data, zones, logs = map(_price, ("nat", "nat data", "between zones", "logs"))
@@ -153,8 +150,8 @@ def _instead(load: Load, figures: Mapping[str, Figure]) -> dict[str, Figure]:
         "a log line of 200 B a file": Figure(
             line,
             "$",
-            f"{load.files_per_second:,.0f}/s x 200 B x {MONTH_SECONDS:,} s x ${logs}/GB: why"
-            " there is one a claim",
+            f"{load.files_per_second:,.0f}/s x 200 B x {MONTH_SECONDS:,} s x ${logs}/GB: so"
+            " there is one a claim instead",
         ),
     }
 
@@ -239,7 +236,7 @@ def _figures(load: Load, claim: _FullClaim) -> dict[str, Figure]:
 
 
 def _redis_figures(files: float) -> dict[str, Figure]:
-    """Return what the ledger takes. Raises Halt if no node is large enough."""
+    """Return what the ledger needs. Raises Halt if no node is large enough."""
     kept = files * (TICK_SECONDS + FORGET_SECONDS)
     memory = kept * REDIS_FILE_BYTES
     large = (node for node, size in CACHE_NODE_BYTES.items() if size * 0.75 >= 2 * memory)
@@ -260,7 +257,6 @@ def _redis_figures(files: float) -> dict[str, Figure]:
 
 
 def _archive_figures(load: Load) -> dict[str, Figure]:
-    """Return the disk space for a day of the archive, by `archive.action`."""
     files = load.files_per_second * DAY_SECONDS
     file_bytes = load.records_per_file * load.record_bytes
     blocks = math.ceil(file_bytes / _BLOCK_BYTES) * _BLOCK_BYTES
@@ -313,7 +309,7 @@ def _serverless(memory_bytes: float) -> Figure:
         gigabytes * MONTH_HOURS * stored,
         "$",
         f"{gigabytes:,.2f} GB x {MONTH_HOURS} h x ${stored}, and ${units * 1e6:g} a million ECPUs"
-        " beside: how many a script takes was never measured",
+        " in addition: the ECPUs of a script were never measured",
     )
 
 

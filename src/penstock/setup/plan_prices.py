@@ -25,4 +25,4 @@ _TABLES = tomllib.loads(_TABLE)
 PRICES: Final = {name: Price(**fields) for name, fields in _TABLES["prices"].items()}
 CACHE_NODE_BYTES: Final[dict[str, float]] = _TABLES["node_bytes"]
 SERVERLESS_BYTES_MIN: Final = 0.1e9
-"""What a serverless cache of Valkey is billed for at least; the same source."""
+"""The minimum that a serverless cache of Valkey is billed for; the same source."""

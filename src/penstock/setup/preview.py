@@ -1,4 +1,4 @@
-"""What would become of files, up to their messages: by the loader's own parts, sending nothing."""
+"""Show what would become of files, up to their messages: by the loader's parts, sending nothing."""
 
 import json
 import math
@@ -19,7 +19,7 @@ from penstock.sqs.batch import batches
 from penstock.sqs.packer import Packer
 
 LIMITS: Final = QueueLimits(message_bytes_max=1_048_576)
-"""The most that SQS allows a queue; the queue's own limit is not requested."""
+"""The most that SQS allows a queue; nobody asks the queue for its own limit."""
 
 
 @dataclass
@@ -39,11 +39,7 @@ class Preview:
 
     @property
     def line(self) -> bytes:
-        """The file as one line of JSON.
-
-        The selected values keep their own bytes, but line ends between their parts become spaces;
-        strings in JSON contain none.
-        """
+        """The file as one line of JSON; line ends between the parts of values become spaces."""
         start = {"file": self.file, "preamble_bytes": len(self.preamble)}
         rejected = msgspec.to_builtins(self.rejected)
         end = {"filtered": self.filtered, "rejected": rejected, "error": self.error}
@@ -86,7 +82,7 @@ class Totals:
 
 
 def files_of(paths: Iterable[Path], pattern: str) -> tuple[list[Path], Counter[str]]:
-    """Return the files named or in named directories, and why how many others are skipped."""
+    """Return the files named or in named directories, and how many others are skipped, and why."""
     files: list[Path] = []
     left_out: Counter[str] = Counter()
     for path in paths:
@@ -171,5 +167,4 @@ def _read(path: Path, size_bytes: int, largest: int) -> bytes:
 
 
 def _text(name: str) -> str:
-    """Return a name as valid UTF-8."""
     return name.encode("utf-8", "replace").decode()

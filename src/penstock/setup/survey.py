@@ -1,4 +1,4 @@
-"""What sample files show of a spool: names, preamble, shape of documents, fields of records."""
+"""Inspect sample files of a spool: names, preamble, shape of documents, fields of records."""
 
 import contextlib
 import json
@@ -37,7 +37,7 @@ _elements = msgspec.json.Decoder(list[msgspec.Raw])
 
 @dataclass
 class Field:
-    """A member of records: how many have it, and with which JSON types."""
+    """A member of records: how many records have it, and its JSON types."""
 
     count: int = 0
     types: set[str] = field(default_factory=set[str])
@@ -45,7 +45,7 @@ class Field:
 
 @dataclass
 class Survey:
-    """What was found, and settings of [decode] that fit; the `doubtful` ones may be wrong."""
+    """The findings, and settings of [decode] that fit; the `doubtful` ones may be wrong."""
 
     files: int = 0
     samples: int = 0
@@ -63,7 +63,7 @@ class Survey:
 
 
 def look(directory: Path) -> Survey:
-    """Inspect up to 200 files of a directory, spread over all of them by name."""
+    """Inspect up to 200 files of a directory, evenly spread over the names."""
     safe, left_out = listed(directory, ".*")
     suffix = _suffix(safe)
     names = [name for name in safe if name.endswith(suffix)]
@@ -90,7 +90,7 @@ def look(directory: Path) -> Survey:
 
 
 def listed(directory: Path, pattern: str) -> tuple[list[str], Counter[str]]:
-    """Return the names that the source would list, and why how many are skipped. Raises Halt."""
+    """Return the names that the source would list, and counts of skipped ones. Raises Halt."""
     try:
         found = scan.listed(directory, pattern)
     except OSError as error:
@@ -99,7 +99,7 @@ def listed(directory: Path, pattern: str) -> tuple[list[str], Counter[str]]:
 
 
 def left_out_line(left_out: Mapping[str, int]) -> str:
-    """Return in one line how many entries of directories were skipped, and why."""
+    """Return one line with how many entries of directories were skipped, and why."""
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(left_out.items()))
     return f"skipped, as a loader would: {reasons}"
 
@@ -117,11 +117,10 @@ def _read(directory: Path, names: Sequence[str]) -> Iterator[bytes]:
             if 0 < len(data) <= _SAMPLE_BYTES_MAX:
                 yield data
         except OSError:
-            continue  # gone, or not readable
+            continue  # gone, or unreadable
 
 
 def _suffix(names: Sequence[str]) -> str:
-    """Return .json if any name has it, or else the most common suffix."""
     suffixes = Counter(Path(name).suffix for name in names)
     if ".json" in suffixes or not suffixes:
         return ".json"
@@ -129,7 +128,7 @@ def _suffix(names: Sequence[str]) -> str:
 
 
 def _pattern(names: Sequence[str], suffix: str) -> str:
-    """Return a regular expression for names of one form, digits as digits; else for the suffix."""
+    """Return a regular expression for names of one form, with any digits; else for the suffix."""
     exact = {generalised(name, exact=True) for name in names}
     loose = {generalised(name) for name in names}
     for forms in (exact, loose):
@@ -139,11 +138,10 @@ def _pattern(names: Sequence[str], suffix: str) -> str:
 
 
 def _header(samples: Sequence[bytes]) -> tuple[Preamble, Mapping[str, object], bool]:
-    """Return the preamble for files that the built-in grammar does not read, and its setting.
+    """Return the preamble for files that the built-in grammar cannot read, and its setting.
 
-    Also returns whether what it drops is surely a header in most files: it begins with the same
-    word and is not part of JSON. Otherwise it may be the rest of records that were cut at the
-    start.
+    Also returns whether it surely drops a header in most files: one that is not part of JSON, and
+    begins with the same word. Otherwise it may be the rest of records that were cut at the start.
     """
     plain = Preamble()
     unknown = [data.removeprefix(_BOM) for data in samples if not plain.reads(data)]
@@ -163,13 +161,13 @@ def _header(samples: Sequence[bytes]) -> tuple[Preamble, Mapping[str, object], b
 def _proposals(
     data: bytes, unknown: Sequence[bytes], *, lines: bool
 ) -> Iterator[tuple[str, object]]:
-    """Yield what might drop a file's header; `lines` only if all files have one."""
+    """Yield settings that might drop a file's header; `lines` only if all files have one."""
     for count in range(1, _HEADER_LINES_MAX + 1 if lines else 0):
         if Preamble(lines=count).reads(data):
             yield "lines", count
             break
     alike = [other for other in unknown if other[:_ALIKE_BYTES] == data[:_ALIKE_BYTES]]
-    least, greatest = min(alike), max(alike)  # whatever these share, those between them do
+    least, greatest = min(alike), max(alike)  # names between these share what these share
     pairs = enumerate(zip(least, greatest, strict=False))
     shared = next((at for at, (one, other) in pairs if one != other), len(least))
     common = least[:shared].decode("utf-8", "ignore")
@@ -178,7 +176,6 @@ def _proposals(
 
 
 def _see_preambles(found: Survey, samples: Sequence[bytes], preamble: Preamble) -> list[bytes]:
-    """Note the text before the JSON of files; return the JSON of the files that have some."""
     documents: list[bytes] = []
     for data in samples:
         try:
@@ -194,7 +191,7 @@ def _see_preambles(found: Survey, samples: Sequence[bytes], preamble: Preamble) 
 
 
 def _envelope(documents: Sequence[bytes], *, elements_min: int) -> tuple[str | None, int]:
-    """Return the key with the records in most of the documents, and in how many it is."""
+    """Return the key with the records in most of the documents, and how many have it."""
     keys: Counter[str] = Counter()
     for data in documents:
         with contextlib.suppress(msgspec.DecodeError, RecursionError):
@@ -209,7 +206,6 @@ def _envelope(documents: Sequence[bytes], *, elements_min: int) -> tuple[str | N
 
 
 def _are_records(raw: bytes, elements_min: int) -> bool:
-    """Tell whether a value is an array of at least so many objects."""
     if raw[:1] != b"[":
         return False
     elements = [bytes(element)[:1] for element in _elements.decode(raw)]

@@ -25,6 +25,7 @@ this and one file.
 """
 
 NO_MATCH = "with names that don't match source.pattern"
+_OURS = ".penstock-"  # the marker, and the folder of staged files: nobody is told of them
 _ENTRIES = 1_000  # of a directory, handled together
 _TOGETHER = 100  # names looked at between two looks at the clock
 # A directory's time of change is as coarse as its file system's: 10 ms, a second, two of FAT. A
@@ -93,6 +94,8 @@ def listed(directory: Path | int, pattern: str) -> Listed:
     broken, example = 0, ""
     with os.scandir(directory) as entries:
         for entry in entries:
+            if entry.name.startswith(_OURS):
+                continue
             reason, rule = why_no_file(entry, matches)
             if not reason:
                 found.append(entry.name)

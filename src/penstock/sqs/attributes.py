@@ -18,10 +18,7 @@ class _Attributes(msgspec.Struct, rename="pascal"):
 
 
 async def read_limits(client: SqsClient, url: str) -> QueueLimits:
-    """Read the queue's attributes, and log what it is.
-
-    Raises Again if the queue cannot be reached, Halt if it does not exist or refuses us.
-    """
+    """Read the queue's attributes, and log them. Raises Again (away) or Halt (missing, refused)."""
     attributes = await _read(client, url)
     limits = QueueLimits(
         message_bytes_max=int(attributes.get("MaximumMessageSize", "1048576")),

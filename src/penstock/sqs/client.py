@@ -159,10 +159,7 @@ class SqsClient:
             self._keys_until = self._monotonic() + _KEYS_SECONDS_MAX
 
     async def call(self, target: str, body: bytes) -> SqsReply:
-        """POST one request and read its whole reply; `target` is the SQS action's name.
-
-        Raises NotSentError or NoReplyError.
-        """
+        """POST one request of SQS's action `target`. Raises NotSentError or NoReplyError."""
         if self._http is None or self._keys is None:
             raise RuntimeError("call before open and refresh")
         fields = self._signer.headers(

@@ -45,10 +45,7 @@ class Endpoint(NamedTuple):
 def find(
     queue_url: str, endpoint_url: str | None, region: str | None, keys: Keys | None = None
 ) -> Endpoint:
-    """Return the endpoint of a queue; the arguments win over AWS's own settings.
-
-    Raises Halt if one is missing, or if two contradict each other.
-    """
+    """Return a queue's endpoint; the arguments win over AWS's own settings. Raises Halt."""
     queue, endpoint = addresses(queue_url, endpoint_url, region)
     try:
         aws: Any = botocore.session.Session()
@@ -80,10 +77,7 @@ def find(
 def addresses(
     queue_url: str, endpoint_url: str | None, region: str | None = None
 ) -> tuple[URL, URL | None]:
-    """Return the two addresses of a queue. Raises Halt if one of them is wrong.
-
-    Pure. The error never repeats text that may hold a password.
-    """
+    """Return a queue's two addresses. Raises Halt, without quoting a password. Pure."""
     queue = _http(queue_url)
     of_url = _region_in(queue) if queue else None
     if queue is None or "" in (queue.name, queue.host) or (of_url and len(queue.parts) < _PARTS):
@@ -120,7 +114,6 @@ def _http(text: str, *, with_user: bool = False) -> URL | None:
 
 
 def _region_in(queue: URL) -> str | None:
-    """Return the region in an AWS queue's address, or None."""
     found = _REGION_IN_HOST.search(queue.host or "")
     return (found[1] or found[2]) if found else None
 
@@ -145,10 +138,7 @@ def _configured_endpoint(aws: Any) -> str | None:
 
 
 def _proxy(endpoint: URL) -> URL | None:
-    """Return the environment's proxy for this endpoint; None for this machine.
-
-    No message repeats it, because it may hold a user and a password.
-    """
+    """Return the environment's proxy, None on loopback. It may hold a password: never quote it."""
     host = str(endpoint.host)
     if is_loopback(host) or proxy_bypass(host):
         return None

@@ -93,10 +93,7 @@ def kind_of_call(code: str, status: int) -> Kind:
 
 
 def kind_of_entry(code: str, *, sender_fault: bool) -> Kind:
-    """Return what an entry in `Failed` means: SQS did not accept it.
-
-    If the code does not decide, SenderFault does: then the message itself is at fault.
-    """
+    """Return what an entry in `Failed` means; SenderFault decides if its code does not."""
     known = _KIND_OF.get(short_code(code))
     if known in (Kind.HALT, Kind.THROTTLED):
         return known

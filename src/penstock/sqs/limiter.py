@@ -9,10 +9,7 @@ from collections import deque
 
 
 class ConcurrencyLimiter:
-    """Lets at most `limit` calls in at a time; shared by all lanes of a worker.
-
-    The limit starts at `most` and never exceeds it.
-    """
+    """Lets at most `limit` calls of all lanes in at a time; it starts at `most`, the maximum."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -43,11 +40,7 @@ class ConcurrencyLimiter:
         return self._entered
 
     def leave(self, ticket: int, *, throttled: bool) -> None:
-        """Give the slot back and say whether SQS throttled the call.
-
-        A call that was in flight when the limit was halved belongs to the old limit: its throttle
-        does not halve the limit again.
-        """
+        """Give the slot back; `throttled` halves the limit, once for all calls then in flight."""
         self._inside -= 1
         if not throttled:
             self._limit = min(self._most, self._limit + 1 / self._limit)

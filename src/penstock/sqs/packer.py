@@ -110,10 +110,7 @@ class Packer:
         self._overhead_bytes = 0  # its attributes, without the digits of the record count
 
     def go_on(self, index: int, file: int, records: int) -> None:
-        """Begin with message `index`, after the first `records` of the file at position `file`.
-
-        Those were sent, and so was everything added from files before it.
-        """
+        """Begin with message `index`, after `records` of file `file`; all before it was sent."""
         self._index, self._begins = index, (file, records)
 
     def add(self, file: int, record: bytes) -> None:
@@ -145,10 +142,7 @@ class Packer:
         return self.add_all([file] * len(records), records)
 
     def add_all(self, files: Sequence[int], records: Sequence[bytes]) -> list[RecordReject]:
-        """Add the next records, each from its file; faster than `add` for each.
-
-        Returns those that fit no message, by their position in `records`.
-        """
+        """Add records, each from its file; return those that fit no message, by position."""
         if not records:
             return []
         if self._many and files[0] > self._begins[0] and self._take_whole(files, records):
@@ -254,7 +248,6 @@ class Packer:
         return _ATTRIBUTES_FIXED_BYTES + name_bytes + len(self._content_type) + len(self._claim)
 
     def _fits(self, record: bytes) -> bool:
-        """Return whether the open message, if there is one, has room for one more record."""
         size = self._body_bytes + len(record) + 1 + self._overhead_bytes
         return bool(self._records) and size + len(str(len(self._records) + 1)) <= self._limit
 
@@ -305,7 +298,6 @@ class Packer:
         )
 
     def _message(self, packed: _Packed) -> Message:
-        """Make the next message."""
         records, files, size = packed
         body = b"[" + b",".join(records) + b"]" if self._many else records[0]
         digest = self._identity.copy()

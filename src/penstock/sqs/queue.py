@@ -130,10 +130,7 @@ class SqsQueue:
         return await read_depth(self._client, self._url)
 
     async def try_sending(self) -> str:
-        """Send an empty batch, to see whether messages may be sent; return SQS's clock, if told.
-
-        Raises Again or Halt if the answer is anything but that the batch is empty.
-        """
+        """Send an empty batch as a test; return SQS's clock, if told. Raises Again or Halt."""
         await self._client.refresh()
         try:
             reply = await self._client.call(
