@@ -20,15 +20,16 @@ end
 
 local function is_ahead(text) return (tonumber(text) or 0) > now end
 
+local sets = {KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]}
 local longest = {ARGV[4], ARGV[4], ARGV[5], ARGV[6]}
-for i = 1, 9 do
+for i = 1, #sets do
   local latest = string.format('%.0f', now + tonumber(longest[i] or 0))
-  for _, member in ipairs(redis.call('ZRANGEBYSCORE', KEYS[i], '(' .. latest, '+inf', 'LIMIT', 0, ARGV[2])) do
-    wrong('ZADD', KEYS[i], i <= 3 and latest or is_now, member)
+  for _, member in ipairs(redis.call('ZRANGEBYSCORE', sets[i], '(' .. latest, '+inf', 'LIMIT', 0, ARGV[2])) do
+    wrong('ZADD', sets[i], i <= 3 and latest or is_now, member)
   end
 end
 for i = 1, 2 do
-  for _, id in ipairs(redis.call('ZRANGE', KEYS[i], 0, ARGV[2] - 1)) do
+  for _, id in ipairs(redis.call('ZRANGE', sets[i], 0, ARGV[2] - 1)) do
     local key = ARGV[3] .. id
     for _, name in ipairs({'made_ms', 'ended_ms'}) do
       if is_ahead(field(key, name)) then wrong('HSET', key, name, is_now) end
