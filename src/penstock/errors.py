@@ -28,6 +28,10 @@ class Halt(PenstockError):
     """The system around Penstock is wrong: claims are released, nothing is marked."""
 
 
+class Missing(Halt):
+    """Nothing is where the spool should be: Again instead, if the ledger has files of it."""
+
+
 def own_trouble(error: BaseException | None) -> str:
     """Say what this process lacks, if that caused an error; else return ""."""
     while error is not None:

@@ -17,7 +17,7 @@ from penstock.archiver import Archiver
 from penstock.checker import Checker
 from penstock.embedded import owner_mark
 from penstock.embedded.redis import EmbeddedRedis
-from penstock.errors import Again, Halt, PenstockError
+from penstock.errors import Halt, PenstockError
 from penstock.ledger.connect import Address
 from penstock.ledger.ledger import Ledger
 from penstock.ledger.scripts import Scripts
@@ -180,11 +180,10 @@ async def _source_and_ledger(
         found = await source(settings, stack)
     except Halt as error:
         place = spool_place(settings.source.url)
-        is_missing = isinstance(place, Directory) and not place.path.exists()
-        if is_missing and (was := await known.spool.known()):
-            raise Again(f"{error}; the ledger has files from it ({was}): mount it again") from None
+        if isinstance(place, Directory) and not place.path.exists():
+            raise await known.spool.missing(error) from None
         raise
-    return ConfirmedSource(found, known.spool.confirm), known
+    return ConfirmedSource(found, known.spool.confirm, known.spool.missing), known
 
 
 async def source(

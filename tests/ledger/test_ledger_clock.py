@@ -1,13 +1,15 @@
 """Redis's clock was ahead and is put right: nothing waits for the time that it told."""
 
+import re
 from collections.abc import Callable
 
 import pytest
 
+from ledger.test_ledger_odd import populate
 from penstock.ledger import reads
 from penstock.model import PutBack
 from penstock.settings.schema import Settings
-from support.books import LEASE_SECONDS, Books, claimed, files, settled
+from support.books import LEASE_SECONDS, START_MS, Books, claimed, files, settled
 
 A, B, C = files(3)
 YEAR = 366 * 86_400.0
@@ -19,15 +21,16 @@ async def test_a_lease_of_another_year_ends(books: Books, caplog: pytest.LogCapt
     lost = await claimed(books.worker("dead"), [A, B])
     await books.pass_seconds(-YEAR)
     checker = books.worker("checker")
-    assert "2 are; Redis's clock was ahead" in (await checker.reads.verify())[0]
-    assert await checker.upkeep.correct() == 2  # its lease, and when its worker was last heard of
+    assert "4 are; Redis's clock was ahead" in (await checker.reads.verify())[0]
+    # Its lease, when it was made, and when its worker was first and last heard of.
+    assert await checker.upkeep.correct() == 4
     assert "clock.corrected" in caplog.text
     assert await checker.reads.verify() == []
     assert await checker.expire() == []
     await books.pass_seconds(reads.LEASE_SECONDS_MAX)
     assert [expired.claim for expired in await checker.expire()] == [lost.id]
     assert (await claimed(books.worker(), ())).names == (A, B)
-    assert (await checker.reads.counters())["times_corrected"] == 2
+    assert (await checker.reads.counters())["times_corrected"] == 4
 
 
 async def test_whoever_lives_keeps_its_claim(books: Books) -> None:
@@ -66,6 +69,47 @@ async def test_all_else_is_due_now(books: Books) -> None:
     await books.pass_seconds(reads.LOADER_SECONDS_MAX)
     assert await worker.upkeep.prune() == 1
     assert await worker.loaders.enlist("o", 1) == 1
+
+
+async def test_nothing_else_tells_a_time_of_another_year(books: Books) -> None:
+    """Claims and workers have an age again, notes of trouble and of files that are gone too."""
+    await books.pass_seconds(YEAR)
+    worker = books.worker()
+    await worker.commit(await claimed(worker, [A, B]), settled([A, B]))
+    await worker.upkeep.archived([A], gone=True)
+    await worker.release(await claimed(worker, [C]))
+    await books.client.zadd(f"{books.prefix}claims", {"old": books.now_ms + 5000})
+    await worker.upkeep.trouble("loader", "denied by\nall of them")
+    await books.pass_seconds(-YEAR)
+    assert await worker.upkeep.correct() == 9
+    assert await worker.reads.verify() == []
+    await books.pass_seconds(reads.LEASE_SECONDS_MAX)
+    seconds = reads.LEASE_SECONDS_MAX
+    (held,) = await worker.reads.claims()
+    assert (held.age_seconds, held.overdue_seconds) == (seconds, seconds)
+    assert await worker.reads.workers() == {"w": (START_MS / 1000, START_MS / 1000)}
+    told = await worker.overview.read()
+    assert told.troubles["loader"][:2] == ("denied by\nall of them", seconds)
+    assert told.oldest_processed_seconds == seconds
+    assert (await worker.overview.story(A)).gone_at == START_MS / 1000
+    assert await worker.upkeep.adopt() == 0
+
+
+async def test_every_time_that_is_stored_is_corrected(books: Books) -> None:
+    """Whatever a worker, an archiver or a checker writes while the clock is ahead: all of it."""
+    await books.pass_seconds(YEAR)
+    await populate(books)
+    ahead = books.now_ms - int(YEAR / 2 * 1000)
+    await books.pass_seconds(-YEAR)
+    await books.worker().upkeep.correct()
+    times = [
+        (key, int(number))
+        for key, held in (await books.everything()).items()
+        if key not in {"minutes", "spool"} and not key.startswith("call:")
+        for number in re.findall(r"\b\d{13}\b", str(held))
+    ]
+    assert len(times) > 20
+    assert [key for key, number in times if number > ahead] == []
 
 
 async def test_a_sweeper_that_died_while_the_clock_was_ahead_holds_up_no_other(

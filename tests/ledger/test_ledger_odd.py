@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import re
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -16,11 +17,12 @@ from penstock.errors import Halt
 from penstock.ledger import ledger as ledger_module
 from penstock.ledger.ledger import Ledger
 from penstock.ledger.reads import LEASE_SECONDS_MAX
+from penstock.ledger.scripts import _SOURCES, _TYPES, Scripts
 from penstock.model import Claim, PutBack, SpoolIdentity
 from support.books import LEASE_SECONDS, Books, claimed, files, settled
 from support.box import Box
 
-A, B, C, D, E, F, G, H = files(8)
+A, B, C, D, E, F, G, H, J, K, L, M = files(12)
 SPOOL = SpoolIdentity("0" * 32, 1, 2, "3-4")
 VALUES = ["", "x", "-1", "1.5", "1e400", "nan", "0" * 400, "9" * 30, "a/b", "/", "{", "\x00\xff"]
 _spools = itertools.count()
@@ -47,18 +49,38 @@ async def populate(books: Books) -> list[Claim]:
     held = await claimed(books.worker("three"), [G])
     for loader in ("l1", "l2"):
         await one.loaders.reserve(loader, 5)
+    three = books.worker("three")
+    for name in (J, M):  # the first claim learns the epoch, the second notes the frontier
+        await three.commit(await claimed(three, [name], frontier="f"), settled([name]))
+    await one.upkeep.archived([J])
+    await one.upkeep.trouble("loader", "denied")
+    await books.client.set(f"{books.prefix}waited", "")
+    await older(books)
     return [taken, released, held]
+
+
+async def older(books: Books) -> None:
+    """Leave a claim as a worker of version 0.1 does."""
+    fields = {"names": K, "token": "t", "worker": "w", "made_ms": books.now_ms, "#0": "id0 0-0"}
+    await books.client.hset(f"{books.prefix}claim:old", mapping=fields)
+    await books.client.zadd(f"{books.prefix}claims", {"old": books.now_ms + 5000})
+    await books.client.hset(f"{books.prefix}json_files_processing", K, "old")
+    await books.client.hset(f"{books.prefix}counters", "files_seen", 12)
 
 
 async def every_script(ledger: Ledger, claims: list[Claim]) -> None:
     """Run each script and each read once."""
+    await ledger.upkeep.adopt()
     for claim in claims:
+        await ledger.trim(claim, len(claim.names))
         await ledger.renew(claim)
         await ledger.journal(claim, {2: "id2 0-0"})
         await ledger.isolate(claim.id)
     names = [A, B, C, D, E, F, G, H]
     for _ in range(3):
         await ledger.claim(names, 500)
+    if given := (await ledger.claim([L], 500)).claim:
+        await ledger.trim(given, 0)
     await ledger.expire()
     await ledger.release(claims[2])
     for claim in claims:
@@ -74,6 +96,8 @@ async def every_script(ledger: Ledger, claims: list[Claim]) -> None:
     await ledger.upkeep.free_orphans()
     await ledger.upkeep.correct()
     await ledger.upkeep.prune()
+    await ledger.upkeep.trouble("loader", "")
+    await ledger.upkeep.trouble("checker", "denied")
     await ledger.repairs.hold({A: PutBack("op"), H: PutBack("op")})
     await ledger.repairs.put_back([A], {H: PutBack("op")})
     await ledger.loaders.reserve("l3", 5)
@@ -146,7 +170,7 @@ async def fuzzed(url: str, odd: list[Oddity], pause_seconds: int) -> None:
     await books.start()
     try:
         claims = await populate(books)
-        keys = sorted(await books.everything())
+        keys = sorted({*await books.everything(), *_TYPES})
         for one in odd:
             await replace(books, keys[one.key % len(keys)], one)
         await books.pass_seconds(pause_seconds)
@@ -178,6 +202,7 @@ async def drain(books: Books) -> None:
     if await ledger.upkeep.correct():
         await books.pass_seconds(LEASE_SECONDS_MAX)
     for _ in range(99):
+        await ledger.upkeep.adopt()
         await ledger.expire()
         freed = await ledger.upkeep.free_orphans()
         claim = (await ledger.claim((), 500)).claim
@@ -207,6 +232,49 @@ def test_no_odd_value_wedges_the_ledger(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ledger_module, "secrets", tokens)
         asyncio.run(fuzzed(redis_url, odd, pause_seconds))
+
+
+async def test_every_key_and_verb_is_tried(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is done to keys here is done to each, and each can be named if it has another type."""
+    used, verbs = set[str](), set[str]()
+    key, run = Scripts.key, Scripts.run
+
+    def noted_key(self: Scripts, name: str) -> str:
+        used.add(name)
+        return key(self, name)
+
+    async def noted_run(self: Scripts, verb: str, keys: list[str], args: list[str]) -> object:
+        verbs.add(verb)
+        used.update(keys)
+        return await run(self, verb, keys, args)
+
+    claims = await populate(books)
+    assert set(_TYPES) <= set(await books.everything())
+    monkeypatch.setattr(Scripts, "key", noted_key)
+    monkeypatch.setattr(Scripts, "run", noted_run)
+    await every_script(books.worker(), claims)
+    assert verbs == set(_SOURCES) - {"common", "clock"}
+    named = {name for name in used if not name.startswith(("claim:", "call:"))}
+    assert {*named, "waited"} == set(_TYPES)
+
+
+async def test_no_key_of_another_type_wedges_the_ledger(redis_url: str) -> None:
+    """Whatever it is: every script and every read goes on, or names it."""
+    names = ["claims", "claim:old:earlier", *_TYPES]
+    for name in names:
+        books = Books(redis_url, f"odd-{next(_spools)}")
+        await books.start()
+        try:
+            claims = await populate(books)
+            await books.client.delete(books.prefix + name)
+            await books.client.rpush(books.prefix + name, "x")
+            await books.pass_seconds(700)
+            await do_as_told(books, lambda b=books, c=claims: every_script(b.worker("w"), c))
+            await books.pass_seconds(700)
+            await do_as_told(books, lambda b=books: drain(b))
+        finally:
+            await books.forget_all()
+            await books.close()
 
 
 async def test_a_lost_claim_gives_its_files_back(books: Books) -> None:
@@ -287,3 +355,17 @@ async def test_load_and_check_go_on_after_a_lost_claim(box: Box) -> None:
     assert (tally.files_orphaned, tally.laws_broken) == (10, 0)
     await box.load()
     assert box.received_ids() == dict.fromkeys(range(10), 1)
+
+
+async def test_load_and_check_name_what_stands_where_old_claims_would(box: Box) -> None:
+    """`claims` is a key of version 0.1 only: nobody expects it to be in the way."""
+    box.write_many(1)
+    await box.load()
+    key = f"penstock:{{{box.given['ledger']['spool']}}}:claims"
+    async with box.look() as client:
+        await client.set(key, "x")
+        for one_pass in (box.load, box.check):
+            with pytest.raises(Halt, match=f"is a string, not a zset: .* DEL {re.escape(key)}"):
+                await one_pass()
+        await client.delete(key)
+    assert (await box.check()).laws_broken == 0

@@ -44,3 +44,22 @@ async def test_the_note_of_a_process_that_ended_does_not_stay(
     passed += 61
     await well.trouble("loader", "")
     assert await noted(books) == []
+
+
+async def test_a_note_of_another_year_does_not_stay(
+    books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis's clock was a year ahead when a process failed, and ended: another one runs well."""
+    passed = 0.0
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + passed)
+    monkeypatch.setattr(upkeep, "time", clock)
+    well, ended = books.worker().upkeep, books.worker("ended").upkeep
+    await well.trouble("loader", "")
+    await books.pass_seconds(366 * 86_400)
+    await ended.trouble("loader", "denied")
+    await books.pass_seconds(-366 * 86_400)
+    assert await well.correct() == 1
+    passed += 61
+    await books.pass_seconds(61)
+    await well.trouble("loader", "")
+    assert await noted(books) == []

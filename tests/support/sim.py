@@ -252,7 +252,9 @@ class Fleet:
     def loader(self, process: Process) -> loader.Loader:
         """Return a worker's parts."""
         ledger = self.ledger(process)
-        source: Any = ConfirmedSource(self.source(process), ledger.spool.confirm)
+        source: Any = ConfirmedSource(
+            self.source(process), ledger.spool.confirm, ledger.spool.missing
+        )
         fingerprint = self.settings.fingerprint(self.sqs.limits.message_bytes_max)
 
         def new_packer(claim: Claim) -> Packer:
@@ -324,7 +326,7 @@ class Fleet:
         if kind == "loader":
             return self.loader(process)
         ledger = self.ledger(process)
-        source = ConfirmedSource(self.source(process), ledger.spool.confirm)
+        source = ConfirmedSource(self.source(process), ledger.spool.confirm, ledger.spool.missing)
         if kind == "checker":
             return checker.Checker(source, ledger, LEASE_SECONDS, 15.0, self.fifo)
         return archiver.Archiver(source, ledger, 0)

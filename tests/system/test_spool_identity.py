@@ -228,6 +228,34 @@ async def test_a_spool_that_is_not_there_is_waited_for(box: Box) -> None:
     assert "spool-away" in await codes(box)
 
 
+@pytest.mark.parametrize("marked", [True, False])
+async def test_a_spool_that_is_not_behind_nginx_is_waited_for(box: Box, *, marked: bool) -> None:
+    """A 404 means a wrong address only where the ledger has seen no file of it."""
+    require_nginx()
+    async with nginx_over(box.root) as nginx:
+        box.set("source", url=nginx.url, token=nginx.move_token)
+        if marked:
+            (box.spool / MARKER).write_text("0f3c9a1e-5b7d-4f60-9c1e-000000000001\n")
+        box.write_many(FILES)
+        box.spool.rename(box.root / "away")
+        with pytest.raises(Halt, match=r"answered 404; check that source\.url names the spool$"):
+            await box.load()
+        (box.root / "away").rename(box.spool)
+        await box.load()
+        box.spool.rename(box.root / "away")
+        for one_pass in (box.load, box.check):
+            with pytest.raises(Again, match=r"answered 404.* mount it again"):
+                await one_pass()
+        if marked:
+            await refused(box.archive())
+        assert "spool-away" in await codes(box)
+        (box.root / "away").rename(box.spool)
+        assert (await box.load()).files_processed == 0
+        assert (await box.archive()).files_archived == FILES == archived(box)
+        assert (await box.check()).laws_broken == 0
+    assert box.received_ids() == dict.fromkeys(range(FILES), 1)
+
+
 async def test_the_same_spool_moved_or_chowned_is_the_same(box: Box) -> None:
     """Its path may change, and the times of its marker: it is no other one."""
     box.write_many(FILES)

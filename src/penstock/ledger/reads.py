@@ -182,11 +182,12 @@ class LedgerReads(Part):
 
 async def late_times(scripts: Scripts, *, correct: bool) -> int:
     """Count times too far ahead, at most 500 a key; with `correct`, shorten them (correct.lua)."""
-    keys = ["leases", "loaders", "retry", "out_of_spool", "overlooked", "workers", "sweeper",
-            "loader_started", "counters"]  # fmt: skip
-    longest = (LEASE_SECONDS_MAX, LOADER_SECONDS_MAX, RETRY_SECONDS_MAX, 0, 0, 0,
-               SWEEP_PAUSE_SECONDS_MAX)  # fmt: skip
-    args = [int(correct), FILES_A_CALL_MAX, *(int(seconds * 1000) for seconds in longest)]
+    keys = ["leases", "claims", "loaders", "retry", "out_of_spool", "overlooked", "workers",
+            "json_files_processed", "gone", "sweeper", "loader_started", "counters",
+            "workers_since", "troubles"]  # fmt: skip
+    longest = (LEASE_SECONDS_MAX, LOADER_SECONDS_MAX, RETRY_SECONDS_MAX, SWEEP_PAUSE_SECONDS_MAX)
+    args: list[str | int] = [int(correct), FILES_A_CALL_MAX, scripts.key("claim:")]
+    args += [int(seconds * 1000) for seconds in longest]
     return int(await scripts.run("correct", keys, args))
 
 

@@ -41,7 +41,7 @@ _TYPES: Mapping[str, str] = {
     "suspects": "hash", "sweeper": "hash", "minutes": "hash", "put_back": "hash",
     "overlooked": "zset", "loaders": "zset", "loader_started": "string",
     "spool": "string", "spool_note": "string", "gone": "zset",
-    "waited": "string", "troubles": "hash",
+    "waited": "string", "troubles": "hash", "claims": "zset",
 }  # fmt: skip
 
 _CLUSTER = (failed.ClusterError, failed.AskError, failed.RedisClusterException)

@@ -1,9 +1,10 @@
 """Check which directory a ledger's files lie in: nothing is sent or moved from another one."""
 
 import secrets
+from typing import Any, cast
 
 from penstock import telemetry
-from penstock.errors import Again
+from penstock.errors import Again, Halt
 from penstock.ledger.scripts import Part, translate_redis_errors
 from penstock.model import Confirmed, SpoolIdentity
 
@@ -44,6 +45,18 @@ class LedgerSpool(Part):
     async def known(self) -> SpoolIdentity | None:
         """Return the spool of the ledger's files, if it knows one."""
         return SpoolIdentity.from_text((await self._note(""))[0])
+
+    @translate_redis_errors
+    async def missing(self, error: Halt) -> Again | Halt:
+        """Return what it means that the spool is not there: it may come back if it was there."""
+        known = await self.known()
+        seen = await cast("Any", self._scripts.client).hget(
+            self._scripts.key("counters"), "files_seen"
+        )
+        if known is None and not seen:
+            return error
+        which = f" ({known})" if known else ""
+        return Again(f"{error}; the ledger has files from it{which}: mount it again")
 
     @translate_redis_errors
     async def accept(self, seen: SpoolIdentity) -> SpoolIdentity | None:

@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
+from penstock.errors import Again, Halt, Missing
 from penstock.model import Confirmed, FileRead, Page, SpoolIdentity, Unread
 from penstock.ports import IdentifiedSource, Moved
 from penstock.source.marker import MARKER
@@ -23,15 +24,17 @@ _UNSURE = (
 
 
 class ConfirmedSource:
-    """`Source` over another one. `confirm` asks the ledger; see `LedgerSpool.confirm`."""
+    """`Source` over another one. `confirm` and `missing` ask the ledger; see `LedgerSpool`."""
 
     def __init__(
         self,
         source: IdentifiedSource,
         confirm: Callable[[SpoolIdentity, int], Awaitable[Confirmed]],
+        missing: Callable[[Halt], Awaitable[Again | Halt]],
     ) -> None:
         self.source = self._source = source
         self._ask = confirm
+        self._missing = missing
         self._confirmed: SpoolIdentity | None = None
         self._confirmed_at_seconds = -math.inf
 
@@ -54,7 +57,10 @@ class ConfirmedSource:
         """See `Source.list`."""
         before = self._confirmed or await self._source.identity()
         while True:
-            page = await self._source.list(cursor)
+            try:
+                page = await self._source.list(cursor)
+            except Missing as error:
+                raise await self._missing(error) from None
             seen = await self._source.identity()
             if seen == before:
                 break

@@ -13,14 +13,14 @@ from typing import Annotated, NamedTuple
 
 import msgspec
 
-from penstock.errors import Again
+from penstock.errors import Again, Missing
 from penstock.source.http import CutOff, HttpSite
 
 _BYTES_MAX = 134_217_728  # 1.2 million entries of 110 bytes: as many take nginx 4 seconds
 _SECONDS_MAX = 60.0  # beyond what a call may take
 _ATTEMPTS = 8
 _PAUSE_SECONDS = 0.02
-_TAKEN = frozenset({HTTPStatus.OK, HTTPStatus.INTERNAL_SERVER_ERROR})
+_TAKEN = frozenset({HTTPStatus.OK, HTTPStatus.NOT_FOUND, HTTPStatus.INTERNAL_SERVER_ERROR})
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):
@@ -45,13 +45,12 @@ _decode = msgspec.json.Decoder(list[Entry]).decode
 async def read(site: HttpSite, path: str, *, may_be_absent: bool = False) -> Listing:
     """Return what lies in a directory; nothing where there is none and `may_be_absent`.
 
-    Raises Again or Halt.
+    Raises Again or Halt; Missing where there is none.
     """
-    takes = _TAKEN | {HTTPStatus.NOT_FOUND} if may_be_absent else _TAKEN
     for attempt in range(_ATTEMPTS):
         try:
             reply = await site.call(
-                "GET", path, takes=takes, body_bytes_max=_BYTES_MAX, wait_seconds=_SECONDS_MAX
+                "GET", path, takes=_TAKEN, body_bytes_max=_BYTES_MAX, wait_seconds=_SECONDS_MAX
             )
         except CutOff as error:
             if attempt == _ATTEMPTS - 1:
@@ -60,8 +59,13 @@ async def read(site: HttpSite, path: str, *, may_be_absent: bool = False) -> Lis
             if reply.status == HTTPStatus.OK:
                 entries = await asyncio.to_thread(_entries, path, reply.body)
                 return Listing(entries, time_of(reply.headers.get("Date", "")))
-            if reply.status == HTTPStatus.NOT_FOUND:
+            if reply.status == HTTPStatus.NOT_FOUND and may_be_absent:
                 return Listing((), 0.0)
+            if reply.status == HTTPStatus.NOT_FOUND:
+                url = site.path(path)
+                raise Missing(
+                    f"list {url}: nginx answered 404; check that source.url names the spool"
+                )
         await asyncio.sleep(_PAUSE_SECONDS * 2**attempt)
     raise Again(
         f"list {path}: nginx answered 500 {_ATTEMPTS} times; its error log says why, if not files"

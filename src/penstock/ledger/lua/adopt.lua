@@ -12,6 +12,7 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0
   local claim = claim_fields(key)
   if claim then
     local _, earlier = journals(key)
+    is_hash(earlier)  -- deletes one of another type
     local fields = redis.call('HGETALL', key)
     for i = 1, #fields, 2 do
       local index = string.match(fields[i], '^[#~](%d+)$')
