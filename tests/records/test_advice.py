@@ -44,6 +44,7 @@ _FOOTERS = (
     "\0\0",
     "\n7",
 )
+_MARKS = ("//", "#", ";", "--", "%")
 _FIELD = Path(__file__).parent.parent / "data" / "decode"
 _GLUES = ("\n", "\n", "\n", " ", "", "\r\n", "\r")
 
@@ -69,6 +70,17 @@ def _document(shape: str, records: Sequence[object]) -> str:
             return "\n".join(json.dumps(record) for record in records) + "\n"
 
 
+def _commented(text: str, mark: str, places: Sequence[str]) -> str:
+    """Put comments between records, one a line, or a mark of comments before one of them."""
+    lines = text.splitlines()
+    for at, words in enumerate(places[: len(lines) - 1], 1):
+        if words == "1 ":
+            lines[at] = f"{mark}{words}{lines[at]}"
+        elif words:
+            lines[at] = f"{mark}{words}\n{lines[at]}"
+    return "\n".join(lines) + "\n"
+
+
 @st.composite
 def directories(draw: st.DrawFn) -> list[File]:
     """Draw files of one kind: all, half or few of them with a header; some of them damaged."""
@@ -79,7 +91,7 @@ def directories(draw: st.DrawFn) -> list[File]:
     header += draw(st.sampled_from(_GLUES))
     footer = draw(st.sampled_from(_FOOTERS))
     shape = draw(st.sampled_from(("object", "array", "pretty", "pretty array", "lines", "lines")))
-    share = draw(st.sampled_from((1, 2, 4)))
+    share, mark = draw(st.sampled_from((1, 2, 4))), draw(st.sampled_from(_MARKS))
     files: list[File] = []
     for number in range(draw(st.integers(1, 4))):
         count = 1 if shape == "object" else draw(st.integers(1, 3))
@@ -87,6 +99,8 @@ def directories(draw: st.DrawFn) -> list[File]:
             {"id": f"{number}-{at}", "b": {"c": [1, "{"]}} for at in range(count)
         ]
         text = _document(shape, records)
+        if shape == "lines":
+            text = _commented(text, mark, draw(st.lists(st.sampled_from(("", "", " a", "1 ")))))
         cut = draw(st.sampled_from((0, 0, 0, 0, 1, 9, 17)))
         if header.count("{") > header.count("}") or header.count("[") > header.count("]"):
             cut = 0  # it may open again what was cut off
