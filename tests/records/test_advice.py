@@ -224,6 +224,15 @@ def test_where_no_setting_helps_none_is_named(name: str, reason: str) -> None:
     assert reasons[0].endswith(reason)
 
 
+@pytest.mark.parametrize("text", ['{"id":1}', '[\n{"id":1}]', '{"é":1}', '// x\n{"a":1}', "[]"])
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
+def test_another_encoding_is_named(text: str, encoding: str) -> None:
+    """With or without a byte order mark; it is neither a file cut off nor one of Kafka."""
+    kind = encoding[:6].upper()
+    reason = f"the file is not JSON but {kind}; Penstock reads UTF-8"
+    assert outcome({}, text.encode(encoding)) == ([], [reason])
+
+
 @pytest.mark.parametrize(
     ("name", "count"), [("17-medium-xssi", 1), ("22-bom-each-line", 2), ("26-one-bad-line", 2)]
 )
