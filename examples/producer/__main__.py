@@ -6,6 +6,8 @@ Each file is written under a hidden name, then renamed: nobody sees half of one.
 import argparse
 import itertools
 import json
+import signal
+import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,10 +20,15 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=10.0, help="files a second")
     parser.add_argument("--files", type=int, default=0, help="so many; 0 never stops")
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, _end)  # a container's first ignores it
     given.directory.mkdir(parents=True, exist_ok=True)
     for number in itertools.islice(itertools.count(), given.files or None):
         write(given.directory, number)
         time.sleep(1 / given.rate)
+
+
+def _end(*_: object) -> None:
+    sys.exit()
 
 
 def write(directory: Path, number: int) -> None:

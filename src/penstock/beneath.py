@@ -173,7 +173,10 @@ def folders_by_number(fd: int, digits: tuple[int, ...]) -> Iterator[tuple[str, i
             os.close(below)
 
 
-_GRANT = "allow user {} to write there, such as with `chgrp {}` and `chmod g+ws` on the directory"
+_GRANT = (
+    "allow user {} to write there and, for a move, where the file is now, such as with `chgrp {}`"
+    " and `chmod g+ws` on the directory"
+)
 _REMEDIES = {
     errno.ENOSPC: "make room on that disk",
     errno.EDQUOT: "raise the quota there",

@@ -134,6 +134,12 @@ def import_parts(settings: Settings) -> None:
     import_at_once("penstock.sqs.queue")
     if settings.queue.url == EMBEDDED:
         import_at_once("penstock.embedded.sqs")
+    _import_bucket(settings)
+
+
+def _import_bucket(settings: Settings) -> None:
+    if settings.archive.bucket:
+        import_at_once("penstock.archive.bucket")
 
 
 async def archiver(
@@ -199,6 +205,7 @@ def directory_source(
     settings: Settings, spool: Directory, *, served: bool = False
 ) -> DirectorySource:
     """Return a directory as the spool; `served`: for the file server, with events."""
+    _import_bucket(settings)
     source = DirectorySource(
         spool.path,
         pattern=settings.source.pattern,

@@ -208,8 +208,9 @@ async def test_the_archives_disk_is_read_only(box: Box, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="to be another user one has to be root")
-async def test_another_user_owns_the_archive(box: Box) -> None:
-    """T2: the archiver's user is named, as who must be allowed to write there; then it may."""
+@pytest.mark.parametrize("theirs", ["archive", "spool"])
+async def test_another_user_owns_a_directory(box: Box, theirs: str) -> None:
+    """T2: the archiver's user is named, as who must be allowed to write; then it may."""
     user = 12_345
     box.write_many(3)
     await box.load()
@@ -217,7 +218,7 @@ async def test_another_user_owns_the_archive(box: Box) -> None:
         if above.stat().st_mode & 0o5 != 0o5:
             above.chmod(above.stat().st_mode | 0o5)
     (box.root / "archive").mkdir()
-    os.chown(box.spool, user, user)
+    os.chown(box.spool if theirs == "archive" else box.root / "archive", user, user)
     body = (
         "import asyncio, os, sys\nfrom contextlib import AsyncExitStack\n"
         "from pathlib import Path\nfrom penstock import archiver, wiring\n"
@@ -243,8 +244,9 @@ async def test_another_user_owns_the_archive(box: Box) -> None:
         path.chmod(path.stat().st_mode | (0o777 if path == socket_path else 0o5))
     assert await archive_as_user() == "3"
     await box.check()
-    assert f"allow user {user} to write there" in await said(box, "archiver-fails")
-    os.chown(box.root / "archive", user, user)
+    told = await said(box, "archiver-fails")  # a move takes the right to write in both
+    assert f"allow user {user} to write there and, for a move, where the file is now" in told
+    os.chown(box.root / theirs, user, user)
     assert await archive_as_user() == "0"
     await healthy(box)
 

@@ -1,6 +1,6 @@
 """The image and the compose file without Docker: the same steps, users and mounts, in roots here.
 
-What a container engine adds is not tried: pulling images, its networks, its health checks.
+What a container engine adds is not tried here: pulling images, its networks, its health checks.
 """
 
 import asyncio
@@ -11,8 +11,10 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import time
+import tomllib
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -24,13 +26,78 @@ from support.sqs_stub import SqsStub
 
 ROOT = Path(__file__).parents[2]
 PRODUCER, PENSTOCK, GROUP = 2001, 10001, 3000
-pytestmark = [pytest.mark.campaign, pytest.mark.timeout(900)]
+COMPOSE = (ROOT / "deploy/compose.yaml").read_text()
+
+
+def let_in() -> list[str]:
+    """Return what .dockerignore lets into the image's build; the rest is kept out."""
+    lines = (ROOT / ".dockerignore").read_text().splitlines()
+    assert "*" in lines
+    return [line[1:] for line in lines if line.startswith("!")]
+
+
+def test_the_build_gets_all_that_the_wheel_is_made_of() -> None:
+    """Packages, pages and shared files; otherwise the image cannot be built."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
+    needed = [*wheel["packages"], *wheel["force-include"], *wheel["shared-data"]]
+    needed += ["pyproject.toml", "uv.lock", project["project"]["readme"]]
+    for name in needed:
+        assert any(f"{name}/".startswith(f"{kept}/") for kept in let_in()), name
+
+
+def test_the_health_check_reads_the_settings_of_the_container() -> None:
+    """The image's check is `penstock status`: it knows no --config of another command."""
+    assert "--config" not in COMPOSE
+    (named,) = re.findall(r"PENSTOCK_CONFIG: (\S+)", COMPOSE)
+    assert f":{named}:ro" in COMPOSE
+
+
+def test_the_credentials_are_those_that_are_read() -> None:
+    """Of AWS's variables, for the region AWS_DEFAULT_REGION; AWS_REGION is not read."""
+    names = {"ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "SESSION_TOKEN", "DEFAULT_REGION"}
+    assert set(re.findall(r"AWS_(\w+):", COMPOSE)) == names
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="to be another user one has to be root")
+def test_the_volume_is_made_for_the_group(tmp_path: Path) -> None:
+    """By its own command, with its own rights: twice, as `up` runs it again."""
+    (user,) = re.findall(r'user: "(0\S*)"', COMPOSE)
+    (added,) = re.findall(r"cap_add: \[(.+)\]", COMPOSE)
+    (command,) = re.findall(r'command: \[sh, -c, "(.+)"\]', COMPOSE)
+    group = user.partition(":")[2].replace("${SPOOL_GID:-3000}", str(GROUP)) or "0"
+    rights = ",".join(["-all", *(f"+{name.lower()}" for name in added.split(", "))])
+    become = ["setpriv", f"--regid={group}", "--clear-groups", f"--bounding-set={rights}"]
+    said = command.replace("${SPOOL_GID:-3000}", str(GROUP)).replace("/data", str(tmp_path))
+    tmp_path.chmod(0o755)  # as a new volume
+    for _ in range(2):
+        subprocess.run([*become, "--no-new-privs", "sh", "-ec", said], check=True)
+        for path in (tmp_path, tmp_path / "spool"):
+            made = path.stat()
+            assert (made.st_uid, made.st_gid, made.st_mode & 0o7777) == (PRODUCER, GROUP, 0o2775)
+
+
+def test_the_producer_ends_when_told(tmp_path: Path) -> None:
+    """As the first process of a container, which by default ignores SIGTERM."""
+    words = [sys.executable, "-m", "examples.producer", str(tmp_path), "--rate", "100"]
+    is_ignored = "import os, signal, sys; signal.signal(signal.SIGTERM, signal.SIG_IGN)"
+    first = [sys.executable, "-c", f"{is_ignored}; os.execv(sys.argv[1], sys.argv[1:])", *words]
+    with subprocess.Popen(first, cwd=ROOT) as process:
+        end = time.monotonic() + 30
+        while not list(tmp_path.glob("*.json")) and time.monotonic() < end:
+            time.sleep(0.05)
+        process.terminate()
+        try:
+            assert process.wait(10) == 0
+        finally:
+            process.kill()
 
 
 def stages() -> list[list[str]]:
-    """Return the RUN steps of each stage of the Dockerfile."""
+    """Return what each stage of the Dockerfile runs or copies from the one before."""
     text = (ROOT / "deploy/Dockerfile").read_text().replace("\\\n", "")
-    return [re.findall(r"^RUN (.+)$", stage, re.MULTILINE) for stage in text.split("\nFROM ")[1:]]
+    step = re.compile(r"^(?:RUN |(?=COPY --from))(.+)$", re.MULTILINE)
+    return [step.findall(stage) for stage in text.split("\nFROM ")[1:]]
 
 
 @pytest.fixture(scope="module")
@@ -42,14 +109,17 @@ def image() -> Iterator[Rooted]:
     build, made = Rooted(directory / "build"), Rooted(directory / "image")
     for root in (build, made):  # what python:3.13-slim has
         root.run("ln", "-s", "/usr/bin/python3", "/usr/local/bin/python")
-    build.copy_checkout("/src")
+    build.copy_checkout("/src", only=let_in())
     first, second = stages()
     for step in first:
         build.run("sh", "-ec", f"cd /src; {step}")
     given = {"UID": str(PENSTOCK), "GID": str(PENSTOCK)}
     for step in second:
-        made.run("sh", "-ec", step, environment=given)
-    shutil.copytree(build.path / "opt/penstock", made.path / "opt/penstock", symlinks=True)
+        if step.startswith("COPY --from"):
+            source, target = (name.lstrip("/") for name in step.split()[2:])
+            shutil.copytree(build.path / source, made.path / target, symlinks=True)
+        else:
+            made.run("sh", "-ec", step, environment=given)
     (made.path / "etc/penstock").mkdir()
     for name in ("data", "app/examples"):
         (made.path / name).mkdir(parents=True)
@@ -102,11 +172,11 @@ class Compose:
     def penstock(self, stub: SqsStub, queue: str) -> list[str]:
         """Return the command of Penstock's container."""
         return self.image.command(
-            "/opt/penstock/bin/penstock", "run", "--config", "/etc/penstock/penstock.toml",
+            "/opt/penstock/bin/penstock", "run",
             user=(PENSTOCK, self.group), is_container=True,
             mounts={self.data: "/data", self.state: "/var/lib/penstock"},
             environment={
-                "HOME": "/var/lib/penstock",
+                "HOME": "/var/lib/penstock", "PENSTOCK_CONFIG": "/etc/penstock/penstock.toml",
                 "PENSTOCK_RUN__STATE_DIRECTORY": "/var/lib/penstock/state",
                 "PENSTOCK_RUN__CONSOLE": f"0.0.0.0:{self.console}",
                 "PENSTOCK_RUN__ARCHIVER_INTERVAL_SECONDS": "1",
@@ -118,9 +188,13 @@ class Compose:
         )  # fmt: skip
 
 
+@pytest.mark.campaign
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("may_move", [True, False])
 async def test_a_volume_of_another_user(image: Rooted, may_move: bool) -> None:  # noqa: FBT001
     """With the group's right to move: drained. Without: told what to grant, within a minute."""
+    # Nothing can be compiled at run time: the root is read-only.
+    assert list((image.path / "opt/penstock").rglob("penstock/__pycache__/worker.*.pyc"))
     root = Path(tempfile.mkdtemp(prefix="compose-"))
     root.chmod(0o755)
     compose = Compose(image, root, may_move=may_move)

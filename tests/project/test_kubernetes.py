@@ -29,6 +29,15 @@ def test_its_settings_are_accepted(settings: str) -> None:
     assert "mountPath: /etc/penstock/tokens" in text
 
 
+def test_its_probes_name_a_host_that_is_served() -> None:
+    """By default the host of a probe is the pod's address, which serve refuses."""
+    text = (BASE / "spool.yaml").read_text()
+    probes = re.findall(r"httpGet: (?:\*(\w+)|&(\w+) {.*?name: Host, value: (\w+)}])", text)
+    assert len(probes) == text.count("httpGet:")
+    assert {again or name for again, name, _ in probes} == {"healthz"}
+    assert {host for *_, host in probes if host} <= set(load(BASE / "spool.toml").serve.hosts)
+
+
 def test_the_kustomization_names_every_file() -> None:
     """No manifest is left out, and none is named that is not there."""
     text = (BASE / "kustomization.yaml").read_text()

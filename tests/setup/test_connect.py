@@ -1,7 +1,9 @@
 """`penstock config check --connect`: it names each broken part, and the advised fix helps."""
 
 import asyncio
+import errno
 import json
+import os
 import re
 import resource
 from pathlib import Path
@@ -99,6 +101,23 @@ async def test_an_archive_elsewhere(box: Box) -> None:
     box.set("archive", directory="/dev/shm")  # noqa: S108
     ok, text = (await parts(box))["archive"]
     assert (ok, "files are copied" in text) == (True, True)
+
+
+async def test_two_mounts_of_one_disk(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rename between them fails, though the disk is one: what to mount instead is said."""
+    rename = connect_check.rename_no_replace
+
+    def between_mounts(from_fd: int, name: str, to_fd: int, to_name: str) -> None:
+        if not os.path.samestat(os.fstat(from_fd), os.fstat(to_fd)):
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        rename(from_fd, name, to_fd, to_name)
+
+    monkeypatch.setattr(connect_check, "rename_no_replace", between_mounts)
+    found = await parts(box)
+    ok, text = found["archive"]
+    assert ok
+    assert "another mount of the spool's disk: files are copied" in text
+    assert "mount a parent of both" in text
 
 
 async def test_a_spool_over_http(box: Box) -> None:

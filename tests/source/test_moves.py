@@ -17,7 +17,7 @@ NAMES = [f"2026-11-23T06-00-{number:02d}.json" for number in range(20)]
 VICTIM = NAMES[7]
 STEPS = {
     "link": ["link", "unlink"],
-    "reserve": ["open", "rename", "stat"],
+    "look": ["rename", "stat"],
     "copy": ["open", "unlink", "stat"],
 }
 
@@ -86,8 +86,6 @@ def assert_whole(spool: Path, archive: Path) -> None:
     assert {path.name for path in hour.iterdir()} <= {*NAMES}
     for name in NAMES:
         places = [path for path in (spool / name, hour / name) if path.exists()]
-        if len(places) > 1 and not places[1].stat().st_size:
-            del places[1]  # the reservation of a move that failed
         assert places
         assert {path.read_text() for path in places} == {f"{{}} {name}"}
 
@@ -100,7 +98,7 @@ def test_a_step_that_fails_for_one_file_holds_up_no_other(
     archive = abroad if way == "copy" else tmp_path / "archive"
     rename = across(spool) if way == "copy" else refusing(errno.EINVAL)
     monkeypatch.setattr(moves, "_renameat2", rename)
-    if way == "reserve":
+    if way == "look":
         monkeypatch.setattr(os, "link", cannot_link)
     with monkeypatch.context() as patch:
         fired = failing_for(patch, step, VICTIM)
@@ -151,7 +149,7 @@ def test_an_immutable_neighbour_abroad_is_stuck_alone(
 def test_file_systems_without_links_are_served(
     spool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    """Where neither renameat2 nor link works, a name is reserved first: nothing is overwritten."""
+    """Where neither renameat2 nor link works, it looks first: nothing is overwritten."""
     monkeypatch.setattr(moves, "_renameat2", refusing(number))
     monkeypatch.setattr(os, "link", cannot_link)
     hour = tmp_path / "archive" / HOUR
@@ -164,23 +162,22 @@ def test_file_systems_without_links_are_served(
     assert (hour / NAMES[0]).read_text() == f"{{}} {NAMES[0]}"
 
 
-def test_a_reservation_of_one_who_died_is_used(
+def test_a_file_that_cannot_be_renamed_leaves_nothing_in_the_archive(
     spool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Killed between the reservation and the rename, the next pass finishes the move."""
-    monkeypatch.setattr(moves, "_renameat2", refusing(errno.EINVAL))
+    """Immutable, it is stuck; deleted later, it is gone: nothing passes for it."""
+    monkeypatch.setattr(moves, "_renameat2", refusing(errno.EPERM))
     monkeypatch.setattr(os, "link", cannot_link)
-
-    def killed(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
-
     with monkeypatch.context() as patch:
-        patch.setattr(os, "rename", killed)
-        with pytest.raises(KeyboardInterrupt):
-            moved(spool, tmp_path / "archive")
-    assert (tmp_path / "archive" / HOUR / NAMES[0]).stat().st_size == 0
-    assert moved(spool, tmp_path / "archive") == dict.fromkeys(NAMES, "")
-    assert_whole(spool, tmp_path / "archive")
+        failing_for(patch, "rename", VICTIM)
+        errors = moved(spool, tmp_path / "archive")
+    assert [name for name, error in errors.items() if error] == [VICTIM]
+    assert not (tmp_path / "archive" / HOUR / VICTIM).exists()
+    (spool / VICTIM).unlink()
+    from_fd = os.open(spool, os.O_RDONLY)
+    with moves.Folders(tmp_path / "archive") as folders:
+        assert moves.move(from_fd, VICTIM, folders.open(HOUR), "archive").vanished
+    os.close(from_fd)
 
 
 def test_copies_are_synced_once_a_batch(
@@ -276,7 +273,7 @@ def test_a_draft_replaces_nothing_that_was_planted(tmp_path: Path) -> None:
     ]
 
 
-def test_who_lost_the_race_for_a_reservation_deletes_nothing(
+def test_who_lost_the_race_for_a_name_deletes_nothing(
     spool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another archiver renamed the file first: what it put into the archive stays there."""

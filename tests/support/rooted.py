@@ -67,9 +67,10 @@ class Rooted:
         assert done.returncode == 0, f"{words}\n{done.stdout[-4000:]}{done.stderr[-4000:]}"
         return done.stdout
 
-    def copy_checkout(self, to: str) -> None:
-        """Put what git would commit of this checkout into the root."""
+    def copy_checkout(self, to: str, only: Sequence[str] = ()) -> None:
+        """Put what git would commit of this checkout, or of these parts of it, into the root."""
         listed = ["git", "-C", ROOT, "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+        listed += ["--", *only]
         names = subprocess.run(listed, capture_output=True, check=True).stdout
         target = self.path / to.lstrip("/")
         target.mkdir(parents=True)

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -23,6 +24,23 @@ async def until(holds: Callable[[], Awaitable[bool]]) -> None:
             return
         await asyncio.sleep(0.1)
     pytest.fail("it never came about")
+
+
+_IMPORTING = ["import_parts(given)", "directory_source(given, spool_place(given.source.url))"]
+
+
+@pytest.mark.parametrize("do", _IMPORTING)
+def test_what_a_bucket_needs_is_imported_before_waiting(box: Box, do: str) -> None:
+    """Console and archiver ask for the bucket first when somebody looks for a file, or packs."""
+    box.set("archive", action="pack", directory="s3://bucket/prefix/")
+    code = (
+        "import sys; from pathlib import Path; from penstock import wiring;"
+        "from penstock.settings.reading import load;"
+        "from penstock.settings.spool_place import spool_place;"
+        f"given = load(Path({str(box.toml())!r})); wiring.{do}; print(*sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "penstock.archive.bucket" in done.stdout.split()
 
 
 async def test_what_runs_reads_no_file_of_the_package(box: Box, tmp_path: Path) -> None:

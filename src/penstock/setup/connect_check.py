@@ -4,6 +4,7 @@ It makes, reads, renames and deletes a test file, and sends a batch without mess
 """
 
 import email.utils
+import errno
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -95,13 +96,16 @@ async def _target(settings: Settings, which: str) -> str:
     directory = of(settings.archive)
     near = next(path for path in (directory, *directory.parents) if path.is_dir())
     with beneath.folder(place.path) as spool_fd, beneath.folder(near) as fd:
-        if os.fstat(spool_fd).st_dev != os.fstat(fd).st_dev:
+        try:
+            _probe(spool_fd, fd)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
             _probe(fd, fd)
-            return (
-                f"{directory} is on another file system: files are copied, which is slower; one"
-                " on the spool's file system is better"
-            )
-        _probe(spool_fd, fd)
+            what, better = "on another file system", "use one on the spool's file system"
+            if os.fstat(spool_fd).st_dev == os.fstat(fd).st_dev:
+                what, better = "another mount of the spool's disk", "mount a parent of both instead"
+            return f"{directory} is {what}: files are copied, which is slower; {better}"
     return f"{directory} accepts files"
 
 

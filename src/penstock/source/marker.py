@@ -60,8 +60,7 @@ def _read(fd: int) -> tuple[str, int, int] | None:
             data, status = file.read(_ID_BYTES_MAX), os.fstat(file.fileno())
     except FileNotFoundError:
         return None
-    # Empty: reserved by a process that is making it, where that takes two steps.
-    return (id_of(data), status.st_ino, status.st_ctime_ns) if data else None
+    return id_of(data), status.st_ino, status.st_ctime_ns
 
 
 def _make(fd: int) -> None:

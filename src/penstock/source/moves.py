@@ -1,7 +1,7 @@
 """Moving files out of the spool: nothing is overwritten, and every step is safe to repeat.
 
     rename without replacing            on one file system
-    reserve the name, then rename       where that system cannot rename without replacing
+    look, then rename                   where that system cannot rename without replacing
     copy, sync, rename, unlink          to another file system: synced once a batch, not once a file
 
 Each step may fail for one file alone: then that file is stuck, and the others are moved.
@@ -159,27 +159,21 @@ def rename_no_replace(from_fd: int, name: str, to_fd: int, to_name: str) -> None
     except OSError as error:
         if error.errno not in _CANNOT:
             raise
-        _rename_over_reservation(from_fd, name, to_fd, to_name)
+        _rename_where_free(from_fd, name, to_fd, to_name)
     else:
         os.unlink(name, dir_fd=from_fd)
 
 
-def _rename_over_reservation(from_fd: int, name: str, to_fd: int, to_name: str) -> None:
-    """Create the new name, which fails if there is one, then rename over it.
+def _rename_where_free(from_fd: int, name: str, to_fd: int, to_name: str) -> None:
+    """Look whether the new name is free, then rename.
 
-    A move that fails in between leaves an empty file, and the next pass takes it for its own
-    reservation: no file that was moved there is empty, unless its source was. It is never deleted
-    here, because another archiver may just have moved the file over it.
+    Nothing is made under that name before: an empty file there, left by a rename that fails, would
+    pass for the file itself.
     """
-    source = os.stat(name, dir_fd=from_fd, follow_symlinks=False)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    try:
-        os.close(os.open(to_name, flags, 0o644, dir_fd=to_fd))
-    except FileExistsError:
-        there = os.stat(to_name, dir_fd=to_fd, follow_symlinks=False)
-        is_ours = beneath.is_regular(to_fd, to_name) and not there.st_size and source.st_size
-        if not is_ours:
-            raise
+    os.stat(name, dir_fd=from_fd, follow_symlinks=False)  # gone: that comes first
+    with contextlib.suppress(FileNotFoundError):
+        os.stat(to_name, dir_fd=to_fd, follow_symlinks=False)
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
     os.rename(name, to_name, src_dir_fd=from_fd, dst_dir_fd=to_fd)
 
 
