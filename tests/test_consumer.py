@@ -23,6 +23,7 @@ from penstock.model import Message
 from penstock.records.decode import Decoder
 from penstock.records.preamble import Preamble
 from penstock.records.selection import Selection
+from support.campaign import scaled
 from support.json_samples import expression_text, record_text
 from support.messages import CLAIM, numbered, packed
 from support.sqs_stub import SqsStub
@@ -131,11 +132,8 @@ def same(found: Any, spelled: Any) -> bool:
     return type(found) is type(spelled) and found == spelled
 
 
-@settings(deadline=None, max_examples=200)
-@given(st.integers(0, 2**32))
-def test_whatever_is_sent_is_read_record_by_record(seed: int) -> None:
-    """A law: the consumer has each record that the loader selected, by value."""
-    random = Random(seed)
+def check_read(random: Random) -> None:
+    """Assert that the consumer has each record that the loader selected, by value."""
     fields = random.choice(["@", "a", "{x: a, y: b.c}", "[@, a]", expression_text(random)])
     texts = [record_text(random) for _ in range(random.randrange(1, 8))]
     if random.random() < 0.3:
@@ -150,6 +148,22 @@ def test_whatever_is_sent_is_read_record_by_record(seed: int) -> None:
         assert len(found) == len(selected.records)
         for record, body in zip(found, selected.records, strict=True):
             assert same(record, json.loads(body, parse_float=Decimal, parse_int=Decimal))
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.integers(0, 2**32))
+def test_whatever_is_sent_is_read_record_by_record(seed: int) -> None:
+    """A law, for every expression and every record."""
+    check_read(Random(seed))
+
+
+@pytest.mark.campaign
+@pytest.mark.timeout(3600)
+@settings(deadline=None, max_examples=scaled(20_000))
+@given(seed=st.integers(0, 2**32))
+def test_whatever_is_sent_is_read_in_20_000_examples(seed: int) -> None:
+    """The same, at length."""
+    check_read(Random(seed))
 
 
 def test_a_record_as_deep_as_the_loader_takes_is_read() -> None:

@@ -44,6 +44,7 @@ _FOOTERS = (
     "\0\0",
     "\n7",
 )
+_MARKS = ("//", "#", ";", "--", "%")
 _FIELD = Path(__file__).parent.parent / "data" / "decode"
 _GLUES = ("\n", "\n", "\n", " ", "", "\r\n", "\r")
 
@@ -69,6 +70,17 @@ def _document(shape: str, records: Sequence[object]) -> str:
             return "\n".join(json.dumps(record) for record in records) + "\n"
 
 
+def _commented(text: str, mark: str, places: Sequence[str]) -> str:
+    """Put comments between records, one a line, or a mark of comments before one of them."""
+    lines = text.splitlines()
+    for at, words in enumerate(places[: len(lines) - 1], 1):
+        if words == "1 ":
+            lines[at] = f"{mark}{words}{lines[at]}"
+        elif words:
+            lines[at] = f"{mark}{words}\n{lines[at]}"
+    return "\n".join(lines) + "\n"
+
+
 @st.composite
 def directories(draw: st.DrawFn) -> list[File]:
     """Draw files of one kind: all, half or few of them with a header; some of them damaged."""
@@ -79,7 +91,7 @@ def directories(draw: st.DrawFn) -> list[File]:
     header += draw(st.sampled_from(_GLUES))
     footer = draw(st.sampled_from(_FOOTERS))
     shape = draw(st.sampled_from(("object", "array", "pretty", "pretty array", "lines", "lines")))
-    share = draw(st.sampled_from((1, 2, 4)))
+    share, mark = draw(st.sampled_from((1, 2, 4))), draw(st.sampled_from(_MARKS))
     files: list[File] = []
     for number in range(draw(st.integers(1, 4))):
         count = 1 if shape == "object" else draw(st.integers(1, 3))
@@ -87,6 +99,8 @@ def directories(draw: st.DrawFn) -> list[File]:
             {"id": f"{number}-{at}", "b": {"c": [1, "{"]}} for at in range(count)
         ]
         text = _document(shape, records)
+        if shape == "lines":
+            text = _commented(text, mark, draw(st.lists(st.sampled_from(("", "", " a", "1 ")))))
         cut = draw(st.sampled_from((0, 0, 0, 0, 1, 9, 17)))
         if header.count("{") > header.count("}") or header.count("[") > header.count("]"):
             cut = 0  # it may open again what was cut off
@@ -137,8 +151,68 @@ def check_init(files: Sequence[File]) -> None:
         for number, file in enumerate(files):
             Path(directory, f"{number}.json").write_bytes(file.data)
         decode = survey.look(Path(directory)).decode
-    lines = [f"{key} = {toml(value)}" for key, value in decode.items() if key != "records"]
+    assert "records" not in decode  # no file here is an envelope
+    lines = [f"{key} = {toml(value)}" for key, value in decode.items()]
     check(tomllib.loads("\n".join(lines)), files)
+
+
+@st.composite
+def envelopes(draw: st.DrawFn) -> list[list[object]]:
+    """Draw the objects of files that hold arrays of objects, and perhaps something else."""
+    leaf = st.integers(0, 10**9)
+    one = st.fixed_dictionaries({"leaf": leaf})
+    arrays = [st.lists(one, min_size=size, max_size=3) for size in (0, 1, 2, 2)]
+    kinds: list[Any] = [leaf, one, st.lists(leaf, max_size=2), *arrays]
+    others: dict[str, Any] = {
+        key: draw(st.sampled_from(kinds)) for key in ("deleted", "id", "a b") if draw(st.booleans())
+    }
+    array = draw(st.sampled_from(arrays))
+    plain = st.fixed_dictionaries({"items": array})
+    full = st.fixed_dictionaries({"items": array, **others})
+    some = st.fixed_dictionaries({}, optional={"items": array, **others})
+    document: Any = draw(st.sampled_from((plain, full, full, plain | full, plain | full | some)))
+    return draw(st.lists(st.lists(document, min_size=1, max_size=3), min_size=1, max_size=4))
+
+
+def leaves(value: Any) -> list[int]:
+    """Return the values in a value that hold no others, in order."""
+    if isinstance(value, int):
+        return [value]
+    inner: Any = getattr(value, "values", lambda: value)()
+    return [leaf for below in inner for leaf in leaves(below)]
+
+
+def check_envelopes(files: Sequence[Sequence[Any]]) -> None:
+    """Assert that each value is sent or its file rejected; in doubt, that it is named, if not."""
+    texts = ["\n".join(map(json.dumps, objects)).encode() for objects in files]
+    with tempfile.TemporaryDirectory() as directory:
+        for number, text in enumerate(texts):
+            Path(directory, f"{number}.json").write_bytes(text)
+        found = survey.look(Path(directory))
+    for decode, left_out in ((found.decode, ""), (found.doubtful, found.envelope)):
+        named = left_out.partition("left out: ")[2].partition(";")[0].split(", ")
+        for objects, text in zip(files, texts, strict=True):
+            sent, reasons = outcome(decode, text)
+            kept = [
+                {key: o[key] for key in o if survey.identifier(key) not in named} for o in objects
+            ]
+            assert reasons or sorted(leaves(sent)) == sorted(leaves(kept)), (decode, text)
+
+
+@given(envelopes())
+@hypothesis_settings(max_examples=200, deadline=None)
+def test_law_of_envelopes(files: list[list[object]]) -> None:
+    """What `init` proposes for envelopes loses no value; what it says it may, it names."""
+    check_envelopes(files)
+
+
+@pytest.mark.campaign
+@pytest.mark.timeout(3600)
+@given(files=envelopes())
+@hypothesis_settings(max_examples=scaled(10_000), deadline=None)
+def test_law_of_envelopes_in_10_000_examples(files: list[list[object]]) -> None:
+    """The same, at length."""
+    check_envelopes(files)
 
 
 @given(directories())
@@ -208,6 +282,15 @@ def test_where_no_setting_helps_none_is_named(name: str, reason: str) -> None:
     _, sent, reasons = read(f"{name}.json")
     assert sent == []
     assert reasons[0].endswith(reason)
+
+
+@pytest.mark.parametrize("text", ['{"id":1}', '[\n{"id":1}]', '{"é":1}', '// x\n{"a":1}', "[]"])
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
+def test_another_encoding_is_named(text: str, encoding: str) -> None:
+    """With or without a byte order mark; it is neither a file cut off nor one of Kafka."""
+    kind = encoding[:6].upper()
+    reason = f"the file is not JSON but {kind}; Penstock reads UTF-8"
+    assert outcome({}, text.encode(encoding)) == ([], [reason])
 
 
 @pytest.mark.parametrize(

@@ -244,17 +244,44 @@ def test_a_last_line_that_is_cut_off_may_still_be_being_written() -> None:
 
 def test_lines_that_are_declared_are_skipped_and_no_record_is() -> None:
     """Where comments stand between records; what is left out keeps its index."""
-    json = b'{"a":1}\n// {"a":0}\n{"a":2}\n# end "x\n{"a":"\t"}\n{"a":4}'
+    json = b'{"a":1}\n// {a: 0}\n{"a":2}\n# end "x\n{"a":"\t"}\n{"a":4}'
     for record_type in (Record, msgspec.Raw):
         document = Decoder(record_type, skip=".*").decode(json)
         assert list(indexes(document)) == [0, 2, 5]
         assert [reject.index for reject in document.rejects] == [4]
+        for part in (b'{"a":1}\n{"b":\n{"a":2}\n}\n# x', b'{"a":1}\n{"a":2,"t":"x'):
+            with pytest.raises(Reject):  # a line that begins an object may go on
+                Decoder(record_type, skip=".*").decode(part)
     whole = Decoder(msgspec.Raw, skip="//.*").decode(b'{"a":1}\n// x\n{"a":2}')
     assert (list(indexes(whole)), list(whole.rejects)) == ([0, 2], [])
     told = Decoder(Record, skip="--.*").decode(b'{"a":1}\n// x\n{"a":2}').rejects[0].reason
     assert told.endswith('set decode.skip_lines = "--.*|//.*"')
     with pytest.raises(Halt, match=r"decode\.skip_lines: "):
         Decoder(Record, skip=r"\u00dc")
+
+
+@pytest.mark.parametrize("record_type", [Record, msgspec.Raw])
+@pytest.mark.parametrize("mark", ["//", "#", ";", "--", "%"])
+def test_a_declared_line_in_which_an_object_begins_is_a_reject(
+    mark: str, record_type: type
+) -> None:
+    """The record may stand behind a number, or be commented out: nobody can tell."""
+    for line in (mark + '1 {"a":3}', mark + ' { "a":3}', mark + " {}", mark + ' x {"a":'):
+        json = b'{"a":1}\n%b\n{"a":2}' % line.encode()
+        document = Decoder(record_type, skip=f"{mark}.*").decode(json)
+        assert [text.count(b"a") + 1 for text in texts(document)] in ([1, 1], [2, 2])
+        assert list(indexes(document)) == [0, 2]
+        (wrong,) = document.rejects
+        at = line.index("{")
+        assert (wrong.index, wrong.count) == (1, 1)
+        assert wrong.reason == (
+            f"an object begins at line 2, column {at + 1} of the JSON (byte {at + 8}), so"
+            " decode.skip_lines does not skip the line; if it is a record, correct the line;"
+            " if not, remove it"
+        )
+    many = Decoder(Record, skip="#.*").decode(b'{"a":1}\n' + b"# {}\n" * 20_000)
+    assert len(many.rejects) == 101
+    assert many.rejects[-1].count == 19_900
 
 
 def test_a_byte_order_mark_may_begin_every_line() -> None:

@@ -71,8 +71,8 @@ def values(tmp_path: Path) -> list[object]:
         ('BEGIN {"a":1} END', 'BEGIN {"a":2} END\n', "preamble_literals"),
         ('{"n":1,"items":[{"a":1},{"a":2}]}', '{"n":0,"items":[]}', ""),
         (
-            '{"items":[{"a":1},{"a":2}],"next":null}',
-            '{"items":[{"a":3},{"a":4}],"next":1}',
+            '{"items":[{"a":1},{"a":2}]}',
+            '{"items":[{"a":3},{"a":4}]}\n{"items":[]}',
             "records",
         ),
     ],
@@ -181,6 +181,9 @@ def test_the_names_need_not_end_in_json(tmp_path: Path) -> None:
         (['Some words\n{"id":2}', 'Other words\n{"id":2}'], "# preamble_lines = 1"),
         (['od morning"},\n{"id":2}', '{"id":2}'], "# preamble_pattern = "),
         (['{"statuses":[{"a":1}]}', '{"statuses":[{"a":2}]}'], '# records = "statuses"'),
+        (['{"items":[{"a":1},{"a":2}],"next":1}'], '# records = "items"'),
+        (['{"items":[{"a":1},{"a":2}]}', '{"items":[{"a":1},{"a":2}]}', "[]"], "# records ="),
+        (['{"a\\n\x7f":[{"a":1},{"a":2}],"n":1}'], "# records ="),
     ],
 )
 def test_what_is_doubtful_is_a_comment(tmp_path: Path, files: list[str], comment: str) -> None:
@@ -191,6 +194,40 @@ def test_what_is_doubtful_is_a_comment(tmp_path: Path, files: list[str], comment
     assert proposed(tmp_path).decode.model_fields_set == set()
     assert comment in (tmp_path / "penstock.toml").read_text()
     assert "warning: decode." + comment.removeprefix("# ") in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "records", "keys", "left_out"),
+    [
+        (
+            '{"id":1,"customer":"c","items":[{"sku":"a"},{"sku":"b"}]}',
+            "items",
+            "items",
+            "id, customer",
+        ),
+        (
+            '{"created":[{"a":1},{"a":2}],"deleted":[{"a":3}]}\n{"created":[{"a":4}]}',
+            "[created, deleted][]",
+            "created, deleted",
+            "nothing",
+        ),
+    ],
+)
+def test_a_whole_object_is_the_record_where_it_holds_more_than_one_array(
+    tmp_path: Path, text: str, records: str, keys: str, left_out: str
+) -> None:
+    """Only the owner knows whether it is an envelope: both choices are said, with what is lost."""
+    write(tmp_path, {"1.json": text})
+    result = invoke(tmp_path, "--yes")
+    assert result.stderr == (
+        f'warning: decode.records = "{records}" is written as a comment only: objects of files hold'
+        f" arrays of up to 2 objects at {keys}; with this setting each of those is a record, and"
+        f" this is left out: {left_out}; without it each whole object is a record\n"
+    )
+    assert values(tmp_path) == [json.loads(line) for line in text.splitlines()]
+    config = tmp_path / "penstock.toml"
+    config.write_text(config.read_text().replace("# records", "records"))
+    assert len(values(tmp_path)) == text.count('{"sku"') + text.count('{"a"')
 
 
 def test_an_existing_file_is_not_replaced_unasked(tmp_path: Path) -> None:

@@ -23,7 +23,6 @@ from penstock.wording import plural, printable
 
 _FIELDS_TOLD = 40
 _CUT = "it may remove the rest of records whose beginning was cut off"
-_ENVELOPE = "each file is an object with an array of objects there, which may be the records"
 
 
 def init(
@@ -178,7 +177,7 @@ def _decode(found: Survey, answer: Callable[[str, str], str]) -> list[str]:
     proposed = found.decode | found.doubtful
     for key, value in proposed.items():
         text = f"{key} = {toml(value)}"
-        doubt = (_ENVELOPE if key == "records" else _CUT) if key in found.doubtful else ""
+        doubt = (found.envelope if key == "records" else _CUT) if key in found.doubtful else ""
         question = f"decode.{text}{doubt and f' ({doubt})'}: use it? (yes/no)"
         if answer(question, "no" if doubt else "yes").lower().startswith("y"):
             lines.append(text)

@@ -6,8 +6,8 @@
     {"statuses": […]}   with records = "statuses", each element of that array is a record
 
 Among objects one a line, a line that is not JSON is rejected alone, or skipped if it is declared as
-a comment. The other lines are sent. This is safe: if the line were part of a record that spans
-several lines, a neighbouring line would look like neither a record nor prose.
+a comment and no object begins in it. The other lines are sent. This is safe: if the line were part
+of a record of several lines, a neighbouring line would look like neither a record nor prose.
 
 The parser, msgspec, is strict to the last byte: NaN, trailing commas, lone surrogates and control
 characters in strings are errors. Numbers that it need not understand are copied. If a key is given
@@ -24,6 +24,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from penstock.errors import Reject
 from penstock.model import Document, RecordReject
+from penstock.records import json_errors
 from penstock.records.compile import Find, compiled
 from penstock.records.expression import EVALUATION_ERRORS, failure, parsed
 from penstock.records.headers import toml
@@ -39,6 +40,10 @@ _BOM: Final = b"\xef\xbb\xbf"
 _BLANKS: Final = b" \t\r"
 _LINE: Final = re.compile(rb"[^\n]++")
 _COMMENT: Final = re.compile(rb"//|#|;|--|%")
+_NOT_SKIPPED: Final = (
+    "an object begins %s, so decode.skip_lines does not skip the line;"
+    " if it is a record, correct the line; if not, remove it"
+)
 _LINES_TOLD_MAX: Final = 100  # with place and cause; more would fill the memory
 
 _raw = msgspec.json.Decoder(msgspec.Raw)
@@ -54,8 +59,8 @@ class Decoder:
     `record_type` is a msgspec struct of the wanted fields, or `msgspec.Raw`. `records` is a
     JMESPath expression for the place of the records in an envelope; each document of a file is an
     envelope. A line between records that `skip`, a regular expression, matches whole is not a
-    record. `advise` returns which setting would make a malformed file readable: a header that
-    begins with a bracket may be the cause.
+    record, unless an object begins in it. `advise` returns which setting would make a malformed
+    file readable: a header that begins with a bracket may be the cause.
 
     Raises Halt if `records` is not an expression, or `skip` not one over bytes.
     """
@@ -193,7 +198,11 @@ class Decoder:
         """
         line = json[start:end]
         if self._skip and self._skip.fullmatch(line) and not OBJECT_BEGINS.match(line):
-            return None
+            begun = OBJECT_BEGINS.search(line)
+            if not begun:
+                return None
+            place = json_errors.place(json, start + begun.start()) if told else ""
+            return _NOT_SKIPPED % (f"at {place}" if told else "in the line")
         reason = "the line is not JSON"
         if told or end == len(json):
             wrong = reject(json, error, start, end)

@@ -13,6 +13,15 @@ UNREADABLE: Final = (UnicodeDecodeError, RecursionError, msgspec.DecodeError)
 OBJECT_BEGINS: Final = re.compile(rb"\{\s*+[\"}]")
 """Every object begins like this. If it does not match, there is no object, even a cut-off one."""
 
+_ASCII: Final = rb"[\t\n\r -~]"  # JSON begins with two of these
+OTHER_ENCODINGS: Final = tuple(
+    (begins.replace(b"A", _ASCII), f"{name}; Penstock reads UTF-8")
+    for begins, name in (
+        (rb"\xff\xfe\0\0|\0\0\xfe\xff|(?:A\0\0\0){2}|(?:\0\0\0A){2}", "UTF-32"),
+        (rb"\xff\xfe|\xfe\xff|(?:A\0){2}|(?:\0A){2}", "UTF-16"),
+    )
+)
+"""How files in them begin, with or without a byte order mark, and what to say of such a file."""
 _TYPES: Final = {
     b"{": "object",
     b"[": "array",
@@ -40,8 +49,14 @@ _raw = msgspec.json.Decoder(msgspec.Raw)
 
 def reject(json: bytes, error: Exception, start: int = 0, end: int | None = None) -> Reject:
     """Say what is wrong with `json[start:end]`, and where; `error` is one of UNREADABLE."""
+    for begins, kind in OTHER_ENCODINGS:
+        if re.match(begins, json):
+            return Reject(f"the file is not JSON but {kind}")
+    return _reject(json, error, start, len(json) if end is None else end)
+
+
+def _reject(json: bytes, error: Exception, start: int, end: int) -> Reject:
     text = str(error)
-    end = len(json) if end is None else end
     if isinstance(error, RecursionError):
         return Reject("the JSON is nested deeper than the parser goes")
     if isinstance(error, UnicodeDecodeError):

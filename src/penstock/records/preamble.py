@@ -17,7 +17,7 @@ from typing import Any, Final, cast
 
 from penstock.errors import Halt, Reject
 from penstock.records import headers
-from penstock.records.json_errors import OBJECT_BEGINS, is_json, quoted
+from penstock.records.json_errors import OBJECT_BEGINS, OTHER_ENCODINGS, is_json, quoted
 
 PREAMBLE_BYTES_MAX: Final = 65_536
 """More is not a comment but a file of another kind. This also bounds the work per file."""
@@ -63,8 +63,8 @@ _UNFINISHED = re.compile(
 )
 _SCALAR = re.compile(rb"(?:-?\d[\d.eE+-]*+|\"(?:[^\"\\]|\\.)*\"|true|false|null)\s*+\Z", re.DOTALL)
 _OTHER_FILES = (
+    *OTHER_ENCODINGS,
     (rb"\0(?s:.{4})[\[{]", "Confluent's Kafka format: a zero and a schema id come first"),
-    (rb"\xff\xfe|\xfe\xff|\0{1,3}[\[{]\0", "UTF-16; Penstock reads UTF-8"),
     (rb"\0", "NUL bytes: did its machine stop while writing it?"),
     (rb"\x1f\x8b", "compressed with gzip"),
     (rb"\x28\xb5\x2f\xfd", "compressed with zstd"),

@@ -111,7 +111,8 @@ class DecodeSettings(Section):
     preamble_literals: tuple[PreambleLiteral, ...] = ()
     """fixed texts to drop before (and after) the JSON"""
     skip_lines: Pattern = ""
-    """a regular expression; in files with one record per line, lines that match it are dropped"""
+    """a regular expression; in files with one record per line, lines that match it are dropped;
+    a line in which an object begins is rejected instead"""
 
 
 class SelectSettings(Section):

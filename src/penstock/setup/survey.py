@@ -31,6 +31,8 @@ _BOM: Final = b"\xef\xbb\xbf"
 # An object with more members than this is a record rather than an envelope of records.
 _ENVELOPE_MEMBERS_MAX: Final = 8
 
+_ENVELOPES_MAX: Final = 100  # so many objects in a file are records rather than envelopes
+
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _elements = msgspec.json.Decoder(list[msgspec.Raw])
 
@@ -45,7 +47,10 @@ class Field:
 
 @dataclass
 class Survey:
-    """The findings, and settings of [decode] that fit; the `doubtful` ones may be wrong."""
+    """The findings, and settings of [decode] that fit; the `doubtful` ones may be wrong.
+
+    `envelope` says what a doubtful `records` would send, and what it would leave out.
+    """
 
     files: int = 0
     samples: int = 0
@@ -55,6 +60,7 @@ class Survey:
     left_out: Counter[str] = field(default_factory=Counter[str])
     decode: dict[str, object] = field(default_factory=dict[str, object])
     doubtful: dict[str, object] = field(default_factory=dict[str, object])
+    envelope: str = ""
     preambles: Counter[str] = field(default_factory=Counter[str])
     shapes: Counter[str] = field(default_factory=Counter[str])
     reasons: Counter[str] = field(default_factory=Counter[str])
@@ -77,14 +83,7 @@ def look(directory: Path) -> Survey:
     preamble, header, sure = _header(samples)
     (found.decode if sure else found.doubtful).update(header)
     whole = _see_preambles(found, samples, preamble)
-    records, count = _envelope(whole, elements_min=2)
-    if count * 2 > len(whole):
-        found.decode["records"] = records
-    else:
-        perhaps, count = _envelope(whole, elements_min=1)
-        records = None
-        if perhaps and count == len(whole):
-            found.doubtful["records"] = perhaps
+    records = _see_envelope(found, whole)
     _see_documents(found, whole, Decoder(msgspec.Raw, records=records))
     return found
 
@@ -106,7 +105,8 @@ def left_out_line(left_out: Mapping[str, int]) -> str:
 
 def identifier(name: str) -> str:
     """Return a field's name as JMESPath writes it."""
-    return name if name.isascii() and name.isidentifier() else json.dumps(name)
+    quoted = json.dumps(name).replace("\x7f", "\\u007f")  # which no comment of TOML may hold
+    return name if name.isascii() and name.isidentifier() else quoted
 
 
 def _read(directory: Path, names: Sequence[str]) -> Iterator[bytes]:
@@ -190,26 +190,68 @@ def _see_preambles(found: Survey, samples: Sequence[bytes], preamble: Preamble) 
     return documents
 
 
-def _envelope(documents: Sequence[bytes], *, elements_min: int) -> tuple[str | None, int]:
-    """Return the key with the records in most of the documents, and how many have it."""
-    keys: Counter[str] = Counter()
+def _see_envelope(found: Survey, documents: Sequence[bytes]) -> str | None:
+    """Return where the records surely are in envelopes; note where they may be.
+
+    It is sure only if nothing is left out: all files hold objects with one array of objects, under
+    one and the same key, and nothing else. Any other member may be data of a larger record.
+    """
+    files = list(_envelopes(documents))
+    every = [members for envelopes in files for members in envelopes]
+    sizes = [_sizes(envelopes) for envelopes in files]
+    most: Counter[str] = Counter()
+    for of_file in sizes:
+        most |= of_file
+    several = [key for key in most if sum(of[key] > 1 for of in sizes) * 2 > len(files)]
+    if not several and not any(all(of[key] for of in sizes) for key in most):
+        return None
+    names = [identifier(key) for key in most]
+    records = names[0] if len(names) == 1 else f"[{', '.join(names)}][]"
+    if several and all(files) and all(_is_envelope(members, [*most]) for members in every):
+        found.decode["records"] = records
+        return records
+    others = dict.fromkeys(identifier(key) for members in every for key in members)
+    left_out = ", ".join(name for name in others if name not in names) or "nothing"
+    found.doubtful["records"] = records
+    found.envelope = (
+        f"objects of files hold arrays of up to {max(most.values()):,} objects at"
+        f" {', '.join(names)}; with this setting each of those is a record, and this is left out:"
+        f" {left_out}; without it each whole object is a record"
+    )
+    return None
+
+
+def _sizes(envelopes: Sequence[Mapping[str, msgspec.Raw]]) -> Counter[str]:
+    """Return the keys of a file's arrays of objects, and how many objects one holds at most."""
+    sizes: Counter[str] = Counter()
+    for members in envelopes:
+        sizes |= Counter({key: _records_in(bytes(raw)) for key, raw in members.items()})
+    return sizes
+
+
+def _envelopes(documents: Sequence[bytes]) -> Iterator[Sequence[Mapping[str, msgspec.Raw]]]:
+    """Yield for each readable file its objects if they may be envelopes, else none."""
+    decoder = Decoder(msgspec.Raw)
     for data in documents:
-        with contextlib.suppress(msgspec.DecodeError, RecursionError):
-            members = _members.decode(data) if data[:1] == b"{" else {}
-            if len(members) <= _ENVELOPE_MEMBERS_MAX:
-                keys.update(
-                    key for key, raw in members.items() if _are_records(bytes(raw), elements_min)
-                )
-    for key, count in keys.most_common(1):
-        return identifier(key), count
-    return None, 0
+        with contextlib.suppress(Reject):
+            records = decoder.decode(data).records
+            few = data[:1] != b"[" and len(records) <= _ENVELOPES_MAX
+            objects = [_members.decode(cast("Any", record)) for record in records if few]
+            yield objects if all(len(o) <= _ENVELOPE_MEMBERS_MAX for o in objects) else []
 
 
-def _are_records(raw: bytes, elements_min: int) -> bool:
-    if raw[:1] != b"[":
+def _is_envelope(members: Mapping[str, msgspec.Raw], keys: Sequence[str]) -> bool:
+    """Tell whether an object is nothing but an array of objects, or an empty one, under a key."""
+    if len(keys) > 1 or [*members] != keys:
         return False
-    elements = [bytes(element)[:1] for element in _elements.decode(raw)]
-    return len(elements) >= elements_min and set(elements) == {b"{"}
+    raw = bytes(members[keys[0]])
+    return _records_in(raw) > 0 or (raw[:1] == b"[" and not _elements.decode(raw))
+
+
+def _records_in(raw: bytes) -> int:
+    """Return how many elements an array has that holds only objects; else 0."""
+    elements = _elements.decode(raw) if raw[:1] == b"[" else []
+    return len(elements) if all(bytes(element)[:1] == b"{" for element in elements) else 0
 
 
 def _see_documents(found: Survey, documents: Sequence[bytes], decoder: Decoder) -> None:
