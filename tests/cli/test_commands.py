@@ -23,8 +23,8 @@ from penstock.cli.commands import EXAMPLES, app
 from penstock.embedded.redis import EmbeddedRedis
 from penstock.errors import Again, Halt, PenstockError
 from penstock.model import Tally
+from penstock.operate.wording import plural
 from penstock.records import expression
-from penstock.wording import plural
 
 FUNCTIONS = {"load": worker, "archive": archiver, "check": checker}
 

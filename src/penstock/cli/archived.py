@@ -14,8 +14,8 @@ from penstock.cli.rejected import not_empty
 from penstock.cli.replay import BeforeStamp, FromStamp
 from penstock.operate.archived import Archived, write_out
 from penstock.operate.spool_files import iso_time, spool_files
+from penstock.operate.wording import plural
 from penstock.settings.reading import load
-from penstock.wording import plural
 
 app = typer.Typer(
     name="archived",

@@ -12,6 +12,7 @@ from penstock import wiring
 from penstock.archive.forecast import PACK_FROM_PER_SECOND
 from penstock.cli.options import Config, say
 from penstock.errors import Halt
+from penstock.operate.wording import plural, printable
 from penstock.records import expression
 from penstock.records.headers import toml
 from penstock.settings.reading import CONFIG_DEFAULT, load
@@ -19,7 +20,6 @@ from penstock.settings.schema import EMBEDDED, QueueSettings
 from penstock.setup import survey
 from penstock.setup.hints import hints
 from penstock.setup.survey import Survey
-from penstock.wording import plural, printable
 
 _FIELDS_TOLD = 40
 _CUT = "it may remove the rest of records whose beginning was cut off"

@@ -12,8 +12,8 @@ from rich.console import Console
 from penstock import passes, wiring
 from penstock.ledger.ledger import Ledger
 from penstock.operate.requeue import Progress
+from penstock.operate.wording import plural
 from penstock.settings.schema import Settings
-from penstock.wording import plural
 
 T = TypeVar("T")
 

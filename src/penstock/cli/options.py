@@ -9,7 +9,7 @@ import typer
 
 from penstock import file_names
 from penstock.cli import EXIT_STOPPED
-from penstock.wording import printable
+from penstock.operate.wording import printable
 
 Config = Annotated[
     Path | None,

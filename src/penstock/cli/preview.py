@@ -11,12 +11,12 @@ import typer
 from penstock.cli.options import Config, say
 from penstock.model import BILLED_BYTES, RecordReject
 from penstock.operate.reject_filter import kind_of
+from penstock.operate.wording import plural, printable
 from penstock.settings.reading import load
 from penstock.settings.schema import Settings
 from penstock.setup import survey
 from penstock.setup.hints import hints
 from penstock.setup.preview import LIMITS, Preview, Totals, files_of, previewed
-from penstock.wording import plural, printable
 
 _SHOWN_IN_FULL = 10
 _TEXT_CHARACTERS = 76

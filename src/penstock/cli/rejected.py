@@ -25,9 +25,9 @@ from penstock.operate.spool_files import (
     rejected_file,
     spool_files,
 )
+from penstock.operate.wording import plural
 from penstock.settings.reading import load
 from penstock.settings.schema import Settings
-from penstock.wording import plural
 
 app = typer.Typer(
     name="rejected",

@@ -22,8 +22,8 @@ from penstock.operate.archived import Archived
 from penstock.operate.reject_filter import is_pattern
 from penstock.operate.requeue import Report, Returning
 from penstock.operate.spool_files import iso_time, spool_files
+from penstock.operate.wording import plural
 from penstock.settings.reading import load
-from penstock.wording import plural
 
 _SHOWN = 20
 _BY = "by the time stamp in its name, in UTC"

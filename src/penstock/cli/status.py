@@ -18,10 +18,10 @@ from penstock.cli.options import Config
 from penstock.operate.health import duration
 from penstock.operate.observer import observer
 from penstock.operate.snapshot import Snapshot, Verdict
+from penstock.operate.wording import plural
 from penstock.settings.reading import load
 from penstock.settings.schema import Settings
 from penstock.settings.spool_place import spool_place
-from penstock.wording import plural
 
 _BARS = "▁▂▃▄▅▆▇█"
 _CLAIMS_SHOWN = 8

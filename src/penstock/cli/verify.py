@@ -13,8 +13,8 @@ from penstock.ledger.ledger import Ledger
 from penstock.operate import verify as verifying
 from penstock.operate.spool_files import local_places
 from penstock.operate.verify import Verified
+from penstock.operate.wording import plural
 from penstock.settings.reading import load
-from penstock.wording import plural
 
 _SHOWN_MAX = 1_000
 

@@ -20,7 +20,7 @@ from penstock.operate.spool_files import (
     iso_time,
     rejected_file,
 )
-from penstock.wording import plural
+from penstock.operate.wording import plural
 
 _JOURNAL_SHOWN = 20
 

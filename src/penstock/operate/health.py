@@ -10,9 +10,9 @@ from penstock.checker import OLD_LEASES
 from penstock.ledger.scripts import UNWRITABLE
 from penstock.operate.snapshot import STOPPED, Snapshot, Verdict
 from penstock.operate.spool_view import SpoolState
+from penstock.operate.wording import plural, printable
 from penstock.settings.schema import StatusSettings
 from penstock.source.index import LARGE_FILES
-from penstock.wording import plural, printable
 
 REJECTS_SHARE_MAX = 0.5
 _REJECTS_MIN = 10

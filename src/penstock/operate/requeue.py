@@ -23,10 +23,10 @@ from penstock.ledger.ledger import Ledger
 from penstock.ledger.repairs import FORGET_AFTER_SECONDS, HOLD_SECONDS
 from penstock.model import PutBack
 from penstock.operate.spool_files import DISCARDED, RejectedFile, SpoolFiles
+from penstock.operate.wording import plural
 from penstock.settings.schema import Settings
 from penstock.settings.spool_place import spool_directory
 from penstock.source import moves as moving
-from penstock.wording import plural
 
 LEFT_FOR_SECONDS = FORGET_AFTER_SECONDS
 _BATCH = 500
