@@ -84,14 +84,12 @@ class Reader:
             unreadable = f"{files[readable].name}: {files[readable].detail}"
             files = files[:readable]
         done: list[tuple[Transformed | Fate, Sequence[RecordReject]]] = []
-        parts: list[Transformed] = []
         for one in self.transform.run(files, position, claim.put_back):
             if isinstance(one, Fate):
                 done.append(((await self._aged(one)).without_data(), ()))
-                continue
-            done.append((one, packer.add_all(one.files, one.records)))
-            parts.append(one)
-        self._learn_from(parts)
+            else:
+                done.append((one, packer.add_all(one.files, one.records)))
+        self._learn_from([part for part, _ in done if not isinstance(part, Fate)])
         return Read(len(files), done, unreadable, time.monotonic() - oldest_seconds)
 
     def _learn_from(self, parts: Sequence[Transformed]) -> None:

@@ -162,6 +162,21 @@ def test_file_systems_without_links_are_served(
     assert (hour / NAMES[0]).read_text() == f"{{}} {NAMES[0]}"
 
 
+def test_a_hidden_file_is_not_overwritten_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two processes may make the spool's marker: the first one's stays."""
+    monkeypatch.setattr(moves, "_renameat2", refusing(errno.EINVAL))
+    monkeypatch.setattr(os, "link", cannot_link)
+    (tmp_path / ".draft").write_text("second")
+    (tmp_path / ".marker").write_text("first")
+    fd = os.open(tmp_path, os.O_RDONLY)
+    with pytest.raises(FileExistsError):
+        moves.rename_no_replace(fd, ".draft", fd, ".marker")
+    os.close(fd)
+    assert (tmp_path / ".marker").read_text() == "first"
+
+
 def test_a_file_that_cannot_be_renamed_leaves_nothing_in_the_archive(
     spool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

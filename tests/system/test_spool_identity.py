@@ -458,7 +458,7 @@ async def test_a_server_ends_when_another_directory_takes_the_place_of_its_own(
 
 
 async def test_an_empty_directory_gets_no_marker(box: Box) -> None:
-    """It may be a mount point: whoever mounts or moves the spool there finds it empty still."""
+    """It may be a mount point. Penstock leaves it empty, so that a spool can be put there."""
     await box.load()
     assert list(box.spool.iterdir()) == []
     box.write_many(FILES)

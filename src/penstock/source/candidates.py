@@ -173,12 +173,13 @@ class Candidates:
         """List the next page; return how many names it has. None are new for a while after none."""
         if self._monotonic() <= self._empty_until_seconds:
             return 0
-        epoch, page = self._epoch, await self._source.list(self._cursor)
-        while epoch and epoch != self._epoch:  # Redis forgot meanwhile: begin at the beginning
+        while True:
             epoch, page = self._epoch, await self._source.list(self._cursor)
-        if self._pages and page.spool_note != self._pages[-1].spool_note:
+            if epoch and epoch != self._epoch:
+                continue  # Redis forgot meanwhile: begin at the beginning
+            if not self._pages or page.spool_note == self._pages[-1].spool_note:
+                break
             self.start_over()  # what was listed before lies elsewhere
-            page = await self._source.list("")
         self._cursor = page.cursor
         listed = _Listed(
             page.cursor,

@@ -208,7 +208,9 @@ class DirectorySource:
         try:
             found = self._find(lost)
         except (Halt, OSError) as error:
-            return [Moved(file.name, str(error)) if file.vanished else file for file in moved]
+            why = beneath.why(error) if isinstance(error, OSError) else str(error)
+            why = f"look for what left the spool, in archive and rejects: {why}"
+            return [Moved(file.name, why) if file.vanished else file for file in moved]
         return [Moved(file.name) if file.name in found else file for file in moved]
 
     def _find(self, lost: set[str]) -> set[str]:

@@ -167,10 +167,11 @@ def rename_no_replace(from_fd: int, name: str, to_fd: int, to_name: str) -> None
 def _rename_where_free(from_fd: int, name: str, to_fd: int, to_name: str) -> None:
     """Look whether the new name is free, then rename.
 
-    Nothing is made under that name before: an empty file there, left by a rename that fails, would
-    pass for the file itself.
+    It does not reserve the name with an empty file: if the rename failed, that would pass for the
+    file itself.
     """
-    os.stat(name, dir_fd=from_fd, follow_symlinks=False)  # gone: that comes first
+    os.stat(name, dir_fd=from_fd, follow_symlinks=False)  # if it is gone, that is the error
+    # Not by `exists`, which knows no hidden names: the marker is moved here too.
     with contextlib.suppress(FileNotFoundError):
         os.stat(to_name, dir_fd=to_fd, follow_symlinks=False)
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
