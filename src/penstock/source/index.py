@@ -85,7 +85,6 @@ class Index:
         self._stopped = False
         self._sure = False  # events have told of everything since the last scan
         self._large_files = LARGE_FILES
-        self.scans = 0
         self.overflows = 0
 
     @property
@@ -269,7 +268,6 @@ class Index:
         self._failed = None
         self._take_scanned(scanned)
         self._sure = self._watch and overflows == self.overflows
-        self.scans += 1
         if self.files > self._large_files:
             telemetry.warn("spool.large", files=self.files, remedy="keep the archiver running")
             self._large_files = 2 * self.files  # should they double, that is another warning
