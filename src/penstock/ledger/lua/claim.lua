@@ -6,7 +6,6 @@
 --       11 suspects  12 frontier  13 call:TOKEN  14 claim:NEW
 --       15 put_back  16 minutes  17 spool_note
 -- ARGV  1 prefix of claim keys  2 NEW, the id if a claim is made  3 token  4 worker
--- ARGV  1 prefix of claim keys  2 NEW, the id if a claim is made  3 token  4 worker
 --       5 fingerprint of the settings that shape messages  6 lease, ms
 --       7 how long the answer to this token is remembered, ms  8 most files of a claim
 --       9 most takeovers of a claim  10 cursor up to which the caller has tried every file
