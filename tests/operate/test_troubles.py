@@ -142,7 +142,7 @@ async def test_a_loader_that_fails_again_and_again(
     box.write_many(3)
 
     async def away(*_: object) -> None:
-        raise Again("read 1.json: Stale file handle: the spool's file system is away")
+        raise Again("read 1.json: Stale file handle: its file system is unavailable")
 
     with monkeypatch.context() as patch:
         patch.setattr(DirectorySource, "read", away)
