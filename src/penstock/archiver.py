@@ -6,8 +6,8 @@
 With archive.action = 'pack', it moves files into a staging room instead, and rooms become segments
 at the end of a pass: archive/.
 
-A file is noted as archived only after it is out of the spool for good, and forgotten only when no
-listing in use can name it. While a batch is moved, the one before it is noted, and the next one is
+A file is noted as archived only after it has left the spool for good, and forgotten only when no
+listing in use can name it. While one batch is moved, the previous one is noted, and the next one is
 read:
 
     moved   batch 1 │ batch 2 │ batch 3 │
@@ -74,7 +74,7 @@ class _Told(NamedTuple):
 async def archive(
     archiver: Archiver, *, stop: asyncio.Event, budget_seconds: float = math.inf
 ) -> ArchiverTally:
-    """Run one pass, until the spool has no processed or rejected file, or the time is over.
+    """Run one pass, until the spool has no processed or rejected file, or the time is up.
 
     Raises Again or Halt if Redis or the source fails; what was moved stays moved, and the next pass
     notes it.

@@ -1,8 +1,8 @@
 """Use files below a directory that other users may write to, by descriptor and without links.
 
 Such a user can put a link, a FIFO or a device where we expect our own file or folder. So each step
-below a root is opened alone and without following links. Only regular files are read, nothing is
-opened that could block, and a new file gets a name that nobody can guess.
+below a root is opened alone and without following links. Only regular files are read, no open can
+block, and a new file gets a name that nobody can guess.
 """
 
 import contextlib
@@ -34,14 +34,14 @@ def open_root(path: Path, *, make: bool = False, links_max: int = 8) -> int:
             raise OSError(errno.ELOOP, "a link that belongs to another user", str(path))
         if not links_max:
             raise OSError(errno.ELOOP, "too many links", str(path))
-        # The target of this link, not of one that replaced it since.
+        # Read the link that was checked, not one that has replaced it since.
         return open_root(path.parent / os.readlink("", dir_fd=link), links_max=links_max - 1)
     finally:
         os.close(link)
 
 
 def open_folder(root_fd: int, folder: str, *, make: bool = False) -> int:
-    """Return a descriptor of `folder` below a root: names joined by `/`, made if `make`, or `.`."""
+    """Return a descriptor of `folder` below a root: `.`, or names joined by `/`, made if `make`."""
     fd = os.dup(root_fd)
     try:
         for step in folder.split("/"):
@@ -58,7 +58,7 @@ def open_folder(root_fd: int, folder: str, *, make: bool = False) -> int:
 
 @contextlib.contextmanager
 def opened(root_fd: int, folder: str, *, make: bool = False) -> Generator[int]:
-    """Yield a descriptor of a folder, as `open_folder`. Raises OSError."""
+    """Yield the descriptor from `open_folder`. Raises OSError."""
     fd = open_folder(root_fd, folder, make=make)
     try:
         yield fd
@@ -68,7 +68,7 @@ def opened(root_fd: int, folder: str, *, make: bool = False) -> Generator[int]:
 
 @contextlib.contextmanager
 def folder(root: Path, below: str = ".", *, make: bool = False) -> Generator[int]:
-    """Yield a descriptor of a folder below a root path, as `open_folder`. Raises OSError."""
+    """Yield a descriptor of a folder below a root path; see `open_folder`. Raises OSError."""
     root_fd = open_root(root, make=make)
     try:
         fd = open_folder(root_fd, below, make=make)

@@ -3,7 +3,7 @@
     claims of dead workers                 freed; their late results are refused
     claims that killed many workers        split, so that one bad file affects no other
     files that no worker's listing has     queued, by one sweeper at a time
-    the ledger's own books                 verified: nothing may appear from nowhere or get lost
+    the ledger's own counts                verified: no file may appear from nowhere or get lost
 
 Any worker's next claim takes over an expired one by itself; the checker is the safety net, and
 reports what it finds.
@@ -20,7 +20,7 @@ from penstock.ledger.ledger import Ledger
 from penstock.ledger.reads import FILES_A_CALL_MAX
 from penstock.ports import Source
 
-_SWEEP_SECONDS_MAX = 60.0  # of one pass; the next sweep continues
+_SWEEP_SECONDS_MAX = 60.0  # per pass; the next sweep continues
 OLD_LEASES = 5
 """A claim held for this many leases is alive but making little progress."""
 
@@ -32,13 +32,13 @@ FIFO_WINDOW_SECONDS = 300.0
 class CheckerTally:
     """What one pass of the checker found.
 
-    `claims_expired` lost their owner, with `files_freed`. `claims_isolated` were split:
+    `claims_expired` lost their owner and freed `files_freed`. `claims_isolated` were split:
     `files_isolated` got claims of their own, `files_given_up` were rejected. `files_swept` were
     overlooked in the spool, `files_orphaned` belonged to no claim; both are queued.
-    `times_corrected` were in the future, from Redis's clock. `claims_old` are held for over five
-    leases, `claims_past_fifo_window` waited so long that SQS may not drop repeats. `laws_broken`
-    must be 0. The rest is as the ledger has it after the pass; `files_waiting` is None if the whole
-    spool was not listed.
+    `times_corrected` were in the future by Redis's clock. `claims_old` are held for over five
+    leases. `claims_past_fifo_window` waited so long that SQS may not drop repeats. `laws_broken`
+    must be 0. The rest is the ledger's state after the pass; `files_waiting` is None unless the
+    whole spool was listed.
     """
 
     claims_expired: int = 0
@@ -152,7 +152,7 @@ async def _look_at_claims(checker: Checker, tally: CheckerTally) -> None:
 async def _sweep(
     checker: Checker, tally: CheckerTally, stop: asyncio.Event, until_seconds: float
 ) -> int | None:
-    """Queue the spool's overlooked files; return how many files it has, None if not all seen."""
+    """Queue overlooked files; return how many the spool has, or None if not all were seen."""
     sweeper = secrets.token_hex(8)
     if await checker.ledger.upkeep.sweep(sweeper, ()) is None:
         return None

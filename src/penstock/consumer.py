@@ -140,9 +140,9 @@ class Deduplicator:
     """Remembers in Redis which messages have been handled, to skip repeats.
 
     `client` is redis-py's blocking client, with any decoding. `in_progress_seconds` must be longer
-    than a handler takes, and no longer than the queue's visibility timeout: for this time nobody
-    else gets the message of a dead handler. `done_seconds` must be at least the queue's retention
-    (default: the longest), because a repeat can wait that long; each message takes some 150 bytes.
+    than a handler takes, and no longer than the queue's visibility timeout: for this time, no other
+    consumer gets a dead handler's message. `done_seconds` must be at least the queue's retention
+    (default: the longest), because a repeat can wait that long; each message takes about 150 bytes.
     """
 
     def __init__(
@@ -211,9 +211,9 @@ def handle_event(
 ) -> dict[str, list[dict[str, str]]]:
     """Handle each message of a Lambda event from SQS; return the partial-batch response.
 
-    Calls `handle` with each message that was not handled before. Whatever it raises leaves that
-    message in the queue for a retry, and only its type is logged. For a FIFO queue, everything
-    after a failure also stays, which keeps the order. The event source mapping must have
+    Calls `handle` with each message that was not handled before. If it raises, the message stays in
+    the queue for a retry, and only the error's type is logged. For a FIFO queue, everything after a
+    failure also stays, which keeps the order. The event source mapping must have
     FunctionResponseTypes: [ReportBatchItemFailures]; without it, Lambda deletes everything.
     """
     failed: list[dict[str, str]] = []

@@ -1,4 +1,4 @@
-"""The three kinds of error. The kind alone decides what is done, in one place each."""
+"""The three kinds of error. The kind alone decides what happens, in one place per kind."""
 
 import errno
 
@@ -25,11 +25,11 @@ class Reject(PenstockError):
 
 
 class Halt(PenstockError):
-    """The system around Penstock is wrong: claims are released, nothing is marked."""
+    """The system around Penstock is wrong: claims are released, no file is marked."""
 
 
 class Missing(Halt):
-    """Nothing is where the spool should be: Again instead, if the ledger has files of it."""
+    """The spool does not exist. This becomes Again if the ledger has files from it."""
 
 
 def own_trouble(error: BaseException | None) -> str:
@@ -55,5 +55,5 @@ def untrusted(error: BaseException, what: str = "its certificate") -> str:
     return (
         f"{what} is not trusted: {error}; Python 3.13 and newer require an authority with"
         " subjectKeyIdentifier, basicConstraints=critical,CA:TRUE, keyUsage=critical,keyCertSign,"
-        " and authorityKeyIdentifier in what it signs: make both again with these extensions"
+        " and authorityKeyIdentifier in its certificates: make both again with these extensions"
     )

@@ -28,7 +28,7 @@ _CLOCK = re.compile(r"[-:_.]?([0-5]\d)(?:[-:_.]?([0-5]\d)(?:[.,_-]?(\d{1,9}))?)?
 
 
 def is_safe(name: str) -> bool:
-    """Tell whether a file may have this name. Check every name, from wherever it comes."""
+    """Tell whether a file may have this name. Check every name, wherever it comes from."""
     return _SAFE.fullmatch(name) is not None
 
 
@@ -38,12 +38,12 @@ def rule_broken(name: str) -> str:
         return ""
     odd = [one for one in name if not re.fullmatch("[A-Za-z0-9_.:+,=@~ -]", one)]
     if odd:
-        return f"its name has {odd[0]!r} in it; allowed are A-Z a-z 0-9 _ . : + , = @ ~ - and space"
+        return f"its name contains {odd[0]!r}; allowed are A-Z a-z 0-9 _ . : + , = @ ~ - and space"
     if not re.match("[A-Za-z0-9_]", name):
         return f"its name begins with {name[:1]!r}; allowed are a letter, a digit and _"
     if name.endswith((".tmp", REASON_SUFFIX)):
-        return "its name ends like that of a draft or a reason"
-    return f"its name has {len(name)} characters; allowed are 240"
+        return f"its name ends in .tmp or {REASON_SUFFIX}, which are reserved"
+    return f"its name has {len(name)} characters; the maximum is 240"
 
 
 def are_safe(names: Sequence[str]) -> bool:

@@ -2,13 +2,13 @@
 
     connect ──▶ one POST, or several GETs in one write ──▶ replies, in the order of the requests
        ▲                                                      │
-       └──────── kept 3 s, if nothing came unasked ◀──────────┘
+       └──────── kept 3 s, unless the server sent more ◀──────┘
 
-    POST   made once. Surely not sent: NotSentError; may have arrived: NoReplyError
-    GET    returns the replies up to the first that is missing or not plain. Plain is: HTTP/1.1, a
-           Content-Length, no field twice that we read, no chunks, no compression
+    POST   made once. NotSentError: it was surely not sent. NoReplyError: it may have arrived
+    GET    returns the replies up to the first that is missing or not plain. A plain reply has
+           HTTP/1.1, a Content-Length, each field that we read once, no chunks, no compression
 
-A call carries ten records, or one file. What a general client does for any request (cookies,
+A call carries ten records, or one file. A general client's work for any request (cookies,
 redirects, forms, tracing) costs more than all other work on those. Libraries do the hard parts:
 httptools reads replies, aiohappyeyeballs tries addresses, the event loop does TLS.
 """
@@ -40,13 +40,13 @@ _CONNECT_SECONDS_MAX: Final = 3.0
 # moment is reset with its outcome unknown. A new connection costs 2 round trips.
 _IDLE_SECONDS_MAX: Final = 3.0
 _ADDRESSES_SECONDS_MAX: Final = 10.0  # before a name is looked up again
-_NEXT_ADDRESS_SECONDS: Final = 0.25  # RFC 8305, "Happy Eyeballs", recommends as much
+_NEXT_ADDRESS_SECONDS: Final = 0.25  # recommended by RFC 8305, "Happy Eyeballs"
 _JOINED_BYTES_MAX: Final = 65_536  # up to here, a copy costs less than a second buffer
-_BODY_BYTES_MAX: Final = 4_194_304  # of the reply to a POST; one for ten messages takes 3,000
+_BODY_BYTES_MAX: Final = 4_194_304  # of a POST's reply; one for ten messages takes 3,000
 _HEAD_BYTES_MAX: Final = 16_384
 _INFORMATIONAL: Final = 200  # below: 100 Continue and the like, which we never ask for
-# After replies that were not plain, make no GETs for this time; if a server did not answer several
-# requests on one connection, send it one at a time.
+# After replies that are not plain, make no GETs for this time. If a server does not answer several
+# requests on one connection, send one at a time.
 _OTHERWISE_SECONDS: Final = 60.0
 # The header fields that we read. Keeping the others would cost about 3 µs per GET.
 _KEPT: Final = frozenset({
@@ -69,7 +69,7 @@ class Reply(NamedTuple):
 
 
 class NotSentError(Exception):
-    """The server was not reached: it has nothing of this call."""
+    """The server was not reached: it has received nothing of this call."""
 
 
 class NoReplyError(Exception):
@@ -95,13 +95,13 @@ class Http1Client:
         self._url, self._proxy, self._tls = url, proxy, tls
         self._timeout_seconds = timeout_seconds
         self._monotonic = monotonic
-        self._idle: list[_Connection] = []  # the one used last is last
+        self._idle: list[_Connection] = []  # the most recently used one is last
         self._busy: set[_Connection] = set()
         self._addresses: list[_Address] = []
         self._addresses_until_seconds = 0.0
         self._asking = asyncio.Lock()
         self._not_plain_until_seconds = self._one_by_one_until_seconds = 0.0
-        # Through a proxy without TLS, the server is named in each request.
+        # Through a proxy without TLS, each request names the server.
         of_proxy = proxy is not None and url.scheme == "http"
         self._origin = str(url.origin()) if of_proxy else ""
         self._authorization = _authorization(proxy) if of_proxy else ""
@@ -129,7 +129,7 @@ class Http1Client:
     ) -> Sequence[Reply]:
         """Request paths in one write; return the plain replies to the first ones, or none.
 
-        Each has a status of `takes` and at most `body_bytes_max`; if `admit` refuses a body, that
+        Each has a status in `takes` and at most `body_bytes_max`; if `admit` refuses a body, that
         reply is the last. Raises TimeoutError if no reply came in time.
         """
         now = self._monotonic()
@@ -153,7 +153,7 @@ class Http1Client:
         return call.replies
 
     async def _make(self, call: "_Call", head: bytes, body: bytes = b"") -> None:
-        """Make a call, which then has its replies. Raises NotSentError."""
+        """Make a call and collect its replies in it. Raises NotSentError."""
         call.until_seconds = asyncio.get_running_loop().time() + self._timeout_seconds
         connection = self._free() or await self._connect(call.until_seconds)
         self._busy.add(connection)
@@ -172,7 +172,7 @@ class Http1Client:
                 connection.abort()
 
     def _free(self) -> "_Connection | None":
-        """Return a connection that was used just now; close the others."""
+        """Return a recently used connection, if any; close older ones."""
         too_old = self._monotonic() - _IDLE_SECONDS_MAX
         while self._idle:
             connection = self._idle.pop()
@@ -192,7 +192,7 @@ class Http1Client:
             if connection.may_be_asked:
                 return connection
             connection.abort()
-            cause = "the server closed the connection, or spoke before it was asked"
+            cause = "the server closed the connection, or sent data before any request"
         except TimeoutError as error:
             failure = error
             cause = f"not within {min(self._timeout_seconds, _CONNECT_SECONDS_MAX):g} s"
@@ -261,7 +261,7 @@ class Http1Client:
 
 @dataclass(slots=True)
 class _Call:
-    """One write: how many replies it has, which of them are accepted, and what came of it."""
+    """One write: how many replies it expects, which ones it accepts, and its result."""
 
     timeout_seconds: float
     count: int = 1
@@ -270,7 +270,7 @@ class _Call:
     admit: Admit | None = None
     plain: bool = False  # whether replies must be plain
     replies: list[Reply] = field(default_factory=list[Reply])
-    cause: str = ""  # why there are not more: "the server …"
+    cause: str = ""  # why replies are missing: "the server …"
     ended: asyncio.Future[None] = field(init=False)
     until_seconds: float = 0.0  # by the loop's clock, for the next reply
     watching: asyncio.TimerHandle | None = None
@@ -430,13 +430,13 @@ class _Connection(asyncio.Protocol):
             self._cut("announced the end of the connection")
 
     def _cut(self, cause: str) -> None:
-        """End a call that the server ended; an idle connection may have ended before the call."""
+        """End a call because the server closed; an idle connection may have closed before it."""
         if self._call is not None and self._calls == 1:
             self._call.answers_one_by_one = len(self._call.replies) <= 1
         self._end(cause)
 
     def _end(self, cause: str = "") -> None:
-        """End the call; if replies are missing, for a `cause`, the connection, too."""
+        """End the call; a `cause`, why replies are missing, also ends the connection."""
         call, self._call = self._call, None
         if call is not None and not call.ended.done():
             call.cause = cause

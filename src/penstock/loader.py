@@ -2,9 +2,9 @@
 
     list → claim → read → transform → pack → send → commit
 
-reader.py is its middle, read → transform → pack, for a few files at a time. worker.py runs several
-lanes. Each carries one claim at a time along this path, so reading, transforming and sending
-overlap without a queue between the stages.
+reader.py does read → transform → pack, for a few files at a time. worker.py runs several lanes.
+Each carries one claim at a time along this path, so reading, transforming and sending overlap
+without a queue between the stages.
 """
 
 import asyncio
@@ -28,15 +28,15 @@ from penstock.source.candidates import Candidates
 from penstock.sqs.filling import Filling
 from penstock.sqs.packer import Packer
 
-_ENOUGH = 0.97  # of the files that a claim wants: with fewer it waits for more
+_ENOUGH = 0.97  # of the files that a claim wants; with fewer, it waits for more
 
 
 class Asked(NamedTuple):
     """The answer to one look for a claim.
 
-    `claim` is None where there was nothing to claim; with `more` it is worth asking again at once.
+    `claim` is None if there was nothing to claim; `more`: it is worth asking again at once.
     `since_seconds` is the monotonic time just before Redis was asked: the lease runs from then.
-    `ledger_lost`: Redis has forgotten something since the last answer.
+    `ledger_lost`: Redis has lost data since the last answer.
     """
 
     claim: Claim | None
@@ -49,8 +49,7 @@ class Asked(NamedTuple):
 class Loader:
     """The parts of one worker, put together in wiring.py.
 
-    `new_packer` makes the packer of a claim. `fingerprint` stands for the settings that shape
-    messages.
+    `new_packer` makes a claim's packer. `fingerprint` stands for the settings that shape messages.
     """
 
     reader: Reader
@@ -63,9 +62,9 @@ class Loader:
     filling: Filling
 
     async def next_claim(self, stop: asyncio.Event) -> Asked:
-        """List and claim: anything expired, else what is due or waiting, as much as fills messages.
+        """List and claim: an expired claim, or enough due or waiting files to fill messages.
 
-        Waits until there is so much, or until the first of it has waited long enough.
+        Waits until there are enough, or until the first of them has waited long enough.
         """
         wanted = self.filling.files_wanted()
         portion = await self.candidates.next(wanted, stop)
@@ -99,12 +98,12 @@ class Loader:
     async def carry(
         self, claim: Claim, lease: Lease, note_age: Callable[[float], None]
     ) -> tuple[Claim, Mapping[str, int]]:
-        """Carry one claim along the rest of the path. Its last two lines are the promise.
+        """Carry one claim along the rest of the path.
 
-        `note_age` is given the age in seconds of the oldest of the files that were read. Returns
-        the claim as it was committed, and its counters, by the names of Tally's fields; none where
-        all of it was given back. Raises Again if the claim cannot be finished now or has another
-        owner, Halt if no claim can be.
+        `note_age` gets the age in seconds of the oldest file that was read. Returns the committed
+        claim and its counters, by the names of Tally's fields; no counters if all its files were
+        given back. Raises Again if the claim cannot be finished now or has another owner, Halt if
+        no claim can be finished.
         """
         noted: Mapping[int, str] = {}  # other settings make other messages
         if claim.fingerprint == self.fingerprint:
@@ -119,7 +118,7 @@ class Loader:
             except UnreadableError:
                 if not begun.messages:
                     raise
-            # Perhaps it need not be read: go on behind what SQS has.
+            # Perhaps SQS has the unreadable file already: continue after what was sent.
             if not await self.ledger.journal(claim, noted):
                 raise lease.lost(claim)
             return await self._carry(goes_on, begun, lease, note_age)
@@ -130,7 +129,7 @@ class Loader:
     async def _carry(
         self, claim: Claim, begun: Begun, lease: Lease, note_age: Callable[[float], None]
     ) -> tuple[Claim, Mapping[str, int]]:
-        """Carry a claim from where it was begun. The last two lines are the promise."""
+        """Carry a claim on from where it was begun. The last two lines keep the promise."""
         packer = self.new_packer(claim)
         read: Sequence[Read] = []
         if claim.is_open:
@@ -148,7 +147,7 @@ class Loader:
         for run in [] if read else begun.left(len(claim.names)):
             position, end = run[0], run[-1] + 1
             while position < end:
-                if packer.waiting_bytes >= self.reader.claim_bytes_max:  # more than a lane may hold
+                if packer.waiting_bytes >= self.reader.claim_bytes_max:  # all that a lane may hold
                     await self.send(packer.full(), claim, lease, outcome)
                 some = await self.reader.read(claim, position, end, packer, note_age)
                 self.reader.note([some], outcome)
@@ -163,7 +162,7 @@ class Loader:
     async def trim(
         self, claim: Claim, lease: Lease, packer: Packer, note_age: Callable[[float], None]
     ) -> tuple[Claim, Sequence[Read]]:
-        """Pack a claim of which nothing was sent, and give back what would not fill a message."""
+        """Pack a claim of which nothing was sent; give back files that do not fill a message."""
         read: list[Read] = []
         position, most_bytes = 0, 2 * self.filling.call_bytes
         while position < len(claim.names) and packer.waiting_bytes < most_bytes:
@@ -182,7 +181,7 @@ class Loader:
     async def send(
         self, messages: Sequence[Message], claim: Claim, lease: Lease, outcome: ClaimOutcome
     ) -> None:
-        """Bring messages to SQS, except those that the journal has; journal every receipt."""
+        """Send messages to SQS, except those in the journal; journal every receipt."""
         receipts = Receipts(self.ledger.journal, claim)
 
         async def note(batch: Sequence[Message]) -> None:
@@ -210,7 +209,7 @@ class Loader:
     async def commit(
         self, claim: Claim, lease: Lease, outcome: ClaimOutcome
     ) -> tuple[Claim, Mapping[str, int]]:
-        """Make the claim's files processed, or what else became of each; return its counters."""
+        """Record what became of each file of the claim; return the claim and its counters."""
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         settled = outcome.settled(attempt=claim.attempt, now=now)
         age = age_counters(time.monotonic() - outcome.oldest_at_seconds)

@@ -1,4 +1,4 @@
-"""The nouns that travel along the path, frozen.
+"""The objects that travel along the path, frozen.
 
 waiting ──claim──▶ processing ──commit──▶ processed ──archive──▶ archived (──▶ deleted)
    ▲                  │   │
@@ -35,10 +35,10 @@ BILLED_BYTES = 65_536
 """SQS bills each started 64 KiB of a payload as one request."""
 
 CLAIM_ID_BYTES = 12
-"""Random bytes in a claim's id, in hexadecimal there; a part split off a claim adds `.N`."""
+"""Random bytes in a claim's id, as hexadecimal digits; a part split off a claim adds `.N`."""
 
 CLAIM_ID_LIKE = "0" * 2 * CLAIM_ID_BYTES
-"""As long as a new claim's id: to size the messages of unclaimed files."""
+"""A text as long as a new claim's id, to size the messages of unclaimed files."""
 
 LISTING_SECONDS_MAX = 30.0
 """A worker claims no names from an older listing: the ledger soon forgets archived files.
@@ -50,7 +50,7 @@ For a local directory, the worker checks each name again instead.
 class ListedFile(msgspec.Struct, frozen=True, gc=False):
     """One file of a listing: its name (its identity), its size, its last modification.
 
-    Nouns with one per file are structs: fast to make, and ignored by Python's garbage collector.
+    Classes with an object per file are structs: fast to make, and ignored by garbage collection.
     `modified_at_seconds` is by the clock of the directory's machine. For a local directory with
     `source.settle_seconds = 0` it is 0, and the size is the mean of some files nearby.
     """
@@ -99,7 +99,7 @@ class SpoolIdentity(NamedTuple):
 
 
 class Confirmed(NamedTuple):
-    """What the ledger says of a spool that was seen: is it surely its own, and under which note.
+    """What the ledger says of a spool that was seen: whether it is surely its own, and its note.
 
     The note changes when another spool becomes the ledger's.
     """
@@ -120,11 +120,11 @@ class Unsettled(NamedTuple):
 class Page:
     """One answer to `Source.list`: files in arrival order, as far as the source knows it.
 
-    `cursor`, given to the next call, says that they are dealt with. `listed_at_seconds` is the
-    caller's monotonic time at the start. `ignored` counts entries that are not files, but no
-    drafts; `example` is one of them whose name matches the pattern, and the rule that it breaks.
-    Until `pause_seconds` are over, the source answers with empty pages. `spool_note` is the id
-    under which the ledger knew the spool that was listed.
+    Giving `cursor` to the next call says that they are dealt with. `listed_at_seconds` is the
+    caller's monotonic time at the start. `ignored` counts entries that are neither files nor
+    drafts; `example` is one whose name matches the pattern, and the rule that it breaks. For
+    `pause_seconds`, the source answers with empty pages. `spool_note` is the ledger's note of the
+    spool that was listed.
     """
 
     files: Sequence[ListedFile]
@@ -148,7 +148,7 @@ class FileRead(msgspec.Struct, frozen=True, gc=False):
     """One file as it was read: all its bytes, or why there are none.
 
     A file whose `size_bytes` exceed `max_file_bytes` is not read. `age_seconds` is the time since
-    its last change, by the clock of the directory's machine; None where it was not asked for.
+    its last change, by the clock of the directory's machine; None if it was not looked up.
     """
 
     name: str
@@ -193,7 +193,7 @@ class RecordReject(msgspec.Struct, frozen=True, order=True, gc=False, omit_defau
 class Document(NamedTuple):
     """The records of one file's JSON, as the selection needs them, and what is not a record.
 
-    `records` holds instances of the selection's `record_type`, or `msgspec.Raw` where one does not
+    `records` holds instances of the selection's `record_type`, or `msgspec.Raw` if one does not
     fit. `indexes` are their places in the file; None if all are records and all fit.
     """
 
@@ -229,11 +229,11 @@ class Selected(NamedTuple):
 
 
 class Transformed(NamedTuple):
-    """What is left of one file, or of several that hold one record each, ready to be packed.
+    """The selected records of one file, or of several with one record each, ready to be packed.
 
-    `records`, with for each its file's position in the claim and its index in the file. `filtered`
-    counts unwanted records, `rejects` holds those that cannot be sent, with their file's position.
-    `of` are the positions of all the files; if there are several, each is one record.
+    `files` has each record's file, as a position in the claim, and `indexes` its index in the file.
+    `filtered` counts unwanted records, `rejects` holds those that cannot be sent, with their file's
+    position. `of` are the positions of all the files; if there are several, each has one record.
     """
 
     files: Sequence[int]
@@ -248,7 +248,7 @@ class Transformed(NamedTuple):
         if self.of[-1] < files:
             return self
         kept, of = bisect_left(self.files, files), self.of[: bisect_left(self.of, files)]
-        # Each of several files is one record, so a filtered file is one; a single file is not cut.
+        # Each of several files has one record, so `filtered` counts files. One file is not cut.
         filtered = len(of) - kept if len(self.of) > 1 else 0
         return Transformed(
             self.files[:kept], self.records[:kept], self.indexes[:kept], filtered, (), of
@@ -256,7 +256,7 @@ class Transformed(NamedTuple):
 
 
 class Fate(NamedTuple):
-    """Why a file has nothing to send: it has no bytes, or no records can be made of them."""
+    """Why a file has nothing to send: it has no bytes, or they give no records."""
 
     position: int
     file: FileRead
@@ -268,7 +268,7 @@ class Fate(NamedTuple):
 
 
 class PutBack(NamedTuple):
-    """What an operator said of a file put back into the spool; `by` is the command's token.
+    """What an operator specified for a file put back into the spool; `by` is the command's token.
 
     A `salt` gives its messages new ids, so that they do not count as repeats. `records` are the
     indexes of the only records to send; None means all.
@@ -288,7 +288,7 @@ class Claim:
     (`tried`). `noted` are the journal entries of the last owner, `fingerprint` stands for its
     settings. `done` are the positions of processed files, as ranges; `waits` counts how often the
     claim was given back for unreadable files; `goes_on`: confirmations continue `noted`.
-    `after_loss`: files lay in the spool when Redis lost data, so some may have been sent.
+    `after_loss`: files were in the spool when Redis lost data, so some may have been sent.
     `is_open`: nothing was sent, and files that do not fill a message are given back.
     """
 
@@ -323,13 +323,13 @@ class Claim:
 
 
 class Message(msgspec.Struct, frozen=True, gc=False):
-    """The body of one SQS message and all that is derived from its claim.
+    """The body of one SQS message, and what is derived from its claim.
 
     A struct, because a frozen dataclass takes 2 µs to make. `index` counts a claim's messages. `id`
     is SHA-256(fingerprint, ordered names, index, body) in hexadecimal: the same claim under the
     same settings gives the same id. `first_file` and `last_file` are positions in the claim;
     `first_record` counts the claim's selected records, to trace a refused message. `size_bytes` is
-    as SQS counts: body, and name, type and value of each attribute.
+    SQS's count: the body, and each attribute's name, type and value.
     """
 
     index: int
@@ -365,7 +365,7 @@ class MessageReject(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class QueueLimits:
-    """What the queue takes, in bytes as SQS counts them; read from the queue when it is opened."""
+    """What the queue accepts, in bytes as SQS counts them; read when the queue is opened."""
 
     message_bytes_max: int
     batch_bytes_max: int = 1_048_576
@@ -386,7 +386,7 @@ class Keys(NamedTuple):
 
 
 class QueueDepth(NamedTuple):
-    """How many messages a queue holds, as SQS estimates it: to be received, received, delayed."""
+    """How many messages a queue holds, as SQS estimates: to be received, in flight, delayed."""
 
     visible: int
     in_flight: int

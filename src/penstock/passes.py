@@ -1,4 +1,4 @@
-"""Run one of Penstock's functions as a process: for one pass, or repeatedly until a stop."""
+"""Run one of Penstock's functions as a process: for one pass, or repeatedly until stopped."""
 
 import asyncio
 import ctypes
@@ -47,8 +47,8 @@ def run(main: Callable[[asyncio.Event], Coroutine[Any, Any, T]]) -> T:
 def keep_memory() -> None:
     """Keep up to 64 MiB of freed memory for the next reads and sends.
 
-    glibc would return it to the kernel, which clears every page before it gives it out again: up to
-    a tenth of a loader's time. All threads share one heap, which leaves fewer holes.
+    glibc would return it to the kernel, which clears every page before it hands it out again. That
+    takes up to a tenth of a loader's time. All threads share one heap, which leaves fewer holes.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
@@ -98,9 +98,9 @@ async def every(seconds: float, open_parts: Open[T], stop: asyncio.Event, *, wha
 
 
 def _freeze(*, again: bool) -> None:
-    """Exclude the 200,000 objects of imports from garbage collection: 1.2 µs a file in a loader.
+    """Exclude the 200,000 objects of imports from garbage collection: saves a loader 1.2 µs a file.
 
-    `again`: first release what was frozen for parts that are closed by now.
+    `again`: first release what was frozen for parts that are now closed.
     """
     if again:
         gc.unfreeze()

@@ -1,6 +1,6 @@
 """The edges of the path that do I/O, each a Protocol with one contract suite in tests/.
 
-The ledger has none: it is always Redis, so nothing is interchangeable.
+The ledger has no Protocol, because it is always Redis.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -12,7 +12,7 @@ from penstock.model import FileRead, Message, Page, QueueLimits, Sent, SpoolIden
 
 
 class Moved(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """The result for one name: out of the spool by now (`vanished`: not there), or an `error`."""
+    """The result for one name: out of the spool (`vanished`: it was not there), or an `error`."""
 
     name: str
     error: str = ""
@@ -27,10 +27,10 @@ class Source(Protocol):
     """
 
     async def list(self, cursor: str) -> Page:
-        """Return the next complete files that this source was not told are dealt with.
+        """Return the next complete files, without those that are dealt with.
 
         One task calls this, at most a few times a second. Give back a page's cursor to say that it
-        is dealt with; the previous cursor lists the same files again, an empty or unknown one
+        is dealt with. The previous cursor lists the same files again; an empty or unknown one lists
         everything. An empty page means that nothing new is complete now. Raises Again if the
         directory cannot be listed.
         """
@@ -39,7 +39,7 @@ class Source(Protocol):
     async def read(self, names: Sequence[str], bytes_max: int) -> Sequence[FileRead]:
         """Read files from the front of `names`, at least one, until `bytes_max` is passed.
 
-        The age of the first file is always told.
+        The age of the first file is always given.
         """
         ...
 
@@ -90,8 +90,8 @@ class Queue(Protocol):
         `deadline` is read before every call: the monotonic time after which nothing is sent,
         because the lease ends. `confirmed` is awaited after each receipt, before the next resend;
         its errors pass through. `tried`: an earlier owner may have sent any of the messages. Raises
-        Again if `deadline` passes with messages left, Halt if no resend can help; `confirmed` has
-        had all receipts by then.
+        Again if `deadline` passes with messages left, Halt if no resend can help. By then,
+        `confirmed` has received all receipts.
         """
         ...
 

@@ -16,15 +16,15 @@ from penstock.records.transform import Transform
 from penstock.sqs.filling import Filling
 from penstock.sqs.packer import Packer
 
-_READ_BYTES = 1_048_576  # of files, taken together: as much as a CPU's cache holds
+_READ_BYTES = 1_048_576  # of all files in one read: as much as a CPU's cache holds
 _DENIED_RETRY_SECONDS = 30.0  # a file that cannot be read: someone may be fixing its mode
 
 
 class UnreadableError(Again):
     """A file of a claim cannot be read, and messages of the claim may have been sent.
 
-    Made without it they would be others, and repeats. `processed` are the positions of the files
-    of which SQS has all, as ranges.
+    Without the file, the messages would differ and repeat records. `processed` are the positions
+    of the files that SQS has completely, as ranges.
     """
 
     def __init__(self, cause: str, processed: str = "") -> None:
@@ -33,10 +33,10 @@ class UnreadableError(Again):
 
 
 class Read(NamedTuple):
-    """Files that were read and packed: how many, what was left of each, what fits no message.
+    """How many files were read and packed, the result of each, and records that fit no message.
 
-    `unreadable` is the next one, and why it cannot be read; empty where that may wait.
-    `oldest_at_seconds` is when the oldest of them was changed last, on the monotonic clock.
+    `unreadable` is the next file and why it cannot be read; empty if reading can go on.
+    `oldest_at_seconds` is the monotonic time at which the oldest file was last changed.
     """
 
     files: int
@@ -47,11 +47,11 @@ class Read(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """Reads files of a claim, a few at a time, and packs what is selected of them.
+    """Reads files of a claim, a few at a time, and packs their selected records.
 
     `filling` learns how many records and bytes files give. A file that ends too early is retried
-    while its last change is younger than `settle_seconds`: its writer may have gone on after it was
-    listed.
+    while its last change is younger than `settle_seconds`: its writer may have continued after the
+    listing.
     """
 
     source: Source
@@ -71,8 +71,8 @@ class Reader:
     ) -> Read:
         """Read files of a claim from a position on, transform them, and pack their records.
 
-        Always the same messages for the same files: a worker that takes the claim over rebuilds
-        those that have been sent. There it stops before a file that it cannot read.
+        The same files always give the same messages: a worker that takes a claim over rebuilds
+        those already sent. In such a claim, it stops before a file that it cannot read.
         """
         names = claim.names[position:end]
         files = await self.source.read(names, min(_READ_BYTES, self.claim_bytes_max))
@@ -99,7 +99,7 @@ class Reader:
         self.filling.learn(files, records, size_bytes)
 
     async def _aged(self, fate: Fate) -> Fate:
-        """Learn the age of a file that ends too early, if it is not known."""
+        """Look up the age of a file that ends too early, if it is not known."""
         is_cut = isinstance(fate.cause, Reject) and fate.cause.truncated
         if not is_cut or fate.file.age_seconds is not None:
             return fate
@@ -107,7 +107,7 @@ class Reader:
         return fate._replace(file=file)
 
     def note(self, read: Sequence[Read], outcome: ClaimOutcome) -> None:
-        """Note what became of files that were read, but for those that were given back."""
+        """Note what became of files that were read, except those that were given back."""
         kept = outcome.files
         for one in read:
             outcome.oldest_at_seconds = min(outcome.oldest_at_seconds, one.oldest_at_seconds)
@@ -128,15 +128,15 @@ class Reader:
             self.denied.add(file.name, file.detail)
             outcome.retry(file.name, _DENIED_RETRY_SECONDS)
         elif cause.truncated and abs(age_seconds) < self.settle_seconds:
-            # One far ahead of the clock is settled: it was listed because it did not change.
+            # A file far ahead of the clock is settled: it was listed because it did not change.
             wait_seconds = self.settle_seconds - age_seconds
             outcome.retry(file.name, min(wait_seconds, self.settle_seconds))
         else:
             outcome.reject(file.name, cause.reason)
 
     def tell(self) -> None:
-        """Log why files could not be read since the last time: one line a cause."""
-        self.denied.tell("file.denied", remedy="make them readable: they are tried again")
+        """Log why files could not be read since the last call: one line per cause."""
+        self.denied.tell("file.denied", remedy="make them readable; they are retried")
 
 
 def _readable(files: Sequence[FileRead]) -> int:

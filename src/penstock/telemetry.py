@@ -106,7 +106,7 @@ def _fields(record: logging.LogRecord) -> dict[str, Any]:
 
 
 def one_line(text: str) -> str:
-    """Return a text with line breaks and terminal controls escaped: anybody may name files."""
+    """Return a text with line breaks and terminal controls escaped: file names may have them."""
     if text.isprintable():
         return text
     return "".join(one if one.isprintable() else json.dumps(one)[1:-1] for one in text)

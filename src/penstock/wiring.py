@@ -71,8 +71,8 @@ async def loader(
 ) -> Loader:
     """Return a worker's parts, after checking that the queue and the ledger can serve.
 
-    Files wait up to `linger_seconds` for others to fill a message with.
-    Raises Again if a part is away, Halt if one cannot work as configured.
+    Files wait up to `linger_seconds` for others to fill a message with. Raises Again if a part is
+    away, Halt if one cannot work as configured.
     """
     import_parts(settings)
     allow_open_files(settings)
@@ -166,12 +166,12 @@ async def checker(settings: Settings, stack: AsyncExitStack) -> Checker:
 async def _source_and_ledger(
     settings: Settings, stack: AsyncExitStack, what: str
 ) -> tuple[ConfirmedSource, Ledger]:
-    """Return spool and ledger; it notes errors of `what`. Raises Again if a known spool is gone."""
+    """Return spool and ledger, which notes errors of `what`. Raises Again if its spool is gone."""
     known = await ledger(settings, stack)
 
     async def leave_word(_: object, error: BaseException | None, __: object) -> None:
         if isinstance(error, PenstockError):
-            with contextlib.suppress(PenstockError):  # the ledger may be the part that is away
+            with contextlib.suppress(PenstockError):  # the ledger itself may be away
                 # Only the first line: the log has the rest, such as the end of another log.
                 await known.upkeep.trouble(what, str(error).partition("\n")[0].rstrip(":"))
 
@@ -330,7 +330,7 @@ async def _queue(settings: Settings, stack: AsyncExitStack) -> Queue:
 def unopened_queue(
     queue: QueueSettings, timeout_seconds: float, keys: "Keys | None" = None
 ) -> "SqsQueue":
-    """Return the unchecked queue; signs with `keys`, or else with AWS's own settings."""
+    """Return the unchecked queue; it signs with `keys`, or else with AWS's own settings."""
     # Imported here: archiver and checker need no botocore, 0.1 s of imports.
     import_at_once("penstock.sqs.queue")
     from penstock.sqs.queue import SqsQueue  # noqa: PLC0415

@@ -1,8 +1,8 @@
 """Lanes: claim after claim until told to stop.
 
 A worker runs several lanes; each carries one claim at a time along the path in loader.py. A pass
-ends by itself when every file is processed or in another worker's hands, when its time is spent, or
-when it is told to stop.
+ends when every file is processed or claimed by another worker, when its time is up, or when it is
+told to stop.
 """
 
 import asyncio
@@ -20,8 +20,8 @@ from penstock.loader import Loader
 from penstock.model import Claim, Tally
 from penstock.reader import UnreadableError
 
-_IDLE_SECONDS = 0.1  # how often a lane without work looks again while others still have some
-_STOP_SECONDS = 5.0  # how long claims in flight go on after a stop before they are released
+_IDLE_SECONDS = 0.1  # how often a lane without work looks again while others still work
+_STOP_SECONDS = 5.0  # how long claims in flight continue after a stop before they are released
 _FAILURES_MAX = 3  # claims of one lane that fail in a row before the pass ends
 
 
@@ -37,12 +37,12 @@ async def load(
 ) -> Tally:
     """Run one pass: until nothing is left to claim, the budget is spent, or `stop` is set.
 
-    `is_only_pass`: no later pass of this process sees files settle. One that finds only unsettled
-    files, or some that are ahead of the clock, waits `settle_seconds`, once, and looks again.
+    `is_only_pass`: no later pass of this process sees files settle. A pass that finds only
+    unsettled files, or some ahead of the clock, waits `settle_seconds` once and looks again.
     After `stop`, claims in flight have `grace_seconds` to commit before they are released.
-    `note_age` is given, claim by claim, the age in seconds of its oldest file. Raises Again or Halt
-    for what ended the pass early; then no claim is left held. What the pass did is counted in
-    `tally`, if one is given, even where it raises.
+    `note_age` gets the age in seconds of each claim's oldest file. Raises Again or Halt if an error
+    ended the pass early; no claim is held then. `tally`, if given, counts what the pass did, even
+    if it raises.
     """
     began = time.monotonic()
     await loader.ledger.upkeep.adopt()
@@ -89,11 +89,11 @@ class _Pass:
         self._busy_lanes = 0
         self._first = asyncio.Lock()
         self._tally = tally
-        self._told = set[str]()  # causes, for ten seconds
+        self._told = set[str]()  # causes logged in the last ten seconds
         self.error: PenstockError | None = None
 
     async def settled(self) -> None:
-        """Run all lanes, and once more where files may have settled since."""
+        """Run all lanes, and once more if files may have settled since."""
         await self.lanes()
         unsettled = self._loader.candidates.unsettled
         if unsettled.files and (unsettled.ahead or not self._tally.claims) and not self._is_over():
@@ -107,7 +107,7 @@ class _Pass:
                 group.create_task(self._lane())
 
     async def figures(self) -> Mapping[str, float]:
-        """Return how far the pass has come."""
+        """Return the progress of the pass."""
         self._loader.reader.tell()  # a pass may last for hours
         self._told.clear()
         tally = self._tally
@@ -149,7 +149,7 @@ class _Pass:
 
     @contextlib.asynccontextmanager
     async def _alone_at_first(self) -> AsyncGenerator[None]:
-        """Let one lane work at a time while nothing is known of files: its claim is a guess."""
+        """Let one lane work at a time until a file was read: until then, claims are a guess."""
         async with self._first:
             if not self._loader.filling.is_known:
                 yield
@@ -157,7 +157,7 @@ class _Pass:
         yield
 
     async def _next_claim(self) -> tuple[Claim | None, float]:
-        """Ask until there is a claim or nothing to claim; return it and when it was asked for."""
+        """Ask until there is a claim or nothing to claim; return it and the time of asking."""
         while True:
             asked = await self._loader.next_claim(self._stop)
             if asked.ledger_lost:
@@ -174,7 +174,7 @@ class _Pass:
             except BaseException as error:
                 await self._release(claim, lease, error)
                 if isinstance(error, UnreadableError):
-                    return  # no reason for this lane to pause
+                    return  # this lane need not pause
                 raise
         if not counters:
             telemetry.event("claim.trimmed", claim=claim.id)
@@ -204,7 +204,7 @@ class _Pass:
         )
 
     def _note_oldest(self, age_seconds: float) -> None:
-        age_seconds = max(0.0, age_seconds)  # it is less where a clock was set back
+        age_seconds = max(0.0, age_seconds)  # it is negative if a clock was set back
         oldest = max(self._tally.oldest_waiting_seconds, round(age_seconds, 3))
         self._tally.oldest_waiting_seconds = oldest
         self._note_age(age_seconds)
@@ -214,9 +214,9 @@ class _Pass:
         self._tally.claims_taken_over += claim.attempt > 1
 
     async def _release(self, claim: Claim, lease: Lease, error: BaseException) -> None:
-        """Leave a claim to the next worker, at once if Redis can be told."""
+        """Leave a claim to the next worker, at once if Redis is reachable."""
         if isinstance(error, Halt):
-            self.error = error  # before the claim is free: no other lane shall take it up
+            self.error = error  # first, so that no other lane takes up the released claim
         self._count(claim)
         step, waits_for, processed = "claim.released", "", ""
         repeats = error.possible_repeats if isinstance(error, PenstockError) else 0
@@ -228,7 +228,7 @@ class _Pass:
             self._tally.claims_lost += 1
         else:
             self._tally.claims_released += 1
-            with contextlib.suppress(PenstockError):  # then the lease runs out by itself
+            with contextlib.suppress(PenstockError):  # then the lease expires by itself
                 await self._loader.ledger.release(
                     claim, tried=lease.has_sent, waits_for=waits_for, processed=processed,
                     possible_repeats=repeats,

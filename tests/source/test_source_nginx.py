@@ -361,7 +361,7 @@ async def test_dav_that_is_not_there_is_no_file_that_is_gone(
     """A configuration without /dav/ answers 404; a file taken for archived would be sent again."""
     server.answers[f"/spool/{NAME}"] = reply(body=b"")
     source = source_at(f"nginx+{server.address}/spool/", "t", archive_action=action)
-    with pytest.raises(Halt, match="/dav/: answered 404 for a file that lies in the spool"):
+    with pytest.raises(Halt, match="/dav/: answered 404 for a file that is in the spool"):
         await source.archive([NAME])
     await source.close()
 

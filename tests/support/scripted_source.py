@@ -77,7 +77,7 @@ class ScriptedSource:
     def _folder(self) -> Folder:
         """Return what lies at the path. Raises Again if something else did when we opened it."""
         if self._opened not in {None, self._spool.shown}:
-            raise Again("the spool is another directory now; it is opened anew")
+            raise Again("the spool is another directory now; it is opened again")
         return self._spool.shown
 
     async def identity(self) -> SpoolIdentity:

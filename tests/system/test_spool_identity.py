@@ -419,7 +419,7 @@ async def test_a_marker_that_is_none_stops_everything(box: Box, content: bytes) 
     box.write_many(1)
     (box.spool / MARKER).write_bytes(content)
     if content:
-        with pytest.raises(PenstockError, match="holds no id; delete it"):
+        with pytest.raises(PenstockError, match="does not contain an id; delete it"):
             await box.load()
         (box.spool / MARKER).unlink()
     await box.load()

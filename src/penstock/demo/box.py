@@ -35,7 +35,7 @@ def settings(
         "source": {**spool, "settle_seconds": _SETTLE_SECONDS},
         "select": {"fields": SELECTION},
         "queue": {"url": queue_url, "endpoint_url": sqs.endpoint_url, "region": sqs.region},
-        # A short lease: one can watch how a killed worker's claims are taken over.
+        # A short lease, to let one watch how a killed worker's claims are taken over.
         "ledger": {"url": ledger_url, "spool": SPOOL_NAME, "lease_seconds": 10},
         "run": {
             "workers": workers,
@@ -49,13 +49,13 @@ def settings(
     lines: list[str] = []
     for section, values in sections.items():
         lines.append(f"[{section}]")
-        # JSON's strings and numbers are TOML's, too.
+        # JSON strings and numbers are also valid TOML.
         lines += [f"{k} = {json.dumps(v, ensure_ascii=False)}" for k, v in values.items()]
     return "\n".join(lines) + "\n"
 
 
 def ledger(client: "redis.Redis") -> Ledger:
-    """Return the ledger for looking only."""
+    """Return the ledger, only to be read."""
     scripts = Scripts(client, SPOOL_NAME)
     return Ledger(scripts, worker="demo", lease_seconds=60.0, margin_seconds=10.0)
 

@@ -1,8 +1,8 @@
 """The demo's consumer: receives from the queue, deletes, and compares with what was written.
 
-It takes what to expect from the corpus alone and reads bodies with the standard library's json: it
-shares no code with what it checks. A record counts as received once it is right to the last
-character; a wrong one is unexpected, and its record stays lost.
+It expects what the corpus says, and reads bodies with the standard library's json: it shares no
+code with what it checks. A record counts as received once it is right to the last character; a
+wrong one is unexpected, and its record stays lost.
 """
 
 import json
@@ -33,7 +33,7 @@ class Discrepancies(NamedTuple):
 class Comparison:
     """Counts each of the first `records_max` records as it arrives, in a byte of memory each.
 
-    `received` counts all that came, `distinct` the records that came right at least once.
+    `received` counts all that came, `distinct` the records that came correctly at least once.
     """
 
     def __init__(self, corpus: Corpus, records_max: int) -> None:
@@ -68,7 +68,7 @@ class Comparison:
         return [*islice(lost, _SAMPLES_MAX)]
 
     def _here(self, files: int) -> bytearray:
-        """Return 0 for each record that is lost: those of broken files are not expected."""
+        """Return 0 for each lost record; records of broken files are not expected."""
         per_file = self._corpus.records_per_file
         here = self._seen[: files * per_file].ljust(files * per_file, b"\0")
         for file in broken_files(files):

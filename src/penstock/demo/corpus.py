@@ -38,7 +38,7 @@ def _document(records: list[bytes]) -> bytes:
     return b"[" + b",\n".join(records) + b"]"
 
 
-# A broken file is bytes, or what makes it of its records. None is JSON behind comments.
+# A broken file is bytes, or a function of its records. None of them is JSON after comments.
 _DEFECTS: tuple[bytes | Callable[[list[bytes]], bytes], ...] = (
     b"",
     lambda records: _document(records)[: sum(map(len, records)) // 2],  # cut
@@ -64,7 +64,7 @@ class Corpus:
     """All files and records of one run of the demo."""
 
     def __init__(self, seed: int, records_per_file: int) -> None:
-        random_ = random.Random(seed)  # noqa: S311  invented tweets are no secret
+        random_ = random.Random(seed)  # noqa: S311  invented tweets are not secret
         self.records_per_file = records_per_file
         self._templates = [Template(random_, number) for number in range(_TEMPLATES)]
 
@@ -101,7 +101,7 @@ class Corpus:
 
 
 def is_broken(file: int) -> bool:
-    """Tell whether file number `file` is one of the one in a thousand that is broken on purpose."""
+    """Tell whether file number `file` is broken on purpose, as one in a thousand is."""
     return file % BROKEN_EVERY == _BROKEN_AT
 
 

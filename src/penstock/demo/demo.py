@@ -1,4 +1,4 @@
-"""The demo: a live spool, the real parts, a whole `penstock run`, and an account of every record.
+"""The demo: a live spool, the real parts, a whole `penstock run`, and a check of every record.
 
     producer ──files──▶ spool ──▶ penstock run ──▶ SQS ──▶ consumer ──compares with──▶ corpus
     (process)                  (its own processes)        (here)
@@ -33,15 +33,15 @@ from penstock.errors import Halt
 SAMPLE_SECONDS = 0.5
 _SEED = 1
 _TWEET_BYTES = 2_600
-_LEDGER_BYTES = 1_024  # a file's traces in the append-only file and the logs
+_LEDGER_BYTES = 1_024  # per file, in the append-only file and the logs
 _READY_SECONDS = 30.0
 _STANDSTILL_SECONDS = 20.0  # twice the lease in the demo's settings, the longest pause there
-_DUPLICATES_SECONDS = 2.0  # after so much silence on the queue, expect no more duplicates
+_DUPLICATES_SECONDS = 2.0  # after this long without a message, expect no more duplicates
 
 
 @dataclass(frozen=True, slots=True)
 class DemoPlan:
-    """What the demo is to do; `rate` is in files a second."""
+    """What the demo does; `rate` is in files a second."""
 
     rate: float
     seconds: float
@@ -68,11 +68,11 @@ def _as_directory(directory: Path) -> AbstractAsyncContextManager[Mapping[str, s
 class Demo:
     """One run in an empty `directory`; `show` is called with this object at every sample.
 
-    `serve` runs what serves the spool, and gives the settings of section `source` for it.
+    `serve` runs a server for the spool, and yields the settings in section `source` for it.
     """
 
     standstill_seconds: float = 0.0
-    """The run is over when nothing moved for so long; 0: a time that suits this demo."""
+    """The run ends after nothing has moved for this long; 0: a time that suits this demo."""
 
     def __init__(
         self,
@@ -97,7 +97,7 @@ class Demo:
         self._seconds = 0.0
 
     async def run(self, stop: asyncio.Event) -> Result | None:
-        """Run until all is accounted for or nothing moves; return None if `stop` was set."""
+        """Run until all files are accounted for or nothing moves; return None after `stop`."""
         for name in ("spool", "archive", "rejected"):
             (self.directory / name).mkdir()
         state = self.directory / "state"
@@ -201,7 +201,7 @@ class Demo:
         assert producer.stdout  # noqa: S101  for the type checker: it was started with a pipe
         async for line in producer.stdout:
             self.files_written = json.loads(line)["files"]
-            if not self.files_written:  # its first word, as it begins
+            if not self.files_written:  # its first line, when it begins
                 self._began = time.monotonic()
         self.producing_seconds = time.monotonic() - self._began
 

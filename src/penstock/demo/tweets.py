@@ -1,7 +1,7 @@
 """The demo's invented tweets: templates in which only the record's id varies.
 
 Each template exists twice: as the bytes to write, and as the Python values that a correct selection
-gives. The values come from before encoding, and from none of the code that the demo checks.
+gives. The values are taken before encoding, so they use none of the code that the demo checks.
 """
 
 import json

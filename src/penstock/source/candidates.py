@@ -1,7 +1,7 @@
-"""Which names a worker's lanes try to claim next, and how far the spool has been dealt with.
+"""Which names a worker's lanes try to claim next, and how much of the spool is dealt with.
 
-page: run run run │ page: run …        a portion, what a claim is made of, is some runs of names
-tried  tried  in flight                frontier: before the first page with a name not tried
+page: run run run │ page: run …        a claim is made from a portion: some runs of names
+tried  tried  in flight                frontier: before the first page with an untried name
 """
 
 import asyncio
@@ -17,15 +17,15 @@ from penstock.aio import sleep_unless
 from penstock.model import LISTING_SECONDS_MAX, Page, Unsettled
 from penstock.ports import Source
 
-_EMPTY_SECONDS = 0.05  # an empty listing answers all lanes that ask within this time, or longer
-_LOOK_SECONDS = 0.25  # how often the source is listed while names wait for more of them
-_RUN_FILES = 500  # names that stay together: two workers with one page take the same ones seldom
-_SHARE_MIN = 0.25  # of the names listed that no other worker has: so many more are given
-_TURN = 0.3  # how fast that share follows what was found of late
+_EMPTY_SECONDS = 0.05  # an empty listing answers all lanes for at least this time
+_LOOK_SECONDS = 0.25  # how often the source is listed while names wait for more
+_RUN_FILES = 500  # names kept together: two workers with one page rarely try the same ones
+_SHARE_MIN = 0.25  # lower limit of `share`: a portion has at most four times the wanted names
+_TURN = 0.3  # weight of the latest claim in `share`
 
 
 class _Listed:
-    """One page while some of its names have not been tried; for more, see `is_after_loss`."""
+    """One page, kept while some of its names are untried."""
 
     numbers = itertools.count()
 
@@ -50,7 +50,7 @@ class _Listed:
 
 
 class _Run(NamedTuple):
-    """Names that lie beside each other on a page; `at` is where."""
+    """Neighbouring names on a page; `at` is the position of the first one."""
 
     page: _Listed
     at: int
@@ -60,8 +60,8 @@ class _Run(NamedTuple):
 class Portion:
     """Names to try to claim, the oldest first.
 
-    `is_final`: there is no more to wait for, so that a claim of few of them is right. `spool_note`
-    is the note of the one spool that they were listed in.
+    `is_final`: there is nothing more to wait for, so even a small claim is right. `spool_note` is
+    the note of the spool in which they were listed.
     """
 
     def __init__(self, runs: Sequence[_Run], *, is_final: bool) -> None:
@@ -71,9 +71,9 @@ class Portion:
         self.spool_note = self.runs[0].page.spool_note if self.runs else ""
 
     def is_after_loss(self, epoch: str) -> bool:
-        """Tell whether some of them lay in the spool when Redis had forgotten something.
+        """Tell whether some of the names were in the spool when Redis lost data.
 
-        So they did, too, if Redis is in another `epoch` now than when they were listed.
+        They also were if Redis now has another `epoch` than when they were listed.
         """
         return any(run.page.after_loss or run.page.epoch not in {"", epoch} for run in self.runs)
 
@@ -81,9 +81,9 @@ class Portion:
 class Candidates:
     """Cuts the pages of a source into portions for claims; shared by the lanes of one worker.
 
-    Names wait until there are as many as a claim wants, or until the first of them was listed
-    `linger_seconds` ago. The runs of a page come in random order: workers that were given the same
-    page then seldom ask for the same names at the same time.
+    Names wait until there are enough for a claim, or until the first of them was listed
+    `linger_seconds` ago. The runs of a page come in random order, so workers with the same page
+    rarely try the same names at the same time.
     """
 
     def __init__(
@@ -106,30 +106,29 @@ class Candidates:
         self._empty_until_seconds = -math.inf
         self._epoch = ""
         self._after_loss = False
-        self._ignored = 0  # entries of the spool, up to which there is no warning
-        self._ahead = 0  # files changed later than it is now, up to which there is none
+        self._ignored = 0  # warn if more entries than this are ignored
+        self._ahead = 0  # warn if more files than this have a change time in the future
         self.share = 1.0
-        """The part of the names listed that no other worker had, as found of late."""
+        """The share of listed names that no other worker had, as a moving average."""
         self.unsettled = Unsettled()
         """The files that were not complete when the source was last listed."""
         self.frontier = ""
-        """The cursor up to which every file has been tried: claimed, by us or by somebody else."""
+        """The cursor up to which every file was tried: we or another worker claimed it."""
 
     def resume(self, frontier: str, epoch: str) -> None:
-        """Begin where the fleet is; a source that does not know the cursor lists everything.
+        """Begin at the fleet's frontier; a source that does not know the cursor lists everything.
 
-        `epoch` is the last one known, perhaps from a process before this one.
+        `epoch` is the last known one, perhaps from an earlier process.
         """
         self._epoch = self._epoch or epoch
         if not self._cursor:
             self._cursor = self.frontier = frontier
 
     async def next(self, files: int, stop: asyncio.Event) -> Portion:
-        """Return so many names, or all that there are when there is nothing to wait for.
+        """Return `files` names, or all there are if there is nothing to wait for.
 
-        More than that where other workers have some of those that are listed. No names where
-        nothing is new. After `stop` nothing is waited for. Raises Again if the source cannot be
-        listed.
+        Returns more if other workers have some of the listed names, and none if nothing is new.
+        Does not wait after `stop`. Raises Again if the source cannot be listed.
         """
         async with self._lock:
             while True:
@@ -147,12 +146,12 @@ class Candidates:
                 await sleep_unless(stop, min(due_seconds, _LOOK_SECONDS))
 
     def _due_seconds(self) -> float:
-        """Return how long the names that wait may wait for more; 0 where there are none."""
+        """Return how long the waiting names may still wait for more; 0 if none wait."""
         came = [run.page.came_at_seconds for run in self._runs]
         return min(came) + self.linger_seconds - self._monotonic() if came else 0.0
 
     def _take(self, files: int) -> Portion:
-        """Take so many of the names that wait."""
+        """Take `files` of the waiting names."""
         runs: list[_Run] = []
         while files > 0:
             page, at, names = self._runs.pop()
@@ -163,23 +162,23 @@ class Candidates:
         return Portion(_each_once(runs), is_final=False)
 
     def _drop_old(self) -> None:
-        """List again from the frontier where a listing has become too old to claim from."""
+        """List again from the frontier if a listing has become too old to claim from."""
         for run in self._runs:
             if self._monotonic() - run.page.listed_at_seconds > LISTING_SECONDS_MAX:
                 self.start_over(self.frontier)
                 return
 
     async def _list(self) -> int:
-        """List the next page; return how many names it has. None are new for a while after none."""
+        """List the next page; return how many names it has: for a while after an empty one, 0."""
         if self._monotonic() <= self._empty_until_seconds:
             return 0
         while True:
             epoch, page = self._epoch, await self._source.list(self._cursor)
             if epoch and epoch != self._epoch:
-                continue  # Redis forgot meanwhile: begin at the beginning
+                continue  # Redis lost data meanwhile: list from the beginning
             if not self._pages or page.spool_note == self._pages[-1].spool_note:
                 break
-            self.start_over()  # what was listed before lies elsewhere
+            self.start_over()  # the pages so far list another spool
         self._cursor = page.cursor
         listed = _Listed(
             page.cursor,
@@ -196,20 +195,20 @@ class Candidates:
             _Run(listed, at, names[at : at + _RUN_FILES]) for at in range(0, len(names), _RUN_FILES)
         ]
         self._shuffle(runs)
-        # Added, not set: another lane may have put names back. What was listed first goes first.
+        # Another lane may have put names back: they were listed first, so they go first.
         self._runs = runs + self._runs
-        # A page shorter than the one before it is the last of what lay there when we began.
+        # A page shorter than the previous one ends what was there when we began.
         self._after_loss = self._after_loss and len(names) >= self._files_listed
         self._files_listed = len(names)
         self._advance()
         if not names:
-            # Where another listing has to wait, a pass shall not end later for it.
+            # Answer "none" until the source may list again: a pass must not wait for that.
             pause_seconds = max(_EMPTY_SECONDS, page.pause_seconds)
             self._empty_until_seconds = self._monotonic() + pause_seconds
         if page.ignored > self._ignored:
             remedy = page.example or "see source.pattern"
             telemetry.warn("entries.ignored", entries=page.ignored, remedy=remedy)
-            self._ignored = 2 * page.ignored  # should they grow more, that is another warning
+            self._ignored = 2 * page.ignored
         self._tell_unsettled(page)
         return len(names)
 
@@ -219,7 +218,7 @@ class Candidates:
             telemetry.warn(
                 "files.ahead", files=page.unsettled.ahead,
                 ahead_seconds=round(page.unsettled.ahead_seconds),
-                cause="changed later than it is now: a clock was set back, or two clocks differ",
+                cause="change times in the future: a clock was set back, or two clocks differ",
                 remedy="each is sent once it is unchanged for source.settle_seconds; set the clock",
             )  # fmt: skip
             self._ahead = 2 * page.unsettled.ahead
@@ -227,10 +226,10 @@ class Candidates:
     def tried(
         self, portion: Portion, waiting: Collection[int] = (), free: float | None = None
     ) -> None:
-        """Note that the names of a portion have an owner now, us or somebody else.
+        """Note that the names of a portion have an owner now: we or another worker.
 
-        But for those at the positions `waiting`, which nobody has: they are tried again. `free` is
-        the part of those looked at that nobody else had, None if none was.
+        Names at the positions `waiting` have none, and are tried again. `free` is the share of the
+        names looked up that nobody else had; None if none was looked up.
         """
         if free is not None:
             self.share = max(_SHARE_MIN, self.share + _TURN * (free - self.share))
@@ -248,9 +247,9 @@ class Candidates:
         self.tried(portion, range(len(portion.names)))
 
     def in_epoch(self, epoch: str) -> bool:
-        """Start over from everything in the spool if Redis has forgotten something; tell whether.
+        """Start over from everything in the spool if Redis has lost data; tell whether it has.
 
-        Epochs differ only by that; `epoch` is what `Ledger.claim` answers.
+        The epoch changes only then; `epoch` is the one that `Ledger.claim` returned.
         """
         forgotten = bool(self._epoch) and epoch != self._epoch
         self._epoch = epoch
@@ -262,7 +261,7 @@ class Candidates:
         return forgotten
 
     def start_over(self, cursor: str = "") -> None:
-        """Forget what was listed, but for what lies before `cursor`."""
+        """Forget what was listed, except what is before `cursor`."""
         self._runs = []
         self._pages = []
         self._cursor = self.frontier = cursor
@@ -273,7 +272,7 @@ class Candidates:
 
 
 def _each_once(runs: list[_Run]) -> list[_Run]:
-    """Leave out names that an earlier run has: a source may list a file on two pages."""
+    """Omit names that an earlier run has: a source may list a file on two pages."""
     if len({name for run in runs for name in run.names}) == sum(len(run.names) for run in runs):
         return runs
     seen: set[str] = set()

@@ -1,9 +1,9 @@
-"""A source whose every answer is of the spool that the ledger knows, or is an error.
+"""A source that answers only for the spool that the ledger knows, or raises an error.
 
-list                look, then confirm: nothing is claimed of another spool, nor of one that was the
-                    ledger's when it was listed and is so no longer
-read                read, then confirm: nothing is sent of it, and no file passes for vanished
-archive, reject     confirm, move, and confirm again where a file was in neither place
+list                list, then confirm: no claim is made from another spool, or from one that is
+                    no longer the ledger's
+read                read, then confirm: no file of another spool is sent, and none seems vanished
+archive, reject     confirm, move, and confirm again if a file was in neither place
 """
 
 import dataclasses
@@ -18,8 +18,8 @@ from penstock.source.marker import MARKER
 
 _RECENT_SECONDS = 1.0
 _UNSURE = (
-    "is neither in the spool nor where it was to be moved, and nothing tells whether this is the"
-    f" spool that it lay in: that has no {MARKER} (docs/files.md), or was not listed yet"
+    "is neither in the spool nor at its target, and Penstock cannot tell whether this is the spool"
+    f" it was in: that spool has no {MARKER} (docs/files.md), or was not listed yet"
 )
 
 
@@ -48,7 +48,7 @@ class ConfirmedSource:
         return confirmed
 
     async def _check(self) -> None:
-        """Confirm, unless that was done a moment ago and it is the same spool still."""
+        """Confirm, unless that was done a moment ago and it is still the same spool."""
         is_recent = time.monotonic() - self._confirmed_at_seconds < _RECENT_SECONDS
         if not is_recent or await self._source.identity() != self._confirmed:
             await self._confirm()
@@ -64,7 +64,7 @@ class ConfirmedSource:
             seen = await self._source.identity()
             if seen == before:
                 break
-            before = seen  # it changed meanwhile: whose files are these?
+            before = seen  # it changed meanwhile: these files may be from either spool
         confirmed = await self._confirm_seen(seen, len(page.files))
         return dataclasses.replace(page, spool_note=confirmed.note)
 
@@ -86,7 +86,7 @@ class ConfirmedSource:
         return await self._sure(await self._source.reject(reasons))
 
     async def _sure(self, moved: Sequence[Moved]) -> Sequence[Moved]:
-        """Let no file pass for gone unless this is surely the spool that it lay in."""
+        """Report a file as gone only if this is surely the spool it was in."""
         if not any(file.vanished for file in moved) or await self._confirm():
             return moved
         return [Moved(f.name, f"{f.name} {_UNSURE}") if f.vanished else f for f in moved]

@@ -1,6 +1,6 @@
 """The spool as a directory of this machine.
 
-Its index tells which files are complete: index.py. Moving files out of it: moves.py.
+index.py tells which files are complete; moves.py moves files out.
 """
 
 import asyncio
@@ -25,20 +25,20 @@ from penstock.source import moves as moving
 from penstock.source.index import Index
 from penstock.source.scan import AT_HAND_SECONDS
 
-_TOGETHER = 100  # names looked at together for whether they are safe
+_TOGETHER = 100  # names checked for safety at once
 # Gone, a symlink, a socket, a FIFO, a directory.
 _NO_FILE = frozenset({errno.ENOENT, errno.ELOOP, errno.ENXIO, errno.ESPIPE, errno.EISDIR})
-# O_NOATIME: else the kernel writes into each inode when it was first read.
+# O_NOATIME: otherwise the kernel writes to each inode at its first read.
 _OPEN_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOATIME
 
 
 class DirectorySource:
     """`Source` over a directory; one instance belongs to one process.
 
-    `archive_directory` and `rejects_directory` are made when first needed. `page_files_max` bounds
-    one page. `served` is for the file server: it tells whether to watch the directory by events,
-    and callers see each file's own size; `index.open` must be called then. Raises Halt if the spool
-    is not a directory that can be opened.
+    `archive_directory` and `rejects_directory` are made when first needed. `page_files_max` limits
+    one page. `served` is for the file server: how to notice new files; the server must then call
+    `index.open`, and sees each file's own size. Raises Halt if the spool is not a directory that
+    can be opened.
     """
 
     pack_seconds = 60.0
@@ -68,13 +68,13 @@ class DirectorySource:
         self._archive_action = archive_action
         self._page_files_max = page_files_max
         self._open_flags = _OPEN_FLAGS
-        self._looks = served is not None  # at each file: its callers may ask for it alone
+        self._looks = served is not None  # at each file: a caller may ask for one alone
         try:
             self._fd = os.open(spool, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
             raise Halt(
                 f"source.url: {spool} cannot be opened as a directory: {error.strerror};"
-                " name the directory that the files are written into"
+                " set it to the directory that the files are written to"
             ) from None
         if rejects_directory.is_dir() and rejects_directory.samefile(spool):
             raise Halt(
@@ -92,7 +92,7 @@ class DirectorySource:
         )
 
     async def list(self, cursor: str) -> Page:
-        """See `Source.list`. A restart starts over."""
+        """See `Source.list`. After a restart, it lists everything again."""
         return await self.index.page(cursor, self._page_files_max)
 
     async def read(self, names: Sequence[str], bytes_max: int) -> Sequence[FileRead]:
@@ -133,12 +133,12 @@ class DirectorySource:
             fd = os.open(name, self._open_flags, dir_fd=self._fd)
         except OSError as error:
             if error.errno == errno.EPERM and self._open_flags & os.O_NOATIME:
-                self._open_flags &= ~os.O_NOATIME  # the files are somebody else's
+                self._open_flags &= ~os.O_NOATIME  # the files belong to another user
                 return self._read_one(name, now, look)
             return _unread(name, error)
         try:
             age_seconds = None
-            size = 0 if look else os.lseek(fd, 0, os.SEEK_END)  # a quarter of a look's price
+            size = 0 if look else os.lseek(fd, 0, os.SEEK_END)  # a quarter of fstat's cost
             if not 0 < size <= self._max_file_bytes:
                 status = os.fstat(fd)
                 if not stat.S_ISREG(status.st_mode):
@@ -146,7 +146,7 @@ class DirectorySource:
                 size, age_seconds = status.st_size, now - status.st_ctime
                 if size > self._max_file_bytes:
                     return FileRead(name, b"", size, age_seconds)
-            data = os.pread(fd, size + 1, 0)  # one more than its size shows whether it is growing
+            data = os.pread(fd, size + 1, 0)  # one byte more shows whether it is growing
             if len(data) != size:
                 data = self._rest(fd, data)
             return FileRead(name, data, len(data), age_seconds)
@@ -156,7 +156,7 @@ class DirectorySource:
             os.close(fd)
 
     def _rest(self, fd: int, data: bytes) -> bytes:
-        """Read on: to the end, or until it is too large."""
+        """Read the rest of a file, or until it is too large."""
         while 0 < len(data) <= self._max_file_bytes:
             more = os.pread(fd, self._max_file_bytes + 1 - len(data), len(data))
             if not more:
@@ -182,7 +182,7 @@ class DirectorySource:
                     moved = self._move(folders, wanted)
                     folders.sync()
             os.fsync(self._fd)
-        except OSError as error:  # whatever was moved is found to be so by the next pass
+        except OSError as error:  # the next pass finds which files were moved
             directory = self._archive_directory
             return [Moved(n, f"archive {n} to {directory}: {beneath.why(error)}") for n in wanted]
         return self._kept(moved)
@@ -198,9 +198,9 @@ class DirectorySource:
         return moved
 
     def _kept(self, moved: Sequence[Moved]) -> Sequence[Moved]:
-        """Let no file pass for gone that lies in the archive or among the rejects.
+        """Do not report a file as gone if it is in the archive or the rejects.
 
-        A ledger that was restored may have rejected what it now has archived, or the other way.
+        Before a ledger was restored, it may have rejected what it now archives, or vice versa.
         """
         lost = {file.name for file in moved if file.vanished and file_names.is_safe(file.name)}
         if not lost:
@@ -209,12 +209,12 @@ class DirectorySource:
             found = self._find(lost)
         except (Halt, OSError) as error:
             why = beneath.why(error) if isinstance(error, OSError) else str(error)
-            why = f"look for what left the spool, in archive and rejects: {why}"
+            why = f"look for it in the archive and the rejects: {why}"
             return [Moved(file.name, why) if file.vanished else file for file in moved]
         return [Moved(file.name) if file.name in found else file for file in moved]
 
     def _find(self, lost: set[str]) -> set[str]:
-        """Return which of some files were archived or rejected. Raises OSError or Halt."""
+        """Return which of the `lost` were archived or rejected. Raises OSError or Halt."""
         found = set[str]()
         places = [(self._rejects_directory, ".", sorted(lost))]
         by_hour = file_names.by_hour(sorted(lost))
@@ -242,7 +242,7 @@ class DirectorySource:
         )
 
     def _move(self, folders: moving.Folders, wanted: Sequence[str]) -> Sequence[Moved]:
-        """Move files of one hour at once, as most are; one by one what is anything else."""
+        """Move the files of one hour together if possible, and any others one by one."""
         moved: list[Moved] = []
         safe = file_names.are_safe(wanted)
         for hour, run in file_names.by_hour(wanted):
@@ -258,11 +258,11 @@ class DirectorySource:
     def _opened(self, folders: moving.Folders, hour: str) -> int | None:
         try:
             return folders.open(hour)
-        except OSError:  # told name by name
+        except OSError:  # `_archive_one` reports it for each name
             return None
 
     def _archive_one(self, folders: moving.Folders, name: str) -> Moved:
-        if not file_names.is_safe(name):  # before its time is looked for, or its folder made
+        if not file_names.is_safe(name):  # before looking up its time or making its folder
             return Moved(name, vanished=True)
         try:
             folder = file_names.hour_of(name) or self._hour_of_change(name)
@@ -276,7 +276,7 @@ class DirectorySource:
         status = os.stat(name, dir_fd=self._fd, follow_symlinks=False)
         try:
             return file_names.hour_of_time(status.st_mtime)
-        except (ValueError, OverflowError):  # a time of change that nobody's clock showed
+        except (ValueError, OverflowError):  # an impossible modification time
             return file_names.hour_of_time(status.st_ctime)
 
     async def reject(self, reasons: Mapping[str, str]) -> Sequence[Moved]:
@@ -299,7 +299,7 @@ class DirectorySource:
         return self._kept(moved)
 
     def _reject_one(self, to_fd: int, name: str, reason: str) -> Moved:
-        """Write the reason, then move the file: a crash between them repeats, and loses nothing."""
+        """Write the reason, then move the file: a crash in between loses nothing."""
         try:
             if moving.exists(self._fd, name):
                 if moving.exists(to_fd, name) and not moving.same(self._fd, to_fd, name):
@@ -332,9 +332,9 @@ class DirectorySource:
 
 
 def _unread(name: str, error: OSError) -> FileRead:
-    """Return why a file has no bytes. Raises Again where this process lacks something, not it."""
+    """Return why a file has no bytes. Raises Again if the file is not the cause."""
     if error.errno in {errno.ESTALE, errno.ENOTCONN}:
-        raise Again(f"read {name}: {error.strerror}: the spool's file system is away") from None
+        raise Again(f"read {name}: {error.strerror}: its file system is unavailable") from None
     if own := own_trouble(error):
         raise Again(f"read {name}: {own}") from None
     if error.errno in _NO_FILE:

@@ -1,7 +1,7 @@
-"""The spool behind Penstock's own file server: a page of names, or hundreds of files, a call.
+"""The spool behind Penstock's own file server: one call gets a page of names, or hundreds of files.
 
-What the server knows of arrival order, and of what is complete, it tells by its cursor; nothing of
-the listing is remembered here.
+The server knows the arrival order and which files are complete; its cursor marks a place in that
+order. The client remembers no listing.
 """
 
 import time
@@ -20,7 +20,7 @@ from penstock.source import frames as wire
 from penstock.source.http import HttpSite
 
 WAIT_SECONDS = 0.05
-"""How long a worker's listing waits for something new: every pass ends so much later."""
+"""How long a worker's listing waits for something new; it makes every pass longer."""
 
 _SMALL_BYTES = 65_536
 _JSON = {"Content-Type": "application/json"}
@@ -31,7 +31,7 @@ _listing_decoder = msgspec.json.Decoder(wire.Listing)
 class ServerSource:
     """`Source` over `penstock serve`; any number of them may share a server.
 
-    `max_file_bytes` bounds a file, `wait_seconds` how long a listing waits for something new.
+    `max_file_bytes` limits a file, `wait_seconds` how long a listing waits for something new.
     """
 
     def __init__(
@@ -46,12 +46,12 @@ class ServerSource:
         self._max_file_bytes = max_file_bytes
         self._page_files_max = page_files_max
         self._wait_seconds = wait_seconds
-        # Between machines bytes cost more than the time to press them; on one machine less.
+        # Compression saves time between machines, and costs time within one.
         self._encoding = {} if site.is_local else {"Accept-Encoding": "gzip"}
-        self._spool: str | None = None  # as the last answer says
+        self._spool: str | None = None  # from the last answer
 
     async def list(self, cursor: str) -> Page:
-        """See `Source.list`. A cursor of another server, or of its earlier life, starts over."""
+        """See `Source.list`. A cursor from another server, or before its restart, starts over."""
         began = time.monotonic()
         reply = await self._call(
             "GET",
@@ -89,17 +89,14 @@ class ServerSource:
         return files if all(file.data for file in files) else [*map(self._allowed, files)]
 
     def _allowed(self, file: FileRead) -> FileRead:
-        """Keep a file that only the server finds too large from being taken for an empty one."""
+        """Report a file that only the server finds too large as denied, not as empty."""
         if file.data == b"" and 0 < file.size_bytes <= self._max_file_bytes:
             why = f"{file.size_bytes} bytes; the server's own decode.max_file_bytes is smaller"
             return FileRead(file.name, Unread.DENIED, 0, 0.0, why)
         return file
 
     async def archive(self, names: Sequence[str]) -> Sequence[Moved]:
-        """See `Source.archive`; where to, and whether files are deleted, the server's settings say.
-
-        At most 1,000 files a call to the server.
-        """
+        """See `Source.archive`; the server's settings decide. Sends at most 1,000 names a call."""
         moved: list[Moved] = []
         for at in range(0, len(names), wire.CALL_NAMES_MAX):
             portion = [*names[at : at + wire.CALL_NAMES_MAX]]
@@ -124,7 +121,7 @@ class ServerSource:
         try:
             return msgspec.json.decode(reply.body, type=wire.Deleted).files_deleted
         except (msgspec.DecodeError, RecursionError) as error:
-            raise Again(f"delete archived files: the server's answer is none: {error}") from None
+            raise Again(f"delete archived files: the server's answer is invalid: {error}") from None
 
     async def _post(
         self,
@@ -149,7 +146,7 @@ class ServerSource:
         return reply
 
     async def identity(self) -> SpoolIdentity:
-        """See `IdentifiedSource.identity`; every answer tells it: asked for only before."""
+        """See `IdentifiedSource.identity`. Every answer has it; asks only before the first one."""
         if self._spool is None:
             await self._call("HEAD", "v1/openapi.json", body_bytes_max=_SMALL_BYTES)
         return SpoolIdentity.from_text(self._spool or "") or SpoolIdentity()

@@ -1,12 +1,12 @@
-"""What the file server and its clients say to each other (docs/file-api.md).
+"""What the file server and its clients send each other (docs/file-api.md).
 
 Many files travel in one body, a frame:
 
     00000065[{"name":"a.json","length_bytes":7,…},{"name":"b.json",…}]{"a":1}{"b":2}
     ─── ①───────────────────────── ② ───────────────────────────────── ③ ── ③ ──
 
-① eight hexadecimal digits: the length of ② in bytes. ② the index, in JSON: an entry a name, in the
-order in which they were asked for. ③ the files' bytes, `length_bytes` each, nothing between them.
+① eight hexadecimal digits: the length of ② in bytes. ② the index, in JSON: one entry per name, in
+the requested order. ③ the files' bytes, `length_bytes` each, with nothing between them.
 """
 
 import re
@@ -26,10 +26,10 @@ CALL_NAMES_MAX = 1_000
 """Names that one call to read, archive or reject may hold."""
 
 ENTRY_BYTES_MAX = 1_024
-"""What one entry of a listing, an index or a result takes, rather more: 240 bytes are its name."""
+"""An upper limit for one entry of a listing, an index or a result; a name has up to 240 bytes."""
 
 SPOOL_HEADER = "Penstock-Spool"
-"""Which spool an answer is of; in a question: which spool is meant, else it is answered 409."""
+"""In an answer, its spool. In a request, the spool it is meant for: any other answers 409."""
 
 _DIGITS = 8
 _CURSOR_CHARACTERS_MAX = 200
@@ -51,8 +51,8 @@ class Listing(msgspec.Struct):
 class ReadRequest(msgspec.Struct):
     """The body of POST /v1/files:read: files from the front of `names` until `bytes_max` is passed.
 
-    At least one file is answered for. A file larger than `max_file_bytes` is answered for without
-    its bytes, as one that is too large for the server itself.
+    The answer has at least one file. A file larger than `max_file_bytes`, or too large for the
+    server itself, has no bytes in it.
     """
 
     names: list[str]
@@ -113,7 +113,7 @@ def _entry(file: FileRead) -> ReadEntry:
 
 
 def unframed(frame: bytes, wanted: Sequence[str]) -> list[FileRead]:
-    """Return the files of a frame: an answer for the front of `wanted`, or Again is raised."""
+    """Return a frame's files. Raises Again if they are not the front of `wanted`."""
     files: list[FileRead] = []
     end = 0
     try:
@@ -126,12 +126,12 @@ def unframed(frame: bytes, wanted: Sequence[str]) -> list[FileRead]:
         files = []
     asked = [file.name for file in files] == list(wanted[: len(files)])
     if not (files and asked and end == len(frame)):
-        raise Again("read: the server's answer is not a frame of the files asked for")
+        raise Again("read: the server's answer is not a frame of the requested files")
     return files
 
 
 def _file(entry: ReadEntry, data: bytes) -> FileRead:
-    """Return a file; ValueError if there are neither all of its bytes nor, too large, none."""
+    """Return a file with all of its bytes, or none if it is too large; otherwise ValueError."""
     if entry.unread:
         if data:
             raise ValueError

@@ -4,9 +4,9 @@
     no answer, cut off, 408, 409, 425, 429, 5xx     Again
     a redirect, 401, 403, any other status          Halt
 
-Scheme, host and port are those of the settings, whatever a reply says; nothing is followed, no
-proxy is used, no cookie kept. Every call to the directory is safe to repeat, so one is, once, where
-a connection broke: a server may close a connection that lay idle just when we use it again.
+Every request goes to the scheme, host and port of the settings: no redirects, no proxy, no cookies.
+Every call is safe to repeat. A call whose connection broke is repeated once: a server may close an
+idle connection just when we use it again.
 """
 
 import asyncio
@@ -27,26 +27,25 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 CONNECTIONS = 32
-"""Calls to nginx in flight at once, as a claim is hundreds of files; more is no faster."""
+"""Calls to nginx in flight at once: a claim has hundreds of files. More would not be faster."""
 
 _UNIX = "http+unix"
-_TLS_OR_NOT = " ssl:default"  # aiohttp's word for an address, over plain HTTP as well
+_TLS_OR_NOT = " ssl:default"  # aiohttp adds this to an address, even over plain HTTP
 _LATER = frozenset({408, 409, 425, 429})  # and every 5xx; 409: another spool is there now
 _IDLE_SECONDS = 15.0  # a connection idle for longer is not used again: servers close theirs too
-_REASON_BYTES = 300  # of a refusal's body stand in the error
+_REASON_BYTES = 300  # of a refusal's body, quoted in the error
 
 
 class CutOff(Again):
-    """The connection broke before there was a whole answer, twice."""
+    """The connection broke twice before the answer was complete."""
 
 
 class HttpSite:
     """Requests below one address.
 
-    `url` is `http://host[:port][/path]`, `https://…`, or `http+unix:///path/to/socket`. `token` is
-    sent as a bearer token, if there is one. `ca_file` holds the certificates that are trusted
-    instead of the system's. `timeout_seconds` is for one call from beginning to end. Raises Halt if
-    `url` is none of these or `ca_file` cannot be used.
+    `url` is `http://host[:port][/path]`, `https://…`, or `http+unix:///path/to/socket`. `token`, if
+    given, is sent as a bearer token. `ca_file` has the certificates to trust instead of the
+    system's. `timeout_seconds` limits a whole call. Raises Halt if `url` or `ca_file` is unusable.
     """
 
     def __init__(
@@ -87,12 +86,12 @@ class HttpSite:
     ) -> Reply:
         """Send one request; return its reply if its status is among `takes`.
 
-        `path` is below the address, quoted. `body_bytes_max` bounds the body
-        on the wire and after decompression. `wait_seconds` is how much longer than usual the server
-        may take because it was asked to wait. `admit` is asked, with the header fields, whether the
-        body shall be read; where it is not, the reply has none. Raises Again or Halt.
+        `path` is below the address, quoted. `body_bytes_max` limits the body on the wire and after
+        decompression. `wait_seconds` is added to the timeout if the server was asked to wait.
+        `admit` decides by the header fields whether to read the body; if not, the reply has none.
+        Raises Again or Halt.
         """
-        # Not URL.joinpath, which parses the address anew for every file.
+        # Not URL.joinpath, which parses the address again for every file.
         target = URL(f"{self._below}{path}", encoded=True)
         target = target.with_query(query) if query else target
         what = f"{method} {self._below}{path}"
@@ -125,12 +124,11 @@ class HttpSite:
     async def get(
         self, paths: Sequence[str], *, takes: Collection[int], body_bytes_max: int, admit: Admit
     ) -> Sequence[Reply]:
-        """Do as `call` with GET for paths; return the replies to the first of them, or first few.
+        """GET `paths` as `call` would; return the replies to the first one or first few.
 
-        They are asked for at once, each for less than a tenth of what `call` costs, where replies
-        are as simple as can be; that they are not is left to `call`. `admit` is asked, as of
-        `call`, with the place of a path among `paths` and the header fields; it may be asked twice
-        for one. Raises Again or Halt, for the first path, where there is no reply at all.
+        If the replies are simple, all requests go out together, each for less than a tenth of the
+        cost of `call`. Otherwise `call` gets the first path. `admit` also gets the position of the
+        path, and may be called twice for one. Raises Again or Halt if the first path has no reply.
         """
         plain = self._plain_client()
         if plain is not None:
@@ -158,7 +156,7 @@ class HttpSite:
         return (reply,)
 
     def _plain_client(self) -> Http1Client | None:
-        """Return the connections for simple replies; None where `call` has to see to it."""
+        """Return the connections for simple replies; None if only `call` can be used."""
         written = "".join(self._headers.values())
         if self._socket or not (self._url.port and written.isascii() and written.isprintable()):
             return None
@@ -172,7 +170,7 @@ class HttpSite:
         return self._plain
 
     def path(self, below: str) -> str:
-        """Return the path that `below` has on the server, as DAV's Destination wants it."""
+        """Return the path of `below` on the server, as DAV's Destination needs it."""
         return URL(f"{self._below}{below}", encoded=True).raw_path
 
     def _session(self) -> aiohttp.ClientSession:
@@ -186,7 +184,7 @@ class HttpSite:
             self._opened = aiohttp.ClientSession(
                 connector=connector,
                 headers=self._headers,
-                skip_auto_headers={"Accept-Encoding"},  # else aiohttp asks for gzip, unasked
+                skip_auto_headers={"Accept-Encoding"},  # else aiohttp asks for gzip by itself
                 auto_decompress=False,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=aiohttp.ClientTimeout(total=None),
@@ -203,7 +201,7 @@ class HttpSite:
 
 
 async def in_lanes(lanes: int, lane: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run a lane several times at once; the first error ends them all, and is raised."""
+    """Run a lane several times at once. Raises the first error, which ends all of them."""
     try:
         async with asyncio.TaskGroup() as group:
             for _ in range(lanes):
@@ -226,7 +224,7 @@ async def each(items: Sequence[T], do: Callable[[T], Awaitable[R]]) -> list[R]:
 
 
 def content_length(headers: Mapping[str, str]) -> int | None:
-    """Return how many bytes a body is announced to have; None if it is not."""
+    """Return the announced length of a body in bytes; None if there is none."""
     text = headers.get("Content-Length", "")
     return int(text) if text.isdecimal() and text.isascii() else None
 
@@ -240,15 +238,15 @@ def _address(url: str) -> tuple[URL, str]:
         parts, port = urlsplit(""), None
     if parts.username or parts.password or parts.query or parts.fragment:
         raise Halt(
-            "source.url: holds more than host, port and path; allowed: http://host:port/path,"
-            " the token in source.token_file or PENSTOCK_SOURCE__TOKEN"
+            "source.url: contains more than host, port and path; allowed: http://host:port/path;"
+            " put the token in source.token_file or PENSTOCK_SOURCE__TOKEN"
         )
     if parts.scheme == _UNIX and not parts.netloc and parts.path.strip("/"):
         return URL("http://localhost/"), unquote(parts.path)
     if parts.scheme not in {"http", "https"} or not parts.hostname or port == 0:
         shown = "…" if "@" in url else repr(url)  # it may hold a password
         raise Halt(
-            f"source.url: {shown} is no address; allowed: a directory, http://host:port,"
+            f"source.url: {shown} is not an address; allowed: a directory, http://host:port,"
             " https://host:port, http+unix:///socket, or nginx+http://host/path/"
         )
     return URL(url), ""
@@ -271,15 +269,15 @@ def _refusal(what: str, status: int, body: bytes) -> Again | Halt:
     if status in {401, 403}:
         return Halt(f"{text}; check source.token or source.token_file")
     if 300 <= status < 400:  # noqa: PLR2004  the class of redirects
-        return Halt(f"{text}; redirects are not followed: put its own address in source.url")
+        return Halt(f"{text}; redirects are not followed: set source.url to the final address")
     return Halt(f"{text}; check that source.url names a server that Penstock can read from")
 
 
 async def _bounded(response: aiohttp.ClientResponse, bytes_max: int, what: str) -> bytes:
-    """Read a whole body, decompressed; what is larger is not read to its end. Raises Again."""
+    """Read and decompress a body. Raises Again, without reading on, if it is too large."""
     encoding = response.headers.get("Content-Encoding", "identity").lower()
     if encoding not in {"identity", "gzip"}:
-        raise Again(f"{what}: answered in the encoding {encoding!r}, which was not asked for")
+        raise Again(f"{what}: answered in the encoding {encoding!r}, which was not requested")
     gunzip = zlib.decompressobj(wbits=31) if encoding == "gzip" else None
     parts: list[bytes] = []
     total = 0
@@ -287,14 +285,14 @@ async def _bounded(response: aiohttp.ClientResponse, bytes_max: int, what: str) 
         try:
             part = gunzip.decompress(chunk, bytes_max + 1 - total) if gunzip else chunk
         except zlib.error as error:
-            raise Again(f"{what}: its compressed answer is broken: {error}") from None
+            raise Again(f"{what}: its compressed answer is corrupt: {error}") from None
         total += len(part)
         if total > bytes_max:
             response.close()
             raise Again(f"{what}: answered more than {bytes_max} bytes")
         if gunzip and gunzip.unused_data:
             response.close()
-            raise Again(f"{what}: something follows its compressed answer")
+            raise Again(f"{what}: its compressed answer is followed by other data")
         parts.append(part)
     if gunzip and not gunzip.eof:
         raise Again(f"{what}: its compressed answer is cut off")

@@ -1,4 +1,4 @@
-"""What lies in the spool, in the order in which it came to be complete.
+"""The files in the spool, in the order in which they became complete.
 
     a scan, an event ──▶ waiting ──complete──▶ in the order ──▶ on a page
     scan.py              waiting.py            order.py
@@ -6,8 +6,8 @@
 Only complete files get a place, and only files with a place are listed. A file is complete when its
 writer has closed or renamed it, or when its last change is `settle_seconds` old.
 
-Events (inotify) are a hint that saves waiting; the scan is the truth. The kernel holds 16,384
-events, 2.7 s of 6,000 files a second; where it drops some, a scan follows.
+Events (inotify) only save waiting; the scan is the truth. The kernel queues 16,384 events, 2.7 s at
+6,000 files a second. If it drops some, a scan follows.
 """
 
 import asyncio
@@ -27,12 +27,12 @@ from penstock.source.scan import Scanned, Scanner
 from penstock.source.waiting import Waiting
 
 LARGE_FILES = 2_000_000
-"""So many files are worth a warning: ext4 without large_dir takes about 11 million a directory."""
+"""Warn above this many files: ext4 without large_dir holds about 11 million in a directory."""
 
-_SCAN_SHARE_MAX = 0.1  # of the time, at most, goes into scanning, however many files lie there
-_POLL_SECONDS = 0.05  # between two scans, at least, while somebody waits
-_SAMPLED = 100  # names, of which one is looked at for its size where no file is looked at
-_FRESH_SECONDS = LISTING_SECONDS_MAX / 3  # look again for names that were seen longer ago
+_SCAN_SHARE_MAX = 0.1  # scan for at most this share of the time, however many files there are
+_POLL_SECONDS = 0.05  # at least this long between two scans while a caller waits
+_SAMPLED = 100  # without `look`, one file in this many gives its size
+_FRESH_SECONDS = LISTING_SECONDS_MAX / 3  # look again for names last seen longer ago
 
 # As plain numbers: an operation on inotify_simple's own flags takes ten times as long.
 _CREATED = int(flags.CLOSE_WRITE | flags.MOVED_TO)
@@ -45,13 +45,13 @@ _DIRECTORY = int(flags.ISDIR)
 class Index:
     """The complete files of one spool, for one event loop. `fd` is the directory, `spool` its path.
 
-    `pattern` is what a whole name must match. With `watch`, events tell of new files from `open`
-    on. `rescan_seconds` is the pause between two scans beside them; without, so long at most a
-    directory whose own time of change is the same is not read again.
+    `pattern` must match a whole name. With `watch`, events report new files after `open`, and
+    `rescan_seconds` is the pause between two scans. Without `watch`, an unchanged change time of
+    the directory is trusted for at most `rescan_seconds`.
 
-    Without `look`, which only `settle_seconds` of 0 and no `watch` allow, no file is looked at
-    before it is listed: it passes for complete, its size is the mean of some files nearby, and its
-    time of modification 0.
+    Without `look`, no file is looked at before it is listed: it counts as complete, its size is the
+    mean of some files nearby, and its modification time is 0. This needs `settle_seconds` 0 and no
+    `watch`.
     """
 
     def __init__(
@@ -74,26 +74,26 @@ class Index:
         self._rescan_seconds = rescan_seconds
         self._looks = look
         self._growing = asyncio.Lock()
-        self._scanned = asyncio.Event()  # once, at least
+        self._scanned = asyncio.Event()  # at least once
         self._news = asyncio.Event()
         self._events: INotify | None = None
         self._scanning: asyncio.Task[None] | None = None
         self._scan_now = asyncio.Event()
-        self._failed: Again | None = None  # the last scan
+        self._failed: Again | None = None  # the error of the last scan
         self._scan_seconds = 0.0
         self._ignored, self._example = 0, ""
         self._stopped = False
-        self._sure = False  # events have told of everything since the last scan
+        self._sure = False  # events have reported every change since the last scan
         self._large_files = LARGE_FILES
         self.overflows = 0
 
     @property
     def files(self) -> int:
-        """How many files are known to lie in the spool, those being written included."""
+        """How many files are known to be in the spool, including those being written."""
         return len(self._order.known)
 
     async def open(self) -> None:
-        """Begin to watch, if that is wanted. Raises Halt if the kernel cannot."""
+        """Begin to watch, if `watch` is set. Raises Halt if the kernel cannot."""
         if not self._watch:
             return
         events = None
@@ -113,7 +113,7 @@ class Index:
         self._scanning = asyncio.create_task(self._keep_scanning())
 
     def stop_waiting(self) -> None:
-        """Let every page that waits for something new come back empty, now and from now on."""
+        """From now on, return an empty page at once instead of waiting for something new."""
         self._stopped = True
         self._news.set()
 
@@ -127,7 +127,7 @@ class Index:
             await asyncio.gather(self._scanning, return_exceptions=True)
 
     def check_spool(self) -> None:
-        """Raise Again if the spool's path leads elsewhere by now: it must then be opened anew."""
+        """Raise Again if the spool's path leads elsewhere by now: it must be opened again."""
         self._scanner.check_spool()
 
     def drop(self, gone: Iterable[str]) -> None:
@@ -137,15 +137,14 @@ class Index:
     async def page(self, cursor: str, files_max: int, wait_seconds: float = 0.0) -> Page:
         """Return the next files after `cursor`, oldest names first among those that came together.
 
-        An empty cursor, or one that is none of this life of the index, begins at the beginning. A
-        page shorter than `files_max` holds all that is known to be complete. With nothing new,
-        waits for up to `wait_seconds`, then returns an empty page. Raises Again if the directory
-        cannot be listed.
+        An empty cursor, or one that this index did not give, starts at the beginning. A page
+        shorter than `files_max` has all files known to be complete. If nothing is new, waits up to
+        `wait_seconds`, then returns an empty page. Raises Again if the directory cannot be listed.
         """
         until = time.monotonic() + wait_seconds
         place = self._order.place(cursor)
         if self._watch:
-            self._take_events()  # an empty page says: nothing is there, by now
+            self._take_events()  # an empty page must mean that nothing is there now
             await self._scanned.wait()
         while True:
             now = time.monotonic()
@@ -164,15 +163,15 @@ class Index:
                 )  # fmt: skip
 
     async def _refresh(self, chunk: Chunk) -> None:
-        """Look for the files of a chunk again, where nothing tells us when they go."""
+        """Look for a chunk's files again, while no events report that they left."""
         chunk.seen_at_seconds = time.monotonic()
         names = [name for name in chunk.names if name]
         self.drop((await self._scanner.look_at(names)).absent(names))
 
     async def _grow(self, place: int, *, scan: bool) -> bool:
-        """Put what is complete by now in its place; tell whether the order goes past `place`.
+        """Give complete files their places; tell whether the order now extends past `place`.
 
-        Without events, and if nothing is left of the last scan, `scan` allows another one.
+        Without events, if nothing is left of the last scan, `scan` allows another one.
         """
         async with self._growing:
             self._news.clear()
@@ -192,7 +191,7 @@ class Index:
             return self._order.end > place
 
     async def _something(self, until_seconds: float) -> bool:
-        """Wait until there may be something new; False if `until_seconds` has come before."""
+        """Wait until there may be something new; return False if `until_seconds` comes first."""
         now = time.monotonic()
         if now >= until_seconds or self._stopped:
             return False
@@ -204,7 +203,7 @@ class Index:
         return True
 
     def _place_unseen(self, names: Sequence[str]) -> None:
-        """Put files in their places without a look; a look at some tells how large they are."""
+        """Give files their places without looking at them; look at some for the mean size."""
         known = self._order.known
         names = [name for name in names if name in known]
         samples = [max(size, 0) for size in self._scanner.look(names[::_SAMPLED]).sizes_bytes]
@@ -213,7 +212,7 @@ class Index:
         self._order.append(names, sizes, times, self._scanner.began_at_seconds)
 
     async def _place(self, names: Sequence[str]) -> None:
-        """Put each file that is complete in its place; look at the others again later."""
+        """Give each complete file its place; look at the others again later."""
         now_ns = time.time_ns()
         try:
             seen = await self._scanner.look_at(names)
@@ -226,7 +225,7 @@ class Index:
         self._order.append(names, seen.sizes_bytes, seen.modified_at_seconds, time.monotonic())
 
     def _take_events(self) -> None:
-        assert self._events  # noqa: S101  it is its reader
+        assert self._events  # noqa: S101  `open` has set it
         events = cast("Iterable[tuple[int, int, int, str]]", self._events.read(timeout=0))
         for _, mask, _, name in events:
             if mask & _UNSURE:
@@ -234,7 +233,7 @@ class Index:
                 self.overflows += bool(mask & _OVERFLOW)
                 self._scan_now.set()
             elif mask & _DIRECTORY or not self._scanner.is_file(name):
-                continue  # what it is, the next scan counts
+                continue  # the next scan counts it
             elif mask & _GONE:
                 self._waiting.gone(name)
                 self._order.drop([name])
@@ -244,7 +243,7 @@ class Index:
         self._news.set()
 
     async def _keep_scanning(self) -> None:
-        """Scan, now and then, and at once where events were lost; at a bounded share of time."""
+        """Scan regularly, and sooner if events were lost, for a limited share of the time."""
         while True:
             self._scan_now.clear()
             with contextlib.suppress(Again):  # the next caller of page() gets it
@@ -270,11 +269,11 @@ class Index:
         self._sure = self._watch and overflows == self.overflows
         if self.files > self._large_files:
             telemetry.warn("spool.large", files=self.files, remedy="keep the archiver running")
-            self._large_files = 2 * self.files  # should they double, that is another warning
+            self._large_files = 2 * self.files
         self._scan_seconds = time.monotonic() - began
 
     def _take_scanned(self, scanned: Scanned) -> None:
-        """Note what a scan found; what an event told of meanwhile is known better by now."""
+        """Note what a scan found, unless an event reported something newer meanwhile."""
         known, last_first = self._order.known, scanned.last_first
         if not known.keys().isdisjoint(scanned.new):
             last_first = [name for name in last_first if name not in known]

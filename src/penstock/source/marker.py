@@ -1,7 +1,7 @@
-"""The marker of a spool: a hidden file in it with a random id, which tells it from any other.
+"""The marker of a spool: a hidden file in it, whose random id distinguishes it from any other.
 
 An unmounted spool leaves an empty directory in its place, and a new directory may get the old one's
-name: without a marker both look like a spool that somebody has emptied.
+name. Without a marker, both look like an emptied spool.
 """
 
 import contextlib
@@ -15,17 +15,17 @@ from penstock.model import SpoolIdentity
 from penstock.source import moves as moving
 
 MARKER = ".penstock-spool"
-"""The marker's name: hidden, so it is no file of the spool, and is never listed or moved."""
+"""The marker's name: hidden, so it is never listed or moved."""
 
 _ID = re.compile(rb"[0-9a-f-]{8,64}")
 _ID_BYTES_MAX = 100
 
 
 def identity(fd: int, *, make: bool) -> SpoolIdentity:
-    """Return which directory this is; with `make`, make its marker where it has none.
+    """Return which directory this is; with `make`, create its marker if it has none.
 
     An empty directory gets none: it may be a mount point without its spool. Without a marker, file
-    system and inode stand for the directory. Raises Again if it cannot be told.
+    system and inode identify the directory. Raises Again if it cannot be identified.
     """
     try:
         place = f"{os.statvfs(fd).f_fsid:x}-{os.fstat(fd).st_ino}"
@@ -45,11 +45,11 @@ def _holds_anything(fd: int) -> bool:
 
 
 def id_of(data: bytes) -> str:
-    """Return the id that a marker holds. Raises Again if that is none."""
+    """Return the id in a marker. Raises Again if it is not an id."""
     if _ID.fullmatch(data.strip()) is None:
         raise Again(
-            f"spool: its marker {MARKER} holds no id; delete it, and it is made anew by whoever may"
-            " write there"
+            f"spool: its marker {MARKER} does not contain an id; delete it, and Penstock creates a"
+            " new one if it may write there"
         )
     return data.strip().decode()
 
@@ -70,7 +70,7 @@ def _make(fd: int) -> None:
         with os.fdopen(opened, "wb") as file:
             file.write(secrets.token_hex(16).encode() + b"\n")
             file.flush()
-            os.fchmod(opened, 0o644)  # whoever reads the spool must be able to read it
+            os.fchmod(opened, 0o644)  # every reader of the spool must be able to read it
             os.fsync(opened)
         moving.rename_no_replace(fd, draft, fd, MARKER)
         os.fsync(fd)

@@ -1,10 +1,10 @@
 """Moving files out of the spool: nothing is overwritten, and every step is safe to repeat.
 
     rename without replacing            on one file system
-    look, then rename                   where that system cannot rename without replacing
+    check, then rename                  if that system cannot rename without replacing
     copy, sync, rename, unlink          to another file system: synced once a batch, not once a file
 
-Each step may fail for one file alone: then that file is stuck, and the others are moved.
+If a step fails for one file, that file is stuck and the others are moved.
 """
 
 import contextlib
@@ -22,9 +22,9 @@ from penstock.ports import Moved
 
 _RENAME_NOREPLACE = 1  # <linux/fs.h>
 _COMPARE_BYTES = 1 << 20
-_FOLDERS_MAX = 100  # open at once: a process has 1,024 descriptors, often
-# What a file system answers that cannot do this (FUSE, exFAT, SMB, object stores), or may not: a
-# link to another user's file is refused by fs.protected_hardlinks.
+_FOLDERS_MAX = 100  # open at once: a process often has only 1,024 descriptors
+# Errors of a file system that cannot do this (FUSE, exFAT, SMB, object stores), or of a kernel that
+# forbids it: fs.protected_hardlinks refuses a link to another user's file.
 _CANNOT = frozenset(
     {errno.ENOSYS, errno.EINVAL, errno.EPERM, errno.EOPNOTSUPP, errno.EIO, errno.EMLINK}
 )
@@ -40,8 +40,8 @@ if _renameat2 is not None:
 class Folders:
     """The folders below `root` that one batch moves files into, opened once each.
 
-    Made with mode 0755 where they are missing. A context manager: closes what it opened. `root_fd`,
-    if given, is a descriptor of the root, and stays the caller's.
+    Missing folders are made with mode 0755. A context manager: closes what it opened. `root_fd`, if
+    given, is a descriptor of the root, which the caller closes.
     """
 
     def __init__(self, root: Path, root_fd: int | None = None) -> None:
@@ -58,9 +58,9 @@ class Folders:
         return fd
 
     def make_room(self) -> None:
-        """See that another folder can be opened. Raises OSError if one cannot be written to disk.
+        """Close the folders if there are too many. Raises OSError if one cannot be synced.
 
-        Then nothing is known of the whole batch, where an error of `open` is one file's.
+        Such an error concerns the whole batch; an error of `open` concerns one file.
         """
         if len(self._fds) >= _FOLDERS_MAX:
             self.sync()
@@ -86,12 +86,12 @@ class Folders:
 def move_all(from_fd: int, wanted: Sequence[str], to_fd: int, to_path: str) -> list[Moved]:
     """Move safe names between two directories, one result each; `to_path` names the second.
 
-    An equal file at the target means that it was moved before; a different one is an error, and
-    both stay where they are. A name outside the alphabet, or gone from the spool, has vanished.
+    An equal file at the target was moved before; a different one is an error, and both stay where
+    they are. A name that is not allowed, or is gone from the spool, has vanished.
     """
     moved = [Moved(name) for name in wanted]
     left: Sequence[int] = range(len(wanted))
-    if _renameat2 is not None:  # most go at once, without a question
+    if _renameat2 is not None:  # enough for most files
         rename, raw_names = _renameat2, "/".join(wanted).encode().split(b"/")
         left = [
             at
@@ -118,7 +118,7 @@ def move(from_fd: int, name: str, to_fd: int, to_path: str) -> Moved:
 
 
 def _move(from_fd: int, name: str, to_fd: int, to_path: str) -> tuple[Moved, bool]:
-    """Move one file within a file system; tell whether it would have to go to another one."""
+    """Move one file within a file system; tell whether its target is on another one."""
     try:
         rename_no_replace(from_fd, name, to_fd, name)
     except OSError as error:
@@ -129,13 +129,13 @@ def _move(from_fd: int, name: str, to_fd: int, to_path: str) -> tuple[Moved, boo
 
 
 def _settled(from_fd: int, name: str, to_fd: int, to_path: str, error: OSError) -> Moved:
-    """Return what became of a file that could not be moved; finish what was begun earlier."""
+    """Return what became of a file that could not be moved; finish an earlier move."""
     try:
         if error.errno == errno.ENOENT:
             return Moved(name, vanished=not exists(to_fd, name))
         if error.errno != errno.EEXIST:
             return Moved(name, f"move {name} to {to_path}: {beneath.why(error)}")
-        if same_directory(from_fd, to_fd):  # then its target is the file itself, and looks equal
+        if same_directory(from_fd, to_fd):  # then the file at the target is this file itself
             return Moved(name, f"{to_path} is the spool itself")
         if not same(from_fd, to_fd, name):
             return Moved(name, f"{to_path}/{name} exists and differs; rename one of the two")
@@ -146,7 +146,7 @@ def _settled(from_fd: int, name: str, to_fd: int, to_path: str, error: OSError) 
 
 
 def rename_no_replace(from_fd: int, name: str, to_fd: int, to_name: str) -> None:
-    """Rename where nothing has the new name. Raises OSError, EEXIST if something has."""
+    """Rename if the new name is free. Raises OSError, EEXIST if it is not."""
     if _renameat2 is not None:
         raw, to_raw = name.encode(), to_name.encode()
         if _renameat2(from_fd, raw, to_fd, to_raw, _RENAME_NOREPLACE) == 0:
@@ -165,13 +165,13 @@ def rename_no_replace(from_fd: int, name: str, to_fd: int, to_name: str) -> None
 
 
 def _rename_where_free(from_fd: int, name: str, to_fd: int, to_name: str) -> None:
-    """Look whether the new name is free, then rename.
+    """Check that the new name is free, then rename.
 
-    It does not reserve the name with an empty file: if the rename failed, that would pass for the
-    file itself.
+    It does not reserve the name with an empty file: if the rename failed, that file would look like
+    the moved one.
     """
     os.stat(name, dir_fd=from_fd, follow_symlinks=False)  # if it is gone, that is the error
-    # Not by `exists`, which knows no hidden names: the marker is moved here too.
+    # Not `exists`, which ignores hidden names: the marker is moved here too.
     with contextlib.suppress(FileNotFoundError):
         os.stat(to_name, dir_fd=to_fd, follow_symlinks=False)
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
@@ -179,7 +179,7 @@ def _rename_where_free(from_fd: int, name: str, to_fd: int, to_name: str) -> Non
 
 
 def _copy_all(from_fd: int, wanted: Sequence[str], to_fd: int, to_path: str) -> list[Moved]:
-    """Copy files to another file system: all are on disk there before the first gets its name."""
+    """Copy files to another file system: all are on its disk before the first gets its name."""
     moved = {name: Moved(name) for name in wanted}
     drafts: dict[str, str] = {}
     named: list[str] = []
@@ -202,14 +202,14 @@ def _copy_all(from_fd: int, wanted: Sequence[str], to_fd: int, to_path: str) -> 
                 rename_no_replace(to_fd, drafts[name], to_fd, name)
                 del drafts[name]
                 named.append(name)
-    except OSError as error:  # of the sync: none of them is known to be on disk
+    except OSError as error:  # from the sync: any of them may not be on disk
         return [Moved(name, f"write {name} to {to_path}: {beneath.why(error)}") for name in wanted]
     finally:
         for draft in drafts.values():
             with contextlib.suppress(OSError):
                 os.unlink(draft, dir_fd=to_fd)
     if named:
-        os.fsync(to_fd)  # the names, before the originals go
+        os.fsync(to_fd)  # writes the names, before the originals are deleted
     for name in named:
         with alone(name):
             os.unlink(name, dir_fd=from_fd)
@@ -217,7 +217,7 @@ def _copy_all(from_fd: int, wanted: Sequence[str], to_fd: int, to_path: str) -> 
 
 
 def _copy(from_fd: int, name: str, to_fd: int) -> str:
-    """Copy a file with its times, under the name of a draft, which is returned. Raises OSError."""
+    """Copy a file with its times to a draft, and return the draft's name. Raises OSError."""
     with os.fdopen(beneath.open_file(from_fd, name), "rb") as reader:
         if exists(to_fd, name):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
@@ -235,14 +235,14 @@ def _copy(from_fd: int, name: str, to_fd: int) -> str:
 
 
 def _sync_file_system(fd: int) -> None:
-    """Write all that lies on a file system to disk: one wait for a batch. Raises OSError."""
+    """Sync a whole file system: one wait for a batch. Raises OSError."""
     if _libc.syncfs(fd) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
 
 
 def delete(from_fd: int, name: str) -> Moved:
-    """Delete a processed file; one that is gone already was deleted before."""
+    """Delete a processed file; a missing one was deleted before."""
     if not file_names.is_safe(name):
         return Moved(name, vanished=True)
     try:
@@ -274,7 +274,7 @@ def delete_older(archive: Path, before_seconds: float, files_max: int) -> int:
     A file is older when both the hour of its folder and the time it was moved there (its last
     change of inode) are: an old backlog archived today is kept for its whole retention.
     """
-    # Not file_names.hour_of_time: a caller may name a time in the year 0, which datetime has not.
+    # Not file_names.hour_of_time: a caller may give the year 0, which datetime does not have.
     last_folder = time.strftime("%Y/%m/%d/%H", time.gmtime(before_seconds))
     deleted = 0
     with (
@@ -291,7 +291,7 @@ def delete_older(archive: Path, before_seconds: float, files_max: int) -> int:
 
 def _delete_older_in(fd: int, before_seconds: float, files_max: int) -> int:
     deleted = 0
-    # Somebody else may be deleting there at the same time.
+    # Another process may delete files there at the same time.
     with contextlib.suppress(FileNotFoundError), os.scandir(fd) as listing:
         for entry in listing:
             if deleted >= files_max:
@@ -309,7 +309,7 @@ def _is_deletable(entry: os.DirEntry[str], before_seconds: float) -> bool:
 
 
 def exists(fd: int, name: str) -> bool:
-    """Tell whether a directory has an entry `name`, of whatever kind; a wrong name is none."""
+    """Tell whether a directory has an entry `name` of any kind; False for a name not allowed."""
     if not file_names.is_safe(name):
         return False
     try:
@@ -320,7 +320,7 @@ def exists(fd: int, name: str) -> bool:
 
 
 def same_directory(one_fd: int, other_fd: int) -> bool:
-    """Tell whether two descriptors are of one directory."""
+    """Tell whether two descriptors have the same directory open."""
     return os.path.samestat(os.fstat(one_fd), os.fstat(other_fd))
 
 

@@ -1,11 +1,11 @@
 """The spool behind plain nginx, set up by deploy/nginx.conf.
 
     GET /spool/         the listing of the whole directory, as JSON (nginx_listing.py)
-    GET /spool/NAME     one file; many at once, over connections that stay
-    … /dav/…            out of the spool (nginx_dav.py)
+    GET /spool/NAME     one file; many at once, over kept connections
+    … /dav/…            moves and deletes (nginx_dav.py)
 
-Each listing costs nginx and us what the whole directory costs: good to about 100,000 files. Beyond
-that, Penstock's own file server answers with pages.
+Each listing reads the whole directory, which is fine up to about 100,000 files. For more, use
+Penstock's own file server, which answers with pages.
 """
 
 import asyncio
@@ -28,11 +28,11 @@ from penstock.source.nginx_dav import Dav, path_of
 from penstock.source.settling import Settling
 
 _ENTRIES_WARNED = 100_000
-_TOGETHER_FILES = 50  # asked for in one write; more would gain little
+_TOGETHER_FILES = 50  # requested in one write; more would gain little
 _SMALL_BYTES = 1_024
 _MARKER_TAKEN = frozenset({HTTPStatus.OK, HTTPStatus.NOT_FOUND})
 _NO_NAME = "not a name that Penstock lists"
-_OK = int(HTTPStatus.OK)  # each look at the enumeration takes a third of a microsecond
+_OK = int(HTTPStatus.OK)  # each access to the enumeration takes a third of a microsecond
 _TAKEN = frozenset({
     HTTPStatus.OK, HTTPStatus.MOVED_PERMANENTLY, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND,
 })  # fmt: skip
@@ -42,7 +42,7 @@ class NginxSource:
     """`Source` over plain nginx; one instance belongs to one process.
 
     `site` is the address above the spool, and `spool`, `archive_directory` and `rejects_directory`
-    are names below it. Raises Halt if one of these is none.
+    are names below it. Raises Halt if one of them is not valid.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class NginxSource:
         self._found: Mapping[str, listings.Entry] = {}  # by the last listing
         self._found_at_seconds = 0.0  # by the server's clock
         self._entries_warned = _ENTRIES_WARNED
-        self._file_bytes = max_file_bytes  # what the next may be large, by the last that came
+        self._file_bytes = max_file_bytes  # expected of the next file: the size of the last one
 
     async def list(self, cursor: str) -> Page:
         """See `Source.list`."""
@@ -113,7 +113,7 @@ class NginxSource:
         files: list[ListedFile] = []
         while not files and (oldest := self._backlog.take()):
             for entry in map(self._found.__getitem__, oldest):
-                # Both times are cut to whole seconds: the age may be a second less than it looks.
+                # Both times are cut to whole seconds: the real age may be a second less.
                 changed_at_seconds = listings.time_of(entry.mtime)
                 age_seconds = self._found_at_seconds - changed_at_seconds - 1
                 if self._settling.is_complete(entry.name, (entry.mtime, entry.size), age_seconds):
@@ -121,9 +121,9 @@ class NginxSource:
         return files
 
     async def read(self, names: Sequence[str], bytes_max: int) -> Sequence[FileRead]:
-        """See `Source.read`: many GETs at once, of which only as many bodies are read as fit.
+        """See `Source.read`: sends many GETs at once, and reads only the bodies that fit.
 
-        Raises Again or Halt if nginx cannot be asked.
+        Raises Again or Halt if nginx does not serve.
         """
         read: dict[int, FileRead] = {}
         room = _Room(bytes_max, self._max_file_bytes)
@@ -133,7 +133,7 @@ class NginxSource:
             nonlocal next_, asking
             while next_ < len(names) and not room.is_full:
                 if asking and next_ * self._file_bytes >= bytes_max:
-                    return  # what is asked for fills the room: a later file would be read in vain
+                    return  # the requested files fill the room: a later one would be discarded
                 some = range(next_, min(next_ + self._together(bytes_max), len(names)))
                 next_ = some.stop
                 asking += 1
@@ -144,14 +144,14 @@ class NginxSource:
         return _front(read, len(names), bytes_max)
 
     def _together(self, bytes_max: int) -> int:
-        """Return how many files to ask for in one write, so that all lanes fill half the bound."""
+        """Return how many files to request in one write, so that all lanes fill half the limit."""
         fitting = bytes_max // (2 * CONNECTIONS) // max(1, self._file_bytes)
         return max(1, min(fitting, _TOGETHER_FILES))
 
     async def _read_some(
         self, wanted: Sequence[str], places: Sequence[int], room: "_Room"
     ) -> Mapping[int, FileRead]:
-        """Read the files at some places of `wanted` while there is room; return them by place."""
+        """Read the files at `places` of `wanted` while there is room; return them by place."""
         read: dict[int, FileRead] = {}
         left: Sequence[int] = [place for place in places if file_names.is_safe(wanted[place])]
         if len(left) < len(places):
@@ -178,7 +178,7 @@ class NginxSource:
         return read
 
     def _file(self, name: str, reply: Reply) -> FileRead | None:
-        """Return a file by what nginx answered; None if there was no room for it."""
+        """Return the file in nginx's answer; None if there was no room for it."""
         if reply.status != _OK:
             return self._unread(name, reply)
         size_bytes = len(reply.body) if reply.is_whole else self._size(reply.headers)
@@ -199,23 +199,23 @@ class NginxSource:
             own = self._site.path(path_of(self._spool, name))
             if reply.headers.get("Location", "") != f"{own}/":
                 raise Halt(
-                    f"read {name}: nginx answered 301; redirects are not followed: put its own"
-                    " address in source.url"
+                    f"read {name}: nginx answered 301; redirects are not followed: set source.url"
+                    " to the final address"
                 )
             return FileRead(name, Unread.VANISHED, 0, 0.0, "a directory")
-        return FileRead(name, Unread.VANISHED, 0, 0.0, "nginx knows no such file")
+        return FileRead(name, Unread.VANISHED, 0, 0.0, "nginx does not find it")
 
     async def archive(self, names: Sequence[str]) -> Sequence[Moved]:
-        """See `Source.archive`. Raises Again or Halt if nginx cannot be asked."""
+        """See `Source.archive`. Raises Again or Halt if nginx does not serve."""
         one = self._dav.delete if self._archive_action == "delete" else self._dav.archive
         return await each(names, one)
 
     async def reject(self, reasons: Mapping[str, str]) -> Sequence[Moved]:
-        """See `Source.reject`. Raises Again or Halt if nginx cannot be asked."""
+        """See `Source.reject`. Raises Again or Halt if nginx does not serve."""
         return await each(list(reasons.items()), self._dav.reject)
 
     async def identity(self) -> SpoolIdentity:
-        """See `IdentifiedSource.identity`: the marker as a file; nginx tells no inode."""
+        """See `IdentifiedSource.identity`: reads the marker; nginx does not report inodes."""
         path = f"{self._spool}/{marker.MARKER}"
         reply = await self._site.call("GET", path, takes=_MARKER_TAKEN, body_bytes_max=_SMALL_BYTES)
         is_there = reply.status == _OK
@@ -231,7 +231,7 @@ class NginxSource:
 
 
 class _Room:
-    """How many bytes of bodies may be in memory: the bound of a read, and one file more."""
+    """Limits the bytes of bodies in memory: to the limit of a read plus one file."""
 
     def __init__(self, bytes_max: int, file_bytes_max: int) -> None:
         self._bytes_max = bytes_max
@@ -240,11 +240,11 @@ class _Room:
 
     @property
     def is_full(self) -> bool:
-        """Whether nothing more needs to be asked for."""
+        """Whether nothing more needs to be requested."""
         return self._held_bytes >= self._bytes_max
 
     def admit(self, size_bytes: int, *, first: bool) -> bool:
-        """Take a body in, if there is room; the first file of a read always has it."""
+        """Accept a body if there is room; there always is for the first file of a read."""
         held_bytes = self._held_bytes + size_bytes
         if not first and held_bytes > self._bytes_max + self._file_bytes_max:
             return False
@@ -253,7 +253,7 @@ class _Room:
 
 
 def _front(read: Mapping[int, FileRead], count: int, bytes_max: int) -> Sequence[FileRead]:
-    """Return the files up to the first that is missing, or that passes the bound."""
+    """Return the files up to the first that is missing, or that passes the limit."""
     files: list[FileRead] = []
     total = 0
     for file in map(read.get, range(count)):

@@ -1,8 +1,8 @@
-"""Which files behind nginx are still to be handed out: each listing is of the whole directory.
+"""Which files behind nginx are still to be handed out: each listing has the whole directory.
 
-listing ─▶ present, less what is dealt with ─▶ backlog ─oldest name first─▶ page
-                          ▲                                                   │
-                          └─────────────── its cursor comes back ◀────────────┘
+listing ─▶ present, but not dealt with ─▶ backlog ─oldest name first─▶ page
+                          ▲                                              │
+                          └────────── its cursor comes back ◀────────────┘
 """
 
 import asyncio
@@ -14,13 +14,13 @@ from collections.abc import Set as AbstractSet
 
 from penstock.model import ListedFile, Page, Unsettled
 
-_LISTING_SHARE_MAX = 0.1  # of the time, at most, goes into listing, however many files lie there
+_LISTING_SHARE_MAX = 0.1  # list for at most this share of the time, however many files there are
 
 
 class Backlog:
-    """Hands each name out once; a cursor counts the pages of one instance: another starts over.
+    """Hands each name out once. A cursor counts the pages of one instance; others start over.
 
-    `page_files_max` bounds one page.
+    `page_files_max` limits one page.
     """
 
     def __init__(self, *, page_files_max: int) -> None:
@@ -37,7 +37,7 @@ class Backlog:
         self._ignored = 0
 
     def give_back(self, cursor: str) -> bool:
-        """Take a cursor, as `Source.list` is given it; tell whether a new listing is needed."""
+        """Take a cursor given to `Source.list`; tell whether a new listing is needed."""
         if self._pages and cursor == self._cursor(self._pages):
             self._dealt_with.update(self._page)
         else:
@@ -55,7 +55,7 @@ class Backlog:
         return max(0.0, self.listed_at_seconds + pause_seconds - time.monotonic())
 
     def fill(self, present: AbstractSet[str], *, ignored: int, began_seconds: float) -> None:
-        """Take a listing: the names of all files, and how many entries are none.
+        """Take a listing: the names of all files, and how many entries are not files.
 
         `began_seconds` is our monotonic clock when it began; it ends now.
         """
@@ -66,14 +66,14 @@ class Backlog:
         self.listing_seconds = time.monotonic() - began_seconds
 
     def take(self) -> Sequence[str]:
-        """Return the oldest names that are left, as many as a page may have; none at the end."""
+        """Return the oldest names left, as many as a page may have; none at the end."""
         oldest = self._names[-self._page_files_max :]
         del self._names[-self._page_files_max :]
         oldest.reverse()
         return oldest
 
     def page(self, files: Sequence[ListedFile], unsettled: Unsettled) -> Page:
-        """Return the next page; names taken that are not on it come with a later listing."""
+        """Return the next page; taken names that are not on it come with a later listing."""
         self._pages += 1
         self._page = [file.name for file in files]
         return Page(

@@ -1,11 +1,11 @@
-"""Out of the spool by nginx's DAV: MOVE never overwrites, and every step is safe to repeat.
+"""Moves files out of the spool by nginx's DAV: never overwrites, and every step is repeatable.
 
-    MOVE   /dav/spool/NAME    204 moved   404 neither here nor there   412 it is there already
+    MOVE   /dav/spool/NAME    204 moved   404 not in the spool   412 the target exists
     PUT    /dav/rejected/NAME.reason.json
-    DELETE /dav/spool/NAME    what lies in the archive already; all, with archive.action = "delete"
+    DELETE /dav/spool/NAME    a file already in the archive; any, with archive.action = "delete"
     DELETE /dav/archive/…     after its retention
 
-nginx makes missing folders of a target itself. Where the target exists, both files are compared.
+nginx makes missing folders of a target itself. If the target exists, both files are compared.
 """
 
 import re
@@ -24,7 +24,7 @@ _FOLDER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _DIGITS = [re.compile(part) for part in file_names.HOUR_FOLDER.split("/")]
 _FILES_A_CALL_MAX = 10_000
 _DONE = frozenset({HTTPStatus.CREATED, HTTPStatus.NO_CONTENT})
-# nginx says so of one file; of all it says 401, or nothing.
+# These concern one file; if nginx serves none, it answers 401 or nothing.
 _OF_ONE_FILE = frozenset({
     HTTPStatus.MOVED_PERMANENTLY, HTTPStatus.BAD_REQUEST, HTTPStatus.FORBIDDEN,
     HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT, HTTPStatus.PRECONDITION_FAILED,
@@ -35,23 +35,23 @@ _TAKEN = frozenset({HTTPStatus.OK}) | _DONE | _OF_ONE_FILE
 
 
 class _State(Enum):
-    """A file of the spool, and that of its name at the target."""
+    """How a file in the spool compares with the file of that name at the target."""
 
     ALONE = auto()  # nothing is at the target
-    GONE = auto()  # there is, and nothing in the spool
+    GONE = auto()  # only the target has it
     SAME = auto()
     DIFFERS = auto()  # or cannot be compared
 
 
 def path_of(folder: str, name: str) -> str:
-    """Return the path of a file below the site; of what a name may have, only a space is quoted."""
+    """Return a file's path below the site; only a space needs quoting in an allowed name."""
     return f"{folder}/{name}".replace(" ", "%20")
 
 
 class Dav:
-    """Moves files out of `spool` and deletes what is past its retention; all names below `site`.
+    """Moves files out of `spool` and deletes those past their retention; names are below `site`.
 
-    Raises Halt if one of the three is no name of a folder.
+    Raises Halt if `archive` or `rejects` is not the name of another folder.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Dav:
         for setting, value in (("directory", archive), ("rejected_directory", rejects)):
             if _FOLDER.fullmatch(value) is None or value == spool:
                 raise Halt(
-                    f"archive.{setting}: {value!r} is no place to move files to behind nginx;"
+                    f"archive.{setting}: {value!r} is not a folder that nginx can move files to;"
                     " allowed: the name of a folder beside the spool, as in deploy/nginx.conf"
                 )
         self._site = site
@@ -68,7 +68,7 @@ class Dav:
         self._archive = archive
         self._rejects = rejects
         self._max_file_bytes = max_file_bytes
-        self._expired: list[str] = []  # paths, of folders unchanged since before their retention
+        self._expired: list[str] = []  # paths, in folders unchanged for the whole retention
 
     async def archive(self, name: str) -> Moved:
         """Move one processed file into the archive; see `Source.archive`."""
@@ -87,7 +87,7 @@ class Dav:
         return await self._move(name, f"{self._archive}/{folder}")
 
     async def delete(self, name: str) -> Moved:
-        """Delete one processed file; one that is gone already was deleted before."""
+        """Delete one processed file; a missing one was deleted before."""
         if not file_names.is_safe(name):
             return Moved(name, vanished=True)
         reply = await self._call("DELETE", path_of(self._spool, name))
@@ -97,9 +97,9 @@ class Dav:
         return Moved(name, "" if reply.status in _DONE else _refused(f"delete {name}", reply))
 
     async def reject(self, item: tuple[str, str]) -> Moved:
-        """Move one file beside its reason; see `Source.reject`. `item` is its name and the reason.
+        """Move one file; see `Source.reject`. `item` is its name and the reason.
 
-        The reason is there before the file: a crash between them repeats, and loses nothing.
+        The reason is written before the move: a crash in between loses nothing.
         """
         name, reason = item
         if not file_names.is_safe(name):
@@ -133,9 +133,10 @@ class Dav:
         return Moved(name) if state is _State.GONE else _differing(name, folder)
 
     async def _gone(self, name: str, elsewhere: str | None) -> Moved:
-        """Return what became of a file that is neither in the spool nor where it was to go.
+        """Return what became of a file that is neither in the spool nor at its target.
 
-        It may lie `elsewhere`: a ledger that was restored may have rejected what it now archives.
+        It may be `elsewhere`: before a ledger was restored, it may have rejected what it now
+        archives.
         """
         if not elsewhere:
             return Moved(name, vanished=True)
@@ -143,7 +144,7 @@ class Dav:
         return Moved(name, vanished=there.status != HTTPStatus.OK)
 
     async def _compare(self, name: str, folder: str) -> "_State":
-        """Compare a file of the spool with that of its name in `folder`."""
+        """Compare a file in the spool with the one of that name in `folder`."""
         there = await self._call("GET", path_of(folder, name))
         if there.status == HTTPStatus.NOT_FOUND:
             return _State.ALONE
@@ -160,15 +161,15 @@ class Dav:
         return await self._call("HEAD", path_of(self._spool, name), dav="")
 
     async def _check_gone(self, name: str) -> None:
-        """Raise Halt if a file that /dav/ does not know lies in the spool: it would be sent again.
+        """Raise Halt if /dav/ answers 404 for a file in the spool: it would be sent again.
 
-        That /dav/ is not there at all looks the same as that the file is not there.
+        A missing /dav/ and a missing file look the same.
         """
         if (await self._look_at(name)).status != HTTPStatus.NOT_FOUND:
             raise Halt(
-                f"{self._site.path('dav/')}: answered 404 for a file that lies in the spool: allow"
-                " DAV there as deploy/nginx.conf does, and see that nothing but folders is where"
-                " files are to go"
+                f"{self._site.path('dav/')}: answered 404 for a file that is in the spool: allow"
+                " DAV there as deploy/nginx.conf does, and check that no file has the name of a"
+                " target folder"
             )
 
     async def _call(
@@ -193,8 +194,8 @@ class Dav:
     async def delete_archived(self, older_than_seconds: float) -> int:
         """Delete up to 10,000 files of the oldest hour past its retention; return how many.
 
-        nginx does not tell when a file came into the archive, but when its folder last changed. So
-        an hour's files go when nothing has come into its folder for `older_than_seconds`.
+        nginx does not report when a file came into the archive, but when its folder last changed.
+        So an hour's files are deleted once its folder is unchanged for `older_than_seconds`.
         """
         if not self._expired:
             self._expired = list(await self._find_expired(older_than_seconds))
@@ -216,7 +217,7 @@ class Dav:
     async def _oldest(self, folder: str, before_seconds: float, depth: int) -> Sequence[str]:
         """Return the paths of the files in the oldest expired hour below `folder`.
 
-        Folders that are past their time and have nothing in them are removed on the way.
+        Removes expired, empty folders on the way.
         """
         first_kept = file_names.hour_of_time(before_seconds)
         for entry in sorted((await self._list(folder)).entries, key=lambda entry: entry.name):
@@ -241,7 +242,7 @@ class Dav:
     async def _files(
         self, folder: str, entry: listings.Entry, before_seconds: float
     ) -> Sequence[str]:
-        """Return the paths of an hour's files, if none of them came later than that."""
+        """Return the paths of an hour's files, if none came after `before_seconds`."""
         if listings.time_of(entry.mtime) >= before_seconds:
             return ()
         below = f"{folder}/{entry.name}"
@@ -253,7 +254,7 @@ class Dav:
     async def _is_unchanged(
         self, folder: str, entry: listings.Entry, before_seconds: float
     ) -> bool:
-        """Tell whether a folder in `folder` is there, and was last changed before that time."""
+        """Tell whether a folder in `folder` exists and last changed before that time."""
         now = [e for e in (await self._list(folder)).entries if e.name == entry.name]
         return bool(now) and listings.time_of(now[0].mtime) < before_seconds
 

@@ -1,7 +1,7 @@
-"""nginx's listing of a directory: `autoindex_format json`, without pages, made anew each time.
+"""nginx's listing of a directory: `autoindex_format json`, without pages, made for each request.
 
-nginx looks at every entry. Where one vanished between its name and that look, it answers 500 or
-cuts off an answer that has begun; it is asked again then. Times are whole seconds.
+nginx reads the names, then looks at each entry. If one vanishes in between, it answers 500 or cuts
+off its answer; the request is then repeated. Times are whole seconds.
 """
 
 import asyncio
@@ -16,8 +16,8 @@ import msgspec
 from penstock.errors import Again, Missing
 from penstock.source.http import CutOff, HttpSite
 
-_BYTES_MAX = 134_217_728  # 1.2 million entries of 110 bytes: as many take nginx 4 seconds
-_SECONDS_MAX = 60.0  # beyond what a call may take
+_BYTES_MAX = 134_217_728  # 1.2 million entries of 110 bytes, which take nginx 4 seconds
+_SECONDS_MAX = 60.0  # added to a call's timeout
 _ATTEMPTS = 8
 _PAUSE_SECONDS = 0.02
 _TAKEN = frozenset({HTTPStatus.OK, HTTPStatus.NOT_FOUND, HTTPStatus.INTERNAL_SERVER_ERROR})
@@ -43,9 +43,9 @@ _decode = msgspec.json.Decoder(list[Entry]).decode
 
 
 async def read(site: HttpSite, path: str, *, may_be_absent: bool = False) -> Listing:
-    """Return what lies in a directory; nothing where there is none and `may_be_absent`.
+    """Return the entries of a directory; none if it does not exist but `may_be_absent`.
 
-    Raises Again or Halt; Missing where there is none.
+    Raises Again or Halt; Missing if it does not exist.
     """
     for attempt in range(_ATTEMPTS):
         try:
@@ -68,8 +68,8 @@ async def read(site: HttpSite, path: str, *, may_be_absent: bool = False) -> Lis
                 )
         await asyncio.sleep(_PAUSE_SECONDS * 2**attempt)
     raise Again(
-        f"list {path}: nginx answered 500 {_ATTEMPTS} times; its error log says why, if not files"
-        " that vanish while it looks"
+        f"list {path}: nginx answered 500 {_ATTEMPTS} times; its error log says why, unless files"
+        " vanished while it listed them"
     )
 
 
@@ -77,7 +77,7 @@ def _entries(path: str, body: bytes) -> Sequence[Entry]:
     try:
         try:
             return _decode(body)
-        except UnicodeDecodeError:  # names are bytes; one that is no UTF-8 is no file's of ours
+        except UnicodeDecodeError:  # a name that is not UTF-8 is not one of our files
             return _decode(body.decode("utf-8", "replace"))
     except msgspec.DecodeError as error:
         raise Again(
@@ -88,8 +88,8 @@ def _entries(path: str, body: bytes) -> Sequence[Entry]:
 
 @functools.lru_cache(maxsize=4096)
 def time_of(date: str) -> float:
-    """Return an HTTP date in seconds since 1970. Raises Again if it is none."""
+    """Return an HTTP date in seconds since 1970. Raises Again if it is not valid."""
     try:
         return parsedate_to_datetime(date).timestamp()
     except (ValueError, TypeError, OverflowError):
-        raise Again(f"nginx answered with {date[:40]!r} for a date") from None
+        raise Again(f"nginx answered with an invalid date: {date[:40]!r}") from None

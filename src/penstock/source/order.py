@@ -1,13 +1,12 @@
 """The order of the complete files of one spool, and the cursors into it.
 
     chunk 7           chunk 8           chunk 9
-    ├─ 1,000 names ─┤ ├─ 1,000 names ─┤ ├─ 412 names ─┤ ◀─ a file that is complete goes here
+    ├─ 1,000 names ─┤ ├─ 1,000 names ─┤ ├─ 412 names ─┤ ◀─ the next complete file goes here
                              ▲
                              cursor "5f0c9a1e-8431": all files before place 8,431 are dealt with
 
-A file that comes late, however old its name, stands behind every cursor given before, so no reader
-passes it over. A name takes about 130 bytes, itself and a slot in a dictionary, and 16 more for
-size and time.
+A late file, however old its name, gets a place after every cursor given out before, so no reader
+misses it. A name takes about 130 bytes with its dictionary slot, and 16 more for size and time.
 """
 
 import itertools
@@ -36,10 +35,10 @@ class Chunk:
         self.modified = array("d")
         self.live = 0
         self.seen_at_seconds = math.inf  # the earliest look at any of them
-        self.took_at = 0  # behind the last name that went
+        self.took_at = 0  # the place after the last removed name
 
     def take(self, name: str) -> None:
-        """Take a name out. They go as they came, so the next is where the last one was."""
+        """Remove a name. Names leave in the order they came: look after the last one first."""
         at = self.took_at
         if self.names[at : at + 1] != [name]:
             at = self.names.index(name)
@@ -48,12 +47,12 @@ class Chunk:
         self.took_at = at + 1
 
     def has(self, name: str, size_bytes: int, modified_at_seconds: float) -> bool:
-        """Tell whether a file was put in its place with this size and this time."""
+        """Tell whether a file was placed with this size and this time."""
         at = self.names.index(name)
         return (self.sizes[at], self.modified[at]) == (size_bytes, modified_at_seconds)
 
     def copy(self, at: int, files: list[ListedFile], files_max: int) -> int:
-        """Copy files from `at` on until `files` has `files_max`; return the place behind them."""
+        """Copy files from `at` on until `files` has `files_max`; return the place after them."""
         while at < len(self.names) and len(files) < files_max:
             some = slice(at, at + files_max - len(files))
             columns = zip(self.names[some], self.sizes[some], self.modified[some], strict=True)
@@ -63,11 +62,11 @@ class Chunk:
 
 
 UNPLACED = Chunk(-1)
-"""The chunk of the files that are known and not complete yet."""
+"""The chunk of the known files that are not complete yet."""
 
 
 class Mark(NamedTuple):
-    """What a chunk holds at one moment: so many files, in its first `length` places."""
+    """What a chunk holds at one moment: `live` files, in its first `length` places."""
 
     chunk: Chunk
     live: int
@@ -75,7 +74,7 @@ class Mark(NamedTuple):
 
 
 class Order:
-    """Every file that is known to lie in the spool: with its place once it is complete."""
+    """Every file that is known to be in the spool, with its place once it is complete."""
 
     def __init__(self) -> None:
         self._epoch = secrets.token_hex(4)
@@ -90,7 +89,7 @@ class Order:
 
     @property
     def end(self) -> int:
-        """The place behind the last file."""
+        """The place after the last file."""
         end = (self._chunks_gone + len(self._chunks)) * CHUNK_FILES
         last = self._chunks[-1] if self._chunks else None
         return end if last is None else end - CHUNK_FILES + len(last.names)
@@ -110,9 +109,9 @@ class Order:
         self._chunk_of.setdefault(name, UNPLACED)
 
     def add_all(self, new: dict[str, Chunk]) -> None:
-        """Do so with each of `new`, and take `new` over.
+        """Add each of `new`, and take `new` over.
 
-        The larger dictionary takes in the smaller: a million names are never in two of them.
+        The smaller dictionary goes into the larger: a million names are never in both.
         """
         if len(self._chunk_of) < len(new):
             new.update(self._chunk_of)
@@ -147,7 +146,7 @@ class Order:
 
     def drop(self, gone: Iterable[str]) -> None:
         """Forget files that left the spool; one that comes back is a new file."""
-        if not self._chunk_of:  # an archiver's: it never lists
+        if not self._chunk_of:  # an archiver never lists
             return
         for name in gone:
             chunk = self._chunk_of.pop(name, UNPLACED)
@@ -160,11 +159,11 @@ class Order:
             self._chunks_gone += 1
 
     def marks(self) -> Sequence[Mark]:
-        """Return what each chunk holds by now."""
+        """Return what each chunk holds now."""
         return [Mark(chunk, chunk.live, len(chunk.names)) for chunk in self._chunks if chunk]
 
     def cut(self, place: int, files_max: int) -> tuple[Sequence[ListedFile], int, float]:
-        """Return up to `files_max` files from a place on, the place behind, their earliest look."""
+        """Return up to `files_max` files from a place on, the place after, their earliest look."""
         files: list[ListedFile] = []
         seen_at_seconds = math.inf
         number, at = divmod(max(place, self._chunks_gone * CHUNK_FILES), CHUNK_FILES)
@@ -179,7 +178,7 @@ class Order:
         return files, number * CHUNK_FILES, seen_at_seconds
 
     def stale(self, place: int, files_max: int, before_seconds: float) -> Chunk | None:
-        """Return the first chunk of such a cut with a file last seen before, if there is one."""
+        """Return the first chunk of such a cut with a file last seen before `before_seconds`."""
         first = max(place // CHUNK_FILES - self._chunks_gone, 0)
         files = 0
         for chunk in itertools.islice(self._chunks, first, None):

@@ -17,29 +17,29 @@ from penstock.errors import Again
 from penstock.source.order import UNPLACED, Chunk, Mark
 
 AT_HAND_SECONDS = 0.02
-"""Files are looked at and read on the event loop for so long, then in a thread.
+"""Files are looked at and read on the event loop for this long, then in a thread.
 
-What the kernel has in memory takes microseconds, and a thread would fight the event loop for the
-interpreter's lock at each system call; a slow disk must not hold up the event loop for more than
-this and one file.
+A file in the kernel's cache takes microseconds, and a thread would compete for the interpreter's
+lock at each system call. A slow disk must not block the event loop for longer than this plus one
+file.
 """
 
 NO_MATCH = "with names that don't match source.pattern"
-_OURS = ".penstock-"  # the marker, and the folder of staged files: nobody is told of them
+_OURS = ".penstock-"  # the marker, and the folder of staged files: not reported
 _ENTRIES = 1_000  # of a directory, handled together
-_TOGETHER = 100  # names looked at between two looks at the clock
-# A directory's time of change is as coarse as its file system's: 10 ms, a second, two of FAT. A
-# scan has seen what changed the directory longer ago than this when the scan began.
+_TOGETHER = 100  # names looked at before the clock is read again
+# A directory's change time is as coarse as its file system's clock: 10 ms, 1 s, 2 s on FAT. A scan
+# has seen every change that was older than this when the scan began.
 _TICK_SECONDS_MAX = 3.0
 
 
 class Scanned(NamedTuple):
     """What a scan found: new files, known ones that are gone with their chunks, and other entries.
 
-    `example` is one of the last that breaks a rule, if one does; see `Listed`.
+    `example` is one of the other entries and the rule that it breaks, if any; see `Listed`.
 
-    `last_first` has the names of `new`, sorted, the first one last. The thread that scans sorts
-    them: that takes a second for a million, which the event loop does not have.
+    `last_first` has the names of `new`, sorted, the first one last. The scanning thread sorts them:
+    that takes a second for a million names, too long for the event loop.
     """
 
     new: dict[str, Chunk]
@@ -50,9 +50,9 @@ class Scanned(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """What a look at some names saw, name by name, in columns: there may be thousands.
+    """The status of some names, in columns because there may be thousands.
 
-    A size of -1 stands for a file that is gone, or is not a regular file.
+    A size of -1 means that the file is gone, or is not a regular file.
     """
 
     sizes_bytes: list[int]
@@ -74,10 +74,10 @@ class Seen(NamedTuple):
 
 
 class Listed(NamedTuple):
-    """What a directory holds: names of files, sorted, and why how many other entries are none.
+    """A directory's file names, sorted, and how many other entries were left out, by reason.
 
-    `broken` counts those whose name matches `source.pattern` all the same, drafts left out, and
-    `example` is one of them with the rule that it breaks.
+    `broken` counts those that break a rule although their names match `source.pattern`; `example`
+    is one of them with that rule.
     """
 
     names: list[str]
@@ -87,7 +87,7 @@ class Listed(NamedTuple):
 
 
 def listed(directory: Path | int, pattern: str) -> Listed:
-    """Look at all entries of a directory, without an index. Raises OSError."""
+    """List all entries of a directory, without an index. Raises OSError."""
     matches = re.compile(pattern).fullmatch
     found: list[str] = []
     left_out: Counter[str] = Counter()
@@ -109,9 +109,9 @@ def listed(directory: Path | int, pattern: str) -> Listed:
 def why_no_file(
     entry: os.DirEntry[str], matches: Callable[[str], object | None]
 ) -> tuple[str, str]:
-    """Say what kind of entry is no file, empty if it is one; and which rule it breaks.
+    """Say why an entry is not a file of the spool, or "", and which rule it breaks, or "".
 
-    None is broken by drafts, directories, and what does not match the pattern.
+    Drafts, directories, and names that don't match the pattern break no rule.
     """
     name = entry.name
     if file_names.is_draft(name):
@@ -127,8 +127,8 @@ def why_no_file(
 class Scanner:
     """Scans of one directory. `fd` is the directory, `spool` its path.
 
-    `pattern` is what a whole name must match. The directory is believed to be as it was at the last
-    scan, because its time of change is the same, for at most `rescan_seconds`.
+    `pattern` must match a whole name. While the directory's change time stays the same, the last
+    scan is trusted, for at most `rescan_seconds`.
     """
 
     def __init__(self, fd: int, spool: Path, *, pattern: str, rescan_seconds: float) -> None:
@@ -136,25 +136,25 @@ class Scanner:
         self._spool = spool
         self._matches = re.compile(pattern).fullmatch
         self._rescan_seconds = rescan_seconds
-        self._changed_ns = 0  # the directory, when it was last read; 0 if that proves nothing
+        self._changed_ns = 0  # the directory's change time at the last scan; 0 if not reliable
         self.began_at_seconds = -math.inf
         """Our monotonic clock when the last scan began."""
 
     def is_file(self, name: str) -> bool:
-        """Tell whether a name may be a file's."""
+        """Tell whether a file may have this name."""
         return self._matches(name) is not None and file_names.is_safe(name)
 
     def check_spool(self) -> None:
-        """Raise Again if the spool's path leads elsewhere by now: it must then be opened anew."""
+        """Raise Again if the spool's path leads elsewhere by now: it must be opened again."""
         try:
             replaced = not os.path.samestat(self._spool.stat(), os.fstat(self._fd))
         except OSError as error:
             raise Again(f"the spool {self._spool}: {error.strerror}") from None
         if replaced:
-            raise Again(f"the spool {self._spool} is another directory now; it is opened anew")
+            raise Again(f"the spool {self._spool} is another directory now; it is opened again")
 
     def is_unchanged(self) -> bool:
-        """Tell whether another scan would find what the last one found, by the directory's time."""
+        """Tell by the directory's change time whether another scan would find the same."""
         self.check_spool()
         is_recent = time.monotonic() - self.began_at_seconds < self._rescan_seconds
         return is_recent and os.fstat(self._fd).st_ctime_ns == self._changed_ns
@@ -162,7 +162,7 @@ class Scanner:
     async def scan(self, known: Mapping[str, Chunk], marks: Sequence[Mark]) -> Scanned:
         """Read the whole directory in a thread, 0.4 s a million entries. Raises Again.
 
-        `known` are the files known by now, `marks` what their chunks hold.
+        `known` are the files known now, `marks` what their chunks hold.
         """
         self.began_at_seconds = time.monotonic()
         self._changed_ns = 0
@@ -170,9 +170,9 @@ class Scanner:
         return scanned
 
     def _scan(self, known: Mapping[str, Chunk], marks: Sequence[Mark]) -> tuple[Scanned, int]:
-        """Return what a scan found, and when the directory changed; 0 if it may do so unseen."""
+        """Return what a scan found, and the directory's change time; 0 if not reliable."""
         self.check_spool()
-        changed_ns = os.fstat(self._fd).st_ctime_ns  # by all that comes or goes, and nobody sets it
+        changed_ns = os.fstat(self._fd).st_ctime_ns  # changes with every entry; nobody can set it
         is_settled = time.time() - changed_ns / 1e9 > _TICK_SECONDS_MAX
         new: dict[str, Chunk] = {}
         ignored, example = 0, ""
@@ -203,7 +203,7 @@ class Scanner:
         return f"{entry.name}: {rule}" if rule else ""
 
     def _files(self, entries: Sequence[os.DirEntry[str]]) -> Sequence[str]:
-        """Return the names of those entries that are files."""
+        """Return the names of the entries that are files."""
         matches = self._matches
         names = [e.name for e in entries if matches(e.name) and e.is_file(follow_symlinks=False)]
         return names if file_names.are_safe(names) else [*filter(file_names.is_safe, names)]
@@ -211,11 +211,11 @@ class Scanner:
     def _missing(
         self, marks: Sequence[Mark], seen: Mapping[Chunk | None, int]
     ) -> Iterator[tuple[str, Chunk]]:
-        """Yield the files, with their chunks, that lay there before and were not seen.
+        """Yield the marked files that the scan did not see, with their chunks.
 
-        If some of a chunk were seen, look for each again; if none were, do not: that would take as
-        long as moving them did. Should one be there even so, the next scan finds it as a new one.
-        Of files that came while the directory was read this says nothing.
+        If some files of a chunk were seen, look for each of its files again. If none were, do not:
+        that would take as long as moving them did. If one is there after all, the next scan finds
+        it as new. Files that came while the directory was read are not considered.
         """
         for chunk, live, length in marks:
             if seen.get(chunk, 0) == live:
@@ -227,7 +227,7 @@ class Scanner:
                 yield name, chunk
 
     async def look_at(self, names: Sequence[str]) -> Seen:
-        """Look at the files of some names; in a thread if the disk is slow."""
+        """Look at some files by name; in a thread if the disk is slow."""
         seen = Seen([], [], [])
         until_seconds = time.monotonic() + AT_HAND_SECONDS
         at = 0
@@ -239,7 +239,7 @@ class Scanner:
         return seen
 
     def look(self, names: Sequence[str], seen: Seen | None = None) -> Seen:
-        """Look at the files of some names; return what was seen, added to `seen` if it is given."""
+        """Look at some files by name; return what was seen, added to `seen` if given."""
         seen = Seen([], [], []) if seen is None else seen
         fd, look, is_file = self._fd, os.lstat, stat.S_ISREG
         add_size, add_change = seen.sizes_bytes.append, seen.changed_ns.append

@@ -1,34 +1,34 @@
-"""When a file that lies in the spool is complete, where nobody tells that its writer is done."""
+"""When a file in the spool is complete, if no event says that its writer is done."""
 
 import time
 from collections.abc import Collection, Hashable, Iterable
 
 from penstock.model import Unsettled
 
-_AHEAD_SECONDS = 2.0  # nginx tells whole seconds, and the kernel's own clock ticks
+_AHEAD_SECONDS = 2.0  # nginx reports whole seconds, and the kernel's own clock ticks
 
 
 class Settling:
     """Which files are complete: a directory does not tell whether a writer still has one open.
 
-    A file is, when its last change is `settle_seconds` old. Where the clock behind its times and
-    the one that they are compared with differ, so is one unchanged for that long on our own.
+    A file is complete when its last change is `settle_seconds` old. The clock behind that time may
+    differ from ours, so a file that did not change for that long on our clock is also complete.
     """
 
     def __init__(self, settle_seconds: float) -> None:
         self._settle_seconds = settle_seconds
         self._waiting: dict[str, tuple[Hashable, float]] = {}  # name: (stamp, since)
-        self._ahead: dict[str, float] = {}  # of these, by how much: changed later than it is now
+        self._ahead: dict[str, float] = {}  # how far the change time of some is in the future
 
     @property
     def unsettled(self) -> Unsettled:
-        """The files that were asked for and are not complete."""
+        """The files that were checked and are not complete."""
         return Unsettled(
             len(self._waiting), len(self._ahead), max(self._ahead.values(), default=0.0)
         )
 
     def is_complete(self, name: str, stamp: Hashable, age_seconds: float) -> bool:
-        """Tell whether a file is complete; `stamp` is what every change of it changes."""
+        """Tell whether a file is complete; `stamp` differs after every change of it."""
         now = time.monotonic()
         known, since = self._waiting.get(name, (None, now))
         if known != stamp:

@@ -1,9 +1,9 @@
-"""The files that are known to lie in the spool, and have no place in its order yet.
+"""The files that are known to be in the spool but have no place in its order yet.
 
-found by a scan ──┐                ┌──▶ complete: gets its place
-                  ├──▶ looked at ──┤
-told by an event ─┘        ▲       └──▶ unsettled ──┐
-                           └── settle_seconds ──┘
+found by a scan ───┐                ┌──▶ complete: gets its place
+                   ├──▶ looked at ──┤
+named by an event ─┘        ▲       └──▶ unsettled ──┐
+                            └──── settle_seconds ────┘
 """
 
 import heapq
@@ -30,7 +30,7 @@ class Waiting:
         self._settle_seconds = settle_seconds
         self._settling = Settling(settle_seconds)
         self._found: list[str] = []  # by scans, the first one last
-        self._closed: dict[str, None] = {}  # told by events: the writer is done
+        self._closed: dict[str, None] = {}  # events say that their writer is done
         self._unsettled: list[tuple[float, str]] = []  # a heap: when to look again
 
     @property
@@ -40,7 +40,7 @@ class Waiting:
 
     @property
     def next_at_seconds(self) -> float:
-        """Our monotonic clock when a file is to be looked at again."""
+        """The time on our monotonic clock to look at the next unsettled file again."""
         return self._unsettled[0][0] if self._unsettled else math.inf
 
     @property
@@ -57,11 +57,11 @@ class Waiting:
         self._closed[name] = None
 
     def gone(self, name: str) -> None:
-        """Note that a file left: should its name come back, another writer is at it."""
+        """Note that a file left: if its name comes back, it has another writer."""
         self._closed.pop(name, None)
 
     def take(self) -> Sequence[str]:
-        """Take names to look at, some at a time, in order; those that events told of go first."""
+        """Take some names to look at, in order; those that events named go first."""
         if self._closed:
             names = [*itertools.islice(self._closed, _LOOK_MAX)]
         else:
@@ -85,9 +85,9 @@ class Waiting:
     def complete(
         self, names: Sequence[str], seen: Seen, now_ns: int, order: Order
     ) -> Sequence[int]:
-        """Return which of the files that were looked at then, by position, are complete.
+        """Return the positions of the complete files among `names`, as `seen` at `now_ns`.
 
-        Those that are gone leave the order. The others are taken again later.
+        Files that are gone leave the order. `take` returns the others again later.
         """
         kept = self._kept(names, seen, now_ns, order)
         for name in names if self._closed else ():
@@ -99,7 +99,7 @@ class Waiting:
         known = order.known
         settled_ns = now_ns - round(self._settle_seconds * 1e9)
         are_old = min(seen.sizes_bytes) >= 0 and max(seen.changed_ns) <= settled_ns
-        if are_old and {*map(known.get, names)} == {UNPLACED}:  # as most often
+        if are_old and {*map(known.get, names)} == {UNPLACED}:  # the usual case
             return range(len(names))
         kept: list[int] = []
         for at, (name, size, modified, changed_ns) in enumerate(zip(names, *seen, strict=True)):
@@ -109,9 +109,9 @@ class Waiting:
                 self._settling.forget([name])
                 continue
             if chunk is not UNPLACED:
-                if chunk.has(name, size, modified):  # told of twice
+                if chunk.has(name, size, modified):  # an event named it twice
                     continue
-                order.drop([name])  # written again, against the promise: it is a new file
+                order.drop([name])  # written again, against the rules: it is a new file
                 order.add(name)
             age_seconds = (now_ns - changed_ns) / 1e9
             if name in self._closed or self._settling.is_complete(name, changed_ns, age_seconds):
