@@ -105,10 +105,24 @@ async def test_a_scan_takes_no_more_than_its_share(make: Make, tmp_path: Path) -
     source = make()
     (tmp_path / "spool" / NAME).write_text("{}")
     page = await source.list("")
-    source.index._scan_seconds = 0.02
+    source.index._pace.listed(time.monotonic() - 0.01)
     began = time.monotonic()
     await source.list(page.cursor)
-    assert time.monotonic() - began >= 0.15
+    assert time.monotonic() - began >= 0.05
+
+
+async def test_a_long_pause_between_two_scans_holds_up_nothing(make: Make, tmp_path: Path) -> None:
+    """A page that says so comes at once: files at hand would have to wait for a scan, too."""
+    source = make()
+    page = await source.list("")
+    source.index._pace.listed(time.monotonic() - 3)
+    (tmp_path / "spool" / NAME).write_text("{}")
+    began = time.monotonic()
+    page = await source.list(page.cursor)
+    assert time.monotonic() - began < 10
+    assert (page.files, 20 < page.pause_seconds <= 27) == ([], True)
+    source.index._pace.listed(time.monotonic())
+    assert await listed(source, page.cursor) == [NAME]
 
 
 async def test_a_file_read_while_it_grows_comes_as_far_as_it_is(make: Make, tmp_path: Path) -> None:

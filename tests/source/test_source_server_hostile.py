@@ -187,7 +187,7 @@ async def test_what_follows_a_gzip_stream_is_not_hoarded(
             yield part.replace(head, head + b"Content-Encoding: gzip\r\n")
 
     server.answers[LIST] = answer
-    with pytest.raises(Again, match="follows"):
+    with pytest.raises(Again, match="followed by"):
         await source.list("")
     assert server.bytes_sent < 32 << 20
 

@@ -23,13 +23,13 @@ from penstock import telemetry
 from penstock.errors import Again, Halt
 from penstock.model import LISTING_SECONDS_MAX, Page
 from penstock.source.order import Chunk, Order
+from penstock.source.pace import Pace
 from penstock.source.scan import Scanned, Scanner
 from penstock.source.waiting import Waiting
 
 LARGE_FILES = 2_000_000
 """Warn above this many files: ext4 without large_dir holds about 11 million in a directory."""
 
-_SCAN_SHARE_MAX = 0.1  # scan for at most this share of the time, however many files there are
 _POLL_SECONDS = 0.05  # at least this long between two scans while a caller waits
 _SAMPLED = 100  # without `look`, one file in this many gives its size
 _FRESH_SECONDS = LISTING_SECONDS_MAX / 3  # look again for names last seen longer ago
@@ -80,7 +80,7 @@ class Index:
         self._scanning: asyncio.Task[None] | None = None
         self._scan_now = asyncio.Event()
         self._failed: Again | None = None  # the error of the last scan
-        self._scan_seconds = 0.0
+        self._pace = Pace()
         self._ignored, self._example = 0, ""
         self._stopped = False
         self._sure = False  # events have reported every change since the last scan
@@ -159,7 +159,8 @@ class Index:
                 seen_at_seconds = now if self._sure else min(now, seen_at_seconds)
                 return Page(
                     files, self._order.cursor(end), seen_at_seconds, self._ignored,
-                    unsettled=self._waiting.unsettled, example=self._example,
+                    0.0 if files or self._watch else self._pace.pause_seconds,
+                    self._waiting.unsettled, self._example,
                 )  # fmt: skip
 
     async def _refresh(self, chunk: Chunk) -> None:
@@ -178,10 +179,7 @@ class Index:
             if self._watch and self._failed:
                 raise self._failed
             is_all_told = not (self._watch or self._waiting.is_found or self._order.end > place)
-            if is_all_told and scan and not await asyncio.to_thread(self._scanner.is_unchanged):
-                pause_seconds = self._scan_seconds / _SCAN_SHARE_MAX
-                next_at_seconds = self._scanner.began_at_seconds + pause_seconds
-                await asyncio.sleep(next_at_seconds - time.monotonic())
+            if is_all_told and scan and await self._may_find_more():
                 await self._scan()
             while self._order.end <= place and (names := self._waiting.take()):
                 if self._looks:
@@ -189,6 +187,10 @@ class Index:
                 else:
                     self._place_unseen(names)
             return self._order.end > place
+
+    async def _may_find_more(self) -> bool:
+        unchanged = await asyncio.to_thread(self._scanner.is_unchanged)
+        return not unchanged and await self._pace.may_list()
 
     async def _something(self, until_seconds: float) -> bool:
         """Wait until there may be something new; return False if `until_seconds` comes first."""
@@ -250,7 +252,7 @@ class Index:
                 await self._scan()
             self._scanned.set()
             self._news.set()
-            pause_seconds = self._scan_seconds / _SCAN_SHARE_MAX
+            pause_seconds = self._pace.pause_seconds
             await asyncio.sleep(pause_seconds)
             with contextlib.suppress(TimeoutError):
                 rest_seconds = max(self._rescan_seconds - pause_seconds, 0)
@@ -270,7 +272,7 @@ class Index:
         if self.files > self._large_files:
             telemetry.warn("spool.large", files=self.files, remedy="keep the archiver running")
             self._large_files = 2 * self.files
-        self._scan_seconds = time.monotonic() - began
+        self._pace.listed(began)
 
     def _take_scanned(self, scanned: Scanned) -> None:
         """Note what a scan found, unless an event reported something newer meanwhile."""

@@ -79,8 +79,7 @@ class NginxSource:
 
     async def list(self, cursor: str) -> Page:
         """See `Source.list`."""
-        if self._backlog.give_back(cursor):
-            await self._backlog.pause()
+        if self._backlog.give_back(cursor) and await self._backlog.pace.may_list():
             began = time.monotonic()
             listing = await listings.read(self._site, f"{self._spool}/")
             await asyncio.to_thread(self._take, listing, began)
@@ -103,7 +102,7 @@ class NginxSource:
             telemetry.warn(
                 "listing.large",
                 entries=len(listing.entries),
-                seconds=round(self._backlog.listing_seconds, 3),
+                seconds=round(self._backlog.pace.seconds, 3),
                 remedy="archive more often, or read over Penstock's file server: penstock serve",
             )
             self._entries_warned = 2 * len(listing.entries)

@@ -5,16 +5,12 @@ listing ─▶ present, but not dealt with ─▶ backlog ─oldest name first�
                           └────────── its cursor comes back ◀────────────┘
 """
 
-import asyncio
-import math
 import secrets
-import time
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 
 from penstock.model import ListedFile, Page, Unsettled
-
-_LISTING_SHARE_MAX = 0.1  # list for at most this share of the time, however many files there are
+from penstock.source.pace import Pace
 
 
 class Backlog:
@@ -24,10 +20,7 @@ class Backlog:
     """
 
     def __init__(self, *, page_files_max: int) -> None:
-        self.listed_at_seconds = -math.inf
-        """Our monotonic clock when the last listing began."""
-        self.listing_seconds = 0.0
-        """How long the last listing took."""
+        self.pace = Pace()
         self._page_files_max = page_files_max
         self._dealt_with: set[str] = set()  # handed out, and the cursor came back
         self._page: list[str] = []  # handed out last, its cursor not yet back
@@ -46,14 +39,6 @@ class Backlog:
                 self._dealt_with.clear()
         return not self._names
 
-    async def pause(self) -> None:
-        """Wait until another listing is within its share of the time."""
-        await asyncio.sleep(self._pause_seconds())
-
-    def _pause_seconds(self) -> float:
-        pause_seconds = self.listing_seconds / _LISTING_SHARE_MAX
-        return max(0.0, self.listed_at_seconds + pause_seconds - time.monotonic())
-
     def fill(self, present: AbstractSet[str], *, ignored: int, began_seconds: float) -> None:
         """Take a listing: the names of all files, and how many entries are not files.
 
@@ -62,8 +47,7 @@ class Backlog:
         self._dealt_with &= present  # a name that is gone and comes back is a new file
         self._names = sorted(present - self._dealt_with, reverse=True)
         self._ignored = ignored
-        self.listed_at_seconds = began_seconds
-        self.listing_seconds = time.monotonic() - began_seconds
+        self.pace.listed(began_seconds)
 
     def take(self) -> Sequence[str]:
         """Return the oldest names left, as many as a page may have; none at the end."""
@@ -79,9 +63,9 @@ class Backlog:
         return Page(
             files,
             self._cursor(self._pages),
-            self.listed_at_seconds,
+            self.pace.began_at_seconds,
             self._ignored,
-            self._pause_seconds(),
+            self.pace.pause_seconds,
             unsettled,
         )
 
