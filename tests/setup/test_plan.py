@@ -47,6 +47,9 @@ def test_the_total_is_the_sum_and_alternatives_are_not_in_it() -> None:
     """What would replace a cost is told beside it, not added."""
     made = plan(MANY)
     assert made.total == pytest.approx(sum(cost.value for cost in made.costs.values()))
+    packed_gb = made.figures["packed a day"].value * 30 / 1e9
+    bucket = made.instead["packed archive of 30 days in S3"].value
+    assert bucket == pytest.approx(packed_gb * 0.023 + 30 * 1440 * 5e-6)
     assert made.instead["a log line of 200 B a file"].value == pytest.approx(1555.2)
 
 

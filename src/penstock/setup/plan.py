@@ -147,6 +147,7 @@ def _instead(load: Load, figures: Mapping[str, Figure]) -> dict[str, Figure]:
             " functions are in two; none if they are all in one",
         ),
         "Redis by ElastiCache Serverless": _serverless(figures["Redis memory"].value),
+        "packed archive of 30 days in S3": _bucket(load, figures["packed a day"].value),
         "a log line of 200 B a file": Figure(
             line,
             "$",
@@ -260,10 +261,9 @@ def _archive_figures(load: Load) -> dict[str, Figure]:
     files = load.files_per_second * DAY_SECONDS
     file_bytes = load.records_per_file * load.record_bytes
     blocks = math.ceil(file_bytes / _BLOCK_BYTES) * _BLOCK_BYTES
-    segments = math.ceil(min(files, DAY_SECONDS / PACK_SECONDS))
     packed = files * file_bytes * PACKED_SHARE
     each = f"an inode each, in blocks of {_BLOCK_BYTES:,} B"
-    few = f"{file_bytes:,} B x {PACKED_SHARE:g}, measured; {segments:,} inodes a day"
+    few = f"{file_bytes:,} B x {PACKED_SHARE:g}, measured; {_segments_a_day(load):,} inodes a day"
     return {
         "moved a day": Figure(files * blocks, "B", f"{files:,.0f} files, {each}"),
         "packed a day": Figure(packed, "B", f"{files:,.0f} x {few}"),
@@ -299,6 +299,22 @@ def _costs(load: Load, claim: _FullClaim, figures: Mapping[str, Figure]) -> dict
             f" + {gigabytes:,.0f} GB x ${data}"),
         "CloudWatch": _cloudwatch(claims),
     }  # fmt: skip
+
+
+def _bucket(load: Load, day_bytes: float) -> Figure:
+    """Return what 30 days of segments cost a month in S3 Standard, and to upload them."""
+    stored = 30 * day_bytes / _GIGABYTE
+    puts = 30 * _segments_a_day(load)
+    price, put = _price("s3 standard"), _price("s3 put")
+    return Figure(
+        stored * price + puts * put,
+        "$",
+        f"{stored:,.0f} GB x ${price} + {puts:,} uploads x ${put:.6f}; in place of a disk",
+    )
+
+
+def _segments_a_day(load: Load) -> int:
+    return math.ceil(min(load.files_per_second * DAY_SECONDS, DAY_SECONDS / PACK_SECONDS))
 
 
 def _serverless(memory_bytes: float) -> Figure:
