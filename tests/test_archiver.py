@@ -2,13 +2,15 @@
 
 import asyncio
 import ctypes
+import dataclasses
 import errno
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 
 import pytest
 
 from penstock import archiver, wiring
+from penstock.archive.pack import PackTally
 from penstock.errors import Again
 from penstock.ledger.upkeep import LedgerUpkeep
 from penstock.ports import Moved
@@ -74,6 +76,54 @@ async def archive(box: Box, story: Story) -> archiver.ArchiverTally:
     async with AsyncExitStack() as stack:
         parts = await wiring.archiver(box.settings, stack)
         return await archiver.archive(parts, stop=story.stop)
+
+
+async def test_files_go_on_being_staged_while_others_are_packed(
+    box: Box, story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A minute of files takes a while to pack: the spool does not fill up meanwhile."""
+    monkeypatch.setattr(archiver, "_STAGE_SECONDS", 0.01)
+    moved_before = -1
+
+    async def pack(over: Callable[[], bool]) -> PackTally:
+        nonlocal moved_before
+        moved_before = story.count("moved")
+        box.write_many(FILES, first=FILES)
+        await box.load()
+        while story.count("moved") == moved_before or story.count("noted") < story.count("moved"):
+            await asyncio.sleep(0.01)
+        assert not over()
+        return PackTally(files=3, stuck=1, cause="why")
+
+    async with AsyncExitStack() as stack:
+        parts = dataclasses.replace(await wiring.archiver(box.settings, stack), pack=pack)
+        tally = await archiver.archive(parts, stop=story.stop)
+    assert tally.files_archived > FILES
+    assert (tally.files_packed, tally.files_stuck, moved_before > 0) == (3, 1, True)
+
+
+async def test_packing_ends_when_redis_is_away(
+    box: Box, story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is left running, and the pass ends with the cause."""
+    monkeypatch.setattr(archiver, "_STAGE_SECONDS", 0.01)
+    ended = False
+
+    async def pack(over: Callable[[], bool]) -> PackTally:
+        nonlocal ended
+        story.noting_fails_at = story.count("noted")
+        box.write_many(FILES, first=FILES)
+        await box.load()
+        while not over():
+            await asyncio.sleep(0.01)
+        ended = True
+        return PackTally()
+
+    async with AsyncExitStack() as stack:
+        parts = dataclasses.replace(await wiring.archiver(box.settings, stack), pack=pack)
+        with pytest.raises(Again, match="Redis cannot be reached"):
+            await archiver.archive(parts, stop=story.stop)
+    assert ended
 
 
 async def in_place(box: Box) -> int:
