@@ -44,7 +44,8 @@ def names(first: int, count: int) -> list[str]:
     ]
 
 
-async def _claim(book: Ledger, portions: Sequence[Sequence[str]], lanes: int) -> list[Claim]:
+async def claim_all(book: Ledger, portions: Sequence[Sequence[str]], lanes: int) -> list[Claim]:
+    """Claim each portion, several at a time; return the claims."""
     claims: list[Claim] = []
     todo = iter(portions)
 
@@ -58,7 +59,8 @@ async def _claim(book: Ledger, portions: Sequence[Sequence[str]], lanes: int) ->
     return claims
 
 
-async def _commit(book: Ledger, claims: Sequence[Claim], lanes: int) -> None:
+async def commit_all(book: Ledger, claims: Sequence[Claim], lanes: int) -> None:
+    """Commit each claim, several at a time."""
     todo = iter(claims)
 
     async def lane() -> None:
@@ -126,11 +128,11 @@ def _work(url: str, number: int, files: int, lanes: int, at: Any, out: Any) -> N
         portions = [mine[i : i + CLAIM_FILES] for i in range(0, files, CLAIM_FILES)]
         at.wait()
         began = time.monotonic()
-        claims = await _claim(book, portions, lanes)
+        claims = await claim_all(book, portions, lanes)
         claimed = time.monotonic()
         at.wait()
         restarted = time.monotonic()
-        await _commit(book, claims, lanes)
+        await commit_all(book, claims, lanes)
         out.put((began, claimed, restarted, time.monotonic()))
         await book.close()
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import uvloop
 
-from ledger import CLAIM_FILES, _claim, _commit, names
+from ledger import CLAIM_FILES, claim_all, commit_all, names
 from penstock.ledger.connect import Address
 from penstock.ledger.ledger import Ledger
 from penstock.ledger.scripts import Scripts
@@ -39,9 +39,9 @@ async def measure(url: str, spool: str, files: int, replicas: int) -> tuple[floa
     mine = names(0, files)
     portions = [mine[at : at + CLAIM_FILES] for at in range(0, files, CLAIM_FILES)]
     began = time.monotonic()
-    claims = await _claim(book, portions, _LANES)
+    claims = await claim_all(book, portions, _LANES)
     claimed = time.monotonic()
-    await _commit(book, claims, _LANES)
+    await commit_all(book, claims, _LANES)
     committed = time.monotonic()
     await book.close()
     if sum(len(claim.names) for claim in claims) != files:
