@@ -180,7 +180,7 @@ def _costs() -> str:
         if name.startswith("files "):
             dollars = f"${cost.value:,.0f}"
             told = name.replace("the same", "NAT")
-            lines.append(f"| and {told}, if they come so | {dollars} | {dollars} |")
+            lines.append(f"| and {told}, if the files come that way | {dollars} | {dollars} |")
     return "\n".join(lines) + "\n"
 
 
