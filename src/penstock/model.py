@@ -122,9 +122,9 @@ class Page:
 
     Giving `cursor` to the next call says that they are dealt with. `listed_at_seconds` is the
     caller's monotonic time at the start. `ignored` counts entries that are neither files nor
-    drafts; `example` is one whose name matches the pattern, and the rule that it breaks. For
-    `pause_seconds`, the source answers with empty pages. `spool_note` is the ledger's note of the
-    spool that was listed.
+    drafts; `example` is one whose name matches the pattern, and the rule that it breaks. With
+    `pause_seconds` the source did not look for more: it will do so after that time. `spool_note` is
+    the ledger's note of the spool that was listed.
     """
 
     files: Sequence[ListedFile]

@@ -91,6 +91,27 @@ async def test_names_wait_for_others_until_the_first_has_waited_long_enough() ->
         assert list(portion.names)[:1] == NAMES[:1]
 
 
+@pytest.mark.parametrize(("pause_seconds", "waits"), [(0.3, True), (0.5, False)])
+async def test_names_wait_for_a_listing_that_is_soon(pause_seconds: float, waits: bool) -> None:  # noqa: FBT001
+    """Messages are fuller then; but nothing waits for more than twice its time."""
+    scene = Scene(NAMES[:1], files=3, linger_seconds=0.2)
+    waiting = asyncio.create_task(scene.next())
+    while not scene.source.listed_from:
+        await asyncio.sleep(0.001)
+    scene.source.pause_seconds = pause_seconds
+    while len(scene.source.listed_from) < 2:
+        await asyncio.sleep(0.001)
+    scene.spool.write(NAMES[1], b"x")
+    scene.source.pause_seconds = 0.0
+    scene.now += 0.25
+    await asyncio.sleep(0.6)
+    assert waiting.done() != waits
+    scene.now += 0.1
+    portion = await waiting
+    assert portion.is_final
+    assert list(portion.names) == NAMES[: 1 + waits]
+
+
 async def test_enough_names_do_not_wait() -> None:
     """A message's worth is claimed at once; what is over waits."""
     scene = Scene(NAMES[:3], linger_seconds=60)
@@ -222,6 +243,7 @@ async def test_an_empty_listing_answers_as_long_as_another_would_wait() -> None:
     scene.source.pause_seconds = 7.0
     assert not (await scene.next()).names
     scene.spool.write(NAMES[0], b"x")
+    scene.source.pause_seconds = 0.0
     scene.now += 6.9
     assert not (await scene.next()).names
     scene.now += 0.2

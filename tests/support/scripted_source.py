@@ -50,7 +50,8 @@ class ScriptedSource:
 
     `listing` may reorder or hide what one page shows. `reading` may fail a read: it is given the
     name and returns what is read instead of the file, or None. `is_unsettled` tells whether a file
-    is still being written: then it arrives later. `pause_seconds` stands on its pages.
+    is still being written: then it arrives later. With `pause_seconds` it
+    looks at nothing.
     """
 
     def __init__(
@@ -88,6 +89,8 @@ class ScriptedSource:
         """See `Source.list`."""
         folder = self._folder()
         self.listed_from.append(cursor)
+        if self.pause_seconds:
+            return Page([], cursor, self._monotonic(), pause_seconds=self.pause_seconds)
         at = int(cursor) if cursor.isdigit() else 0
         found: list[str] = []
         end = len(folder.arrived)
@@ -103,7 +106,7 @@ class ScriptedSource:
         files = [
             ListedFile(name, len(folder.files.get(name, b"")), 0.0) for name in self._listing(found)
         ]
-        return Page(files, str(at), self._monotonic(), pause_seconds=self.pause_seconds)
+        return Page(files, str(at), self._monotonic())
 
     async def read(self, names: Sequence[str], bytes_max: int) -> Sequence[FileRead]:
         """See `Source.read`."""

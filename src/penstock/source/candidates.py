@@ -103,7 +103,7 @@ class Candidates:
         self._pages: list[_Listed] = []  # in the order of the listing, from the frontier on
         self._cursor = ""  # given to the next listing
         self._files_listed = 0  # on the last page
-        self._empty_until_seconds = -math.inf
+        self._empty_until_seconds = self._looked_at_seconds = -math.inf
         self._epoch = ""
         self._after_loss = False
         self._ignored = 0  # warn if more entries than this are ignored
@@ -146,9 +146,17 @@ class Candidates:
                 await sleep_unless(stop, min(due_seconds, _LOOK_SECONDS))
 
     def _due_seconds(self) -> float:
-        """Return how long the waiting names may still wait for more; 0 if none wait."""
-        came = [run.page.came_at_seconds for run in self._runs]
-        return min(came) + self.linger_seconds - self._monotonic() if came else 0.0
+        """Return how long the waiting names may still wait for more; 0 if none wait.
+
+        If the source has to wait before it looks again, they wait for that, up to as long again.
+        """
+        if not self._runs:
+            return 0.0
+        due = min(run.page.came_at_seconds for run in self._runs) + self.linger_seconds
+        looks_at = self._empty_until_seconds
+        if self._looked_at_seconds < due < looks_at <= due + self.linger_seconds:
+            due = looks_at
+        return due - self._monotonic()
 
     def _take(self, files: int) -> Portion:
         """Take `files` of the waiting names."""
@@ -173,6 +181,7 @@ class Candidates:
         if self._monotonic() <= self._empty_until_seconds:
             return 0
         while True:
+            began_seconds = self._monotonic()
             epoch, page = self._epoch, await self._source.list(self._cursor)
             if epoch and epoch != self._epoch:
                 continue  # Redis lost data meanwhile: list from the beginning
@@ -201,6 +210,8 @@ class Candidates:
         self._after_loss = self._after_loss and len(names) >= self._files_listed
         self._files_listed = len(names)
         self._advance()
+        if not page.pause_seconds:
+            self._looked_at_seconds = began_seconds
         if not names:
             # Answer "none" until the source may list again: a pass must not wait for that.
             pause_seconds = max(_EMPTY_SECONDS, page.pause_seconds)

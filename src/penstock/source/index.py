@@ -81,6 +81,7 @@ class Index:
         self._scan_now = asyncio.Event()
         self._failed: Again | None = None  # the error of the last scan
         self._pace = Pace()
+        self._pause_seconds = 0.0  # until the next scan, if one was due and not made
         self._ignored, self._example = 0, ""
         self._stopped = False
         self._sure = False  # events have reported every change since the last scan
@@ -159,7 +160,7 @@ class Index:
                 seen_at_seconds = now if self._sure else min(now, seen_at_seconds)
                 return Page(
                     files, self._order.cursor(end), seen_at_seconds, self._ignored,
-                    0.0 if files or self._watch else self._pace.pause_seconds,
+                    0.0 if files else self._pause_seconds,
                     self._waiting.unsettled, self._example,
                 )  # fmt: skip
 
@@ -189,8 +190,11 @@ class Index:
             return self._order.end > place
 
     async def _may_find_more(self) -> bool:
-        unchanged = await asyncio.to_thread(self._scanner.is_unchanged)
-        return not unchanged and await self._pace.may_list()
+        self._pause_seconds = 0.0
+        if await asyncio.to_thread(self._scanner.is_unchanged):
+            return False
+        self._pause_seconds = await self._pace.pause()
+        return not self._pause_seconds
 
     async def _something(self, until_seconds: float) -> bool:
         """Wait until there may be something new; return False if `until_seconds` comes first."""
@@ -252,11 +256,9 @@ class Index:
                 await self._scan()
             self._scanned.set()
             self._news.set()
-            pause_seconds = self._pace.pause_seconds
-            await asyncio.sleep(pause_seconds)
+            await asyncio.sleep(await self._pace.pause())
             with contextlib.suppress(TimeoutError):
-                rest_seconds = max(self._rescan_seconds - pause_seconds, 0)
-                await asyncio.wait_for(self._scan_now.wait(), rest_seconds)
+                await asyncio.wait_for(self._scan_now.wait(), self._rescan_seconds)
 
     async def _scan(self) -> None:
         began = time.monotonic()

@@ -56,7 +56,7 @@ class Backlog:
         oldest.reverse()
         return oldest
 
-    def page(self, files: Sequence[ListedFile], unsettled: Unsettled) -> Page:
+    def page(self, files: Sequence[ListedFile], unsettled: Unsettled, pause_seconds: float) -> Page:
         """Return the next page; taken names that are not on it come with a later listing."""
         self._pages += 1
         self._page = [file.name for file in files]
@@ -65,7 +65,7 @@ class Backlog:
             self._cursor(self._pages),
             self.pace.began_at_seconds,
             self._ignored,
-            self.pace.pause_seconds,
+            pause_seconds,
             unsettled,
         )
 

@@ -17,22 +17,17 @@ class Pace:
         self.seconds = 0.0
         """How long the last listing took."""
 
-    @property
-    def pause_seconds(self) -> float:
-        """How long to wait before the next listing."""
-        next_at_seconds = self.began_at_seconds + self.seconds / _SHARE_MAX
-        return max(0.0, next_at_seconds - time.monotonic())
+    async def pause(self) -> float:
+        """Wait until it may list again, and return 0; or return how long a long wait would be.
 
-    async def may_list(self) -> bool:
-        """Tell whether to list now; a short pause is waited for.
-
-        A long one is not: files that are at hand would have to wait, too.
+        Nobody waits for long in here: files that are at hand would have to wait, too.
         """
-        pause_seconds = self.pause_seconds
+        next_at_seconds = self.began_at_seconds + self.seconds / _SHARE_MAX
+        pause_seconds = next_at_seconds - time.monotonic()
         if pause_seconds > _WAIT_SECONDS_MAX:
-            return False
+            return pause_seconds
         await asyncio.sleep(pause_seconds)
-        return True
+        return 0.0
 
     def listed(self, began_at_seconds: float) -> None:
         """Note a listing that ends now."""
