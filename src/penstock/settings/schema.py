@@ -138,8 +138,9 @@ class QueueSettings(Section):
     message_bytes: OrEmpty = Field(default=None, ge=1024, le=_LIMIT_SQS_BYTES)
     """the largest message to make, in bytes; empty: the largest that the queue takes"""
     linger_seconds: float = Field(default=1.0, ge=0, le=10)
-    """seconds that a file may wait for others that fill its message; a larger value makes fuller,
-    so fewer messages; a single pass (penstock load, AWS Lambda) never waits"""
+    """seconds that a file may wait for others that fill its message, three times as many if the
+    spool is slow to list; a larger value makes fuller, so fewer messages; a single pass (penstock
+    load, AWS Lambda) never waits"""
     connections: int = Field(default=128, ge=1, le=256)
     """SendMessageBatch calls in flight at once per worker; of calls above 128 KiB, at most 16"""
     timeout_seconds: float = Field(default=10.0, gt=0, le=60)

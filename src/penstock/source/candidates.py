@@ -148,13 +148,14 @@ class Candidates:
     def _due_seconds(self) -> float:
         """Return how long the waiting names may still wait for more; 0 if none wait.
 
-        If the source has to wait before it looks again, they wait for that, up to as long again.
+        If the source has to wait before it looks again, they wait for that, up to three times as
+        long in all: messages are fuller then.
         """
         if not self._runs:
             return 0.0
         due = min(run.page.came_at_seconds for run in self._runs) + self.linger_seconds
         looks_at = self._empty_until_seconds
-        if self._looked_at_seconds < due < looks_at <= due + self.linger_seconds:
+        if self._looked_at_seconds < due < looks_at <= due + 2 * self.linger_seconds:
             due = looks_at
         return due - self._monotonic()
 
