@@ -77,7 +77,7 @@ class Loader:
                 portion.names,
                 wanted,
                 least=1 if is_last else math.ceil(_ENOUGH * wanted),
-                due_for_seconds=0 if portion.is_final else max(1.0, self.candidates.linger_seconds),
+                due_for_seconds=0 if portion.is_final else self.candidates.linger_seconds_max,
                 fingerprint=self.fingerprint,
                 frontier=self.candidates.frontier,
                 spool_note=portion.spool_note,

@@ -91,7 +91,7 @@ async def test_names_wait_for_others_until_the_first_has_waited_long_enough() ->
         assert list(portion.names)[:1] == NAMES[:1]
 
 
-@pytest.mark.parametrize(("pause_seconds", "waits"), [(0.5, True), (0.7, False)])
+@pytest.mark.parametrize(("pause_seconds", "waits"), [(0.9, True), (1.1, False)])
 async def test_names_wait_for_a_listing_that_is_soon(pause_seconds: float, waits: bool) -> None:  # noqa: FBT001
     """Messages are fuller then; but nothing waits for more than three times as long."""
     scene = Scene(NAMES[:1], files=3, linger_seconds=0.2)
@@ -103,10 +103,10 @@ async def test_names_wait_for_a_listing_that_is_soon(pause_seconds: float, waits
         await asyncio.sleep(0.001)
     scene.spool.write(NAMES[1], b"x")
     scene.source.pause_seconds = 0.0
-    scene.now += 0.45
+    scene.now += 0.8
     await asyncio.sleep(0.6)
     assert waiting.done() != waits
-    scene.now += 0.1
+    scene.now += 0.2
     portion = await waiting
     assert portion.is_final
     assert list(portion.names) == NAMES[: 1 + waits]

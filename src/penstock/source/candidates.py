@@ -96,6 +96,8 @@ class Candidates:
     ) -> None:
         self._source = source
         self.linger_seconds = linger_seconds
+        self.linger_seconds_max = max(1.0, 3 * linger_seconds)
+        """How long files wait for others at most, if the source is slow to list."""
         self._monotonic = monotonic
         self._shuffle = shuffle
         self._lock = asyncio.Lock()
@@ -148,15 +150,15 @@ class Candidates:
     def _due_seconds(self) -> float:
         """Return how long the waiting names may still wait for more; 0 if none wait.
 
-        If the source has to wait before it looks again, they wait for that, up to three times as
-        long in all: messages are fuller then.
+        If the source has to wait before it looks again, they wait for that: messages are fuller
+        then.
         """
         if not self._runs:
             return 0.0
-        due = min(run.page.came_at_seconds for run in self._runs) + self.linger_seconds
-        looks_at = self._empty_until_seconds
-        if self._looked_at_seconds < due < looks_at <= due + 2 * self.linger_seconds:
-            due = looks_at
+        came_at = min(run.page.came_at_seconds for run in self._runs)
+        due, looks_at = came_at + self.linger_seconds, self._empty_until_seconds
+        if self.linger_seconds and self._looked_at_seconds < due < looks_at:
+            due = looks_at if looks_at <= came_at + self.linger_seconds_max else due
         return due - self._monotonic()
 
     def _take(self, files: int) -> Portion:
