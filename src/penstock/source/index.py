@@ -177,6 +177,7 @@ class Index:
         """
         async with self._growing:
             self._news.clear()
+            self._pause_seconds = 0.0
             if self._watch and self._failed:
                 raise self._failed
             is_all_told = not (self._watch or self._waiting.is_found or self._order.end > place)
@@ -190,7 +191,6 @@ class Index:
             return self._order.end > place
 
     async def _may_find_more(self) -> bool:
-        self._pause_seconds = 0.0
         if await asyncio.to_thread(self._scanner.is_unchanged):
             return False
         self._pause_seconds = await self._pace.pause()
