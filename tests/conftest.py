@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from penstock import passes, telemetry
@@ -19,6 +20,10 @@ from support.box import Box
 from support.require import require, require_redis
 from support.sender import Clock, Sender
 from support.sqs_stub import SqsStub
+
+# A busy machine is slow: a deadline would fail for that alone.
+hypothesis.settings.register_profile("penstock", deadline=None)
+hypothesis.settings.load_profile("penstock")
 
 
 @pytest.hookimpl(trylast=True)

@@ -150,7 +150,7 @@ def check_read(random: Random) -> None:
             assert same(record, json.loads(body, parse_float=Decimal, parse_int=Decimal))
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(st.integers(0, 2**32))
 def test_whatever_is_sent_is_read_record_by_record(seed: int) -> None:
     """A law, for every expression and every record."""
@@ -159,7 +159,7 @@ def test_whatever_is_sent_is_read_record_by_record(seed: int) -> None:
 
 @pytest.mark.campaign
 @pytest.mark.timeout(3600)
-@settings(deadline=None, max_examples=scaled(20_000))
+@settings(max_examples=scaled(20_000))
 @given(seed=st.integers(0, 2**32))
 def test_whatever_is_sent_is_read_in_20_000_examples(seed: int) -> None:
     """The same, at length."""

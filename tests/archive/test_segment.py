@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.archive.segment import FRAME_BYTES, Member, Owned, Segment, Writer
@@ -48,7 +48,6 @@ def many(count: int = 3000) -> dict[str, tuple[bytes, int]]:
     return files | {"2026-11-23T06-15-00.large.json": (chance.randbytes(3 * FRAME_BYTES), 5)}
 
 
-@settings(deadline=None)
 @given(FILES, st.tuples(IDS, IDS))
 def test_what_goes_in_comes_out(files: dict[str, tuple[bytes, int]], ids: tuple[int, int]) -> None:
     """Name, bytes and time to the nanosecond, whatever they are; by name, too."""

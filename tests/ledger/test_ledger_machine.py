@@ -254,7 +254,7 @@ def _run(url: str, examples: int, steps: int, number: int = 0) -> None:
         run_machine(
             seed(number)(type("Machine", (LedgerMachine,), {})),
             settings=settings(
-                max_examples=examples, stateful_step_count=steps, deadline=None, derandomize=True,
+                max_examples=examples, stateful_step_count=steps, derandomize=True,
                 suppress_health_check=[HealthCheck.too_slow], database=None,
             ),
         )  # fmt: skip

@@ -216,7 +216,7 @@ async def drain(books: Books) -> None:
 
 @given(odd=oddities, pause_seconds=st.sampled_from([0, 700]))
 @settings(
-    max_examples=60, deadline=None, database=None, derandomize=True,
+    max_examples=60, database=None, derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )  # fmt: skip
 def test_no_odd_value_wedges_the_ledger(

@@ -200,7 +200,7 @@ def check_envelopes(files: Sequence[Sequence[Any]]) -> None:
 
 
 @given(envelopes())
-@hypothesis_settings(max_examples=200, deadline=None)
+@hypothesis_settings(max_examples=200)
 def test_law_of_envelopes(files: list[list[object]]) -> None:
     """What `init` proposes for envelopes loses no value; what it says it may, it names."""
     check_envelopes(files)
@@ -209,14 +209,14 @@ def test_law_of_envelopes(files: list[list[object]]) -> None:
 @pytest.mark.campaign
 @pytest.mark.timeout(3600)
 @given(files=envelopes())
-@hypothesis_settings(max_examples=scaled(10_000), deadline=None)
+@hypothesis_settings(max_examples=scaled(10_000))
 def test_law_of_envelopes_in_10_000_examples(files: list[list[object]]) -> None:
     """The same, at length."""
     check_envelopes(files)
 
 
 @given(directories())
-@hypothesis_settings(max_examples=100, deadline=None)
+@hypothesis_settings(max_examples=100)
 def test_law_of_advice(files: list[File]) -> None:
     """For every header, shape of documents and share of files, each record is sent or rejected."""
     follow(files)
@@ -226,7 +226,7 @@ def test_law_of_advice(files: list[File]) -> None:
 @pytest.mark.campaign
 @pytest.mark.timeout(3600)
 @given(files=directories())
-@hypothesis_settings(max_examples=scaled(10_000), deadline=None)
+@hypothesis_settings(max_examples=scaled(10_000))
 def test_law_of_advice_in_10_000_examples(files: list[File]) -> None:
     """The same, at length."""
     follow(files)

@@ -340,7 +340,7 @@ def test_a_wrong_expression_stops_the_start() -> None:
 
 
 @given(st.binary(max_size=200))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_no_bytes_do_anything_but_decode_or_be_rejected(data: bytes) -> None:
     """Not even those that begin like JSON."""
     for json in (data, b'{"a":"' + data + b'"}', b"[" + data + b"]"):

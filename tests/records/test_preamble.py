@@ -338,14 +338,14 @@ _SCRAPS = st.sampled_from(
 
 
 @given(arounds(), documents())
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 def test_law_of_declared_preambles(around: Around, sample: Sample) -> None:
     """For every preamble of the grammar and every document, the result is the document's own."""
     check_declared(around, sample)
 
 
 @given(arounds(), documents(), st.integers(0, 80), st.integers(0, 5), _SCRAPS)
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 def test_law_of_damaged_preambles(
     around: Around, sample: Sample, at: int, size: int, scrap: str
 ) -> None:
@@ -354,7 +354,7 @@ def test_law_of_damaged_preambles(
 
 
 @given(arounds(), documents(), st.integers(0, 10_000))
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 def test_law_of_files_cut_short(around: Around, sample: Sample, kept: int) -> None:
     """For every prefix of a file, it is the document's own or a truncated file."""
     check_cut(around, sample, kept)
@@ -363,7 +363,7 @@ def test_law_of_files_cut_short(around: Around, sample: Sample, kept: int) -> No
 @pytest.mark.campaign
 @pytest.mark.timeout(3600)
 @given(arounds(), documents(), st.integers(0, 10_000), st.integers(0, 5), _SCRAPS)
-@settings(max_examples=scaled(20_000), deadline=None)
+@settings(max_examples=scaled(20_000))
 def test_law_in_20_000_examples(
     around: Around, sample: Sample, at: int, size: int, scrap: str
 ) -> None:

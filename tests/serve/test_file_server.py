@@ -59,7 +59,7 @@ def _hold(address: str, operation_id: str, mode: Any, examples: int) -> None:
     operation = schema[path][method]
     session = requests.Session()
 
-    @settings(max_examples=examples, deadline=None, suppress_health_check=_NO_HEALTH)
+    @settings(max_examples=examples, suppress_health_check=_NO_HEALTH)
     @given(operation.as_strategy(generation_mode=mode), st.booleans())
     def hold(case: Any, there: bool) -> None:  # noqa: FBT001  drawn
         if there and operation_id == "getFile":

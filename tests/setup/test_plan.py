@@ -53,7 +53,7 @@ def test_the_total_is_the_sum_and_alternatives_are_not_in_it() -> None:
     assert made.instead["a log line of 200 B a file"].value == pytest.approx(1555.2)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     records=st.integers(1, 40),
     selected=st.integers(1, 40_000),

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.errors import Again, Halt
@@ -318,7 +318,6 @@ def batches(draw: st.DrawFn) -> list[FileRead]:
     return files
 
 
-@settings(deadline=None)
 @given(batches(), st.integers(0, 3))
 def test_a_frame_comes_back_as_it_was(files: list[FileRead], more: int) -> None:
     """What was read is what arrives, for the front of the names that were asked for."""
@@ -326,7 +325,6 @@ def test_a_frame_comes_back_as_it_was(files: list[FileRead], more: int) -> None:
     assert wire.unframed(b"".join(wire.framed(files)), wanted) == files
 
 
-@settings(deadline=None)
 @given(batches(), st.data())
 def test_no_part_of_a_frame_passes_for_one(files: list[FileRead], data: st.DataObject) -> None:
     """Cut off anywhere, or with something behind it, it is Again."""
@@ -337,7 +335,6 @@ def test_no_part_of_a_frame_passes_for_one(files: list[FileRead], data: st.DataO
             wire.unframed(wrong, [file.name for file in files])
 
 
-@settings(deadline=None)
 @given(batches(), st.data())
 def test_a_damaged_index_gives_no_wrong_bytes(files: list[FileRead], data: st.DataObject) -> None:
     """Whatever byte of the digits or the index is changed: Again, or each file's own bytes.

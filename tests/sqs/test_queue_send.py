@@ -184,6 +184,25 @@ async def test_an_error_of_confirmed_is_raised_unchanged(sender: Sender) -> None
         await sender.send(packed(numbered(30)), confirmed=lose)
 
 
+@pytest.mark.parametrize(("queue", "repeats"), [("q", 20), ("q.fifo", 0)])
+async def test_receipts_that_cannot_be_noted_are_possible_repeats(
+    sender: Sender, queue: str, repeats: int
+) -> None:
+    """Redis is away just then: the claim's next owner does not know that SQS has them."""
+    await sender.queue.close()
+    await sender.open(queue)
+    noted: list[Message] = []
+
+    async def note(batch: Sequence[Message]) -> None:
+        if batch[0].index:
+            raise Again("ledger.journal: Redis cannot be reached")
+        noted.extend(batch)
+
+    with pytest.raises(Again) as raised:
+        await sender.send(packed(numbered(30)), confirmed=note)
+    assert (len(noted), raised.value.possible_repeats) == (10, repeats)
+
+
 async def test_confirmed_is_awaited_before_the_rest_is_sent_again(sender: Sender) -> None:
     """After a partial failure the journal has the receipts before the next call begins."""
     calls_seen: list[int] = []

@@ -260,7 +260,10 @@ class SqsQueue:
             run.garbled.update([message.index for message in outcome.garbled])
         if outcome.confirmed:
             run.sent.confirmed += outcome.confirmed
+            indexes = {message.index for message in outcome.confirmed}
+            run.unknown |= indexes  # to the claim's next owner, until they are journaled
             await run.on_confirmed(outcome.confirmed)
+            run.unknown -= indexes
         if outcome.halt:
             raise Halt(f"the queue {self._url} accepts no messages: {outcome.halt}")
         if any(run.garbled[message.index] >= _GARBLED_MAX for message in outcome.garbled):
