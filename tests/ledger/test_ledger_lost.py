@@ -58,26 +58,6 @@ async def test_a_wiped_redis_loses_nothing_and_is_told(box: Box) -> None:
         assert (await run.load()).files_after_loss == 0
 
 
-async def test_a_loss_closes_idle_connections(box: Box) -> None:
-    """After a failover some would lead to the old primary: a second ledger, seen in turns."""
-    box.set("worker", lanes=1)
-    async with AsyncExitStack() as stack:
-        run = await start(box, stack)
-
-        async def others() -> set[str]:
-            return {
-                one["id"]
-                for one in await run.books.client.client_list()
-                if "evalsha" in one["cmd"] or "script" in one["cmd"]
-            }
-
-        before = await others()
-        assert before
-        await run.books.forget_all()
-        await run.load()
-        assert not before & await others()
-
-
 async def test_a_restored_snapshot_loses_nothing_and_is_told(box: Box) -> None:
     """What was processed after the snapshot is sent again; what was before is not."""
     async with AsyncExitStack() as stack:

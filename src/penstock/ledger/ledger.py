@@ -218,9 +218,7 @@ class Ledger:
              "spool_note"],
             args,
         )  # fmt: skip
-        before, epoch = self.epoch, self._in_epoch(epoch, int(made), seen)
-        if epoch != before:
-            await self._scripts.reconnect()
+        epoch = self._in_epoch(epoch, int(made), seen)
         # Another lane's later answer may have arrived before this one.
         self._claims_made = max(self._claims_made, int(made) + (kind == "made"))
         if kind == "worn":

@@ -216,12 +216,6 @@ class Scripts:
                         raise
         raise AssertionError  # unreachable
 
-    async def reconnect(self) -> None:
-        """Close idle connections: after a failover, some may still lead to the old primary."""
-        if not isinstance(self.client, RedisCluster):  # it follows its nodes
-            with contextlib.suppress(failed.RedisError, OSError):
-                await self.client.connection_pool.disconnect(inuse_connections=False)
-
     async def info(self) -> Mapping[str, Any]:
         """Return INFO of the server that holds this spool's keys."""
         return cast("Mapping[str, Any]", await cast("Any", self.client).info(**await self._here()))
