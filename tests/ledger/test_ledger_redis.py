@@ -212,6 +212,7 @@ async def test_a_cut_connection_is_mended_by_itself(books: Books) -> None:
         (failed.ReadOnlyError("READONLY"), Again),
         (failed.BusyLoadingError("LOADING"), Again),
         (failed.TryAgainError("TRYAGAIN"), Again),
+        (failed.NoScriptError("No matching script."), Again),  # a node that was just made primary
         (failed.ConnectionError("reset"), Again),
         (failed.TimeoutError("late"), Again),
         (OSError("no route"), Again),

@@ -48,7 +48,7 @@ _CLUSTER = (failed.ClusterError, failed.AskError, failed.RedisClusterException)
 _UNREACHABLE = (failed.ConnectionError, failed.TimeoutError, OSError)
 _PASSING = (
     failed.OutOfMemoryError, failed.ReadOnlyError, failed.BusyLoadingError, failed.TryAgainError,
-    *_CLUSTER,
+    failed.NoScriptError, *_CLUSTER,  # redis-py loads a missing script, but not into a new primary
 )  # fmt: skip
 UNWRITABLE = "Redis cannot write its data to disk, and accepts nothing new"
 _ALL_BUSY = "No connection available."  # redis-py has no class for it
