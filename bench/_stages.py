@@ -21,6 +21,7 @@ STAGES = {
         "source/marker.py",
         "source/index.py",
         "source/order.py",
+        "source/pace.py",
         "source/scan.py",
         "source/waiting.py",
         "source/settling.py",
