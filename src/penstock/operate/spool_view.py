@@ -26,9 +26,9 @@ from penstock.settings.schema import Settings
 from penstock.settings.spool_place import Directory, spool_place
 from penstock.source import marker
 from penstock.source.frames import PAGE_FILES_MAX
+from penstock.source.pace import Pace
 from penstock.source.scan import Listed, listed
 
-_SCAN_SHARE_MAX = 0.1
 _LOOK_SECONDS_MAX = 2.0  # of one search for the oldest waiting file
 _KEPT_SECONDS = 30.0  # between two counts of the rejects directory
 _KEPT_MAX = 100_000
@@ -110,8 +110,7 @@ class SpoolWatch:
         self._view = view
         self._oldest = OldestWaiting(view.age_seconds)
         self._names: list[str] = []
-        self._scanned_at_seconds = -math.inf
-        self._scan_seconds = 0.0
+        self._pace = Pace()
         self._kept: int | None = None
         self._archive: ArchiveSpace | None = None
         self._kept_at_seconds = -math.inf
@@ -119,10 +118,9 @@ class SpoolWatch:
     async def look(self, states: States | None) -> SpoolState:
         """Look once; `states` asks the ledger. Raises Again or Halt, and what `states` raises."""
         now = time.monotonic()
-        if now - self._scanned_at_seconds >= self._scan_seconds / _SCAN_SHARE_MAX:
+        if not self._pace.pause_seconds:
             self._names = await self._view.scan()
-            self._scan_seconds = time.monotonic() - now
-            self._scanned_at_seconds = time.monotonic()
+            self._pace.listed(now)
         if now - self._kept_at_seconds >= _KEPT_SECONDS:
             self._kept = await self._view.rejects_kept()
             self._archive = await self._view.archive_space()

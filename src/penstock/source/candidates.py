@@ -157,8 +157,9 @@ class Candidates:
             return 0.0
         came_at = min(run.page.came_at_seconds for run in self._runs)
         due, looks_at = came_at + self.linger_seconds, self._empty_until_seconds
-        if self.linger_seconds and self._looked_at_seconds < due < looks_at:
-            due = looks_at if looks_at <= came_at + self.linger_seconds_max else due
+        latest = came_at + self.linger_seconds_max if self.linger_seconds else due
+        if self._looked_at_seconds < due < looks_at <= latest:
+            due = looks_at
         return due - self._monotonic()
 
     def _take(self, files: int) -> Portion:
