@@ -23,10 +23,16 @@ class Watch:
         self._fifo = fifo
         self._settings = settings
 
-    async def check(self, budget_seconds: float = 60) -> CheckerTally:
-        """Run one pass."""
+    async def check(
+        self, budget_seconds: float = 60, *, pause_seconds: float = 0.0
+    ) -> CheckerTally:
+        """Run one pass; for `pause_seconds` the source does not look."""
+        source = ScriptedSource(self.spool, page_files_max=2)
+        source.pause_seconds = pause_seconds
+        loop = asyncio.get_running_loop()
+        loop.call_later(pause_seconds / 2, setattr, source, "pause_seconds", 0.0)
         parts = Checker(
-            ScriptedSource(self.spool, page_files_max=2),
+            source,
             self._books.worker("checker", **self._settings),
             lease_seconds=LEASE_SECONDS,
             sweep_seconds=10,
@@ -107,6 +113,16 @@ async def test_it_sweeps_the_whole_spool_page_by_page(
     assert (tally.files_swept, tally.files_retrying) == (7, 7)
     assert steps(caplog) == ["files.swept"]
     assert len((await claimed(books.worker(), ())).names) == 7
+
+
+async def test_a_sweep_waits_for_a_source_that_may_not_list_yet(books: Books) -> None:
+    """A page without files then says nothing about the spool."""
+    watch = Watch(books)
+    for name in files(3):
+        watch.spool.write(name, b"{}")
+    assert (await watch.check(pause_seconds=0.2)).files_waiting == 3
+    await books.pass_seconds(10)
+    assert (await watch.check(budget_seconds=0.5, pause_seconds=60)).files_waiting is None
 
 
 async def test_it_pauses_between_sweeps(books: Books) -> None:

@@ -16,6 +16,7 @@ import time
 from dataclasses import dataclass
 
 from penstock import telemetry
+from penstock.aio import sleep_unless
 from penstock.ledger.ledger import Ledger
 from penstock.ledger.reads import FILES_A_CALL_MAX
 from penstock.ports import Source
@@ -159,6 +160,9 @@ async def _sweep(
     cursor, listed, total, whole = "", 0, 0, False
     while not (whole or stop.is_set()) and time.monotonic() < until_seconds:
         page = await checker.source.list(cursor)
+        if page.pause_seconds and not total:
+            await sleep_unless(stop, min(page.pause_seconds, until_seconds - time.monotonic()))
+            continue
         names = [file.name for file in page.files]
         for at in range(0, len(names), FILES_A_CALL_MAX):
             swept = await checker.ledger.upkeep.sweep(

@@ -1,5 +1,6 @@
 """What every `Source` must do, over every implementation."""
 
+import asyncio
 import json
 import os
 import time
@@ -71,7 +72,8 @@ async def _server(root: Path, stack: AsyncExitStack) -> Source:
 
 async def _server_without_events(root: Path, stack: AsyncExitStack) -> Source:
     address = await stack.enter_async_context(fileserver.served(root, served="poll"))
-    return fileserver.source_at(address, page_files_max=10)
+    # It waits out the pause between two listings over there, of which it does not tell.
+    return fileserver.source_at(address, page_files_max=10, wait_seconds=1.0)
 
 
 IMPLEMENTATIONS = {
@@ -96,8 +98,10 @@ async def site(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
 
 
 async def names_of(source: Source, cursor: str = "") -> tuple[list[str], str]:
-    """Return the names of the next page, and its cursor."""
-    page = await source.list(cursor)
+    """Return the names of the next page, and its cursor, once the source has looked."""
+    while (page := await source.list(cursor)).pause_seconds and not page.files:
+        cursor = page.cursor
+        await asyncio.sleep(page.pause_seconds)
     return [file.name for file in page.files], page.cursor
 
 

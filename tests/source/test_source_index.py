@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import errno
+import math
 import os
 import random
 import threading
@@ -23,8 +24,9 @@ Make = Callable[..., Awaitable[Index]]
 
 
 @pytest.fixture
-async def make(tmp_path: Path) -> AsyncIterator[Make]:
-    """Yield a function that opens a watching index over tmp_path/spool."""
+async def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Make]:
+    """Yield a function that opens a watching index over tmp_path/spool, which lists when asked."""
+    monkeypatch.setattr("penstock.source.pace._SHARE_MAX", math.inf)
     spool = tmp_path / "spool"
     spool.mkdir()
     fd = os.open(spool, os.O_RDONLY)

@@ -79,14 +79,15 @@ class NginxSource:
 
     async def list(self, cursor: str) -> Page:
         """See `Source.list`."""
-        pause_seconds = 0.0
-        if self._backlog.give_back(cursor) and not (
-            pause_seconds := await self._backlog.pace.pause()
-        ):
+        if self._backlog.give_back(cursor):
+            if pause_seconds := await self._backlog.pace.pause():
+                return self._backlog.page_not_looked_for(
+                    cursor, self._settling.unsettled, pause_seconds
+                )
             began = time.monotonic()
             listing = await listings.read(self._site, f"{self._spool}/")
             await asyncio.to_thread(self._take, listing, began)
-        return self._backlog.page(self._next_files(), self._settling.unsettled, pause_seconds)
+        return self._backlog.page(self._next_files(), self._settling.unsettled)
 
     def _take(self, listing: listings.Listing, began: float) -> None:
         found: dict[str, listings.Entry] = {}

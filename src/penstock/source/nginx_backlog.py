@@ -56,18 +56,17 @@ class Backlog:
         oldest.reverse()
         return oldest
 
-    def page(self, files: Sequence[ListedFile], unsettled: Unsettled, pause_seconds: float) -> Page:
+    def page(self, files: Sequence[ListedFile], unsettled: Unsettled) -> Page:
         """Return the next page; taken names that are not on it come with a later listing."""
         self._pages += 1
         self._page = [file.name for file in files]
-        return Page(
-            files,
-            self._cursor(self._pages),
-            self.pace.began_at_seconds,
-            self._ignored,
-            pause_seconds,
-            unsettled,
-        )
+        began, cursor = self.pace.began_at_seconds, self._cursor(self._pages)
+        return Page(files, cursor, began, self._ignored, unsettled=unsettled)
+
+    def page_not_looked_for(self, cursor: str, unsettled: Unsettled, pause_seconds: float) -> Page:
+        """Return an empty page while no listing may be made; `cursor`, as given, goes on."""
+        began = self.pace.began_at_seconds
+        return Page([], cursor, began, self._ignored, pause_seconds, unsettled)
 
     def _cursor(self, pages: int) -> str:
         return f"{self._epoch}-{pages}"
