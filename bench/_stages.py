@@ -33,6 +33,7 @@ STAGES = {
     "claim": (
         "ledger/ledger.py:claim",
         "ledger/ledger.py:_claim",
+        "ledger/given.py",
         "ledger/spool.py",
         "ledger/connect.py",
     ),

@@ -36,13 +36,15 @@ class Asked(NamedTuple):
 
     `claim` is None if there was nothing to claim; `more`: it is worth asking again at once.
     `since_seconds` is the monotonic time just before Redis was asked: the lease runs from then.
-    `ledger_lost`: Redis has lost data since the last answer.
+    `ledger_lost`: Redis has lost data since the last answer. `files_forgotten` were in claims of
+    ours that it lacks.
     """
 
     claim: Claim | None
     since_seconds: float
     more: bool
     ledger_lost: bool
+    files_forgotten: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,14 +88,15 @@ class Loader:
                 waiting, free = answer.waiting, answer.free
         finally:
             self.candidates.tried(portion, waiting, free)
-        ledger_lost = self.candidates.in_epoch(answer.epoch)
+        ledger_lost = self.candidates.in_epoch(answer.epoch, answer.losses)
         if answer.spool_moved:
             self.candidates.start_over()
         claim = answer.claim
         if claim is not None and answer.tried:
             after_loss = portion.is_after_loss(answer.epoch)
             claim = dataclasses.replace(claim, after_loss=after_loss, is_open=not portion.is_final)
-        return Asked(claim, since_seconds, bool(portion.names) or ledger_lost, ledger_lost)
+        more = bool(portion.names) or ledger_lost
+        return Asked(claim, since_seconds, more, ledger_lost, answer.files_forgotten)
 
     async def carry(
         self, claim: Claim, lease: Lease, note_age: Callable[[float], None]

@@ -17,12 +17,12 @@ from penstock.archiver import Archiver
 from penstock.checker import Checker
 from penstock.embedded import owner_mark
 from penstock.embedded.redis import EmbeddedRedis
-from penstock.errors import Halt, PenstockError
+from penstock.errors import Again, Halt, PenstockError
 from penstock.ledger.connect import Address
 from penstock.ledger.ledger import Ledger
 from penstock.ledger.scripts import Scripts
 from penstock.loader import Loader
-from penstock.model import Claim, QueueLimits
+from penstock.model import Claim, Keys, QueueLimits
 from penstock.ports import IdentifiedSource, Queue
 from penstock.reader import Reader
 from penstock.records.decode import Decoder
@@ -325,6 +325,22 @@ async def _queue(settings: Settings, stack: AsyncExitStack) -> Queue:
     made = unopened_queue(queue, timeout_seconds, keys)
     stack.push_async_callback(made.close)
     return made
+
+
+async def embedded_queue(settings: Settings) -> tuple[QueueSettings, Keys] | None:
+    """Return the settings of the embedded SQS's queue; None if it does not run.
+
+    Raises Again if it runs and does not answer, Halt if it lacks the queue.
+    """
+    from penstock.embedded.sqs import EmbeddedSqs  # noqa: PLC0415  as in `_http_source`
+
+    sqs = EmbeddedSqs(Path(settings.run.state_directory))
+    sqs.address = sqs.noted_address()
+    if sqs.address and await sqs.answers():
+        return sqs.settings_of(settings.queue, await sqs.queue_url(EMBEDDED_QUEUE)), sqs.keys
+    if why := sqs.why_silent():
+        raise Again(why)
+    return None
 
 
 def unopened_queue(

@@ -160,6 +160,7 @@ class _Pass:
         """Ask until there is a claim or nothing to claim; return it and the time of asking."""
         while True:
             asked = await self._loader.next_claim(self._stop)
+            self._tally.files_after_loss += asked.files_forgotten
             if asked.ledger_lost:
                 self._tally.ledger_losses += 1
                 telemetry.warn("redis.forgot", remedy="files not yet archived are sent again")

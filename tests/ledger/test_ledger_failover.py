@@ -4,19 +4,23 @@ All of them are Debian's own redis-servers.
 """
 
 import asyncio
+import contextlib
 import inspect
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 
 from ledger import test_ledger as contract
 from penstock.errors import Halt
-from penstock.ledger.connect import Address
+from penstock.ledger.connect import Address, close
 from support.books import Books
 from support.box import Box
-from support.redis_fleet import Cluster, Watched, require_fleet
+from support.redis_fleet import Cluster, Server, Watched, require_fleet
 
 CONTRACT = {
     name: test
@@ -91,6 +95,41 @@ async def test_a_cluster_has_one_database(box: Box, cluster: Cluster) -> None:
     box.set("ledger", url=f"{cluster.url()}/1")
     with pytest.raises(Halt, match=r"ledger\.url: names a database other than 0, but this Redis"):
         await box.load()
+
+
+async def test_a_primary_that_was_replaced_is_left_although_it_answers(tmp_path: Path) -> None:
+    """It is cut off from the other servers, not from us: what it takes will be lost."""
+    require_fleet()
+    with ExitStack() as stack:
+        fleet = Watched(tmp_path / "fleet", stack)
+        client = address(fleet.url).client()
+        old, told = fleet.owner(), 0
+        pool: Any = client.connection_pool
+        busy = await pool.get_connection()
+        old.isolate()
+        others = [server for server in fleet.servers if server is not old]
+        until = time.monotonic() + 60
+        while not _have(others, "moved"):
+            assert time.monotonic() < until
+            with contextlib.suppress(redis.RedisError):
+                told += bool(await client.set("moved" if _is_replaced(others) else "before", 1))
+            await asyncio.sleep(0.05)
+        assert old.is_primary()
+        assert told > 10
+        await pool.release(busy)  # it is the one that is used next
+        await client.set("afterwards", 1)
+        assert _have(others, "afterwards")
+        await close(client)
+
+
+def _is_replaced(others: Sequence[Server]) -> bool:
+    return any(server.is_primary() for server in others)
+
+
+def _have(servers: Sequence[Server], key: str) -> bool:
+    with contextlib.suppress(redis.RedisError):  # a server that is promoted drops its clients
+        return any(server.client.exists(key) for server in servers)
+    return False
 
 
 async def test_a_claim_that_no_replica_has_is_not_sent(

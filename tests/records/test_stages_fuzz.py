@@ -73,7 +73,7 @@ def check(random: Random) -> tuple[int, int]:
                 assert sendable(body), (select, data, body)
             assert len(selected.records) == len(selected.indexes)
             bodies += len(selected.records)
-        assert time.perf_counter() - started < 1, (select, data)
+        assert time.perf_counter() - started < 10, (select, data)
     return bodies, rejections
 
 

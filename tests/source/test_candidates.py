@@ -223,6 +223,39 @@ async def test_a_loss_starts_over_and_says_which_files_it_touches() -> None:
     ]
 
 
+async def test_a_loss_that_is_counted_starts_over_and_marks_nothing() -> None:
+    """The ledger has said which claims are lost, and how many files they had."""
+    scene = Scene(NAMES[:6])
+    candidates = scene.candidates
+    assert not candidates.in_epoch("one", 0)
+    for portion in await scene.take(4):
+        candidates.tried(portion)
+    assert candidates.in_epoch("one", 1)
+    assert not candidates.in_epoch("one", 1)
+    again = await scene.take(3)
+    assert [name for portion in again for name in portion.names] == NAMES[:6]
+    assert not any(portion.is_after_loss("one") for portion in again)
+
+
+@pytest.mark.parametrize(("epoch", "losses"), [("two", 0), ("one", 1)])
+async def test_a_page_on_its_way_does_not_undo_a_start(epoch: str, losses: int) -> None:
+    """Its cursor would go on behind the files that are to be tried again."""
+    scene = Scene(NAMES[:6])
+    candidates, listing = scene.candidates, scene.source.list
+    candidates.in_epoch("one")
+    for portion in await scene.take(2):
+        candidates.tried(portion)
+
+    async def slow(cursor: str) -> Page:
+        page = await listing(cursor)
+        scene.source.list = listing
+        candidates.in_epoch(epoch, losses)  # what another lane learns meanwhile
+        return page
+
+    scene.source.list = slow
+    assert list((await scene.next()).names) == NAMES[:2]
+
+
 async def test_names_of_two_spools_are_never_in_one_portion() -> None:
     """What was listed before another directory became the spool lies elsewhere: it is forgotten."""
     scene = Scene(NAMES, files=6)

@@ -327,6 +327,7 @@ class _Check:
             "workers_since",
             "sweeper",
             "suspects",
+            "claims_given",
             "overlooked",
             "minutes",
             "spool",

@@ -126,14 +126,14 @@ class Store:
             return
         if kind == "made":
             claim, candidates = args[1], args[_NAMES].split("/")
-            _, taken, due = answer[3:6]
+            _, taken, due = answer[4:7]
             names: list[str] = due.split("/") if due else []
             if isinstance(taken, int):
                 names += candidates[:taken]
             else:
                 names += [candidates[int(i) - 1] for i in taken.split(",") if i]
         else:
-            claim, names = answer[3], answer[6].split("/")
+            claim, names = answer[4], answer[7].split("/")
         self.names[claim] = names
         until = self._until(self.client.zscore(keys[0], claim))
         self.history.add(

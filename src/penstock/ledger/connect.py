@@ -3,7 +3,10 @@
 The address tells the first two apart. A server itself says whether it is in a cluster.
 """
 
+import asyncio
+import contextlib
 import re
+import time
 from collections.abc import Mapping
 from typing import Any, cast
 from urllib.parse import unquote
@@ -21,6 +24,8 @@ _SENTINELS = re.compile(
     r"/(?P<primary>[^/?#]+)(?P<query>\?[^#]*)?"
 )
 _SENTINEL = re.compile(r"(?P<host>\[[^\[\]]+\]|[^\[\]:]+)(:(?P<port>\d{1,5}))?")
+
+_ASK_SECONDS = 2.0  # between two questions to the Sentinels
 
 
 class Address:
@@ -91,16 +96,59 @@ class Address:
             **self._common,
             **options,
         )
-        return asked.master_for(unquote(found["primary"]))
+        return asked.master_for(unquote(found["primary"]), connection_pool_class=_PrimaryPool)
+
+
+class _PrimaryPool(SentinelConnectionPool):
+    """Connections to the primary that the Sentinels name now.
+
+    A server that was replaced may still answer, and what it takes is lost. So the Sentinels are
+    asked every few seconds, and a connection to another server than they name is not used again.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._asked_at_seconds = time.monotonic()
+        self._asking: asyncio.Task[None] | None = None
+
+    async def ensure_connection(self, connection: Any) -> None:
+        """See `ConnectionPool.ensure_connection`. Does not wait for the Sentinels' answer."""
+        now = time.monotonic()
+        if now - self._asked_at_seconds > _ASK_SECONDS and not self._is_asking():
+            self._asked_at_seconds = now
+            self._asking = asyncio.create_task(self._ask())
+        if self.master_address not in {None, (connection.host, connection.port)}:
+            await connection.disconnect()
+        await super().ensure_connection(connection)
+
+    async def get_master_address(self) -> tuple[str, int]:
+        """Ask the Sentinels. redis-py also closes idle connections, which others may take now."""
+        asked = cast("Any", self)
+        self.master_address = await asked.sentinel_manager.discover_master(asked.service_name)
+        return self.master_address
+
+    def _is_asking(self) -> bool:
+        return self._asking is not None and not self._asking.done()
+
+    async def _ask(self) -> None:
+        with contextlib.suppress(redis.RedisError, OSError):  # none answers: go on as before
+            await self.get_master_address()
+
+    async def close_sentinels(self) -> None:
+        """Close the connections to the Sentinels."""
+        if self._asking is not None:
+            self._asking.cancel()
+            await asyncio.gather(self._asking, return_exceptions=True)
+        for sentinel in cast("Any", self).sentinel_manager.sentinels:
+            await sentinel.aclose()
 
 
 async def close(client: "redis.Redis | RedisCluster") -> None:
     """Close a client, and its connections to Sentinels."""
     await client.aclose()
     pool = getattr(client, "connection_pool", None)
-    if isinstance(pool, SentinelConnectionPool):
-        for sentinel in cast("Any", pool).sentinel_manager.sentinels:
-            await sentinel.aclose()
+    if isinstance(pool, _PrimaryPool):
+        await pool.close_sentinels()
 
 
 def _sentinel(text: str) -> tuple[str, int]:

@@ -26,6 +26,7 @@ from typing import Any, NamedTuple, cast
 from penstock import telemetry
 from penstock.errors import Again, PenstockError
 from penstock.ledger.epoch import Epoch
+from penstock.ledger.given import Given
 from penstock.ledger.lease import Lease
 from penstock.ledger.loaders import LedgerLoaders
 from penstock.ledger.overview import LedgerOverview
@@ -51,7 +52,9 @@ class Answer(NamedTuple):
     `waiting` are positions of unclaimed candidates: those found waiting, and those not examined.
     The others belong to somebody. `free` is the share of the examined candidates that belonged to
     nobody, None if none was examined. A new epoch means that Redis was wiped, or restored from an
-    older snapshot. `spool_moved`: the ledger's spool changed after the candidates were listed.
+    older snapshot. `losses`: how often it lacked some of this worker's last claims so far;
+    `files_forgotten` were in such claims. `spool_moved`: the ledger's spool changed after the
+    candidates were listed.
     """
 
     claim: Claim | None
@@ -60,6 +63,8 @@ class Answer(NamedTuple):
     waiting: Sequence[int] = ()
     free: float | None = None
     spool_moved: bool = False
+    losses: int = 0
+    files_forgotten: int = 0
 
 
 class Expired(NamedTuple):
@@ -120,6 +125,7 @@ class Ledger:
         self._prefix = scripts.key("claim:")
         self._epoch = Epoch()
         self._claims_made = 0  # as Redis last said; if it later says fewer, it was restored
+        self._given = Given(monotonic)
         self._rollbacks = 0
 
     def remember_in(self, file: Path) -> None:
@@ -173,13 +179,16 @@ class Ledger:
             if not worn:
                 break
             await self.isolate(worn)
+        forgotten = await self._count_forgotten()
         if answer.claim is not None and not await self._replicated():
             await self.release(answer.claim, tried=False)
             raise Again(
                 "ledger.claim: too few replicas of Redis confirmed a claim in time, so none of it"
                 " was sent; check the replicas, or lower ledger.wait_replicas"
             )
-        return answer
+        # As known now: another lane may have learned something since.
+        losses = self._given.losses
+        return answer._replace(epoch=self.epoch, losses=losses, files_forgotten=forgotten)
 
     async def _run_over(
         self, files: int, verb: str, keys: Sequence[str], args: Sequence[str | int]
@@ -187,6 +196,22 @@ class Ledger:
         """Run a script; over many files one lane at a time, so that heartbeats need not wait."""
         async with self._long if files > _MANY_FILES else contextlib.nullcontext():
             return await self._run(verb, keys, args)
+
+    async def _count_forgotten(self) -> int:
+        """Count the files of our claims that Redis lacks; return how many. If it is away, later."""
+        files, self._given.files_forgotten = self._given.files_forgotten, 0
+        try:
+            if files:
+                await self._count("files_after_loss", files)
+        except PenstockError:
+            self._given.files_forgotten += files
+            return 0
+        return files
+
+    @translate_redis_errors
+    async def _count(self, counter: str, by: int) -> None:
+        counters = self._scripts.key("counters")
+        await self._scripts.client.hincrby(counters, counter, by)
 
     @translate_redis_errors
     async def _replicated(self) -> bool:
@@ -204,31 +229,33 @@ class Ledger:
         """Return the id of a worn claim if one came first, else an empty id; and the answer."""
         new, token = secrets.token_hex(CLAIM_ID_BYTES), secrets.token_hex(16)
         seen = self._claims_made  # before the call: answers to other lanes may overtake this one
+        known = self._given.known()
         args: list[str | int] = [
             self._prefix, new, token, self._worker, fingerprint, self._lease_ms, REMEMBER_MS,
             bounds[0], self._takeovers_max, frontier, self._epoch.name, seen, "/".join(candidates),
-            *bounds[1:], spool_note,
+            *bounds[1:], spool_note, known[0],
         ]  # fmt: skip
-        kind, epoch, made, *rest = await self._run_over(
+        kind, epoch, made, given, *rest = await self._run_over(
             len(candidates),
             "claim",
             ["leases", "json_files_processing", "json_files_processed", "out_of_spool",
              "json_files_rejected", "retry", "counters", "epoch", "workers", "workers_since",
              "suspects", "frontier", f"call:{token}", f"claim:{new}", "put_back", "minutes",
-             "spool_note"],
+             "spool_note", "claims_given"],
             args,
         )  # fmt: skip
-        epoch = self._in_epoch(epoch, int(made), seen)
+        self._note_losses(epoch, (int(made), seen), (int(given), known))
         # Another lane's later answer may have arrived before this one.
         self._claims_made = max(self._claims_made, int(made) + (kind == "made"))
+        answer = Answer(None, tried=False, epoch=self.epoch)
         if kind == "worn":
-            return rest[0], Answer(None, tried=False, epoch=epoch)
+            return rest[0], answer
         if kind in {"late", "moved"}:
-            return "", Answer(None, tried=False, epoch=epoch, spool_moved=kind == "moved")
+            return "", answer._replace(spool_moved=kind == "moved")
         if kind == "none":
             waiting = _positions(rest[0])
             free = len(waiting) / len(candidates) if candidates else None
-            return "", Answer(None, tried=True, epoch=epoch, waiting=waiting, free=free)
+            return "", answer._replace(tried=True, waiting=waiting, free=free)
         if kind == "made":
             left, taken, due, looked, *put_back = rest
             names = [*due.split("/")] if due else []
@@ -241,7 +268,8 @@ class Ledger:
             fresh = len(names) - due.count("/") - bool(due)
             free = (fresh + len(waiting)) / looked if looked else None
             waiting = [*waiting, *range(looked, len(candidates))]
-            return "", Answer(claim, tried=True, epoch=epoch, waiting=waiting, free=free)
+            self._given.add(int(given) + 1, len(names))
+            return "", answer._replace(claim=claim, tried=True, waiting=waiting, free=free)
         claim_id, attempt, noted_under, joined, tried, waits, done, *put_back = rest
         noted = await self._noted(claim_id, "journal")
         journal = {**await self._noted(claim_id, "earlier"), **noted}
@@ -250,7 +278,9 @@ class Ledger:
             {index: entry.split(" ", 1)[0] for index, entry in journal.items()}, noted_under,
             noted=noted, tried=bool(tried), waits=int(waits), done=done, put_back=said(put_back),
         )  # fmt: skip
-        return "", Answer(claim, tried=False, epoch=epoch)
+        if kind == "taken_over":
+            self._given.add(int(given) + 1, len(claim.names))
+        return "", answer._replace(claim=claim)
 
     async def _noted(self, claim_id: str, which: str) -> dict[int, str]:
         """Return what owners of a claim had confirmed: message index to entry.
@@ -266,15 +296,26 @@ class Ledger:
             noted |= {int(index): entry for index, entry in page.items() if _INDEX.fullmatch(index)}
         return noted
 
-    def _in_epoch(self, epoch: str, claims_made: int, seen: int) -> str:
-        """Return the epoch: it changes if we see that Redis forgot something."""
+    def _note_losses(
+        self, epoch: str, made: tuple[int, int], given: tuple[int, tuple[int, int]]
+    ) -> None:
+        """Change the epoch if Redis lacks claims of which we cannot say how many files they had.
+
+        `made` and `given` are what it says of all workers' claims and of ours, each with what we
+        knew before the call.
+        """
+        claims_made, seen = made
         if epoch != self._epoch.name:  # wiped, or our first call
             self._epoch.begins(epoch)
             self._claims_made = claims_made
-        elif claims_made < seen <= self._claims_made:  # restored from a snapshot
-            self._rollbacks += 1
+            self._given.start_over()
+            return
+        forgot = self._given.is_forgotten(*given)
+        if forgot or claims_made < seen <= self._claims_made:
             self._claims_made = claims_made
-        return self.epoch
+            is_counted = forgot and self._given.are_all_counted(given[0])
+            is_counted &= seen - claims_made <= given[1][0] - given[0]  # ours, and nobody else's
+            self._rollbacks += not is_counted
 
     @contextlib.asynccontextmanager
     async def holding(self, claim: Claim, since_seconds: float) -> AsyncGenerator[Lease]:

@@ -38,8 +38,8 @@ _TYPES: Mapping[str, str] = {
     "json_files_processing": "hash", "json_files_processed": "zset", "json_files_rejected": "hash",
     "out_of_spool": "zset", "retry": "zset", "leases": "zset", "counters": "hash",
     "epoch": "string", "frontier": "string", "workers": "zset", "workers_since": "hash",
-    "suspects": "hash", "sweeper": "hash", "minutes": "hash", "put_back": "hash",
-    "overlooked": "zset", "loaders": "zset", "loader_started": "string",
+    "claims_given": "hash", "suspects": "hash", "sweeper": "hash", "minutes": "hash",
+    "put_back": "hash", "overlooked": "zset", "loaders": "zset", "loader_started": "string",
     "spool": "string", "spool_note": "string", "gone": "zset",
     "waited": "string", "troubles": "hash", "claims": "zset",
 }  # fmt: skip

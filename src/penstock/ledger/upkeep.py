@@ -130,5 +130,5 @@ class LedgerUpkeep:
     @translate_redis_errors
     async def prune(self) -> int:
         """Forget workers not heard of for ten minutes; return how many."""
-        keys = ["workers", "workers_since", "overlooked", "suspects"]
+        keys = ["workers", "workers_since", "overlooked", "suspects", "claims_given"]
         return int(await self._scripts.run("prune", keys, [_WORKER_SILENT_MS, _OVERLOOKED_MS]))

@@ -212,11 +212,11 @@ def _redis(snapshot: Snapshot, _: StatusSettings) -> Iterator[Verdict]:
         again = snapshot.ledger.counters.get("files_after_loss", 0)
         yield Verdict(
             "redis-forgot", wrong=True,
-            text=f"Redis lost its data, as a worker saw at {_clock(60 * max(lost))};"
-            f" {plural(again, 'file that was', 'files that were')} then in the spool"
-            " may have been sent a second time",
+            text=f"Redis lost data, as a worker saw at {_clock(60 * max(lost))};"
+            f" {plural(again, 'file')} may have been sent a second time",
             advice="use a persistent Redis (appendonly yes, as the embedded one has), and let"
-            " nobody flush it or delete its data; this verdict stays for an hour",
+            " nobody flush it or delete its data; if a replica became the primary, set"
+            " ledger.wait_replicas = 1; this verdict stays for an hour",
         )  # fmt: skip
 
 

@@ -31,7 +31,7 @@ COUNTERS: Final[Mapping[str, str]] = {
     "files_retried": "Times that a file was put off, to retry it later.",
     "files_put_back": "Files that an operator put back for another pass.",
     "files_swept": "Files that listings missed and a sweep found.",
-    "files_after_loss": "Files claimed after Redis had forgotten something.",
+    "files_after_loss": "Files that may have been sent twice because Redis lost data.",
     "records_read": "Records read from files.",
     "records_sent": "Records confirmed by SQS.",
     "records_filtered": "Records that select.where filtered out.",

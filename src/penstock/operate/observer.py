@@ -17,11 +17,11 @@ from penstock.errors import Again, PenstockError
 from penstock.ledger.ledger import Ledger
 from penstock.ledger.overview import Overview
 from penstock.ledger.reads import HeldClaim
-from penstock.model import Keys, QueueDepth
+from penstock.model import QueueDepth
 from penstock.operate.health import verdicts
 from penstock.operate.snapshot import RATES, STOPPED, SeenWorker, Snapshot
 from penstock.operate.spool_view import SpoolState, SpoolWatch, view
-from penstock.settings.schema import EMBEDDED, EMBEDDED_QUEUE, QueueSettings, Settings
+from penstock.settings.schema import EMBEDDED, Settings
 from penstock.settings.secrets import without_password
 from penstock.settings.spool_place import spool_name
 
@@ -143,7 +143,9 @@ class Observer:
         if self._queue is None:
             settings, keys = self._settings.queue, None
             if settings.url == EMBEDDED:
-                settings, keys = await _embedded_queue(self._settings)
+                if (embedded := await wiring.embedded_queue(self._settings)) is None:
+                    raise Again(STOPPED)
+                settings, keys = embedded
             queue = wiring.unopened_queue(settings, settings.timeout_seconds, keys)
             await queue.open()  # closes itself if it fails
             self._queue = queue
@@ -185,18 +187,6 @@ async def _noted(unreachable: dict[str, str], part: str, looking: Awaitable[None
         unreachable[part] = str(error)
     except OSError as error:
         unreachable[part] = str(error.strerror or error)
-
-
-async def _embedded_queue(settings: Settings) -> tuple[QueueSettings, Keys]:
-    """Return the settings of the embedded SQS's queue. Raises Again if no SQS answers."""
-    # Imported here, because few need it: it takes a quarter of a second.
-    from penstock.embedded.sqs import EmbeddedSqs  # noqa: PLC0415
-
-    sqs = EmbeddedSqs(Path(settings.run.state_directory))
-    sqs.address = sqs.noted_address()
-    if not sqs.address or not await sqs.answers():
-        raise Again(sqs.why_silent() or STOPPED)
-    return sqs.settings_of(settings.queue, await sqs.queue_url(EMBEDDED_QUEUE)), sqs.keys
 
 
 def _waiting(spool: SpoolState | None, ledger: Overview | None) -> int | None:

@@ -148,9 +148,12 @@ async def _redis(settings: Settings, apart: dict[str, tuple[float, float]]) -> s
 
 async def _queue(settings: Settings, apart: dict[str, tuple[float, float]]) -> str:
     wiring.check_queue(settings.queue)
-    if settings.queue.url == EMBEDDED:
-        return f"embedded; {_LATER}"
-    queue = wiring.unopened_queue(settings.queue, settings.queue.timeout_seconds)
+    at, keys = settings.queue, None
+    if at.url == EMBEDDED:
+        if (embedded := await wiring.embedded_queue(settings)) is None:
+            return f"embedded; {_LATER}"
+        at, keys = embedded
+    queue = wiring.unopened_queue(at, at.timeout_seconds, keys)
     limits = await queue.open()  # closes itself if it fails
     try:
         date = await queue.try_sending()

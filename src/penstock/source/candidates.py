@@ -108,6 +108,8 @@ class Candidates:
         self._empty_until_seconds = self._looked_at_seconds = -math.inf
         self._epoch = ""
         self._after_loss = False
+        self._losses: int = 0  # as the ledger last said
+        self._starts = 0  # how often we started over
         self._ignored = 0  # warn if more entries than this are ignored
         self._ahead = 0  # warn if more files than this have a change time in the future
         self.share = 1.0
@@ -186,9 +188,10 @@ class Candidates:
             return 0
         while True:
             began_seconds = self._monotonic()
-            epoch, page = self._epoch, await self._source.list(self._cursor)
-            if epoch and epoch != self._epoch:
-                continue  # Redis lost data meanwhile: list from the beginning
+            epoch, starts = self._epoch, self._starts
+            page = await self._source.list(self._cursor)
+            if starts != self._starts:
+                continue  # another lane started over meanwhile
             if not self._pages or page.spool_note == self._pages[-1].spool_note:
                 break
             self.start_over()  # the pages so far list another spool
@@ -261,22 +264,26 @@ class Candidates:
         """Take back names that were not tried."""
         self.tried(portion, range(len(portion.names)))
 
-    def in_epoch(self, epoch: str) -> bool:
+    def in_epoch(self, epoch: str, losses: int = 0) -> bool:
         """Start over from everything in the spool if Redis has lost data; tell whether it has.
 
-        The epoch changes only then; `epoch` is the one that `Ledger.claim` returned.
+        `epoch` and `losses` are what `Ledger.claim` returned; they change only then. Of another
+        epoch nobody knows which files were sent: the names listed next are marked `after_loss`.
         """
-        forgotten = bool(self._epoch) and epoch != self._epoch
-        self._epoch = epoch
-        if forgotten:
+        is_new_epoch = bool(self._epoch) and epoch != self._epoch
+        has_lost: bool = is_new_epoch or losses != self._losses
+        self._epoch, self._losses = epoch, losses
+        if has_lost:
             self.start_over()
-            self._empty_until_seconds = -math.inf
+        if is_new_epoch:
             self._after_loss = True
             self._files_listed = 0
-        return forgotten
+        return has_lost
 
     def start_over(self, cursor: str = "") -> None:
         """Forget what was listed, except what is before `cursor`."""
+        self._starts += 1
+        self._empty_until_seconds = -math.inf
         self._runs = []
         self._pages = []
         self._cursor = self.frontier = cursor

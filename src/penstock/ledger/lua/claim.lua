@@ -4,7 +4,7 @@
 -- KEYS  1 leases  2 json_files_processing  3 json_files_processed  4 out_of_spool
 --       5 json_files_rejected  6 retry  7 counters  8 epoch  9 workers  10 workers_since
 --       11 suspects  12 frontier  13 call:TOKEN  14 claim:NEW
---       15 put_back  16 minutes  17 spool_note
+--       15 put_back  16 minutes  17 spool_note  18 claims_given: worker → number of its last claim
 -- ARGV  1 prefix of claim keys  2 NEW, the id if a claim is made  3 token  4 worker
 --       5 fingerprint of the settings that shape messages  6 lease, ms
 --       7 how long the answer to this token is remembered, ms  8 most files of a claim
@@ -13,8 +13,10 @@
 --       13 candidate names, joined by '/'
 --       14 least files of a new claim  15 ignore 14 if a file has been due for this long, ms
 --       16 id of the spool note under which the candidates were listed
+--       17 number of the caller's last claim, as it knows
 --
--- Returns {kind, epoch, number of claims made before this one, …}. The rest depends on the kind:
+-- Returns {kind, epoch, number of claims made before this one, number of the caller's last claim before
+-- this one, …}. The rest depends on the kind:
 --   none       indexes from 1 of the candidates that are waiting, joined by commas
 --   made       indexes of the examined candidates that wait unclaimed; indexes of those claimed, or
 --              their number if they are the first ones; names that were due, joined by '/' (they come
@@ -40,8 +42,9 @@ if not epoch then
   redis.call('SET', KEYS[8], epoch)
 end
 local made = number_or(redis.call('HGET', KEYS[7], 'claims'), 0)
--- If this Redis has forgotten the caller's files (all, or those since a snapshot), keep the frontier.
-if ARGV[11] ~= '' and (ARGV[11] ~= epoch or tonumber(ARGV[12]) > made) then
+local given = number_or(redis.call('HGET', KEYS[18], worker), 0)
+-- If this Redis has forgotten the caller's files (all, or the last ones), keep the frontier.
+if ARGV[11] ~= '' and (ARGV[11] ~= epoch or tonumber(ARGV[12]) > made or tonumber(ARGV[17]) > given) then
   count(KEYS[7], 'ledger_losses', 1)
   tick(KEYS[16], now, 'ledger_losses', 1)
 elseif ARGV[10] ~= '' and ARGV[11] == epoch then
@@ -63,7 +66,7 @@ end
 local function whole(kind, id)
   local claim = claim_fields(prefix .. id, 'attempt', 'noted_under', 'tried', 'waits', 'done')
   local answer = {
-    kind, epoch, made, id, number_or(claim[2], 1), claim[3] or '', claim[1], claim[4] and 1 or 0,
+    kind, epoch, made, given, id, number_or(claim[2], 1), claim[3] or '', claim[1], claim[4] and 1 or 0,
     number_or(claim[5], 0), claim[6] or '',
   }
   return add_said(answer, split(claim[1]))
@@ -72,7 +75,7 @@ end
 local before = answered(KEYS[13])
 if before then
   if field(prefix .. before, 'token') == token then return whole('repeat', before) end
-  return {'late', epoch, made}
+  return {'late', epoch, made, given}
 end
 
 -- A worker that takes over a claim whose owner died takes no second one meanwhile. Otherwise a file that
@@ -89,7 +92,7 @@ for _, expired in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMI
   if not claim then
     drop(KEYS[1], KEYS[7], key, expired)
   elseif not claim[2] and number_or(claim[3], 1) > tonumber(ARGV[9]) then
-    return {'worn', epoch, made, expired}
+    return {'worn', epoch, made, given, expired}
   elseif claim[2] or not has_suspect() then
     if claim[2] then
       redis.call('HDEL', key, 'released')
@@ -102,12 +105,13 @@ for _, expired in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMI
     redis.call('HSET', key, 'token', token, 'worker', worker, 'fingerprint', fingerprint)
     redis.call('ZADD', KEYS[1], now + lease, expired)
     redis.call('SET', KEYS[13], expired, 'PX', remember)
+    count(KEYS[18], worker, 1)
     return whole('taken_over', expired)
   end
 end
 
 if ARGV[13] ~= '' and ARGV[16] ~= '' and ARGV[16] ~= (redis.call('GET', KEYS[17]) or '') then
-  return {'moved', epoch, made}
+  return {'moved', epoch, made, given}
 end
 
 local due = redis.call('ZRANGEBYSCORE', KEYS[6], '-inf', now, 'LIMIT', 0, most)
@@ -122,7 +126,7 @@ end
 local taken = math.min(#indexes, most - #due)
 if #due > 0 and redis.call('ZSCORE', KEYS[6], due[1]) + ARGV[15] <= now then least = 1 end
 if #due + taken < math.max(least, 1) then
-  return {'none', epoch, made, table.concat(indexes, ',')}
+  return {'none', epoch, made, given, table.concat(indexes, ',')}
 end
 
 local names = {}
@@ -142,8 +146,9 @@ redis.call('HSET', KEYS[14], 'names', table.concat(names, '/'), 'files', #names,
 redis.call('ZADD', KEYS[1], now + lease, new)
 redis.call('SET', KEYS[13], new, 'PX', remember)
 count(KEYS[7], 'claims', 1)
+count(KEYS[18], worker, 1)
 count(KEYS[7], 'files_seen', taken)
 local left = table.concat(indexes, ',', taken + 1)
-local answer = {'made', epoch, made, left, taken, table.concat(due, '/'), looked}
-if not is_all then answer[5] = table.concat(indexes, ',', 1, taken) end
+local answer = {'made', epoch, made, given, left, taken, table.concat(due, '/'), looked}
+if not is_all then answer[6] = table.concat(indexes, ',', 1, taken) end
 return add_said(answer, due)
