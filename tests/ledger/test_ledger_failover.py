@@ -18,7 +18,7 @@ import redis
 from ledger import test_ledger as contract
 from penstock.errors import Halt
 from penstock.ledger.connect import Address, close
-from support.books import Books
+from support.books import Books, claimed
 from support.box import Box
 from support.redis_fleet import Cluster, Server, Watched, require_fleet
 
@@ -120,6 +120,20 @@ async def test_a_primary_that_was_replaced_is_left_although_it_answers(tmp_path:
         await client.set("afterwards", 1)
         assert _have(others, "afterwards")
         await close(client)
+
+
+async def test_a_claim_that_the_new_primary_lacks_is_not_confirmed(watched: Watched) -> None:
+    """It was made on the old one: the replicas of the new one have everything but the claim."""
+    book = Books("", "lacks", client=address(watched.url).client(), replicas=1)
+    await book.start()
+    worker = book.worker()
+    claim = await claimed(worker, ["a"])
+    scripts = worker._scripts
+    assert await scripts.replicated(claim.id, claim.token)
+    await book.client.delete(scripts.key(f"claim:{claim.id}"))
+    assert await scripts.replicated()
+    assert not await scripts.replicated(claim.id, claim.token)
+    await book.close()
 
 
 def _is_replaced(others: Sequence[Server]) -> bool:

@@ -85,8 +85,12 @@ class Run:
     def processed(self) -> int:
         """How many files are, as the primary has it; 0 while there is none."""
         with contextlib.suppress(redis.RedisError, OSError, StopIteration, AssertionError):
-            primary = self.fleet.owner(self.key)
-            return int(primary.client.hget(self.key, "files_processed") or 0)
+            return self._processed_at(self.fleet.owner(self.key))
+        return 0
+
+    def _processed_at(self, server: Server) -> int:
+        with contextlib.suppress(redis.RedisError, OSError):
+            return int(server.client.hget(self.key, "files_processed") or 0)
         return 0
 
     @property
@@ -100,26 +104,26 @@ class Run:
         began = time.monotonic()
         begin, end = FAULTS[fault]
         begin(old)
-        await asyncio.to_thread(wait, lambda: self._is_succeeded(old), 60)
-        if fault == "isolated":  # loaders hold on to it as long as it answers them
-            await asyncio.sleep(2)
-        seen = await asyncio.to_thread(self.processed)
-        waits_for_old = fault == "isolated" or isinstance(self.fleet, Cluster)
+        await asyncio.to_thread(wait, lambda: self._successors(old), 60)
+        successor = self._successors(old)[0]
+        seen = await asyncio.to_thread(self._processed_at, successor)
+        waits_for_old = isinstance(self.fleet, Cluster)
         if waits_for_old:
-            end(old)  # in the cluster, it is the only replica of its successor
-        await asyncio.to_thread(wait, lambda: self.processed() > seen, 60)
+            end(old)  # it is the only replica of its successor
+        await asyncio.to_thread(wait, lambda: self._processed_at(successor) > seen, 60)
         self.paused_seconds.append(time.monotonic() - began)
         if not waits_for_old:
             end(old)
         await asyncio.to_thread(wait, old.is_in_sync_replica, 60)
         await asyncio.sleep(1)
 
-    def _is_succeeded(self, old: Server) -> bool:
+    def _successors(self, old: Server) -> list[Server]:
+        found: list[Server] = []
         for server in self.fleet.servers:
             with contextlib.suppress(redis.RedisError, OSError):  # of another shard: MOVED
                 if server is not old and server.is_primary() and server.client.exists(self.key):
-                    return True
-        return False
+                    found.append(server)
+        return found
 
     def judge(self) -> dict[str, Any]:
         """Return what came of it in files, and what the ledger says of it; that in messages."""

@@ -167,9 +167,9 @@ class Ledger:
         candidates were listed; under another note none is claimed.
         `Answer.claim` is None if there was nothing to claim. Splits worn claims that it meets.
         """
-        answer = Answer(None, tried=False, epoch="")
+        number, answer = 0, Answer(None, tried=False, epoch="")
         for _ in range(_ISOLATE_MAX):
-            worn, answer = await self._claim(
+            worn, number, answer = await self._claim(
                 candidates,
                 [files_max, least, int(due_for_seconds * 1000)],
                 fingerprint,
@@ -180,7 +180,7 @@ class Ledger:
                 break
             await self.isolate(worn)
         forgotten = await self._count_forgotten()
-        if answer.claim is not None and not await self._replicated():
+        if answer.claim is not None and not await self._may_be_sent(answer.claim, number):
             await self.release(answer.claim, tried=False)
             raise Again(
                 "ledger.claim: too few replicas of Redis confirmed a claim in time, so none of it"
@@ -214,8 +214,12 @@ class Ledger:
         await self._scripts.client.hincrby(counters, counter, by)
 
     @translate_redis_errors
-    async def _replicated(self) -> bool:
-        return await self._scripts.replicated()
+    async def _may_be_sent(self, claim: Claim, number: int) -> bool:
+        """Tell whether enough replicas have a claim; note its files, because they are sent."""
+        is_replicated = await self._scripts.replicated(claim.id, claim.token)
+        if number:
+            self._given.add(number, len(claim.names) * is_replicated)
+        return is_replicated
 
     @translate_redis_errors
     async def _claim(
@@ -225,8 +229,11 @@ class Ledger:
         fingerprint: str,
         frontier: str,
         spool_note: str,
-    ) -> tuple[str, Answer]:
-        """Return the id of a worn claim if one came first, else an empty id; and the answer."""
+    ) -> tuple[str, int, Answer]:
+        """Return the id of a worn claim if one came first, the new claim's number, and the answer.
+
+        The id is empty if there is none, and the number 0.
+        """
         new, token = secrets.token_hex(CLAIM_ID_BYTES), secrets.token_hex(16)
         seen = self._claims_made  # before the call: answers to other lanes may overtake this one
         known = self._given.known()
@@ -249,13 +256,13 @@ class Ledger:
         self._claims_made = max(self._claims_made, int(made) + (kind == "made"))
         answer = Answer(None, tried=False, epoch=self.epoch)
         if kind == "worn":
-            return rest[0], answer
+            return rest[0], 0, answer
         if kind in {"late", "moved"}:
-            return "", answer._replace(spool_moved=kind == "moved")
+            return "", 0, answer._replace(spool_moved=kind == "moved")
         if kind == "none":
             waiting = _positions(rest[0])
             free = len(waiting) / len(candidates) if candidates else None
-            return "", answer._replace(tried=True, waiting=waiting, free=free)
+            return "", 0, answer._replace(tried=True, waiting=waiting, free=free)
         if kind == "made":
             left, taken, due, looked, *put_back = rest
             names = [*due.split("/")] if due else []
@@ -268,8 +275,8 @@ class Ledger:
             fresh = len(names) - due.count("/") - bool(due)
             free = (fresh + len(waiting)) / looked if looked else None
             waiting = [*waiting, *range(looked, len(candidates))]
-            self._given.add(int(given) + 1, len(names))
-            return "", answer._replace(claim=claim, tried=True, waiting=waiting, free=free)
+            answer = answer._replace(claim=claim, tried=True, waiting=waiting, free=free)
+            return "", int(given) + 1, answer
         claim_id, attempt, noted_under, joined, tried, waits, done, *put_back = rest
         noted = await self._noted(claim_id, "journal")
         journal = {**await self._noted(claim_id, "earlier"), **noted}
@@ -278,9 +285,8 @@ class Ledger:
             {index: entry.split(" ", 1)[0] for index, entry in journal.items()}, noted_under,
             noted=noted, tried=bool(tried), waits=int(waits), done=done, put_back=said(put_back),
         )  # fmt: skip
-        if kind == "taken_over":
-            self._given.add(int(given) + 1, len(claim.names))
-        return "", answer._replace(claim=claim)
+        number = int(given) + 1 if kind == "taken_over" else 0
+        return "", number, answer._replace(claim=claim)
 
     async def _noted(self, claim_id: str, which: str) -> dict[int, str]:
         """Return what owners of a claim had confirmed: message index to entry.

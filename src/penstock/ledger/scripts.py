@@ -241,8 +241,11 @@ class Scripts:
         is_cluster = isinstance(self.client, RedisCluster)
         return {"target_nodes": await self._owner()} if is_cluster else {}
 
-    async def replicated(self) -> bool:
-        """Wait up to a second; tell whether enough replicas have all writes. True if none must."""
+    async def replicated(self, claim: str = "", token: str = "") -> bool:
+        """Wait up to a second; tell whether enough replicas have all writes. True if none must.
+
+        False if the primary lacks `claim` with this `token`: another server may be primary by now.
+        """
         if not self._replicas:
             return True
         client = self.client
@@ -252,7 +255,11 @@ class Scripts:
             # WAIT covers what its own connection wrote; replicas apply everything in one order.
             pipe.set(self.key("waited"), "")
             pipe.wait(self._replicas, _REPLICATED_MS)
-            _, confirmed = await pipe.execute()
+            if claim:
+                pipe.hget(self.key(f"claim:{claim}"), "token")
+            _, confirmed, *held = await pipe.execute()
+        if held not in ([], [token]):
+            return False
         was_confirmed, self._is_confirmed = self._is_confirmed, confirmed >= self._replicas
         if self._is_confirmed:
             return True
