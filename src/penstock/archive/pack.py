@@ -200,21 +200,22 @@ class _Packing:
         os.fsync(to_fd)
         self._tally.files += files
         self._tally.segments += 1
-        self._tally.bytes += written.bytes
-        telemetry.event("segment.made", segment=name, files=files, bytes=written.bytes)
+        self._tally.bytes += written.file.length
+        telemetry.event("segment.made", segment=name, files=files, bytes=written.file.length)
 
 
 class _Written:
     """A segment in the making, and what its files looked like when they were read."""
 
     def __init__(self, fd: int, draft: str) -> None:
-        self._fd, self.draft = fd, draft
-        self.writer = Writer(self._write)
+        self.draft = draft
+        self.file = _File(fd)
+        # Not a method of our own: this and the writer would hold each other, with all the names.
+        self.writer = Writer(self.file.write)
         self.names: list[str] = []
         self.changed_ns, self.sizes = array("q"), array("q")  # compact: there are many
         self.first, self.last = float("inf"), 0.0
         self._same_second = ""  # the beginning of names in the last file's second
-        self.bytes = 0
 
     def add(self, name: str, status: os.stat_result, data: bytes) -> None:
         """Add one file. Raises OSError."""
@@ -233,13 +234,22 @@ class _Written:
     def end(self) -> None:
         """Write the rest, and sync everything to disk."""
         self.writer.close()
-        os.fsync(self._fd)
+        os.fsync(self.file.fd)
 
-    def _write(self, data: bytes) -> None:
-        self.bytes += len(data)
+
+class _File:
+    """A file that is written from the beginning to the end."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self.length = 0
+
+    def write(self, data: bytes) -> None:
+        """Write all of `data`. Raises OSError."""
+        self.length += len(data)
         left = memoryview(data)
         while left:  # a full disk first writes less than asked
-            left = left[os.write(self._fd, left) :]
+            left = left[os.write(self.fd, left) :]
 
 
 def _read(from_fd: int, name: str) -> tuple[os.stat_result, bytes]:
