@@ -1,5 +1,6 @@
 """The preamble comes off, and nothing of the document does."""
 
+import contextlib
 import json
 import re
 from pathlib import Path
@@ -249,6 +250,31 @@ def test_a_guard_cut_down_to_an_empty_object_is_a_record() -> None:
     selected = _WHOLE.select(_DECODER.decode(Preamble().strip(b'{}[{"a":1}]')))
     assert selected.records == [b"{}"]
     assert [reject.index for reject in selected.rejects] == [1]
+
+
+_ALIKE = (
+    b'{"a":1}', b"{}", b'{}&&{"a":1}', b'[{"a":1}]', b'// c\n{"a":1}', b"// c\n{}", b"// d\n{}",
+    b'// c\n{}&&{"a":1}', b'// c\n[{"a":1}]', b'/*-secure-{"a":1}*/', b'f({"a":1})', b"", b"// c",
+)  # fmt: skip
+
+
+@settings(max_examples=500)
+@given(first=st.sampled_from(_ALIKE), files=st.lists(st.sampled_from(_ALIKE), min_size=1))
+def test_many_are_stripped_as_one_by_one(first: bytes, files: list[bytes]) -> None:
+    """Whatever file came before: either each as it would be alone, or none."""
+    preamble = Preamble()
+    with contextlib.suppress(Reject):
+        preamble.strip(first)
+    texts = preamble.strip_alike(files)
+    assert texts is None or texts == [Preamble().strip(data) for data in files]
+
+
+def test_files_that_begin_alike_are_stripped_together() -> None:
+    """Else the property above would hold of a function that always gives up."""
+    preamble = Preamble()
+    assert preamble.strip_alike([b'{"a":1}', b'{"b":2}']) == [b'{"a":1}', b'{"b":2}']
+    preamble.strip(b"// c\n{}")
+    assert preamble.strip_alike([b'// c\n{"a":1}', b'// c\n{"b":2}']) == [b'{"a":1}', b'{"b":2}']
 
 
 def test_a_corrupt_first_line_is_not_skipped() -> None:

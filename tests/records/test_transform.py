@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from penstock.errors import Reject
@@ -176,6 +176,7 @@ _KINDS = [
     datas=st.lists(st.sampled_from(_KINDS), min_size=1, max_size=120),
     message_bytes=st.sampled_from([700, 2_000, 1_048_576]),
 )
+@example(datas=[b'{"a":7}', b'{"a":1}'], message_bytes=700)
 def test_what_becomes_of_files_does_not_depend_on_their_neighbours(
     datas: list[bytes], message_bytes: int
 ) -> None:

@@ -365,11 +365,9 @@ class Ledger:
         """
         keys = ["leases", "json_files_processing", "retry", "counters", f"claim:{claim.id}",
                 f"call:{claim.token}"]  # fmt: skip
-        return bool(
-            await self._run_over(
-                len(claim.names), "trim", keys, [claim.id, claim.token, files, REMEMBER_MS]
-            )
-        )
+        length = len("/".join(claim.names[:files]))
+        args = [claim.id, claim.token, files, REMEMBER_MS, length]
+        return bool(await self._run_over(len(claim.names), "trim", keys, args))
 
     @translate_redis_errors
     async def journal(self, claim: Claim, confirmed: Mapping[int, str]) -> bool:

@@ -13,6 +13,7 @@ The JSON is everything after it, to the last byte. The code never searches for a
 
 import re
 from collections.abc import Sequence
+from operator import methodcaller
 from typing import Any, Final, cast
 
 from penstock.errors import Halt, Reject
@@ -115,7 +116,8 @@ class Preamble:
         self._head = re.compile(b"%b(?:%b)?%b" % (junk, openers, junk))
         self._plain = not (lines or pattern or literals)
         self._tried = False  # made only to test a proposed setting
-        self._last: bytes | None = None  # the last preamble, and the brace or bracket after it
+        # The last preamble, and the brace or bracket after it; nothing comes before the first one.
+        self._last: bytes | None = b"{" if self._plain else None
 
     def strip(self, data: bytes) -> bytes:
         """Return a file's JSON: its bytes without preamble and without what closes the preamble.
@@ -130,6 +132,20 @@ class Preamble:
             return data[len(last) - 1 :]
         start, end = self.span(data)
         return data[start:end]
+
+    def strip_alike(self, files: Sequence[bytes]) -> list[bytes] | None:
+        """Return what `strip` returns for each of many files; None if one may need a closer look.
+
+        All begin as the last file did whose preamble was found, and an object follows.
+        """
+        last = self._last
+        if last is None or last[-1:] != b"{":
+            return None
+        begin_alike = all(map(methodcaller("startswith", last), files))
+        if not begin_alike or any(map(methodcaller("startswith", last + b"}"), files)):
+            return None
+        start = len(last) - 1
+        return [data[start:] for data in files] if start else [*files]
 
     def span(self, data: bytes) -> tuple[int, int]:
         """Return where the JSON begins and ends in `data`. Raises Reject as `strip` does."""

@@ -115,15 +115,17 @@ if ARGV[13] ~= '' and ARGV[16] ~= '' and ARGV[16] ~= (redis.call('GET', KEYS[17]
 end
 
 local due = redis.call('ZRANGEBYSCORE', KEYS[6], '-inf', now, 'LIMIT', 0, most)
-local candidates = split(ARGV[13])
-local indexes, looked, is_all = {}, 0, true
-while #indexes < most - #due and looked < #candidates do
-  local piece = {unpack(candidates, looked + 1, math.min(looked + PIECE, #candidates))}
-  local found, all = waiting({KEYS[2], KEYS[5]}, {KEYS[3], KEYS[4], KEYS[6]}, piece)
-  for _, index in ipairs(found) do indexes[#indexes + 1] = looked + index end
-  looked, is_all = looked + #piece, is_all and all
+local candidates, at = {}, 1
+local indexes, n = {}, 0
+while n < most - #due and at <= #ARGV[13] do
+  local first = #candidates + 1
+  at = split_some(ARGV[13], at, PIECE, candidates)
+  for _, index in ipairs(waiting({KEYS[3], KEYS[4], KEYS[6]}, {KEYS[2], KEYS[5]}, candidates, first)) do
+    n = n + 1
+    indexes[n] = index
+  end
 end
-local taken = math.min(#indexes, most - #due)
+local taken = math.min(n, most - #due)
 if #due > 0 and redis.call('ZSCORE', KEYS[6], due[1]) + ARGV[15] <= now then least = 1 end
 if #due + taken < math.max(least, 1) then
   return {'none', epoch, made, given, table.concat(indexes, ',')}
@@ -149,6 +151,6 @@ count(KEYS[7], 'claims', 1)
 count(KEYS[18], worker, 1)
 count(KEYS[7], 'files_seen', taken)
 local left = table.concat(indexes, ',', taken + 1)
-local answer = {'made', epoch, made, given, left, taken, table.concat(due, '/'), looked}
-if not is_all then answer[6] = table.concat(indexes, ',', 1, taken) end
+local answer = {'made', epoch, made, given, left, taken, table.concat(due, '/'), #candidates}
+if taken > 0 and indexes[taken] ~= taken then answer[6] = table.concat(indexes, ',', 1, taken) end
 return add_said(answer, due)

@@ -1,17 +1,28 @@
 -- Put before every script, after the clock: functions that several scripts need.
 
--- Split names joined by '/', which no name contains.
-local function split(joined)
+-- Split names joined by '/', which no name contains: from a place on, at most so many, added to `names`.
+-- Returns the place after them.
+local function split_some(joined, at, most, names)
   local find, sub = string.find, string.sub
-  local names, n, at = {}, 0, 1
-  local slash = find(joined, '/', 1, true)
-  while slash do
+  local n, last = #names, #names + most
+  local slash = find(joined, '/', at, true)
+  while slash and n < last do
     n = n + 1
     names[n] = sub(joined, at, slash - 1)
     at = slash + 1
     slash = find(joined, '/', at, true)
   end
-  if at <= #joined then names[n + 1] = sub(joined, at) end
+  if n < last and at <= #joined then
+    names[n + 1] = sub(joined, at)
+    at = #joined + 1
+  end
+  return at
+end
+
+-- Split all names joined by '/'.
+local function split(joined)
+  local names = {}
+  split_some(joined, 1, #joined, names)
   return names
 end
 
@@ -113,32 +124,26 @@ local function settle_put_back(key, names)
   in_pieces(names, function(piece) redis.call('HDEL', key, unpack(piece)) end)
 end
 
--- Return the indexes, from 1, of the names that no key holds: they are waiting. Also, whether all are.
--- Each non-empty key of `hashes` and `sets` costs one look-up a name; an empty one costs nothing.
-local function waiting(hashes, sets, names)
-  local count, known, any = #names, {}, false
+-- Return the indexes of the names, from `first` on, that no key holds: they are waiting. Looks up 8,000 names
+-- at most. An empty key costs nothing, any other one a look-up for each name that no key before it holds.
+local function waiting(sets, hashes, names, first)
+  local left, indexes = {unpack(names, first)}, {}
+  for i = 1, #left do indexes[i] = first - 1 + i end
   local function look(command, key)
-    local before = 0
-    in_pieces(names, function(piece)
-      local values = redis.call(command, key, unpack(piece))
-      for i = 1, #piece do
-        if values[i] then known[before + i], any = true, true end
+    local values, n = redis.call(command, key, unpack(left)), 0
+    for i = 1, #values do
+      if not values[i] then
+        n = n + 1
+        left[n], indexes[n] = left[i], indexes[i]
       end
-      before = before + #piece
-    end)
-  end
-  for _, key in ipairs(hashes) do
-    if redis.call('HLEN', key) > 0 then look('HMGET', key) end
+    end
+    for i = #left, n + 1, -1 do left[i], indexes[i] = nil, nil end
   end
   for _, key in ipairs(sets) do
-    if redis.call('ZCARD', key) > 0 then look('ZMSCORE', key) end
+    if #left > 0 and redis.call('ZCARD', key) > 0 then look('ZMSCORE', key) end
   end
-  local indexes, n = {}, 0
-  for i = 1, count do
-    if not known[i] then
-      n = n + 1
-      indexes[n] = i
-    end
+  for _, key in ipairs(hashes) do
+    if #left > 0 and redis.call('HLEN', key) > 0 then look('HMGET', key) end
   end
-  return indexes, not any
+  return indexes
 end

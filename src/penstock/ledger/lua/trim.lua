@@ -4,6 +4,7 @@
 -- KEYS  1 leases  2 json_files_processing  3 retry  4 counters  5 claim:ID  6 call:TOKEN
 -- ARGV  1 ID  2 token  3 how many files, from the first, the claim keeps; with 0 it ends
 --       4 how long the answer to this token is remembered, ms
+--       5 length of the names that it keeps, joined by '/', in bytes
 --
 -- Returns 1, also when repeated; 0 if somebody else owns the claim, it has ended, or one of its messages
 -- is in the journal.
@@ -13,19 +14,16 @@ if not claim or claim[2] ~= ARGV[2] or redis.call('EXISTS', journals(KEYS[5])) >
   count(KEYS[4], 'trims_refused', 1)
   return 0
 end
-local names, keep, now = split(claim[1]), tonumber(ARGV[3]), string.format('%.0f', now_ms())
-local given, due = {}, {}
-for i = keep + 1, #names do
-  given[#given + 1] = names[i]
-  due[#due + 1] = now
-  due[#due + 1] = names[i]
-  names[i] = nil
+local keep, length, now = tonumber(ARGV[3]), tonumber(ARGV[5]), string.format('%.0f', now_ms())
+local given, due = split(string.sub(claim[1], keep > 0 and length + 2 or 1)), {}
+for i, name in ipairs(given) do
+  due[2 * i - 1], due[2 * i] = now, name
 end
 in_pieces(given, function(piece) redis.call('HDEL', KEYS[2], unpack(piece)) end)
 in_pieces(due, function(piece) redis.call('ZADD', KEYS[3], unpack(piece)) end)
 count(KEYS[4], 'files_trimmed', #given)
 if keep > 0 then
-  redis.call('HSET', KEYS[5], 'names', table.concat(names, '/'), 'files', keep)
+  redis.call('HSET', KEYS[5], 'names', string.sub(claim[1], 1, length), 'files', keep)
 else
   end_claim(KEYS[1], KEYS[5], ARGV[1])
   redis.call('SET', KEYS[6], 'trimmed', 'PX', ARGV[4])
