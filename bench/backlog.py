@@ -67,11 +67,11 @@ async def main(seconds: float, rate: float, place: str | None) -> None:
                 page = await source.list(cursor)
                 slowest = max(slowest, time.monotonic() - asked)
                 cursor = page.cursor
-                told += len(page.files)
-                seen.update(file.name for file in page.files)
+                told += len(page.names)
+                seen.update(page.names)
             drained = time.monotonic() - began
             listed_bytes = _memory_bytes(server)
-            again = len((await source.list(cursor)).files)
+            again = len((await source.list(cursor)).names)
             await source.close()
         print(f"told      {told:,}, of them {len(seen):,} different, {again} more after the end")
         rate = told / drained

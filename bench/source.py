@@ -85,7 +85,7 @@ async def _process_all(source: Source, ledger: Ledger) -> None:
     candidates, stop = Candidates(source, linger_seconds=0), asyncio.Event()
     while (portion := await candidates.next(_CLAIM, stop)).names:
         answer = await ledger.claim(portion.names, _CLAIM, frontier=candidates.frontier)
-        candidates.tried(portion)
+        candidates.tried(portion, len(portion.names))
         if answer.claim:
             await ledger.commit(answer.claim, Settled((), {}, {}, {}))
     await ledger.claim((), 1, frontier=candidates.frontier)
@@ -102,7 +102,7 @@ async def _first_claim(new_source: Callable[[], ServerSource], ledger: Ledger) -
     seconds = time.perf_counter() - began
     if answer.claim is None or len(answer.claim.names) != _CLAIM:
         sys.exit("the first claim is not of what was written last")
-    candidates.tried(portion)
+    candidates.tried(portion, len(portion.names))
     await ledger.commit(answer.claim, Settled((), {}, {}, {}))
     await ledger.claim((), 1, frontier=candidates.frontier)
     await source.close()

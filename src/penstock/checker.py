@@ -163,7 +163,7 @@ async def _sweep(
         if page.pause_seconds and not total:
             await sleep_unless(stop, min(page.pause_seconds, until_seconds - time.monotonic()))
             continue
-        names = [file.name for file in page.files]
+        names = page.names
         for at in range(0, len(names), FILES_A_CALL_MAX):
             swept = await checker.ledger.upkeep.sweep(
                 sweeper, names[at : at + FILES_A_CALL_MAX], page.spool_note

@@ -11,7 +11,7 @@ import asyncio
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -72,7 +72,7 @@ class Loader:
         portion = await self.candidates.next(wanted, stop)
         is_last = portion.is_final and bool(portion.names)
         since_seconds = time.monotonic()
-        waiting: Collection[int] = range(len(portion.names))
+        looked_up, waiting = 0, list[int]()
         free: float | None = None
         try:
             answer = await self.ledger.claim(
@@ -85,9 +85,9 @@ class Loader:
                 spool_note=portion.spool_note,
             )
             if answer.tried:
-                waiting, free = answer.waiting, answer.free
+                looked_up, waiting, free = answer.looked_up, answer.waiting, answer.free
         finally:
-            self.candidates.tried(portion, waiting, free)
+            self.candidates.tried(portion, looked_up, waiting, free)
         ledger_lost = self.candidates.in_epoch(answer.epoch, answer.losses)
         if answer.spool_moved:
             self.candidates.start_over()

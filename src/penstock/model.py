@@ -12,7 +12,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Annotated, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
@@ -45,19 +45,6 @@ LISTING_SECONDS_MAX = 30.0
 
 For a local directory, the worker checks each name again instead.
 """
-
-
-class ListedFile(msgspec.Struct, frozen=True, gc=False):
-    """One file of a listing: its name (its identity), its size, its last modification.
-
-    Classes with an object per file are structs: fast to make, and ignored by garbage collection.
-    `modified_at_seconds` is by the clock of the directory's machine. For a local directory with
-    `source.settle_seconds = 0` it is 0, and the size is the mean of some files nearby.
-    """
-
-    name: str
-    size_bytes: Annotated[int, msgspec.Meta(ge=0)]
-    modified_at_seconds: float
 
 
 class SpoolIdentity(NamedTuple):
@@ -118,16 +105,17 @@ class Unsettled(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One answer to `Source.list`: files in arrival order, as far as the source knows it.
+    """One answer to `Source.list`: each name once, in arrival order if that is known.
 
     Giving `cursor` to the next call says that they are dealt with. `listed_at_seconds` is the
     caller's monotonic time at the start. `ignored` counts entries that are neither files nor
     drafts; `example` is one whose name matches the pattern, and the rule that it breaks. With
     `pause_seconds` the source did not look for more: it will do so after that time. `spool_note` is
-    the ledger's note of the spool that was listed.
+    the ledger's note of the spool that was listed. Sizes and times of modification are parallel to
+    the names where the file server tells them, else empty; times are by its machine's clock.
     """
 
-    files: Sequence[ListedFile]
+    names: Sequence[str]
     cursor: str
     listed_at_seconds: float
     ignored: int = 0
@@ -135,6 +123,8 @@ class Page:
     unsettled: Unsettled = field(default_factory=Unsettled)
     example: str = ""
     spool_note: str = ""
+    sizes_bytes: Sequence[int] = ()
+    modified_at_seconds: Sequence[float] = ()
 
 
 class Unread(Enum):
@@ -147,6 +137,7 @@ class Unread(Enum):
 class FileRead(msgspec.Struct, frozen=True, gc=False):
     """One file as it was read: all its bytes, or why there are none.
 
+    A class with an object per file is a struct: fast to make, and ignored by garbage collection.
     A file whose `size_bytes` exceed `max_file_bytes` is not read. `age_seconds` is the time since
     its last change, by the clock of the directory's machine; None if it was not looked up.
     """

@@ -74,7 +74,7 @@ async def test_too_few_files_make_no_claim(books: Books) -> None:
     worker = books.worker()
     await claimed(worker, NAMES[:2])
     answer = await worker.claim(NAMES[:4], 10, least=3)
-    assert (answer.claim, answer.tried, list(answer.waiting)) == (None, True, [2, 3])
+    assert (answer.claim, answer.looked_up, list(answer.waiting)) == (None, 4, [2, 3])
     answer = await worker.claim(NAMES[:6], 3, least=3)
     assert answer.claim is not None
     assert answer.claim.names == tuple(NAMES[2:5])
@@ -139,7 +139,8 @@ async def test_no_more_candidates_are_looked_at_than_a_claim_needs(books: Books)
     others = set(NAMES[:900:2])
     free = [name for name in NAMES[:3_000] if name not in others]
     assert list(answer.claim.names) == free[:600]
-    assert [NAMES[at] for at in answer.waiting] == free[600:]
+    assert answer.looked_up == 1_500
+    assert [NAMES[at] for at in answer.waiting] == free[600 : 1_500 - 450]
     assert answer.free == (1_500 - 450) / 1_500
     answer = await worker.claim(NAMES[:900], 900, least=900)
     assert (answer.claim, list(answer.waiting), answer.free) == (None, [], 0.0)

@@ -113,7 +113,8 @@ class LedgerMachine(RuleBasedStateMachine):
             left = [n for n in candidates[:count] if n not in self.state and n not in held]
             if sum(self.state.get(n, ("",))[0] == "retry" for n in held) == 3:
                 left = candidates[:count]  # the claim was full of files due: none was looked at
-            assert [candidates[at] for at in answer.waiting] == left
+            untried = [*answer.waiting, *range(answer.looked_up, len(candidates[:count]))]
+            assert [candidates[at] for at in untried] == left
         if answer.claim:
             claim: Claim = answer.claim
             before = self.claims.get(claim.id)

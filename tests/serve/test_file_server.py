@@ -207,8 +207,8 @@ async def test_a_listing_goes_on_over_a_restart_and_misses_nothing(tmp_path: Pat
     async with served(tmp_path) as address:
         source = source_at(address, page_files_max=10)
         cursor = second.cursor
-        while (page := await source.list(cursor)).files:
-            listed += [file.name for file in page.files]
+        while (page := await source.list(cursor)).names:
+            listed += [*page.names]
             cursor = page.cursor
         await source.close()
     assert listed == names
@@ -227,7 +227,7 @@ async def test_a_listing_that_waits_is_woken_by_a_new_file(tmp_path: Path) -> No
         (tmp_path / "spool" / ".draft").rename(tmp_path / "spool" / NAME)
         page = await waiting
         assert time.monotonic() - began < 10
-        assert [file.name for file in page.files] == [NAME]
+        assert [*page.names] == [NAME]
         await source.close()
 
 
@@ -239,7 +239,7 @@ async def test_a_worker_does_not_wait_long_for_what_may_still_come(tmp_path: Pat
         )
         cursor = (await source.list("")).cursor
         began = time.monotonic()
-        assert (await source.list(cursor)).files == []
+        assert (await source.list(cursor)).names == []
         assert time.monotonic() - began < 0.5
 
 
@@ -275,7 +275,7 @@ async def test_a_stop_lets_calls_in_flight_come_back(
         read = asyncio.create_task(source.read([NAME], 1))
         await reading.wait()
         began = time.monotonic()
-    assert (await waiting).files == []
+    assert (await waiting).names == []
     (file,) = await read
     assert file.data == b"{}"
     assert time.monotonic() - began < web._STOP_SECONDS + 3

@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import random
 from collections.abc import Sequence
 
 import pytest
@@ -139,9 +140,25 @@ async def test_names_that_nobody_has_are_tried_again() -> None:
     """Too few of a portion were waiting: those wait for others, and the frontier for them."""
     scene = Scene(NAMES[:6], page_files_max=6)
     first = await scene.next()
-    scene.candidates.tried(first, [1])
+    scene.candidates.tried(first, 3, [1])
     assert list((await scene.next()).names) == [NAMES[1], NAMES[2]]
     assert scene.candidates.frontier == ""
+
+
+@pytest.mark.parametrize("seed", range(40))
+async def test_what_was_not_looked_up_or_has_no_owner_is_tried_again(seed: int) -> None:
+    """Whatever runs a portion has: those names, each once, and what follows them."""
+    dice = random.Random(seed)
+    scene = Scene(NAMES, page_files_max=dice.randint(1, 9), files=dice.randint(1, 9))
+    portion = await scene.next()
+    names = list(portion.names)
+    looked_up = dice.randint(0, len(names))
+    waiting = sorted(dice.sample(range(looked_up), dice.randint(0, looked_up)))
+    scene.candidates.tried(portion, looked_up, waiting)
+    scene.files = 9
+    left = [names[at] for at in waiting] + names[looked_up:]
+    again = await scene.next()
+    assert sorted(again.names) == sorted(left + NAMES[len(names) :])
 
 
 async def test_more_names_are_given_where_others_have_some() -> None:
@@ -149,11 +166,11 @@ async def test_more_names_are_given_where_others_have_some() -> None:
     scene = Scene(NAMES, page_files_max=8)
     portion = await scene.next()
     for _ in range(9):
-        scene.candidates.tried(portion, (), 0.51)
+        scene.candidates.tried(portion, 3, (), 0.51)
         portion = Portion([], is_final=True)
     assert len((await scene.next()).names) == 4
     for _ in range(99):
-        scene.candidates.tried(portion, (), 0.0)
+        scene.candidates.tried(portion, 3, (), 0.0)
     assert scene.candidates.share == pytest.approx(0.25)
 
 
@@ -162,14 +179,14 @@ async def test_the_frontier_passes_a_page_when_all_of_it_is_tried() -> None:
     scene = Scene(NAMES)
     first, second, third, fourth = await scene.take(4)
     candidates = scene.candidates
-    candidates.tried(third)
-    candidates.tried(fourth)
-    candidates.tried(first)
+    candidates.tried(third, len(third.names))
+    candidates.tried(fourth, len(fourth.names))
+    candidates.tried(first, len(first.names))
     assert candidates.frontier == ""
     candidates.put_back(second)
     assert candidates.frontier == ""
     assert (await scene.next()).names == second.names
-    candidates.tried(second)
+    candidates.tried(second, len(second.names))
     assert candidates.frontier == "8"
 
 
@@ -209,7 +226,7 @@ async def test_a_loss_starts_over_and_says_which_files_it_touches() -> None:
     candidates = scene.candidates
     assert not candidates.in_epoch("one")
     for portion in await scene.take(3):
-        candidates.tried(portion)
+        candidates.tried(portion, len(portion.names))
     assert not candidates.in_epoch("one")
     assert candidates.in_epoch("two")
     assert candidates.frontier == ""
@@ -229,7 +246,7 @@ async def test_a_loss_that_is_counted_starts_over_and_marks_nothing() -> None:
     candidates = scene.candidates
     assert not candidates.in_epoch("one", 0)
     for portion in await scene.take(4):
-        candidates.tried(portion)
+        candidates.tried(portion, len(portion.names))
     assert candidates.in_epoch("one", 1)
     assert not candidates.in_epoch("one", 1)
     again = await scene.take(3)
@@ -244,7 +261,7 @@ async def test_a_page_on_its_way_does_not_undo_a_start(epoch: str, losses: int) 
     candidates, listing = scene.candidates, scene.source.list
     candidates.in_epoch("one")
     for portion in await scene.take(2):
-        candidates.tried(portion)
+        candidates.tried(portion, len(portion.names))
 
     async def slow(cursor: str) -> Page:
         page = await listing(cursor)

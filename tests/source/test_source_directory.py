@@ -50,7 +50,7 @@ async def make(tmp_path: Path) -> AsyncIterator[Make]:
 
 async def listed(source: DirectorySource, cursor: str = "") -> list[str]:
     """Return the names of the next page."""
-    return [file.name for file in (await source.list(cursor)).files]
+    return [*(await source.list(cursor)).names]
 
 
 def clock_an_hour_behind(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
@@ -80,7 +80,7 @@ async def test_a_clock_that_is_wrong_only_costs_the_settling_time(
     source = make(settle_seconds=5)
     pass_seconds = clock_an_hour_behind(monkeypatch)
     page = await source.list("")
-    assert page.files == []
+    assert page.names == []
     pass_seconds(6)
     assert await listed(source, page.cursor) == [NAME]
 
@@ -120,7 +120,7 @@ async def test_a_long_pause_between_two_scans_holds_up_nothing(make: Make, tmp_p
     (tmp_path / "spool" / NAME).write_text("{}")
     page = await source.list(page.cursor)
     assert time.monotonic() - began < 10
-    assert (page.files, 20 < page.pause_seconds <= 30) == ([], True)
+    assert (page.names, 20 < page.pause_seconds <= 30) == ([], True)
     source.index._pace.seconds = 0.0
     assert await listed(source, page.cursor) == [NAME]
 

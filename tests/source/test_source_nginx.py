@@ -66,7 +66,7 @@ def listing(*entries: tuple[str, str]) -> bytes:
 
 async def names_of(source: NginxSource, cursor: str = "") -> list[str]:
     """Return the names of the next page."""
-    return [file.name for file in (await source.list(cursor)).files]
+    return [*(await source.list(cursor)).names]
 
 
 async def test_a_unsettled_file_is_left_to_its_writer(make: Make, tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ async def test_a_clock_that_is_wrong_only_costs_the_settling_time(
     server.answers["/spool/"] = reply(body=listing((NAME, "Wed, 25 Nov 2026 13:00:00 GMT")))
     source = source_at(f"nginx+{server.address}/spool/", "t", settle_seconds=5)
     page = await source.list("")
-    assert page.files == []
+    assert page.names == []
     now = time.monotonic()
     monkeypatch.setattr(time, "monotonic", lambda: now + 6)
     assert await names_of(source, page.cursor) == [NAME]
@@ -173,7 +173,7 @@ async def test_lists_while_files_come_and_go(make: Make, tmp_path: Path) -> None
     try:
         while listings < 10 or renamed <= 100:
             page = await make().list("")
-            assert len(page.files) >= 1000
+            assert len(page.names) >= 1000
             listings += 1
     finally:
         going = False  # or its thread would go on for ever, and the loop wait for it

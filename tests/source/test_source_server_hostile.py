@@ -77,14 +77,14 @@ async def test_names_that_lead_elsewhere_are_not_files(
     ]  # fmt: skip
     server.answers[LIST] = listing(*wrong, NAME, ignored=3)
     page = await source.list("")
-    assert [file.name for file in page.files] == [NAME]
+    assert [*page.names] == [NAME]
     assert page.ignored == 3 + len(wrong)
 
 
 async def test_a_doubled_name_is_one_file(server: MaliciousHttp, source: ServerSource) -> None:
     """A listing that names a file twice does not have it handed out twice."""
     server.answers[LIST] = listing(NAME, NAME, OTHER, NAME)
-    assert [file.name for file in (await source.list("")).files] == [NAME, OTHER]
+    assert [*(await source.list("")).names] == [NAME, OTHER]
 
 
 @pytest.mark.parametrize(

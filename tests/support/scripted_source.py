@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 
 from penstock.errors import Again
-from penstock.model import FileRead, ListedFile, Page, SpoolIdentity, Unread
+from penstock.model import FileRead, Page, SpoolIdentity, Unread
 from penstock.ports import Moved
 
 
@@ -103,10 +103,7 @@ class ScriptedSource:
                 folder.arrived.append(name)
             else:
                 found.append(name)
-        files = [
-            ListedFile(name, len(folder.files.get(name, b"")), 0.0) for name in self._listing(found)
-        ]
-        return Page(files, str(at), self._monotonic())
+        return Page(self._listing(found), str(at), self._monotonic())
 
     async def read(self, names: Sequence[str], bytes_max: int) -> Sequence[FileRead]:
         """See `Source.read`."""

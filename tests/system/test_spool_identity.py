@@ -436,7 +436,7 @@ async def test_a_server_refuses_to_move_files_of_another_spool(tmp_path: Path) -
         with pytest.raises(Again, match="409"):
             await source.archive(["a.json"])
         assert (tmp_path / "spool" / "a.json").exists()
-        assert (await source.list("")).files
+        assert (await source.list("")).names
         assert (await source.archive(["a.json"]))[0].error == ""
         await source.close()
 
@@ -475,5 +475,5 @@ async def test_a_hidden_marker_is_no_file(box: Box) -> None:
     async with AsyncExitStack() as stack:
         parts = await wiring.loader(box.settings, stack)
         page = await parts.reader.source.list("")
-        assert (page.files, page.ignored) == ([], 0)
+        assert (page.names, page.ignored) == ([], 0)
         assert (await worker.load(parts, stop=asyncio.Event())).files_processed == 0

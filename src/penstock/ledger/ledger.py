@@ -48,10 +48,10 @@ _FEW_FILES = 100  # a worn claim of more is split into parts of this size, a sma
 class Answer(NamedTuple):
     """What `claim` returned: a claim or None, and the epoch of this Redis.
 
-    `tried` is false if something else came first, so that the candidates were not examined.
-    `waiting` are positions of unclaimed candidates: those found waiting, and those not examined.
-    The others belong to somebody. `free` is the share of the examined candidates that belonged to
-    nobody, None if none was examined. A new epoch means that Redis was wiped, or restored from an
+    `tried` is false if something else came first, so that no candidate was looked up. Of the first
+    `looked_up` candidates, those at the positions `waiting` are unclaimed; the others belong to
+    somebody. `free` is the share of them that belonged to nobody else, None if none was looked up.
+    A new epoch means that Redis was wiped, or restored from an
     older snapshot. `losses`: how often it lacked some of this worker's last claims so far;
     `files_forgotten` were in such claims. `spool_moved`: the ledger's spool changed after the
     candidates were listed.
@@ -60,6 +60,7 @@ class Answer(NamedTuple):
     claim: Claim | None
     tried: bool
     epoch: str
+    looked_up: int = 0
     waiting: Sequence[int] = ()
     free: float | None = None
     spool_moved: bool = False
@@ -261,10 +262,12 @@ class Ledger:
             return "", 0, answer._replace(spool_moved=kind == "moved")
         if kind == "none":
             waiting = _positions(rest[0])
-            free = len(waiting) / len(candidates) if candidates else None
-            return "", 0, answer._replace(tried=True, waiting=waiting, free=free)
+            looked_up = len(candidates)
+            free = len(waiting) / looked_up if looked_up else None
+            answer = answer._replace(tried=True, looked_up=looked_up, waiting=waiting, free=free)
+            return "", 0, answer
         if kind == "made":
-            left, taken, due, looked, *put_back = rest
+            left, taken, due, looked_up, *put_back = rest
             names = [*due.split("/")] if due else []
             if isinstance(taken, int):  # the first ones
                 names += candidates[:taken]
@@ -273,9 +276,10 @@ class Ledger:
             claim = Claim(new, token, tuple(names), 1, {}, fingerprint, put_back=said(put_back))
             waiting = _positions(left)
             fresh = len(names) - due.count("/") - bool(due)
-            free = (fresh + len(waiting)) / looked if looked else None
-            waiting = [*waiting, *range(looked, len(candidates))]
-            answer = answer._replace(claim=claim, tried=True, waiting=waiting, free=free)
+            free = (fresh + len(waiting)) / looked_up if looked_up else None
+            answer = answer._replace(
+                claim=claim, tried=True, looked_up=looked_up, waiting=waiting, free=free
+            )
             return "", int(given) + 1, answer
         claim_id, attempt, noted_under, joined, tried, waits, done, *put_back = rest
         noted = await self._noted(claim_id, "journal")

@@ -241,8 +241,8 @@ class RemoteView:
         cursor = ""
         while True:
             page = await self._source.list(cursor)
-            found.update(file.name for file in page.files)
-            if len(page.files) < self._page_files:
+            found.update(page.names)
+            if len(page.names) < self._page_files:
                 return await asyncio.to_thread(sorted, found)
             cursor = page.cursor
 

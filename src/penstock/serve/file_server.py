@@ -127,7 +127,8 @@ class FileServer:
         limit = int(_number(given, "limit", _PAGE_FILES, 1, wire.PAGE_FILES_MAX))
         wait_seconds = _number(given, "wait", 0.0, 0.0, _WAIT_SECONDS_MAX)
         page = await self._source.index.page(given.get("after", ""), limit, wait_seconds)
-        listing = wire.Listing([*page.files], page.cursor, page.ignored, page.unsettled)
+        files = map(wire.ListedFile, page.names, page.sizes_bytes, page.modified_at_seconds)
+        listing = wire.Listing([*files], page.cursor, page.ignored, page.unsettled)
         return await _sent(request, msgspec.json.encode(listing), "application/json")
 
     @needs(May.READ)

@@ -72,7 +72,7 @@ async def _spool(settings: Settings) -> str:
         if isinstance(place, Directory):
             with beneath.folder(place.path) as fd:
                 _probe(fd, fd)
-            for name in [file.name for file in page.files[:1]]:
+            for name in page.names[:1]:
                 (file,) = await source.read([name], 1)
                 if file.detail:
                     raise Halt(f"{name}: {file.detail}; let user {os.geteuid()} read the files")

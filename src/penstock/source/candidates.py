@@ -9,7 +9,8 @@ import itertools
 import math
 import random
 import time
-from collections.abc import Callable, Collection, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from penstock import telemetry
@@ -204,7 +205,7 @@ class Candidates:
             page.spool_note,
             after_loss=self._after_loss,
         )
-        names = [file.name for file in page.files]
+        names = page.names
         listed.untried = len(names)
         self._pages.append(listed)
         runs = [
@@ -242,19 +243,28 @@ class Candidates:
             self._ahead = 2 * page.unsettled.ahead
 
     def tried(
-        self, portion: Portion, waiting: Collection[int] = (), free: float | None = None
+        self,
+        portion: Portion,
+        looked_up: int,
+        waiting: Sequence[int] = (),
+        free: float | None = None,
     ) -> None:
-        """Note that the names of a portion have an owner now: we or another worker.
+        """Note that the first `looked_up` names of a portion have an owner now: we or another.
 
-        Names at the positions `waiting` have none, and are tried again. `free` is the share of the
-        names looked up that nobody else had; None if none was looked up.
+        Names at the positions `waiting`, in order, have none: they are tried again, as are those
+        not looked up. `free` is the share of the names looked up that nobody else had; None if none
+        was.
         """
         if free is not None:
             self.share = max(_SHARE_MIN, self.share + _TURN * (free - self.share))
-        left, at = frozenset(waiting), 0
+        at = 0
         for page, first, names in portion.runs:
-            kept = [name for place, name in enumerate(names, at) if place in left] if left else []
-            at += len(names)
+            end = at + len(names)
+            kept = names[max(0, looked_up - at) :]
+            if at < looked_up:
+                some = waiting[bisect_left(waiting, at) : bisect_left(waiting, end)]
+                kept = [*[names[place - at] for place in some], *kept]
+            at = end
             page.untried -= len(names) - len(kept)
             if kept and any(page is one for one in self._pages):
                 self._runs.append(_Run(page, first, kept))
@@ -262,7 +272,7 @@ class Candidates:
 
     def put_back(self, portion: Portion) -> None:
         """Take back names that were not tried."""
-        self.tried(portion, range(len(portion.names)))
+        self.tried(portion, 0)
 
     def in_epoch(self, epoch: str, losses: int = 0) -> bool:
         """Start over from everything in the spool if Redis has lost data; tell whether it has.
@@ -295,6 +305,8 @@ class Candidates:
 
 def _each_once(runs: list[_Run]) -> list[_Run]:
     """Omit names that an earlier run has: a source may list a file on two pages."""
+    if all(run.page is runs[0].page for run in runs):
+        return runs
     if len({name for run in runs for name in run.names}) == sum(len(run.names) for run in runs):
         return runs
     seen: set[str] = set()

@@ -65,7 +65,7 @@ class ConfirmedSource:
             if seen == before:
                 break
             before = seen  # it changed meanwhile: these files may be from either spool
-        confirmed = await self._confirm_seen(seen, len(page.files))
+        confirmed = await self._confirm_seen(seen, len(page.names))
         return dataclasses.replace(page, spool_note=confirmed.note)
 
     async def read(self, names: Sequence[str], bytes_max: int) -> Sequence[FileRead]:

@@ -69,12 +69,12 @@ class ServerSource:
             listing = _listing_decoder.decode(reply.body)
         except (msgspec.DecodeError, RecursionError) as error:
             raise Again(f"list: the server's answer is not a listing: {error}") from None
-        entries, ignored = listing.files, listing.ignored
-        if not file_names.are_safe([file.name for file in entries]):
-            entries = [file for file in entries if file_names.is_safe(file.name)]
-            ignored += len(listing.files) - len(entries)
-        files = {file.name: file for file in entries}
-        return Page([*files.values()], listing.cursor, began, ignored, unsettled=listing.unsettled)
+        names, ignored = [file.name for file in listing.files], listing.ignored
+        if not file_names.are_safe(names):
+            names = [*filter(file_names.is_safe, names)]
+            ignored += len(listing.files) - len(names)
+        names = [*dict.fromkeys(names)]
+        return Page(names, listing.cursor, began, ignored, unsettled=listing.unsettled)
 
     async def read(self, names: Sequence[str], bytes_max: int) -> Sequence[FileRead]:
         """See `Source.read`; at most 1,000 files a call."""

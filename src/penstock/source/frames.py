@@ -17,7 +17,7 @@ from typing import Annotated
 import msgspec
 
 from penstock.errors import Again
-from penstock.model import FileRead, ListedFile, Unread, Unsettled
+from penstock.model import FileRead, Unread, Unsettled
 from penstock.ports import Moved
 
 FRAME_TYPE = "application/vnd.penstock.files"
@@ -37,6 +37,17 @@ _HEXADECIMAL = re.compile(rb"[0-9a-f]{8}")
 
 Count = Annotated[int, msgspec.Meta(ge=0)]
 Cursor = Annotated[str, msgspec.Meta(max_length=_CURSOR_CHARACTERS_MAX)]
+
+
+class ListedFile(msgspec.Struct, frozen=True, gc=False):
+    """One file of a listing: its name (its identity), its size, its last modification.
+
+    `modified_at_seconds` is by the clock of the directory's machine.
+    """
+
+    name: str
+    size_bytes: Count
+    modified_at_seconds: float
 
 
 class Listing(msgspec.Struct):

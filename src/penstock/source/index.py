@@ -31,7 +31,6 @@ LARGE_FILES = 2_000_000
 """Warn above this many files: ext4 without large_dir holds about 11 million in a directory."""
 
 _POLL_SECONDS = 0.05  # at least this long between two scans while a caller waits
-_SAMPLED = 100  # without `look`, one file in this many gives its size
 _FRESH_SECONDS = LISTING_SECONDS_MAX / 3  # look again for names last seen longer ago
 
 # As plain numbers: an operation on inotify_simple's own flags takes ten times as long.
@@ -49,9 +48,8 @@ class Index:
     `rescan_seconds` is the pause between two scans. Without `watch`, an unchanged change time of
     the directory is trusted for at most `rescan_seconds`.
 
-    Without `look`, no file is looked at before it is listed: it counts as complete, its size is the
-    mean of some files nearby, and its modification time is 0. This needs `settle_seconds` 0 and no
-    `watch`.
+    Without `look`, no file is looked at before it is listed: it counts as complete, and its size
+    and time are not known. This needs `settle_seconds` 0 and no `watch`.
     """
 
     def __init__(
@@ -154,14 +152,15 @@ class Index:
             ):
                 await self._refresh(stale)
             files, end, seen_at_seconds = self._order.cut(place, files_max)
-            if len(files) < files_max and await self._grow(end, scan=not files):
+            if len(files.names) < files_max and await self._grow(end, scan=not files.names):
                 continue
-            if files or not await self._something(until):
+            if files.names or not await self._something(until):
                 seen_at_seconds = now if self._sure else min(now, seen_at_seconds)
                 return Page(
-                    files, self._order.cursor(end), seen_at_seconds, self._ignored,
-                    0.0 if files else self._pause_seconds,
+                    files.names, self._order.cursor(end), seen_at_seconds, self._ignored,
+                    0.0 if files.names else self._pause_seconds,
                     self._waiting.unsettled, self._example,
+                    sizes_bytes=files.sizes_bytes, modified_at_seconds=files.modified_at_seconds,
                 )  # fmt: skip
 
     async def _refresh(self, chunk: Chunk) -> None:
@@ -209,13 +208,9 @@ class Index:
         return True
 
     def _place_unseen(self, names: Sequence[str]) -> None:
-        """Give files their places without looking at them; look at some for the mean size."""
-        known = self._order.known
-        names = [name for name in names if name in known]
-        samples = [max(size, 0) for size in self._scanner.look(names[::_SAMPLED]).sizes_bytes]
-        size_bytes = sum(samples) // max(len(samples), 1)
-        sizes, times = [size_bytes] * len(names), [0.0] * len(names)
-        self._order.append(names, sizes, times, self._scanner.began_at_seconds)
+        """Give files their places without looking at them."""
+        names = [*filter(self._order.known.__contains__, names)]
+        self._order.append(names, self._scanner.began_at_seconds)
 
     async def _place(self, names: Sequence[str]) -> None:
         """Give each complete file its place; look at the others again later."""
@@ -228,7 +223,7 @@ class Index:
         kept = self._waiting.complete(names, seen, now_ns, self._order)
         if len(kept) < len(names):
             names, seen = [names[at] for at in kept], seen.only(kept)
-        self._order.append(names, seen.sizes_bytes, seen.modified_at_seconds, time.monotonic())
+        self._order.append(names, time.monotonic(), seen.sizes_bytes, seen.modified_at_seconds)
 
     def _take_events(self) -> None:
         assert self._events  # noqa: S101  `open` has set it

@@ -18,7 +18,7 @@ from typing import Literal
 from penstock import file_names, telemetry
 from penstock.errors import Halt
 from penstock.http1 import Reply
-from penstock.model import FileRead, ListedFile, Page, SpoolIdentity, Unread
+from penstock.model import FileRead, Page, SpoolIdentity, Unread
 from penstock.ports import Moved
 from penstock.source import marker
 from penstock.source import nginx_listing as listings
@@ -87,7 +87,7 @@ class NginxSource:
             began = time.monotonic()
             listing = await listings.read(self._site, f"{self._spool}/")
             await asyncio.to_thread(self._take, listing, began)
-        return self._backlog.page(self._next_files(), self._settling.unsettled)
+        return self._backlog.page(self._next_names(), self._settling.unsettled)
 
     def _take(self, listing: listings.Listing, began: float) -> None:
         found: dict[str, listings.Entry] = {}
@@ -111,17 +111,16 @@ class NginxSource:
             )
             self._entries_warned = 2 * len(listing.entries)
 
-    def _next_files(self) -> Sequence[ListedFile]:
+    def _next_names(self) -> Sequence[str]:
         """Take the oldest complete files; those still being written stay behind."""
-        files: list[ListedFile] = []
-        while not files and (oldest := self._backlog.take()):
+        names: list[str] = []
+        while not names and (oldest := self._backlog.take()):
             for entry in map(self._found.__getitem__, oldest):
                 # Both times are cut to whole seconds: the real age may be a second less.
-                changed_at_seconds = listings.time_of(entry.mtime)
-                age_seconds = self._found_at_seconds - changed_at_seconds - 1
+                age_seconds = self._found_at_seconds - listings.time_of(entry.mtime) - 1
                 if self._settling.is_complete(entry.name, (entry.mtime, entry.size), age_seconds):
-                    files.append(ListedFile(entry.name, entry.size, changed_at_seconds))
-        return files
+                    names.append(entry.name)
+        return names
 
     async def read(self, names: Sequence[str], bytes_max: int) -> Sequence[FileRead]:
         """See `Source.read`: sends many GETs at once, and reads only the bodies that fit.

@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 
-from penstock.model import ListedFile, Page, Unsettled
+from penstock.model import Page, Unsettled
 from penstock.source.pace import Pace
 
 
@@ -23,7 +23,7 @@ class Backlog:
         self.pace = Pace()
         self._page_files_max = page_files_max
         self._dealt_with: set[str] = set()  # handed out, and the cursor came back
-        self._page: list[str] = []  # handed out last, its cursor not yet back
+        self._page: Sequence[str] = []  # handed out last, its cursor not yet back
         self._names: list[str] = []  # found by the last listing, not handed out; newest first
         self._epoch = secrets.token_hex(4)
         self._pages = 0
@@ -56,12 +56,12 @@ class Backlog:
         oldest.reverse()
         return oldest
 
-    def page(self, files: Sequence[ListedFile], unsettled: Unsettled) -> Page:
+    def page(self, names: Sequence[str], unsettled: Unsettled) -> Page:
         """Return the next page; taken names that are not on it come with a later listing."""
         self._pages += 1
-        self._page = [file.name for file in files]
+        self._page = names
         began, cursor = self.pace.began_at_seconds, self._cursor(self._pages)
-        return Page(files, cursor, began, self._ignored, unsettled=unsettled)
+        return Page(names, cursor, began, self._ignored, unsettled=unsettled)
 
     def page_not_looked_for(self, cursor: str, unsettled: Unsettled, pause_seconds: float) -> Page:
         """Return an empty page while no listing may be made; `cursor`, as given, goes on."""

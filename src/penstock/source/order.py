@@ -6,7 +6,8 @@
                              cursor "5f0c9a1e-8431": all files before place 8,431 are dealt with
 
 A late file, however old its name, gets a place after every cursor given out before, so no reader
-misses it. A name takes about 130 bytes with its dictionary slot, and 16 more for size and time.
+misses it. A name takes about 130 bytes with its dictionary slot, and 16 more for size and time if
+they are kept.
 """
 
 import itertools
@@ -15,16 +16,18 @@ import re
 import secrets
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import compress
 from typing import NamedTuple
-
-from penstock.model import ListedFile
 
 CHUNK_FILES = 1_000
 _CURSOR = re.compile(r"([0-9a-f]{8})-(\d{1,18})")
 
 
 class Chunk:
-    """A thousand places: name (None: gone from the spool), size in bytes, time of modification."""
+    """A thousand places: name (None: gone from the spool), size in bytes, time of modification.
+
+    Sizes and times are empty where nobody looks at files before they are read.
+    """
 
     __slots__ = ("live", "modified", "names", "number", "seen_at_seconds", "sizes", "took_at")
 
@@ -51,18 +54,28 @@ class Chunk:
         at = self.names.index(name)
         return (self.sizes[at], self.modified[at]) == (size_bytes, modified_at_seconds)
 
-    def copy(self, at: int, files: list[ListedFile], files_max: int) -> int:
-        """Copy files from `at` on until `files` has `files_max`; return the place after them."""
-        while at < len(self.names) and len(files) < files_max:
-            some = slice(at, at + files_max - len(files))
-            columns = zip(self.names[some], self.sizes[some], self.modified[some], strict=True)
-            files += [ListedFile(name, size, time) for name, size, time in columns if name]
+    def copy(self, at: int, to: "Cut", files_max: int) -> int:
+        """Copy files from `at` on until `to` has `files_max`; return the place after them."""
+        while at < len(self.names) and len(to.names) < files_max:
+            some = slice(at, at + files_max - len(to.names))
+            names = self.names[some]
+            to.names.extend(filter(None, names))
+            to.sizes_bytes.extend(compress(self.sizes[some], names))
+            to.modified_at_seconds.extend(compress(self.modified[some], names))
             at = min(some.stop, len(self.names))
         return at
 
 
 UNPLACED = Chunk(-1)
 """The chunk of the known files that are not complete yet."""
+
+
+class Cut(NamedTuple):
+    """Files in their order: their names, and parallel to them, if kept, sizes and times."""
+
+    names: list[str]
+    sizes_bytes: "array[int]"
+    modified_at_seconds: "array[float]"
 
 
 class Mark(NamedTuple):
@@ -123,9 +136,9 @@ class Order:
     def append(
         self,
         complete: Sequence[str],
-        sizes_bytes: Sequence[int],
-        modified_at_seconds: Sequence[float],
         seen_at_seconds: float,
+        sizes_bytes: Sequence[int] = (),
+        modified_at_seconds: Sequence[float] = (),
     ) -> None:
         """Put files in the next places, in this order."""
         at = 0
@@ -162,9 +175,9 @@ class Order:
         """Return what each chunk holds now."""
         return [Mark(chunk, chunk.live, len(chunk.names)) for chunk in self._chunks if chunk]
 
-    def cut(self, place: int, files_max: int) -> tuple[Sequence[ListedFile], int, float]:
+    def cut(self, place: int, files_max: int) -> tuple[Cut, int, float]:
         """Return up to `files_max` files from a place on, the place after, their earliest look."""
-        files: list[ListedFile] = []
+        files = Cut([], array("q"), array("d"))
         seen_at_seconds = math.inf
         number, at = divmod(max(place, self._chunks_gone * CHUNK_FILES), CHUNK_FILES)
         for chunk in itertools.islice(self._chunks, number - self._chunks_gone, None):
@@ -172,7 +185,7 @@ class Order:
                 if chunk.live:
                     seen_at_seconds = min(seen_at_seconds, chunk.seen_at_seconds)
                 at = chunk.copy(at, files, files_max)
-                if len(files) == files_max or len(chunk.names) < CHUNK_FILES:
+                if len(files.names) == files_max or len(chunk.names) < CHUNK_FILES:
                     return files, number * CHUNK_FILES + at, seen_at_seconds
             number, at = number + 1, 0
         return files, number * CHUNK_FILES, seen_at_seconds

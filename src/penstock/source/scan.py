@@ -180,10 +180,11 @@ class Scanner:
         try:
             with os.scandir(self._fd) as listing:
                 entries = iter(listing)
-                while some := [*itertools.islice(entries, _ENTRIES)]:
-                    chunks = [known.get(entry.name) for entry in some]
-                    seen.update(chunks)
-                    unknown = [entry for entry, at in zip(some, chunks, strict=True) if at is None]
+                while unknown := [*itertools.islice(entries, _ENTRIES)]:
+                    if known:
+                        chunks = [known.get(entry.name) for entry in unknown]
+                        seen.update(chunks)
+                        unknown = [e for e, at in zip(unknown, chunks, strict=True) if at is None]
                     found = self._files(unknown)
                     if len(found) < len(unknown):
                         files = frozenset(found)
@@ -204,8 +205,8 @@ class Scanner:
 
     def _files(self, entries: Sequence[os.DirEntry[str]]) -> Sequence[str]:
         """Return the names of the entries that are files."""
-        matches = self._matches
-        names = [e.name for e in entries if matches(e.name) and e.is_file(follow_symlinks=False)]
+        names = [entry.name for entry in entries if entry.is_file(follow_symlinks=False)]
+        names = [*filter(self._matches, names)]
         return names if file_names.are_safe(names) else [*filter(file_names.is_safe, names)]
 
     def _missing(
