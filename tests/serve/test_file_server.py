@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 import json
+import os
 import time
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -34,6 +35,7 @@ from support.fileserver import TOKEN, served, source_at
 from support.threaded import threaded
 
 NAME = "2026-11-23T06:15:00.123456.json"
+OTHER = "2026-11-23T06:15:01.123456.json"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 DESCRIBED: dict[str, Any] = json.loads(file_server.OPENAPI)
 OPERATIONS = {
@@ -212,6 +214,20 @@ async def test_a_listing_goes_on_over_a_restart_and_misses_nothing(tmp_path: Pat
             cursor = page.cursor
         await source.close()
     assert listed == names
+
+
+def test_a_listing_tells_sizes_and_times(tmp_path: Path) -> None:
+    """Each file's own, beside its name."""
+    (tmp_path / "spool").mkdir()
+    for name, text, seconds in ((NAME, "12345", 1_000.5), (OTHER, "1", 2_000.5)):
+        (tmp_path / "spool" / name).write_text(text)
+        os.utime(tmp_path / "spool" / name, (seconds, seconds))
+    with threaded(served(tmp_path, tokens=TOKEN)) as address:
+        listing = requests.get(f"{address}/v1/files", headers=BEARER, timeout=10).json()
+    assert listing["files"] == [
+        {"name": NAME, "size_bytes": 5, "modified_at_seconds": 1_000.5},
+        {"name": OTHER, "size_bytes": 1, "modified_at_seconds": 2_000.5},
+    ]
 
 
 async def test_a_listing_that_waits_is_woken_by_a_new_file(tmp_path: Path) -> None:

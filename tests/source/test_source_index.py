@@ -324,6 +324,20 @@ async def test_a_full_page_is_full(make: Make, spool: Path) -> None:
     assert [len(first.names), len(second.names)] == [7_000, 5_000]
 
 
+async def test_sizes_and_times_stay_with_their_names(make: Make, spool: Path) -> None:
+    """Also of those behind a file that has left the spool."""
+    index = await make()
+    for number in range(5):
+        (spool / f"{number}.json").write_text("x" * number)
+        os.utime(spool / f"{number}.json", (number, number))
+    await told(index)
+    (spool / "1.json").unlink()
+    index.drop(["1.json"])
+    page = await index.page("", 3)
+    assert page.names == ["0.json", "2.json", "3.json"]
+    assert [*page.sizes_bytes] == [*page.modified_at_seconds] == [0, 2, 3]
+
+
 async def test_where_files_need_not_settle_none_is_looked_at(
     make: Make, spool: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
