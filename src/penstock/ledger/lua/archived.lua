@@ -15,7 +15,7 @@ for i = 1, #names do
   noted[2 * i] = names[i]
 end
 local processed = redis.call('ZREM', KEYS[1], unpack(names))
-local rejected = redis.call('HDEL', KEYS[2], unpack(names))
+local rejected = redis.call('HLEN', KEYS[2]) > 0 and redis.call('HDEL', KEYS[2], unpack(names)) or 0
 redis.call('ZADD', KEYS[3], unpack(noted))
 if most > 0 and processed + rejected > 0 then
   redis.call('ZADD', KEYS[6], unpack(noted))
