@@ -199,9 +199,11 @@ class Ledger:
 
         Heartbeats, and other users of this Redis, need not wait for many large calls in a row.
         """
+        thousands = min(files // 1000, _THOUSANDS_MAX)
         async with contextlib.AsyncExitStack() as room:
-            async with self._next_call:  # else two calls could each wait for the other's room
-                for _ in range(min(files // 1000, _THOUSANDS_MAX)):
+            # Else two calls could each wait for the other's room.
+            async with self._next_call if thousands else contextlib.nullcontext():
+                for _ in range(thousands):
                     await room.enter_async_context(self._thousands)
             return await self._run(verb, keys, args)
 
