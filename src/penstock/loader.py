@@ -72,8 +72,6 @@ class Loader:
         portion = await self.candidates.next(wanted, stop)
         is_last = portion.is_final and bool(portion.names)
         since_seconds = time.monotonic()
-        looked_up, waiting = 0, list[int]()
-        free: float | None = None
         try:
             answer = await self.ledger.claim(
                 portion.names,
@@ -84,10 +82,10 @@ class Loader:
                 frontier=self.candidates.frontier,
                 spool_note=portion.spool_note,
             )
-            if answer.tried:
-                looked_up, waiting, free = answer.looked_up, answer.waiting, answer.free
-        finally:
-            self.candidates.tried(portion, looked_up, waiting, free)
+        except BaseException:
+            self.candidates.put_back(portion)
+            raise
+        self.candidates.tried(portion, answer.looked_up, answer.waiting, answer.free)
         ledger_lost = self.candidates.in_epoch(answer.epoch, answer.losses)
         if answer.spool_moved:
             self.candidates.start_over()

@@ -51,10 +51,9 @@ class Answer(NamedTuple):
     `tried` is false if something else came first, so that no candidate was looked up. Of the first
     `looked_up` candidates, those at the positions `waiting` are unclaimed; the others belong to
     somebody. `free` is the share of them that belonged to nobody else, None if none was looked up.
-    A new epoch means that Redis was wiped, or restored from an
-    older snapshot. `losses`: how often it lacked some of this worker's last claims so far;
-    `files_forgotten` were in such claims. `spool_moved`: the ledger's spool changed after the
-    candidates were listed.
+    A new epoch means that Redis was wiped, or restored from an older snapshot. `losses`: how often
+    it lacked some of this worker's last claims so far; `files_forgotten` were in such claims.
+    `spool_moved`: the ledger's spool changed after the candidates were listed.
     """
 
     claim: Claim | None
