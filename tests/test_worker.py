@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from penstock import worker
 from penstock.errors import Halt
 from support.box import Box
 from support.sqs_stub import Fault
@@ -48,3 +49,11 @@ async def test_a_stop_releases_what_it_cannot_finish(box: Box) -> None:
     box.stub.rates.clear()
     assert (await box.load()).files_processed == 5
     assert box.received_ids() == dict.fromkeys(range(5), 1)
+
+
+async def test_a_pass_ends_with_its_last_claim(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lanes without work wait for those that work, and no longer."""
+    monkeypatch.setattr(worker, "_IDLE_SECONDS", 3600.0)
+    box.write_many(3000)
+    async with asyncio.timeout(60):
+        assert (await box.load()).files_processed == 3000

@@ -10,7 +10,7 @@ import contextlib
 import math
 import random
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 
 from penstock import telemetry
 from penstock.aio import sleep_unless
@@ -87,6 +87,7 @@ class _Pass:
         self._until_seconds = until_seconds
         self._note_age = note_age
         self._busy_lanes = 0
+        self._all_rest = asyncio.Event()  # no lane is busy
         self._first = asyncio.Lock()
         self._tally = tally
         self._told = set[str]()  # causes logged in the last ten seconds
@@ -126,16 +127,13 @@ class _Pass:
                 async with self._alone_at_first():
                     claim, since_seconds = await self._next_claim()
                     if claim is not None:
-                        self._busy_lanes += 1
-                        try:
+                        with self._busy():
                             await self._carry(claim, since_seconds)
-                            failures = 0
-                        finally:
-                            self._busy_lanes -= 1
+                        failures = 0
                         continue
                 if not self._busy_lanes:
                     return
-                await sleep_unless(self._stop, _IDLE_SECONDS)
+                await sleep_unless(self._all_rest, _IDLE_SECONDS)
             except Again as error:
                 failures += 1
                 if str(error) not in self._told:  # by another lane, or a moment ago
@@ -146,6 +144,17 @@ class _Pass:
                 await sleep_unless(self._stop, random.uniform(0, 2**failures))  # noqa: S311  jitter
             except PenstockError as error:
                 self.error = error
+
+    @contextlib.contextmanager
+    def _busy(self) -> Generator[None]:
+        self._busy_lanes += 1
+        self._all_rest.clear()
+        try:
+            yield
+        finally:
+            self._busy_lanes -= 1
+            if not self._busy_lanes:
+                self._all_rest.set()
 
     @contextlib.asynccontextmanager
     async def _alone_at_first(self) -> AsyncGenerator[None]:
