@@ -126,6 +126,7 @@ end
 
 -- Return the indexes of the names, from `first` on, that no key holds: they are waiting. Looks up 8,000 names
 -- at most. An empty key costs nothing, any other one a look-up for each name that no key before it holds.
+-- Hashes first: what others claimed a moment ago is found in the small one of files being processed.
 local function waiting(sets, hashes, names, first)
   local left, indexes = {unpack(names, first)}, {}
   for i = 1, #left do indexes[i] = first - 1 + i end
@@ -139,11 +140,11 @@ local function waiting(sets, hashes, names, first)
     end
     for i = #left, n + 1, -1 do left[i], indexes[i] = nil, nil end
   end
-  for _, key in ipairs(sets) do
-    if #left > 0 and redis.call('ZCARD', key) > 0 then look('ZMSCORE', key) end
-  end
   for _, key in ipairs(hashes) do
     if #left > 0 and redis.call('HLEN', key) > 0 then look('HMGET', key) end
+  end
+  for _, key in ipairs(sets) do
+    if #left > 0 and redis.call('ZCARD', key) > 0 then look('ZMSCORE', key) end
   end
   return indexes
 end
