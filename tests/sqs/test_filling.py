@@ -17,7 +17,7 @@ def filling(message_bytes: int = MIB, files_max: int = 6_000, *, alone: bool = F
 
 
 @pytest.mark.parametrize(
-    ("file_bytes", "files"), [(500, 2_098), (2_000, 525), (200_000, 21), (2_000_000, 5)]
+    ("file_bytes", "files"), [(500, 2_098), (2_000, 525), (200_000, 42), (2_000_000, 5)]
 )
 def test_a_claim_is_a_few_files_more_than_fill_whole_messages(file_bytes: int, files: int) -> None:
     """One message of small files; of large ones several, so that what is over is little."""
