@@ -142,7 +142,7 @@ class QueueSettings(Section):
     spool is slow to list; a larger value makes fuller, so fewer messages; a single pass (penstock
     load, AWS Lambda) never waits"""
     connections: int = Field(default=128, ge=1, le=256)
-    """SendMessageBatch calls in flight at once per worker; of calls above 128 KiB, at most 16"""
+    """SendMessageBatch calls in flight at once per worker; of calls above 128 KiB, at most 8"""
     timeout_seconds: float = Field(default=10.0, gt=0, le=60)
     """timeout of one call; after it the outcome counts as unknown"""
 

@@ -50,7 +50,7 @@ _GARBLED_MAX: Final = 3
 _REPORT_SECONDS: Final = 10.0
 # Only a few calls above this size run at a time: each holds its request in memory, 1 MiB and more.
 _LARGE_BYTES: Final = 131_072
-_LARGE_IN_FLIGHT_MAX: Final = 16
+_LARGE_IN_FLIGHT_MAX: Final = 8
 # The MD5 of 1 MiB takes 1.5 ms. Hashing releases the interpreter's lock, so a thread does it while
 # the event loop writes the next request. Below this size, using a thread costs more than it gains.
 _HASHED_HERE_BYTES_MAX: Final = 131_072
@@ -78,7 +78,7 @@ class SqsQueue:
     """One SQS queue, standard or FIFO, at AWS or any server that speaks its JSON protocol.
 
     Calls are signed with `keys`, or else as AWS's own settings say. `connections` bounds the calls
-    in flight; at most 16 of them are above 128 KiB. `timeout_seconds` bounds one call; `deadline`
+    in flight; at most 8 of them are above 128 KiB. `timeout_seconds` bounds one call; `deadline`
     must leave that much of the lease. The rest is for tests.
     """
 
