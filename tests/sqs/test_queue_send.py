@@ -257,15 +257,15 @@ async def test_a_large_claim_keeps_all_connections_busy(sender: Sender) -> None:
 
 
 async def test_large_calls_are_few_at_a_time(sender: Sender) -> None:
-    """However many connections there are, the requests of sixteen large calls are in memory."""
+    """However many connections there are, the requests of eight large calls are in memory."""
     await sender.queue.close()
     await sender.open(connections=64)
     sender.stub.latency_seconds = 0.05
     await sender.send(packed([b"1" * 200_000] * 200))
-    assert 8 < sender.stub.in_flight_max <= 16
+    assert 4 < sender.stub.in_flight_max <= 8
     sender.stub.in_flight_max = 0
     await sender.send(packed(numbered(1_000)))
-    assert sender.stub.in_flight_max > 16
+    assert sender.stub.in_flight_max > 8
 
 
 async def test_a_connection_is_free_when_its_receipts_are_told(sender: Sender) -> None:
