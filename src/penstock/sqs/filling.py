@@ -7,7 +7,7 @@ from penstock.model import QueueLimits
 
 _FIRST_FILES: Final = 50  # of a claim while nothing is known of any file
 _ALONE_RECORDS: Final = 500  # of a claim where each record is a message: fifty calls of ten
-_FILES_MIN: Final = 100  # of a claim with few messages: what is over is read again, a file or so
+_FILES_MIN: Final = 100  # of a claim with few messages: what fits none of them is read twice
 _MESSAGES_MAX: Final = 8  # of a claim: all are in memory before the first is sent
 _TURN: Final = 0.3  # weight of the latest claim in a running mean
 
