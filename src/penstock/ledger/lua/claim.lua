@@ -120,7 +120,7 @@ local indexes, n = {}, 0
 while n < most - #due and at <= #ARGV[13] do
   local first = #candidates + 1
   at = split_some(ARGV[13], at, PIECE, candidates)
-  for _, index in ipairs(waiting({KEYS[3], KEYS[4], KEYS[6]}, {KEYS[2], KEYS[5]}, candidates, first)) do
+  for _, index in ipairs(waiting({KEYS[2], KEYS[5]}, {KEYS[3], KEYS[4], KEYS[6]}, candidates, first)) do
     n = n + 1
     indexes[n] = index
   end

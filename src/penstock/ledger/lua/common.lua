@@ -127,7 +127,7 @@ end
 -- Return the indexes of the names, from `first` on, that no key holds: they are waiting. Looks up 8,000 names
 -- at most. An empty key costs nothing, any other one a look-up for each name that no key before it holds.
 -- It asks hashes first: names that others claimed a moment ago are in the small one of files being processed.
-local function waiting(sets, hashes, names, first)
+local function waiting(hashes, sets, names, first)
   local left, indexes = {unpack(names, first)}, {}
   for i = 1, #left do indexes[i] = first - 1 + i end
   local function look(command, key)

@@ -17,7 +17,7 @@ redis.call('HSET', KEYS[1], 'token', ARGV[1], 'until_ms', now + tonumber(ARGV[2]
 if ARGV[5] == '' then return 0 end
 if ARGV[6] ~= '' and ARGV[6] ~= (redis.call('GET', KEYS[9]) or '') then return -1 end
 local names, is_waiting = split(ARGV[5]), {}
-for _, index in ipairs(waiting({KEYS[6], KEYS[7], KEYS[3]}, {KEYS[5], KEYS[8]}, names, 1)) do
+for _, index in ipairs(waiting({KEYS[5], KEYS[8]}, {KEYS[6], KEYS[7], KEYS[3]}, names, 1)) do
   is_waiting[index] = true
 end
 local since = redis.call('ZMSCORE', KEYS[2], unpack(names))
