@@ -114,7 +114,19 @@ def read_at(fd: int, at: int, size: int) -> bytes:
 
 def names(fd: int) -> list[str]:
     """Return the names in a folder, unordered."""
-    return os.listdir(fd)
+    with opened(fd, ".") as own:  # see entries
+        return os.listdir(own)  # noqa: PTH208  it is a descriptor
+
+
+@contextlib.contextmanager
+def entries(fd: int) -> Generator[Iterator[os.DirEntry[str]]]:
+    """Yield the entries of a folder. Raises OSError.
+
+    A descriptor has one position in its folder, and its duplicates share it. So two threads that
+    list the same descriptor take entries from each other. This opens the folder anew.
+    """
+    with opened(fd, ".") as own, os.scandir(own) as listing:
+        yield listing
 
 
 def is_regular(fd: int, name: str) -> bool:
@@ -152,7 +164,7 @@ def folders_by_number(fd: int, digits: tuple[int, ...]) -> Iterator[tuple[str, i
     `digits` are the lengths of the names, level by level. A descriptor is closed when the next
     folder is requested. Other names, and links, are skipped.
     """
-    for name in sorted(os.listdir(fd)):
+    for name in sorted(names(fd)):
         if len(name) != digits[0] or not (name.isascii() and name.isdecimal()):
             continue
         try:

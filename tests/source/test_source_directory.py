@@ -5,7 +5,7 @@ import ctypes
 import errno
 import os
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from penstock import file_names
 from penstock.errors import Again, Halt
 from penstock.model import Unread
 from penstock.ports import Moved
+from penstock.source import marker, scan
 from penstock.source import moves as moving
 from penstock.source.directory import DirectorySource
 from support.require import require
@@ -405,6 +406,29 @@ async def test_a_directory_that_cannot_be_made_is_told_per_file(
     )
     assert moved[0].error
     assert (tmp_path / "spool" / NAME).exists()
+
+
+async def test_a_scan_and_a_look_at_the_marker_take_nothing_from_each_other(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They run in two threads, over one descriptor of the spool, whose position is shared."""
+    names = [f"{number:04}.json" for number in range(scan._ENTRIES)]
+    for name in names:
+        (tmp_path / "spool" / name).write_text("{}")
+    source = make()
+    files_of = scan.Scanner._files
+    markers: list[str] = []
+
+    def marked(self: scan.Scanner, entries: Sequence[os.DirEntry[str]]) -> Sequence[str]:
+        """Look at the marker while the scan has read all entries and does not know it yet."""
+        markers.append(marker.identity(source._fd, make=True).marker)
+        assert len(markers) < 3, "the scan begins anew each time"
+        return files_of(self, entries)
+
+    monkeypatch.setattr(scan.Scanner, "_files", marked)
+    assert await listed(source) == names
+    assert markers[0]
+    assert len({*markers}) == 1
 
 
 async def test_reasons_are_no_files(make: Make, tmp_path: Path) -> None:

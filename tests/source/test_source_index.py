@@ -8,7 +8,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -286,12 +286,12 @@ async def test_what_comes_while_a_scan_goes_on_stays(
     scandir = os.scandir
 
     @contextlib.contextmanager
-    def slow(fd: int) -> Generator[list[os.DirEntry[str]]]:
+    def slow(fd: int) -> Generator[Iterator[os.DirEntry[str]]]:
         with scandir(fd) as listing:
             entries = [*listing]
         read.set()
         go_on.wait(A_LONG_TIME_SECONDS)
-        yield entries
+        yield iter(entries)
 
     monkeypatch.setattr(os, "scandir", slow)
     if not left:

@@ -105,7 +105,7 @@ class SpoolFiles:
         with (
             contextlib.suppress(FileNotFoundError),
             self.opened(folder) as fd,
-            os.scandir(fd) as listing,
+            beneath.entries(fd) as listing,
         ):
             return sorted(
                 (entry.name, entry.stat(follow_symlinks=False))

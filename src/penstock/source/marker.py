@@ -40,8 +40,8 @@ def identity(fd: int, *, make: bool) -> SpoolIdentity:
 
 
 def _holds_anything(fd: int) -> bool:
-    with os.scandir(fd) as entries:
-        return next(entries, None) is not None
+    with beneath.entries(fd) as listing:
+        return next(listing, None) is not None
 
 
 def id_of(data: bytes) -> str:

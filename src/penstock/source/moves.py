@@ -292,7 +292,7 @@ def delete_older(archive: Path, before_seconds: float, files_max: int) -> int:
 def _delete_older_in(fd: int, before_seconds: float, files_max: int) -> int:
     deleted = 0
     # Another process may delete files there at the same time.
-    with contextlib.suppress(FileNotFoundError), os.scandir(fd) as listing:
+    with contextlib.suppress(FileNotFoundError), beneath.entries(fd) as listing:
         for entry in listing:
             if deleted >= files_max:
                 break

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from penstock import file_names
+from penstock import beneath, file_names
 from penstock.errors import Again
 from penstock.source.order import UNPLACED, Chunk, Mark
 
@@ -86,7 +86,7 @@ class Listed(NamedTuple):
     example: str
 
 
-def listed(directory: Path | int, pattern: str) -> Listed:
+def listed(directory: Path, pattern: str) -> Listed:
     """List all entries of a directory, without an index. Raises OSError."""
     matches = re.compile(pattern).fullmatch
     found: list[str] = []
@@ -178,9 +178,8 @@ class Scanner:
         ignored, example = 0, ""
         seen: Counter[Chunk | None] = Counter()
         try:
-            with os.scandir(self._fd) as listing:
-                entries = iter(listing)
-                while unknown := [*itertools.islice(entries, _ENTRIES)]:
+            with beneath.entries(self._fd) as listing:
+                while unknown := [*itertools.islice(listing, _ENTRIES)]:
                     if known:
                         chunks = [known.get(entry.name) for entry in unknown]
                         seen.update(chunks)
