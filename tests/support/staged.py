@@ -7,6 +7,7 @@ process without threads, beside no test.
 
 import errno
 import os
+import shutil
 import signal
 import sys
 import time
@@ -49,6 +50,11 @@ class Place:
         )
         self.fd = self.source._fd
         self.bucket = ""
+
+    def remove(self) -> None:
+        """Close and delete it: each archive has a reserve of 64 MiB."""
+        os.close(self.fd)
+        shutil.rmtree(self.spool.parent)
 
     def write(self, name: str) -> None:
         """Write a file as a producer does."""
@@ -170,7 +176,7 @@ def kills(root: Path, call: str, step: int) -> int:
         place.stage()
         place.pack()
         place.assert_all_packed()
-        os.close(place.fd)
+        place.remove()
         if ended == 0:
             return times
     return 0
@@ -188,7 +194,7 @@ def full(root: Path, call: str, step: int) -> int:
         place.stage()
         place.pack()
         place.assert_all_packed()
-        os.close(place.fd)
+        place.remove()
         if not fired:
             return times
     return 0
