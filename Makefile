@@ -3,7 +3,7 @@ PYTHON ?= python3
 UV ?= .cache/uv/bin/uv
 # The virtual environment: another one for another Python (make test VENV=.cache/3.13 PYTHON=python3.13).
 VENV ?= .venv
-# The full form of a campaign is hours; SCALE=0.01 is a minute's taste of it.
+# The full form of a campaign is hours; SCALE=0.01 is a sample of it, still more than ten minutes.
 SCALE ?= 1
 # The time that files in a wheel and sdist bear: 1980, the first that a zip can hold.
 DIST_EPOCH = 315532800

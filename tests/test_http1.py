@@ -473,7 +473,7 @@ async def test_a_late_reply_reaches_nobody() -> None:
         began = asyncio.get_running_loop().time()
         with pytest.raises(NoReplyError, match=r"did not answer within 0\.05 s"):
             await ask(client)
-        assert 0.04 < asyncio.get_running_loop().time() - began < 5
+        assert 0.04 < asyncio.get_running_loop().time() - began < 1
         client._timeout_seconds = 2
         following = asyncio.create_task(ask(client))
         await asyncio.sleep(0)

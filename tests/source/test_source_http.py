@@ -156,7 +156,7 @@ async def test_a_drip_is_given_up_in_time(server: MaliciousHttp) -> None:
     began = asyncio.get_running_loop().time()
     with pytest.raises(Again, match=r"no answer in 0\.2 s"):
         await get(site, "x")
-    assert asyncio.get_running_loop().time() - began < 2.5, "all of it takes 3 s"
+    assert asyncio.get_running_loop().time() - began < 1
     await site.close()
 
 
