@@ -55,8 +55,8 @@ if redis.call('ZADD', KEYS[9], now, worker) == 1 then redis.call('HSET', KEYS[10
 -- Add the operator's note on each file that was put back.
 local function add_said(answer, names)
   if not is_any_put_back(KEYS[15]) then return answer end
-  in_pieces(names, function(piece)
-    for _, said in ipairs(redis.call('HMGET', KEYS[15], unpack(piece))) do
+  in_pieces('HMGET', KEYS[15], names, function(values)
+    for _, said in ipairs(values) do
       if said then answer[#answer + 1] = said end
     end
   end)
@@ -131,18 +131,15 @@ if #due + taken < math.max(least, 1) then
   return {'none', epoch, made, given, table.concat(indexes, ',')}
 end
 
-local names = {}
+local names, processing = {}, {}
 for i = 1, #due do names[i] = due[i] end
 for i = 1, taken do names[#due + i] = candidates[indexes[i]] end
-in_pieces(due, function(piece) redis.call('ZREM', KEYS[6], unpack(piece)) end)
-in_pieces(names, function(piece)
-  local processing = {}
-  for i = 1, #piece do
-    processing[2 * i - 1] = piece[i]
-    processing[2 * i] = new
-  end
-  redis.call('HSET', KEYS[2], unpack(processing))
-end)
+for i = 1, #names do
+  processing[2 * i - 1] = names[i]
+  processing[2 * i] = new
+end
+in_pieces('ZREM', KEYS[6], due)
+in_pieces('HSET', KEYS[2], processing)
 redis.call('HSET', KEYS[14], 'names', table.concat(names, '/'), 'files', #names, 'token', token,
   'worker', worker, 'attempt', 1, 'fingerprint', fingerprint, 'made_ms', now)
 redis.call('ZADD', KEYS[1], now + lease, new)

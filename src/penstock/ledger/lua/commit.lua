@@ -61,7 +61,7 @@ for i = 1, #names do
     n = n + 2
   end
 end
-in_pieces(processed, function(piece) redis.call('ZADD', KEYS[3], unpack(piece)) end)
+in_pieces('ZADD', KEYS[3], processed)
 if is_any_put_back(KEYS[10]) then
   local over = {}
   for i = 1, #names do
@@ -69,7 +69,7 @@ if is_any_put_back(KEYS[10]) then
   end
   settle_put_back(KEYS[10], over)
 end
-in_pieces(names, function(piece) redis.call('HDEL', KEYS[2], unpack(piece)) end)
+in_pieces('HDEL', KEYS[2], names)
 end_claim(KEYS[1], KEYS[7], ARGV[1])
 redis.call('SET', KEYS[8], 'committed', 'PX', ARGV[3])
 return 1

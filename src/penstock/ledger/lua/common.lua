@@ -26,14 +26,11 @@ local function split(joined)
   return names
 end
 
--- Call a function with 1,000 values at a time: Lua unpacks at most 8,000.
-local function in_pieces(values, call)
-  if #values <= 1000 then
-    if #values > 0 then call(values) end
-    return
-  end
+-- Run a command on a key with 1,000 values at a time: Lua unpacks at most 8,000. `take` gets each answer.
+local function in_pieces(command, key, values, take)
   for at = 1, #values, 1000 do
-    call({unpack(values, at, math.min(at + 999, #values))})
+    local answer = redis.call(command, key, unpack(values, at, math.min(at + 999, #values)))
+    if take then take(answer) end
   end
 end
 
@@ -121,7 +118,7 @@ local function is_any_put_back(key) return redis.call('HLEN', key) > 0 end
 -- Delete the operator's notes on files that are settled now.
 local function settle_put_back(key, names)
   if not is_any_put_back(key) then return end
-  in_pieces(names, function(piece) redis.call('HDEL', key, unpack(piece)) end)
+  in_pieces('HDEL', key, names)
 end
 
 -- Return the indexes of the names, from `first` on, that no key holds: they are waiting. Looks up 8,000 names

@@ -18,9 +18,7 @@ local is_noted = is_hash(journal)
 if field(KEYS[1], 'noted_by') ~= ARGV[1] then
   if is_noted and ARGV[3] ~= '1' then
     if is_hash(earlier) then
-      in_pieces(redis.call('HGETALL', journal), function(piece)
-        redis.call('HSET', earlier, unpack(piece))
-      end)
+      in_pieces('HSET', earlier, redis.call('HGETALL', journal))
       redis.call('DEL', journal)
     else
       redis.call('RENAME', journal, earlier)

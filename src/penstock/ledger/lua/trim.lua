@@ -19,8 +19,8 @@ local given, due = split(string.sub(claim[1], keep > 0 and length + 2 or 1)), {}
 for i, name in ipairs(given) do
   due[2 * i - 1], due[2 * i] = now, name
 end
-in_pieces(given, function(piece) redis.call('HDEL', KEYS[2], unpack(piece)) end)
-in_pieces(due, function(piece) redis.call('ZADD', KEYS[3], unpack(piece)) end)
+in_pieces('HDEL', KEYS[2], given)
+in_pieces('ZADD', KEYS[3], due)
 count(KEYS[4], 'files_trimmed', #given)
 if keep > 0 then
   redis.call('HSET', KEYS[5], 'names', string.sub(claim[1], 1, length), 'files', keep)
