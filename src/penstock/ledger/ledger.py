@@ -32,7 +32,7 @@ from penstock.ledger.loaders import LedgerLoaders
 from penstock.ledger.overview import LedgerOverview
 from penstock.ledger.reads import LedgerReads
 from penstock.ledger.repairs import LedgerRepairs, said
-from penstock.ledger.scripts import REMEMBER_MS, Scripts, translate_redis_errors
+from penstock.ledger.scripts import REMEMBER_MS, Part, Scripts, translate_redis_errors
 from penstock.ledger.spool import LedgerSpool
 from penstock.ledger.upkeep import LedgerUpkeep
 from penstock.model import CLAIM_ID_BYTES, Claim, Settled
@@ -85,7 +85,7 @@ class Isolated(NamedTuple):
     apart: int
 
 
-class Ledger:
+class Ledger(Part):
     """The ledger of one spool, used by one worker, archiver or checker: the life of its claims.
 
     `reads` and `overview` change nothing. `upkeep` serves the archiver and the checker, `repairs`
@@ -112,7 +112,7 @@ class Ledger:
         self.repairs = LedgerRepairs(scripts)
         self.loaders = LedgerLoaders(scripts)
         self.spool = LedgerSpool(scripts)
-        self._scripts = scripts
+        super().__init__(scripts)
         self._run = scripts.run
         self._thousands = asyncio.Semaphore(_THOUSANDS_MAX)
         self._next_call = asyncio.Lock()
@@ -138,7 +138,6 @@ class Ledger:
         """As in `Answer`; empty while unknown."""
         return self._epoch.name and f"{self._epoch.name}.{self._rollbacks}"
 
-    @translate_redis_errors
     async def open(self, *, may_evict: bool = False) -> None:
         """Check that this Redis can hold a ledger. Raises Again if it is away, else Halt.
 
@@ -222,7 +221,6 @@ class Ledger:
         counters = self._scripts.key("counters")
         await self._scripts.client.hincrby(counters, counter, by)
 
-    @translate_redis_errors
     async def _may_be_sent(self, claim: Claim, number: int) -> bool:
         """Tell whether enough replicas have a claim; note its files, because they are sent."""
         is_replicated = await self._scripts.replicated(claim.id, claim.token)
@@ -230,7 +228,6 @@ class Ledger:
             self._given.add(number, len(claim.names) * is_replicated)
         return is_replicated
 
-    @translate_redis_errors
     async def _claim(
         self,
         candidates: Sequence[str],
@@ -362,13 +359,11 @@ class Ledger:
         finally:
             beating.cancel()
 
-    @translate_redis_errors
     async def renew(self, claim: Claim) -> bool:
         """Restart the lease; False if somebody else owns the claim."""
         keys = ["leases", f"claim:{claim.id}", "counters"]
         return bool(await self._run("renew", keys, [claim.id, claim.token, self._lease_ms]))
 
-    @translate_redis_errors
     async def trim(self, claim: Claim, files: int) -> bool:
         """Give back all but the first `files` of a claim; False if somebody else owns it.
 
@@ -381,7 +376,6 @@ class Ledger:
         args = [claim.id, claim.token, files, REMEMBER_MS, length]
         return bool(await self._run("trim", keys, args))
 
-    @translate_redis_errors
     async def journal(self, claim: Claim, confirmed: Mapping[int, str]) -> bool:
         """Note confirmed messages, index to entry; False if somebody else owns the claim.
 
@@ -398,7 +392,6 @@ class Ledger:
         await self._scripts.replicated()
         return True
 
-    @translate_redis_errors
     async def commit(self, claim: Claim, settled: Settled) -> bool:
         """Make the claim's files processed, or as `settled` says; False if it is not ours."""
         flat, delays = itertools.chain.from_iterable, settled.retry_seconds.items()
@@ -415,7 +408,6 @@ class Ledger:
         await self._scripts.replicated()
         return is_ours
 
-    @translate_redis_errors
     async def release(
         self,
         claim: Claim,
@@ -438,7 +430,6 @@ class Ledger:
                 possible_repeats]  # fmt: skip
         return bool(await self._run("release", keys, args))
 
-    @translate_redis_errors
     async def expire(self) -> Sequence[Expired]:
         """Take up to 100 expired claims from their owners, [] if none; `claim` takes them over."""
         keys = ["leases", "counters", f"call:{secrets.token_hex(16)}"]
@@ -448,7 +439,6 @@ class Ledger:
             for claim, worker, attempt, overdue_ms, files in rows
         ]
 
-    @translate_redis_errors
     async def isolate(self, claim_id: str) -> Isolated:
         """Split an expired claim that was taken over too often; zeros if it was not."""
         at = datetime.now(UTC).isoformat(timespec="milliseconds")

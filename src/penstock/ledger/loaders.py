@@ -1,6 +1,6 @@
 """Count the loaders in Lambda in Redis, so that they do not start too many others."""
 
-from penstock.ledger.scripts import Part, translate_redis_errors
+from penstock.ledger.scripts import Part
 
 START_PAUSE_SECONDS = 30.0
 """Pause between two starts by anybody, so that one more loader's effect shows before the next."""
@@ -11,17 +11,14 @@ _RESERVED_SECONDS = 60.0  # a started loader that has not begun by then never wi
 class LedgerLoaders(Part):
     """The loaders of one spool. A loader's name comes from its starter or its own invocation."""
 
-    @translate_redis_errors
     async def enlist(self, name: str, seconds: float) -> int:
         """Note that a loader runs for at most `seconds`; return how many run. Safe to repeat."""
         return int(await self._scripts.run("enlist", ["loaders"], [name, int(seconds * 1000)]))
 
-    @translate_redis_errors
     async def leave(self, name: str) -> int:
         """Remove a loader that has ended, or could not be started; return how many are left."""
         return int(await self._scripts.run("leave", ["loaders"], [name]))
 
-    @translate_redis_errors
     async def reserve(self, name: str, most: int) -> bool:
         """Reserve a slot for one more loader; False if `most` run, or one was just started."""
         keys = ["loaders", "loader_started", "counters"]

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, cast
 
 from penstock.ledger.reads import each_state, number_or, paired_sizes, size_commands
 from penstock.ledger.repairs import said
-from penstock.ledger.scripts import Part, translate_redis_errors
+from penstock.ledger.scripts import Part
 from penstock.model import PutBack, SpoolIdentity
 
 _MEASURED = ("json_files_processing", "json_files_processed", "json_files_rejected",
@@ -103,7 +103,6 @@ class FileStory:
 class LedgerOverview(Part):
     """Reads for a status page, a console, or a question about one file."""
 
-    @translate_redis_errors
     async def read(self) -> Overview:
         """Return the ledger's overview."""
         key = self._scripts.key
@@ -131,7 +130,6 @@ class LedgerOverview(Part):
             {what: Trouble.from_text(text, at) for what, text in sorted(troubles.items())},
         )
 
-    @translate_redis_errors
     async def memory(self) -> Memory:
         """Return memory figures, as Redis estimates them."""
         async with self._scripts.client.pipeline(transaction=False) as pipe:
@@ -145,7 +143,6 @@ class LedgerOverview(Part):
         failed = info.get("aof_enabled", 0) and info.get("aof_last_write_status", "ok") != "ok"
         return Memory(info["used_memory"], limit, ledger_bytes, policy, evicted, bool(failed))
 
-    @translate_redis_errors
     async def story(self, name: str) -> FileStory:
         """Return everything the ledger knows of one file."""
         key = self._scripts.key

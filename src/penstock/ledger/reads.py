@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
-from penstock.ledger.scripts import Part, Scripts, translate_redis_errors
+from penstock.ledger.scripts import Part, Scripts
 
 FILES_A_CALL_MAX = 500  # keeps every script near 1 ms, in which Redis serves nobody else
 # The largest values that the settings allow; loaders in AWS Lambda end after fifteen minutes.
@@ -39,13 +39,11 @@ class HeldClaim(NamedTuple):
 class LedgerReads(Part):
     """What the archiver, the checker and a status page read."""
 
-    @translate_redis_errors
     async def counters(self) -> dict[str, int]:
         """Return everything counted since this ledger began, by name."""
         counted = await self._scripts.client.hgetall(self._scripts.key("counters"))  # type: ignore[misc]
         return _whole(cast("dict[str, str]", counted))
 
-    @translate_redis_errors
     async def sizes(self) -> dict[str, int]:
         """Return how many files are in each state, and how many claims there are."""
         counts, _ = await self._sizes_and_counters()
@@ -55,7 +53,6 @@ class LedgerReads(Part):
         key = self._scripts.key
         return paired_sizes(await self._scripts.ask(lambda pipe: size_commands(pipe, key)))
 
-    @translate_redis_errors
     async def states(self, names: Sequence[str]) -> list[str]:
         """Return the state of each of up to 500 names.
 
@@ -70,7 +67,6 @@ class LedgerReads(Part):
             for row in zip(*columns, strict=True)
         ]
 
-    @translate_redis_errors
     async def processed(self, skip: int, files_max: int) -> Sequence[str]:
         """Return processed names in the spool, oldest first, after `skip`; 1,000 take 0.05 ms."""
         last = skip + files_max - 1
@@ -79,7 +75,6 @@ class LedgerReads(Part):
         )
         return cast("list[str]", names)
 
-    @translate_redis_errors
     async def rejected(self, cursor: int) -> tuple[int, Mapping[str, str]]:
         """Return the next cursor and some rejected files still in the spool: name to JSON.
 
@@ -90,7 +85,6 @@ class LedgerReads(Part):
         )  # type: ignore[misc]
         return cast("tuple[int, dict[str, str]]", scanned)
 
-    @translate_redis_errors
     async def scan(self, state: str, cursor: int) -> tuple[int, Sequence[str]]:
         """Return the next cursor and some names of files in a state, paged like `rejected`."""
         key, redis = self._scripts.key(_KEYS[state]), cast("Any", self._scripts.client)
@@ -98,7 +92,6 @@ class LedgerReads(Part):
         cursor, found = await scan(key, cursor, count=FILES_A_CALL_MAX)
         return cursor, list(dict(found))
 
-    @translate_redis_errors
     async def claims(self, most: int = 100) -> Sequence[HeldClaim]:
         """Return the oldest claims, oldest first."""
         flat = await self._scripts.run("age", ["leases"], [self._scripts.key("claim:"), most])
@@ -110,7 +103,6 @@ class LedgerReads(Part):
             for c, worker, attempt, age, overdue, files, why in rows
         ]
 
-    @translate_redis_errors
     async def workers(self) -> dict[str, tuple[float, float]]:
         """Return, by worker, when it was first seen and when it last claimed: Unix seconds."""
         key = self._scripts.key
@@ -121,12 +113,10 @@ class LedgerReads(Part):
         )
         return {worker: (number_or(since.get(worker), at) / 1000, at / 1000) for worker, at in seen}
 
-    @translate_redis_errors
     async def frontier(self) -> str:
         """Return the listing cursor up to which every file has been claimed; may be empty."""
         return cast("str", await self._scripts.client.get(self._scripts.key("frontier")) or "")
 
-    @translate_redis_errors
     async def verify(self) -> Sequence[str]:
         """Return a sentence for each conservation law that does not hold; normally none.
 

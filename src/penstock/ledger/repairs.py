@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from penstock import telemetry
-from penstock.ledger.scripts import Part, translate_redis_errors
+from penstock.ledger.scripts import Part
 from penstock.model import LISTING_SECONDS_MAX, PutBack
 
 FORGET_AFTER_SECONDS = 2 * LISTING_SECONDS_MAX
@@ -25,7 +25,6 @@ HOLD_SECONDS = 120.0
 class LedgerRepairs(Part):
     """What an operator changes in the ledger, while workers and archivers run."""
 
-    @translate_redis_errors
     async def hold(
         self, files: Mapping[str, PutBack], *, left_for_seconds: float = FORGET_AFTER_SECONDS
     ) -> Mapping[str, str]:
@@ -43,7 +42,6 @@ class LedgerRepairs(Part):
         words = await self._scripts.run("hold", keys, args)
         return dict(zip(files, words, strict=True))
 
-    @translate_redis_errors
     async def put_back(self, inside: Sequence[str], outside: Mapping[str, PutBack]) -> int:
         """End a hold: files `inside` the spool are due now, those `outside` are forgotten.
 
@@ -54,7 +52,6 @@ class LedgerRepairs(Part):
             args += [name, _said(name, put_back)]
         return int(await self._scripts.run("put_back", ["retry", "put_back", "counters"], args))
 
-    @translate_redis_errors
     async def let_go(self, names: Sequence[str]) -> None:
         """Forget files that left the spool and were discarded."""
         if names:

@@ -6,6 +6,7 @@ them together. docs/ledger.md describes each key.
 
 import contextlib
 import functools
+import inspect
 import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from importlib import resources
@@ -327,7 +328,12 @@ class Scripts:
 
 
 class Part:
-    """Base class: some verbs of a ledger."""
+    """Base class: some verbs of a ledger. Each public one raises redis-py's errors as ours."""
+
+    def __init_subclass__(cls) -> None:
+        for name, verb in [*vars(cls).items()]:
+            if inspect.iscoroutinefunction(verb) and not name.startswith("_"):
+                setattr(cls, name, translate_redis_errors(verb))
 
     def __init__(self, scripts: Scripts) -> None:
         self._scripts = scripts

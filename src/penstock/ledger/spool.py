@@ -5,14 +5,13 @@ from typing import Any, cast
 
 from penstock import telemetry
 from penstock.errors import Again, Halt
-from penstock.ledger.scripts import Part, translate_redis_errors
+from penstock.ledger.scripts import Part
 from penstock.model import Confirmed, SpoolIdentity
 
 
 class LedgerSpool(Part):
     """The ledger's spool, as the ledger knows it."""
 
-    @translate_redis_errors
     async def confirm(self, seen: SpoolIdentity, files: int) -> Confirmed:
         """Tell whether `seen` is surely the spool of the ledger's files. Raises Again if it is not.
 
@@ -41,12 +40,10 @@ class LedgerSpool(Part):
             await self._note(seen.as_text(), before, is_another=False)
         return Confirmed(is_sure=bool(same), note=note)
 
-    @translate_redis_errors
     async def known(self) -> SpoolIdentity | None:
         """Return the spool of the ledger's files, if it knows one."""
         return SpoolIdentity.from_text((await self._note(""))[0])
 
-    @translate_redis_errors
     async def missing(self, error: Halt) -> Again | Halt:
         """Return what it means that the spool is not there: it may come back if it was there."""
         known = await self.known()
@@ -58,7 +55,6 @@ class LedgerSpool(Part):
         which = f" ({known})" if known else ""
         return Again(f"{error}; the ledger has files from it{which}: mount it again")
 
-    @translate_redis_errors
     async def accept(self, seen: SpoolIdentity) -> SpoolIdentity | None:
         """Make `seen` the ledger's spool, as an operator says; return the one before, if any."""
         before, *_ = await self._note("")

@@ -8,7 +8,7 @@ from typing import Any, cast
 from penstock import telemetry
 from penstock.ledger.reads import FILES_A_CALL_MAX, late_times, number_or, orphans
 from penstock.ledger.repairs import FORGET_AFTER_SECONDS
-from penstock.ledger.scripts import REMEMBER_MS, Scripts, translate_redis_errors
+from penstock.ledger.scripts import REMEMBER_MS, Part, Scripts
 
 _WORKER_SILENT_MS = 600_000  # a worker not heard of for two schedules of five minutes is gone
 _OVERLOOKED_MAX = 10_000  # names that a sweep remembers as waiting, 1 MB
@@ -19,15 +19,14 @@ _CAUSE_MAX = 2_000  # characters: a file's name may be in it
 _SCANS_MAX = 10_000  # five million keys: others may use this Redis too
 
 
-class LedgerUpkeep:
+class LedgerUpkeep(Part):
     """Files that left the spool, files that nobody claims, workers that are silent."""
 
     def __init__(self, scripts: Scripts, lease_seconds: float) -> None:
-        self._scripts = scripts
+        super().__init__(scripts)
         self._lease_ms = int(lease_seconds * 1000)
         self._looks_at = dict[str, float]()  # function → when to look for its note of trouble
 
-    @translate_redis_errors
     async def archived(self, names: Sequence[str], *, gone: bool = False) -> int:
         """Note files out of the spool, or `gone`; return how many were not noted before."""
         keys = ["json_files_processed", "json_files_rejected", "out_of_spool", "counters",
@@ -38,13 +37,11 @@ class LedgerUpkeep:
             noted += int(await self._scripts.run("archived", keys, [joined, gone * _GONE_MAX]))
         return noted
 
-    @translate_redis_errors
     async def forget(self) -> int:
         """Delete up to 500 notes of files that no listing can name any more; return how many."""
         args = [int(FORGET_AFTER_SECONDS * 1000), FILES_A_CALL_MAX]
         return int(await self._scripts.run("forget", ["out_of_spool"], args))
 
-    @translate_redis_errors
     async def sweep(self, sweeper: str, names: Sequence[str], spool_note: str = "") -> int | None:
         """Queue those of up to 500 names that nobody claims; None if somebody else sweeps.
 
@@ -60,17 +57,14 @@ class LedgerUpkeep:
         swept = int(await self._scripts.run("sweep", keys, args))
         return None if swept < 0 else swept
 
-    @translate_redis_errors
     async def swept(self, sweeper: str, pause_seconds: float) -> None:
         """End a sweep; nobody begins another one before the pause is over."""
         await self._scripts.run("swept", ["sweeper"], [sweeper, int(pause_seconds * 1000)])
 
-    @translate_redis_errors
     async def free_orphans(self) -> int:
         """Queue files in no usable claim, after foreign writes to the ledger; return how many."""
         return await orphans(self._scripts, free=True)
 
-    @translate_redis_errors
     async def adopt(self) -> int:
         """Take over an older version's unfinished claims; return how many its workers hold."""
         args, held = [self._scripts.key("claim:")], -1
@@ -78,7 +72,6 @@ class LedgerUpkeep:
             held = left
         return held
 
-    @translate_redis_errors
     async def correct(self) -> int:
         """Shorten times too far ahead, as after Redis's clock was; return how many."""
         corrected = 0
@@ -106,7 +99,6 @@ class LedgerUpkeep:
             if cursor == 0:
                 return
 
-    @translate_redis_errors
     async def trouble(self, what: str, cause: str) -> None:
         """Note why a function's last pass failed, for `penstock status`; empty if it succeeded.
 
@@ -127,7 +119,6 @@ class LedgerUpkeep:
         self._looks_at.pop(what, None)
         await client.hset(key, what, f"{at_ms} {socket.gethostname()} {cause[:_CAUSE_MAX]}")
 
-    @translate_redis_errors
     async def prune(self) -> int:
         """Forget workers not heard of for ten minutes; return how many."""
         keys = ["workers", "workers_since", "overlooked", "suspects", "claims_given"]
