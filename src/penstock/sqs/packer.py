@@ -126,16 +126,11 @@ class Packer:
             self._refuse_too_large(record, size)
             self._done.append(_Packed((record,), (file,), size))
             return
-        if not self._fits(record):
+        if not self._take_whole((file,), (record,)):
             # Refuse it before closing a message for it, which would make that smaller.
             self._refuse_too_large(record, len(record) + 2 + self._attributes_bytes(file) + 1)
-            while self._records and not self._fits(record):
+            while not self._take_whole((file,), (record,)):
                 self._close(cut=self._cuts)
-        if not self._records:
-            self._body_bytes, self._overhead_bytes = 1, self._attributes_bytes(file)
-        self._records.append(record)
-        self._files.append(file)
-        self._body_bytes += len(record) + 1
 
     def add_file(self, file: int, records: Sequence[bytes]) -> list[RecordReject]:
         """Add all records of one file; see `add_all`."""
@@ -246,10 +241,6 @@ class Packer:
         """Return the size of a message's attributes without the digits of its record count."""
         name_bytes = len(self._names[file].encode())
         return _ATTRIBUTES_FIXED_BYTES + name_bytes + len(self._content_type) + len(self._claim)
-
-    def _fits(self, record: bytes) -> bool:
-        size = self._body_bytes + len(record) + 1 + self._overhead_bytes
-        return bool(self._records) and size + len(str(len(self._records) + 1)) <= self._limit
 
     def _refuse_too_large(self, record: bytes, size: int) -> None:
         if size > self._limit:
