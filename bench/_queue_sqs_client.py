@@ -12,6 +12,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent.parent / "src"))
 
 from penstock.model import CLAIM_ID_LIKE, Message, QueueLimits
+from penstock.sqs.batch import request_body
 from penstock.sqs.packer import Packer
 
 CONNECTIONS = 16
@@ -40,17 +41,7 @@ def messages_of(workload: str) -> list[Message]:
 def entries_of(messages: Sequence[Message]) -> list[list[dict[str, Any]]]:
     """Return the same messages as batches of entries, as a client of botocore's is given them."""
     size = 10 if len(messages) == _CLAIM_MESSAGES else 1
-    entries = [
-        {
-            "Id": str(message.index),
-            "MessageBody": message.body.decode(),
-            "MessageAttributes": {
-                name: {"StringValue": value, "DataType": "String"}
-                for name, value in message.attributes.items()
-            },
-        }
-        for message in messages
-    ]
+    entries = json.loads(request_body("", messages, None))["Entries"]
     return [entries[at : at + size] for at in range(0, len(entries), size)]
 
 

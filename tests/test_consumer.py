@@ -25,7 +25,7 @@ from penstock.records.preamble import Preamble
 from penstock.records.selection import Selection
 from support.campaign import scaled
 from support.json_samples import expression_text, record_text
-from support.messages import CLAIM, numbered, packed
+from support.messages import CLAIM, attributes_of, numbered, packed
 from support.sqs_stub import SqsStub
 from support.threaded import threaded
 
@@ -40,7 +40,7 @@ def as_boto3(message: Message) -> dict[str, Any]:
         "Body": message.body.decode(),
         "MessageAttributes": {
             name: {"StringValue": value, "DataType": "String"}
-            for name, value in message.attributes.items()
+            for name, value in attributes_of(message).items()
         },
     }
 
@@ -54,7 +54,7 @@ def as_lambda(message: Message, queue: str = "q") -> dict[str, Any]:
         "attributes": {"ApproximateReceiveCount": "1"},
         "messageAttributes": {
             name: {"stringValue": value, "dataType": "String", "stringListValues": []}
-            for name, value in message.attributes.items()
+            for name, value in attributes_of(message).items()
         },
         "eventSource": "aws:sqs",
         "eventSourceARN": f"arn:aws:sqs:us-east-1:123456789012:{queue}",

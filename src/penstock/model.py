@@ -335,17 +335,6 @@ class Message(msgspec.Struct, frozen=True, gc=False):
     claim: str
     size_bytes: int
 
-    @property
-    def attributes(self) -> dict[str, str]:
-        """The message's attributes, name to value."""
-        return {
-            ATTRIBUTE_ID: self.id,
-            ATTRIBUTE_RECORDS: str(self.records),
-            ATTRIBUTE_FILE: self.file,
-            ATTRIBUTE_CONTENT_TYPE: self.content_type,
-            ATTRIBUTE_CLAIM: self.claim,
-        }
-
 
 class MessageReject(NamedTuple):
     """A message the queue can never take, with SQS's own code and text as the reason."""

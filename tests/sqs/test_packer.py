@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from penstock.errors import Halt, Reject
 from penstock.model import BILLED_BYTES, Message, QueueLimits
 from penstock.sqs.packer import Packer
-from support.messages import CLAIM
+from support.messages import CLAIM, attributes_of
 from support.sqs_model import size_of
 
 NAMES = ("a.json", "b-with-a-longer-name.json", "ünïcode.json")
@@ -52,7 +52,7 @@ def counted(message: Message) -> int:
     """Count a message as SQS does, by the stub's own arithmetic."""
     attributes = {
         name: {"DataType": "String", "StringValue": value}
-        for name, value in message.attributes.items()
+        for name, value in attributes_of(message).items()
     }
     return size_of(message.body.decode(), attributes)
 
@@ -81,7 +81,7 @@ def test_every_message_is_counted_exactly_and_none_could_take_the_next_record(
     packed = [element for message in messages for element in json.loads(message.body)]
     assert packed == [json.loads(record) for record in kept]
     for message in messages:
-        assert message.attributes["penstock_claim"] == claim
+        assert attributes_of(message)["penstock_claim"] == claim
         assert message.size_bytes == counted(message) <= limit
         assert message.records == len(json.loads(message.body))
     for message, following in itertools.pairwise(messages):
@@ -112,7 +112,7 @@ def test_one_record_a_message_is_the_record_itself() -> None:
     messages = pack([(0, [b'{"a":1}', b"[2]"])], records_per_message=1)
     assert [message.body for message in messages] == [b'{"a":1}', b"[2]"]
     assert [message.index for message in messages] == [0, 1]
-    assert messages[0].attributes == {
+    assert attributes_of(messages[0]) == {
         "penstock_id": messages[0].id,
         "penstock_records": "1",
         "penstock_file": "a.json",
@@ -130,8 +130,8 @@ def test_a_message_of_many_knows_its_files_and_records() -> None:
         (0, 1, 0, 2),
         (2, 2, 2, 1),
     ]
-    assert messages[1].attributes["penstock_file"] == "ünïcode.json"
-    assert messages[0].attributes["content_type"] == "application/vnd.penstock.records+json"
+    assert attributes_of(messages[1])["penstock_file"] == "ünïcode.json"
+    assert attributes_of(messages[0])["content_type"] == "application/vnd.penstock.records+json"
 
 
 def test_an_id_is_the_hash_of_fingerprint_names_index_and_body() -> None:
@@ -151,7 +151,7 @@ def test_an_id_does_not_change_with_the_claim() -> None:
     """Claimed anew, after Redis forgot or was put back, the same files give the same ids."""
     one, other = (pack([(0, [b"1"])], claim=claim)[0] for claim in (CLAIM, "f" * 24))
     assert one.id == other.id
-    assert one.attributes != other.attributes
+    assert attributes_of(one) != attributes_of(other)
 
 
 def test_an_id_changes_with_each_of_its_parts() -> None:

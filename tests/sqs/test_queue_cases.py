@@ -13,7 +13,7 @@ from penstock.errors import Halt, Reject
 from penstock.model import Message, QueueLimits
 from penstock.sqs.batch import batches, outcome_of, request_body
 from penstock.sqs.packer import Packer
-from support.messages import CLAIM, LIMITS, NAMES, numbered, packed
+from support.messages import CLAIM, LIMITS, NAMES, attributes_of, numbered, packed
 from support.sender import Sender, once
 from support.sqs_model import Queue, SqsError, SqsModel
 from support.sqs_stub import Fault
@@ -291,7 +291,7 @@ def test_an_empty_attribute(model: SqsModel, case: dict[str, Any]) -> None:
     attributes = {"ErrorDetails": {"DataType": "String", "StringValue": ""}}
     got = answer(model, model.create("q"), entry(MessageAttributes=attributes))
     assert got["Failed"][0]["Message"] == case["answer"]["message"]
-    assert all(packed([b"1"])[0].attributes.values())
+    assert all(attributes_of(packed([b"1"])[0]).values())
 
 
 @cases("attr-bad-names")
@@ -306,7 +306,7 @@ def test_attribute_names(model: SqsModel, case: dict[str, Any]) -> None:
     names = [name.replace("L*257", "L" * 257) for name in case["given"]["names"]]
     assert not any(map(taken, names))
     assert all(map(taken, case["given"]["ok"]))
-    assert all(map(taken, packed([b"1"])[0].attributes))
+    assert all(map(taken, attributes_of(packed([b"1"])[0])))
 
 
 @cases("attr-count-11")
@@ -315,7 +315,7 @@ def test_eleven_attributes(model: SqsModel, case: dict[str, Any]) -> None:
     many = {f"a{n}": {"DataType": "String", "StringValue": "x"} for n in range(11)}
     assert len(many) == case["given"]["attrs"]
     assert "Failed" in answer(model, model.create("q"), entry(MessageAttributes=many))
-    assert len(packed([b"1"])[0].attributes) == 5
+    assert len(attributes_of(packed([b"1"])[0])) == 5
 
 
 @cases("partial-non-sender-fault")

@@ -17,7 +17,7 @@ from penstock.embedded.sqs import EmbeddedSqs
 from penstock.errors import Halt
 from penstock.model import Keys, Message, QueueLimits, Sent
 from penstock.sqs.queue import SqsQueue
-from support.messages import LIMITS, numbered, packed
+from support.messages import LIMITS, attributes_of, numbered, packed
 from support.require import require_ministack
 from support.sqs_stub import SqsStub
 from support.threaded import threaded
@@ -178,7 +178,7 @@ async def test_what_is_sent_is_received(opened: Open, *, fifo: bool) -> None:
         (copy,) = received[message.id]
         assert copy["Body"].encode() == message.body
         values = {k: v["StringValue"] for k, v in copy["MessageAttributes"].items()}
-        assert values == message.attributes
+        assert values == attributes_of(message)
 
 
 async def test_the_largest_messages_and_batches_are_taken(opened: Open) -> None:

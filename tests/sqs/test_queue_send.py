@@ -12,7 +12,7 @@ from penstock.errors import Again, Halt
 from penstock.model import Message
 from penstock.sqs import errors
 from penstock.sqs.errors import Kind, kind_of_call, remedy_of
-from support.messages import numbered, packed
+from support.messages import attributes_of, numbered, packed
 from support.sender import Clock, Sender, once
 from support.sqs_stub import Fault, SqsStub
 
@@ -40,7 +40,7 @@ async def test_bodies_and_attributes_arrive_unchanged(sender: Sender) -> None:
     await sender.send([message])
     stored = sender.stub.model.queues["q"].messages()[0]
     assert stored.body.encode() == message.body
-    assert {k: v["StringValue"] for k, v in stored.attributes.items()} == message.attributes
+    assert {k: v["StringValue"] for k, v in stored.attributes.items()} == attributes_of(message)
 
 
 @pytest.mark.parametrize(

@@ -115,7 +115,7 @@ class ScriptedQueue:
     async def _call(self, run: "_Run", batch: list[Message], group: str) -> list[Message]:
         """Make one call; return what of the batch is to be sent again."""
         process, chaos = self._process, self._process.chaos
-        assert {message.attributes["penstock_claim"] for message in batch} == {group}
+        assert {message.claim for message in batch} == {group}
         await process.step("send.before")
         if again := await self._stopped_on_the_way(run, batch):
             return again

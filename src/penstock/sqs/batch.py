@@ -34,7 +34,7 @@ class _Attribute(msgspec.Struct, rename="pascal", gc=False):
 
 
 class _Attributes(msgspec.Struct, gc=False):
-    """`Message.attributes`, made in half the time."""
+    """A message's attributes: a struct is made in half the time of a dictionary."""
 
     id: _Attribute = msgspec.field(name=ATTRIBUTE_ID)
     records: _Attribute = msgspec.field(name=ATTRIBUTE_RECORDS)
