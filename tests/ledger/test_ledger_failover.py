@@ -16,6 +16,7 @@ import pytest
 import redis
 
 from ledger import test_ledger as contract
+from ledger import test_ledger_clock
 from penstock.errors import Halt
 from penstock.ledger.connect import Address, close
 from support.books import Books, claimed
@@ -70,6 +71,11 @@ async def form(request: pytest.FixtureRequest) -> AsyncIterator[Books]:
 async def test_every_form_of_client_keeps_the_contract(form: Books, name: str) -> None:
     """What holds of the scripts at one server holds in a cluster and under Sentinels."""
     await CONTRACT[name](form)
+
+
+async def test_answers_are_forgotten_in_time_behind_every_form_of_client(form: Books) -> None:
+    """A cluster answers a scan of its keys in another way than one server does."""
+    await test_ledger_clock.test_answers_are_forgotten_in_time(form)
 
 
 def test_the_contract_is_not_empty() -> None:

@@ -16,7 +16,6 @@ _OVERLOOKED_MS = 3_600_000
 _GONE_MAX = 10_000  # names remembered as gone, 1 MB: for `penstock explain`
 _TROUBLE_SECONDS = 60.0  # twice the longest pause between two passes that fail
 _CAUSE_MAX = 2_000  # characters: a file's name may be in it
-_SCANS_MAX = 10_000  # five million keys: others may use this Redis too
 
 
 class LedgerUpkeep(Part):
@@ -88,16 +87,10 @@ class LedgerUpkeep(Part):
     async def _shorten_answers(self) -> None:
         """Shorten the expiry of remembered answers too; Redis keeps it as a time of day."""
         client: Any = self._scripts.client
-        cursor = 0
-        for _ in range(_SCANS_MAX):
-            cursor, keys = await client.scan(
-                cursor, match=self._scripts.key("call:*"), count=FILES_A_CALL_MAX
-            )
-            for key in keys:
-                if await client.pttl(key) > REMEMBER_MS:
-                    await client.pexpire(key, REMEMBER_MS)
-            if cursor == 0:
-                return
+        pattern = self._scripts.key("call:*")
+        async for key in client.scan_iter(match=pattern, count=FILES_A_CALL_MAX):
+            if await client.pttl(key) > REMEMBER_MS:
+                await client.pexpire(key, REMEMBER_MS)
 
     async def trouble(self, what: str, cause: str) -> None:
         """Note why a function's last pass failed, for `penstock status`; empty if it succeeded.
