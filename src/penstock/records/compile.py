@@ -12,7 +12,6 @@ a value that holds only what the node reads.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum, auto
 from itertools import compress, repeat
 from typing import Any, Final, NamedTuple
 
@@ -38,19 +37,17 @@ class Code(NamedTuple):
     record_type: Any
 
 
-class _Kind(Enum):
-    STRUCT = auto()  # the fields of an object that are needed
-    JSON = auto()
-    PLAIN = auto()  # the Python value that json.loads returns
-
-
 @dataclass(frozen=True)
 class _Value:
-    """A function from scope to a node's value, and what is known in advance; a scope is one too."""
+    """A function from scope to a node's value, and what is known in advance; a scope is one too.
 
-    kind: _Kind
+    The value is JSON; or a struct, of the fields of an object that are needed; or plain, the Python
+    value that json.loads returns.
+    """
+
     on: On = itself
-    struct: Struct | None = None  # of a STRUCT
+    struct: Struct | None = None
+    is_plain: bool = False
     constant: Any = _NOT_CONSTANT
     parts: Sequence[bytes | On] = ()  # joined, they are the value
 
@@ -60,11 +57,11 @@ def compiled(select: Tree, where: Tree | None, *, whole: bool = False) -> Code:
     nodes = [select, *filter(None, [where])]
     try:
         struct = None if whole else Struct.of(nodes, depth_max=None)
-        scope = _scope(struct)
+        scope = _Value(struct=struct)
         test = _truth(where, scope) if where else None
         body = _value(select, scope)
     except RecursionError:  # too deep to compile, not to evaluate
-        struct, scope = None, _scope(None)
+        struct, scope = None, _Value()
         test = then(_library(where, scope).on, expression.is_true) if where else None
         body = _library(select, scope)
     parts, json = body.parts, _json(body)
@@ -93,11 +90,7 @@ def _library(node: Tree, scope: _Value) -> _Value:
     opened, struct = _opened(scope, [node])
     read = struct.library_value if struct else values.remembered
     known = then(opened if struct else _json(scope), read)
-    return _Value(_Kind.PLAIN, then(known, lambda value: expression.evaluate(node, value)))
-
-
-def _scope(struct: Struct | None) -> _Value:
-    return _Value(_Kind.STRUCT, struct=struct) if struct else _Value(_Kind.JSON)
+    return _Value(then(known, lambda value: expression.evaluate(node, value)), is_plain=True)
 
 
 def _opened(scope: _Value, nodes: Sequence[Tree]) -> tuple[On, Struct | None]:
@@ -114,7 +107,7 @@ def _current(_: Tree, scope: _Value) -> _Value:
 
 def _literal(node: Tree, _: _Value) -> _Value:
     json = values.constant(node["value"])
-    return _Value(_Kind.JSON, lambda _: json, constant=node["value"])
+    return _Value(lambda _: json, constant=node["value"])
 
 
 def _field(node: Tree, scope: _Value) -> _Value:
@@ -124,7 +117,7 @@ def _field(node: Tree, scope: _Value) -> _Value:
 
 def _read(node: Tree, struct: Struct, outer: On) -> _Value:
     on, inner = struct.field(node["value"], outer)
-    return _Value(_Kind.STRUCT if inner else _Kind.JSON, on, inner)
+    return _Value(on, inner)
 
 
 def _chain(node: Tree, scope: _Value) -> _Value:
@@ -135,8 +128,8 @@ def _chain(node: Tree, scope: _Value) -> _Value:
         if value.struct and part["type"] == "field":
             value = _read(part, value.struct, value.on)
         else:
-            found = _value(part, _Value(value.kind, struct=value.struct))
-            value = _Value(found.kind, then(value.on, found.on), found.struct)
+            found = _value(part, _Value(struct=value.struct, is_plain=value.is_plain))
+            value = _Value(then(value.on, found.on), found.struct, found.is_plain)
     return value
 
 
@@ -153,7 +146,7 @@ def _index(node: Tree, scope: _Value) -> _Value:
             return elements[index]
         return NULL
 
-    return _Value(_Kind.JSON, on)
+    return _Value(on)
 
 
 def _slice(node: Tree, scope: _Value) -> _Value:
@@ -170,7 +163,7 @@ def _projection(node: Tree, scope: _Value) -> _Value:
     left, right, *conditions = node["children"]
     base = _json(_value(left, scope))
     struct = Struct.of([right, *conditions])
-    element = _scope(struct)
+    element = _Value(struct=struct)
     result = _json(_value(right, element))
     tests = [_truth(condition, element) for condition in conditions]
     reader = struct or values
@@ -191,7 +184,7 @@ def _list(base: On, read: On, results: On) -> _Value:
         elements = read(base(scope))
         return NULL if elements is None else b"[%b]" % b",".join(results(elements))
 
-    return _Value(_Kind.JSON, on)
+    return _Value(on)
 
 
 # New objects and arrays.
@@ -212,7 +205,7 @@ def _multi_select_dict(node: Tree, scope: _Value) -> _Value:
 def _new(ends: bytes, keyed: Sequence[tuple[bytes, Tree]], scope: _Value) -> _Value:
     """Join the parts of a text; null if the scope is null, without evaluating the parts."""
     opened, struct = _opened(scope, [node for _, node in keyed])
-    inner = _scope(struct) if struct else scope
+    inner = _Value(struct=struct) if struct else scope
     parts: list[bytes | On] = []  # alternately constants and values
     text = ends[:1]
     for number, (key, node) in enumerate(keyed):
@@ -225,15 +218,15 @@ def _new(ends: bytes, keyed: Sequence[tuple[bytes, Tree]], scope: _Value) -> _Va
             text += values.constant(value.constant)
     parts.append(text + ends[1:])
     fill = _filled(parts)
-    null = struct.null if struct else NULL if scope.kind is _Kind.JSON else None
+    null = struct.null if struct else None if scope.is_plain else NULL
     if opened is itself and struct:
-        return _Value(_Kind.JSON, lambda scope: NULL if scope is null else fill(scope), parts=parts)
+        return _Value(lambda scope: NULL if scope is null else fill(scope), parts=parts)
 
     def on(scope: Any) -> Json:
         found = opened(scope)
         return NULL if found == null else fill(found)
 
-    return _Value(_Kind.JSON, on)
+    return _Value(on)
 
 
 def _filled(parts: Sequence[bytes | On]) -> Callable[[Any], bytes]:
@@ -255,9 +248,9 @@ def _comparator(node: Tree, scope: _Value) -> _Value:
     left, right = (_value(child, scope) for child in node["children"])
     name = node["value"]
     if name not in {"eq", "ne"}:
-        return _Value(_Kind.PLAIN, _ordering(name, _plain(left), _plain(right)))
+        return _Value(_ordering(name, _plain(left), _plain(right)), is_plain=True)
     equal = _equality(left, right)
-    return _Value(_Kind.PLAIN, equal if name == "eq" else lambda scope: not equal(scope))
+    return _Value(equal if name == "eq" else lambda scope: not equal(scope), is_plain=True)
 
 
 def _ordering(name: str, left: On, right: On) -> On:
@@ -274,7 +267,7 @@ def _equality(left: _Value, right: _Value) -> On:
     if left.constant is not _NOT_CONSTANT:
         left, right = right, left
     wanted = right.constant
-    if left.kind is not _Kind.PLAIN and left.constant is _NOT_CONSTANT:
+    if not left.is_plain and left.constant is _NOT_CONSTANT:
         if isinstance(wanted, str):
             return then(_json(left), values.is_text(wanted))
         if wanted is None or isinstance(wanted, bool):  # each has only one spelling
@@ -289,7 +282,7 @@ def _either(node: Tree, scope: _Value) -> _Value:
     first, second = (_value(child, scope) for child in node["children"])
     value, other, decisive = first.on, _json(second), node["type"] == "or_expression"
     # Infinity is true, but becomes null as JSON.
-    is_plain = first.kind is _Kind.PLAIN
+    is_plain = first.is_plain
     is_true = expression.is_true if is_plain else values.is_true
 
     def on(scope: Any) -> Json:
@@ -298,12 +291,12 @@ def _either(node: Tree, scope: _Value) -> _Value:
             return other(scope)
         return values.encoded(found) if is_plain else found
 
-    return _Value(_Kind.JSON, on)
+    return _Value(on)
 
 
 def _not_expression(node: Tree, scope: _Value) -> _Value:
     true = _truth(node["children"][0], scope)
-    return _Value(_Kind.PLAIN, lambda scope: not true(scope))
+    return _Value(lambda scope: not true(scope), is_plain=True)
 
 
 def _truth(node: Tree, scope: _Value) -> On:
@@ -315,7 +308,7 @@ def _truth(node: Tree, scope: _Value) -> On:
             return lambda scope: first(scope) and second(scope)
         return lambda scope: first(scope) or second(scope)
     value = _value(node, scope)
-    if value.kind is _Kind.JSON:
+    if not (value.is_plain or value.struct):
         return then(value.on, values.is_true)
     if kind in {"comparator", "not_expression"}:
         return value.on  # true, false or null
@@ -339,11 +332,11 @@ def _function_expression(node: Tree, scope: _Value) -> _Value:
         return _library(node, scope)
     if name == "not_null":  # frequent, and computes nothing
         texts = [_json(_value(child, scope)) for child in children]
-        return _Value(_Kind.JSON, lambda scope: _first([text(scope) for text in texts]))
+        return _Value(lambda scope: _first([text(scope) for text in texts]))
     decode = values.decoded if name in _COMPUTING else values.remembered
     arguments = [_plain(_value(child, scope), decode) for child in children]
     return _Value(
-        _Kind.PLAIN, lambda scope: values.call(name, [argument(scope) for argument in arguments])
+        lambda scope: values.call(name, [argument(scope) for argument in arguments]), is_plain=True
     )
 
 
@@ -355,14 +348,14 @@ def _first(given: Sequence[Json]) -> Json:
 
 
 def _json(value: _Value) -> On:
-    return then(value.on, values.encoded) if value.kind is _Kind.PLAIN else value.on
+    return then(value.on, values.encoded) if value.is_plain else value.on
 
 
 def _plain(value: _Value, decode: On = values.decoded) -> On:
     """Return a function for the value as json.loads returns it, or as `decode` does."""
     if value.constant is not _NOT_CONSTANT:
         return lambda _: value.constant
-    return value.on if value.kind is _Kind.PLAIN else then(_json(value), decode)
+    return value.on if value.is_plain else then(_json(value), decode)
 
 
 _NODES: Final[Mapping[str, Callable[[Tree, _Value], _Value]]] = {
