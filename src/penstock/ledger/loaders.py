@@ -15,9 +15,9 @@ class LedgerLoaders(Part):
         """Note that a loader runs for at most `seconds`; return how many run. Safe to repeat."""
         return int(await self._scripts.run("enlist", ["loaders"], [name, int(seconds * 1000)]))
 
-    async def leave(self, name: str) -> int:
-        """Remove a loader that has ended, or could not be started; return how many are left."""
-        return int(await self._scripts.run("leave", ["loaders"], [name]))
+    async def leave(self, name: str) -> None:
+        """Remove a loader that has ended, or could not be started. Safe to repeat."""
+        await self._scripts.client.zrem(self._scripts.key("loaders"), name)
 
     async def reserve(self, name: str, most: int) -> bool:
         """Reserve a slot for one more loader; False if `most` run, or one was just started."""
