@@ -47,6 +47,23 @@ For a local directory, the worker checks each name again instead.
 """
 
 
+class Attribute(msgspec.Struct, rename="pascal", gc=False):
+    """An attribute of an SQS message, as SQS takes it."""
+
+    string_value: str
+    data_type: str = ATTRIBUTE_DATA_TYPE
+
+
+class Attributes(msgspec.Struct, gc=False):
+    """All attributes of an SQS message; a struct is made in half the time of a dictionary."""
+
+    id: Attribute = msgspec.field(name=ATTRIBUTE_ID)
+    records: Attribute = msgspec.field(name=ATTRIBUTE_RECORDS)
+    file: Attribute = msgspec.field(name=ATTRIBUTE_FILE)
+    content_type: Attribute = msgspec.field(name=ATTRIBUTE_CONTENT_TYPE)
+    claim: Attribute = msgspec.field(name=ATTRIBUTE_CLAIM)
+
+
 class SpoolIdentity(NamedTuple):
     """Which directory a spool is: its marker file's id, inode and change time, and its place."""
 

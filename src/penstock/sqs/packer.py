@@ -14,37 +14,29 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
+import msgspec
+
 from penstock.errors import Halt, Reject
 from penstock.model import (
-    ATTRIBUTE_CLAIM,
-    ATTRIBUTE_CONTENT_TYPE,
     ATTRIBUTE_DATA_TYPE,
-    ATTRIBUTE_FILE,
-    ATTRIBUTE_ID,
-    ATTRIBUTE_RECORDS,
     BILLED_BYTES,
     CONTENT_TYPE_MANY,
     CONTENT_TYPE_ONE,
+    Attributes,
     Message,
     QueueLimits,
     RecordReject,
 )
 
-_ATTRIBUTES = (
-    ATTRIBUTE_ID,
-    ATTRIBUTE_RECORDS,
-    ATTRIBUTE_FILE,
-    ATTRIBUTE_CONTENT_TYPE,
-    ATTRIBUTE_CLAIM,
-)
 _FEW = 16  # records that are not worth halving again
 _SQS_BYTES_MAX = 1_048_576  # of a message
 _RAISE = ", or raise queue.message_bytes or the queue's MaximumMessageSize"
 _FULL = 0.95  # of a message: filling it further is not worth reading a file twice
 _ID_BYTES = hashlib.sha256().digest_size * 2
 # The size of the attributes without four values: records, file, content type, claim.
-_ATTRIBUTES_FIXED_BYTES = (
-    sum(len(name) + len(ATTRIBUTE_DATA_TYPE) for name in _ATTRIBUTES) + _ID_BYTES
+_ATTRIBUTES_FIXED_BYTES = _ID_BYTES + sum(
+    len(field.encode_name) + len(ATTRIBUTE_DATA_TYPE)
+    for field in msgspec.structs.fields(Attributes)
 )
 
 
