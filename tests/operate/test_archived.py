@@ -16,6 +16,8 @@ from penstock.archive.forecast import ArchiveSpace, archive_space, forecast, rat
 from penstock.archive.store import Store
 from penstock.cli.commands import app
 from penstock.operate import observer, requeue
+from penstock.operate.archived import Archived
+from penstock.operate.spool_files import spool_files
 from support.box import SECOND, Box
 
 FILES = 40
@@ -142,6 +144,16 @@ async def test_packed_files_are_sent_again(packed: Box, by: str) -> None:
     await accounted(packed, FILES + 4)
     copies = (await penstock(packed, "explain", name(3))).output
     assert copies.count("archived at") == 2
+
+
+async def test_a_file_of_no_such_day_is_found_by_its_modification(box: Box) -> None:
+    """The 30th of February is no time, and stops no command."""
+    box.write("2026-02-30T10-00-00.json", '{"id": 1}')
+    await box.load()
+    assert (await box.archive()).files_archived == 1
+    archived = Archived(spool_files(box.settings, "test"))
+    for begins, expected in ((0.0, ["2026-02-30T10-00-00.json"]), (4e9, [])):
+        assert list(archived.names_between(begins, 9e9)) == expected
 
 
 async def test_a_replay_that_was_killed_leaves_no_copies(packed: Box) -> None:

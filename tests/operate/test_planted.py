@@ -77,8 +77,8 @@ def test_what_is_planted_for_a_file_is_none(places: SpoolFiles, planted: str) ->
         PLANTS[planted](folder / NAME, away)
     assert list(places.rejected()) == []
     assert places.archived(NAME) is None
-    assert list(places.archived_between(0, time.time() + 1e9)) == []
-    assert places.of(NAME) == []
+    assert list(Archived(places).between(0, time.time() + 1e9)) == []
+    assert Archived(places).places(NAME) == []
     assert not places.has_rejected(NAME)
 
 
@@ -95,7 +95,7 @@ def test_no_folder_that_is_a_link_is_entered(places: SpoolFiles, step: str) -> N
     path.symlink_to(away)
     (places.rejects / NAME).write_text("{")
     assert places.archived(NAME) is None
-    assert list(places.archived_between(0, time.time() + 1e9)) == []
+    assert list(Archived(places).between(0, time.time() + 1e9)) == []
     if step.startswith("archive"):
         for folder in (places.archive / HOUR,):
             with pytest.raises(OSError, match="archive"):
@@ -270,8 +270,8 @@ async def test_races_lead_nowhere(places: SpoolFiles, rounds: int) -> None:
         for done in (
             lambda: [json.dumps(dict(file.story)) for file in places.rejected()],
             lambda: [json.dumps(dict(f.story)) for f in places.latest_rejected(5)[0]],
-            lambda: [str(path) for path in places.archived_between(0, time.time() + 1e9)],
-            lambda: [str(places.archived(NAME)), *places.of(NAME)],
+            lambda: [str(path) for path in Archived(places).between(0, time.time() + 1e9)],
+            lambda: [str(places.archived(NAME)), *Archived(places).places(NAME)],
             lambda: requeue.discard(places, places.rejected(), keep_copy=True).done,
             lambda: requeue._move(
                 [Returning(places.archive / HOUR / NAME, PutBack("t"))], places, time.monotonic()

@@ -15,6 +15,7 @@ from penstock.cli.commands import app
 from penstock.errors import Again
 from penstock.model import PutBack
 from penstock.operate import requeue
+from penstock.operate.archived import Archived
 from penstock.operate.reject_filter import RejectFilter, moment
 from penstock.operate.requeue import Returning
 from penstock.operate.spool_files import SpoolFiles, rejected_file, spool_files
@@ -405,8 +406,8 @@ async def test_an_operator_who_dies_in_between_leaves_nothing_lost(
             broken.setattr(book.repairs, "put_back", killed)
             with pytest.raises(Again):
                 await put_back(1)
-        assert where.of(name(0)) == ["archive"]
-        assert where.of(name(1)) == ["spool"]
+        assert Archived(where).places(name(0)) == ["archive"]
+        assert Archived(where).places(name(1)) == ["spool"]
         assert await book.reads.states([name(0), name(1)]) == ["retry", "retry"]
         await book.repairs.put_back([name(0), name(1)], {})  # as if the hold were over
     await pass_over(box)

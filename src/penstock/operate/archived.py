@@ -62,8 +62,15 @@ class Archived:
         return found | self.store.held(left - found)
 
     def places(self, name: str) -> list[str]:
-        """Return where a file lies; a copy in a segment counts only if there is no other."""
-        return self._dirs.of(name) or ["archive"] * len(self.held([name]))
+        """Return in which of spool, archive and rejects a file lies.
+
+        A copy that is staged or in a segment counts only if there is no other.
+        """
+        dirs = self._dirs
+        found = ["spool"] if os.path.lexists(dirs.spool / name) else []
+        found += ["archive"] if dirs.archived(name) else []
+        found += ["rejects"] if dirs.has(dirs.rejects, name) else []
+        return found or ["archive"] * len(self.held([name]))
 
     def names_between(self, since: float, until: float) -> Iterator[str]:
         """Yield the names of files whose time is in [since, until)."""
@@ -91,15 +98,20 @@ class Archived:
                         yield segment
 
     def _paths(self, since: float, until: float) -> Iterator[Path]:
-        for path in self._dirs.archived_between(since, until):
-            if segment_name("", path.name) is None:
-                yield path
+        first, last = file_names.hour_of_time(max(0.0, since)), file_names.hour_of_time(until)
+        for folder in self._dirs.hours():
+            if first <= str(folder.relative_to(self._dirs.archive)) <= last:
+                paths = self._dated(folder, since, until)
+                yield from (path for path in paths if segment_name("", path.name) is None)
         for folder in self._folders(file_names.HOUR_FOLDER):
             with contextlib.suppress(OSError):  # for example, it is a link
-                for name, status in self._dirs.listed(folder):
-                    at = time_in(name)
-                    if since <= (status.st_mtime if at is None else at) < until:
-                        yield folder / name
+                yield from self._dated(folder, since, until)
+
+    def _dated(self, folder: Path, since: float, until: float) -> Iterator[Path]:
+        for name, status in self._dirs.listed(folder):
+            at = time_in(name)
+            if since <= (status.st_mtime if at is None else at) < until:
+                yield folder / name
 
     def _folders(self, hour: str) -> list[Path]:
         return sorted(self._dirs.spool.glob(_STAGED + hour))

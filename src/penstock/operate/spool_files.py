@@ -82,12 +82,6 @@ class SpoolFiles:
         folders = [self.archive / hour] if hour else list(self.hours())
         return next((f / name for f in folders if self.has(f, name)), None)
 
-    def of(self, name: str) -> list[str]:
-        """Return in which of spool, archive and rejects a file lies."""
-        found = ["spool"] if os.path.lexists(self.spool / name) else []
-        found += ["archive"] if self.archived(name) else []
-        return found + (["rejects"] if self.has(self.rejects, name) else [])
-
     def opened(self, folder: Path) -> AbstractContextManager[int]:
         """Open archive, rejects, spool or a folder below, following no links. Raises OSError."""
         roots = (self.archive, self.rejects, self.spool)
@@ -119,19 +113,6 @@ class SpoolFiles:
         with contextlib.suppress(FileNotFoundError), beneath.folder(self.archive) as fd:
             for hour, _ in beneath.folders_by_number(fd, file_names.HOUR_DIGITS):
                 yield self.archive / hour
-
-    def archived_between(self, since: float, until: float) -> Iterator[Path]:
-        """Yield archived files whose time is in [since, until), seconds since 1970, by hour.
-
-        A file's time is the one in its name; without one, its last modification.
-        """
-        first, last = file_names.hour_of_time(max(0.0, since)), file_names.hour_of_time(until)
-        for folder in self.hours():
-            if first <= str(folder.relative_to(self.archive)) <= last:
-                for name, status in self.listed(folder):
-                    at = file_names.time_of(name)
-                    if since <= (status.st_mtime if at is None else at) < until:
-                        yield folder / name
 
     def rejected(self) -> Iterator[RejectedFile]:
         """Yield the files of the rejects directory, by name."""
