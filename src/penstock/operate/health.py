@@ -4,9 +4,10 @@ Act on the first verdict. Verdicts that only follow from it are omitted.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from penstock.checker import OLD_LEASES
+from penstock.ledger.overview import Overview
 from penstock.ledger.scripts import UNWRITABLE
 from penstock.operate.snapshot import STOPPED, Snapshot, Verdict
 from penstock.operate.spool_view import SpoolState
@@ -37,43 +38,52 @@ _EXPLAINED = frozenset({"redis-away", "queue-away", "spool-away", "spool-changed
 
 def verdicts(snapshot: Snapshot, limits: StatusSettings) -> Sequence[Verdict]:
     """Return the verdicts on a snapshot, the worst first; none if all is well."""
-    found: list[Verdict] = []
-    for look in _LOOKS:
-        if look is not _troubles or not {said.code for said in found} & _EXPLAINED:
-            found += look(snapshot, limits)
+    ledger = snapshot.ledger
+    found = [*_unreachable(snapshot)]
+    if ledger is not None:
+        found += _spool(snapshot, ledger)
+        if not {said.code for said in found} & _EXPLAINED:
+            found += _troubles(ledger)
+        found += _workers(snapshot, limits)
+        found += _archiver(ledger, limits)
+        found += _rejects(snapshot, ledger)
+        found += _redis(ledger)
+    found += _memory(snapshot)
+    found += _room(snapshot.spool)
+    found += _archive(snapshot, limits)
+    if ledger is not None:
+        found += _books(snapshot, ledger, limits)
     return sorted(found, key=lambda verdict: not verdict.wrong)
 
 
-def _unreachable(snapshot: Snapshot, _: StatusSettings) -> Iterator[Verdict]:
-    codes = {"redis": "redis-away", "spool": "spool-away", "queue": "queue-away"}
+def _unreachable(snapshot: Snapshot) -> Iterator[Verdict]:
     advice = {
-        "redis": "start Redis (`penstock run` starts an embedded one), or fix ledger.url; nothing"
-        f" is lost meanwhile. {_GO_ON}",
-        "spool": "bring back the directory, or the server in front of it, or fix the setting that"
-        f" this names: source.url, source.token. {_GO_ON}",
-        "queue": f"fix the queue, queue.url, the rights or the network. {_GO_ON}",
+        "redis-away": "start Redis (`penstock run` starts an embedded one), or fix ledger.url;"
+        f" nothing is lost meanwhile. {_GO_ON}",
+        "spool-away": "bring back the directory, or the server in front of it, or fix the setting"
+        f" that this names: source.url, source.token. {_GO_ON}",
+        "queue-away": f"fix the queue, queue.url, the rights or the network. {_GO_ON}",
     }
     if sent := sum(minute["records_sent"] for minute in snapshot.minutes[-2:]):
-        advice["queue"] += (
+        advice["queue-away"] += (
             f". Workers sent {plural(sent, 'record')} within the last two minutes: if they still"
             " do, give this command the credentials that they have"
         )
-    for part, code in codes.items():
-        cause = snapshot.unreachable.get(part, STOPPED)
+    for code, remedy in advice.items():
+        cause = snapshot.unreachable.get(code.removesuffix("-away"), STOPPED)
         if cause != STOPPED and UNWRITABLE not in cause:
-            yield Verdict(code, wrong=True, text=cause, advice=advice[part])
+            yield Verdict(code, wrong=True, text=cause, advice=remedy)
     if STOPPED in snapshot.unreachable.values():
         left = snapshot.spool.entries if snapshot.spool else 0
         files = f"; {plural(left, 'file is', 'files are')} in the spool" if left else ""
         yield Verdict("not-running", wrong=left > 0, text=f"{STOPPED}{files}", advice=_STARTED)
 
 
-def _spool(snapshot: Snapshot, _: StatusSettings) -> Iterator[Verdict]:
-    spool = snapshot.spool
-    if snapshot.ledger is None or spool is None:
+def _spool(snapshot: Snapshot, ledger: Overview) -> Iterator[Verdict]:
+    spool, known = snapshot.spool, ledger.spool
+    if spool is None:
         return
-    known = snapshot.ledger.spool
-    holds_files = any(count for state, count in snapshot.ledger.sizes.items() if state != "claims")
+    holds_files = any(count for state, count in ledger.sizes.items() if state != "claims")
     if known and holds_files and spool.identity.matches(known) is False:
         yield Verdict(
             "spool-changed", wrong=True,
@@ -101,7 +111,7 @@ def _spool(snapshot: Snapshot, _: StatusSettings) -> Iterator[Verdict]:
 
 
 def _workers(snapshot: Snapshot, limits: StatusSettings) -> Iterator[Verdict]:
-    if snapshot.ledger is None or "queue" in snapshot.unreachable:
+    if "queue" in snapshot.unreachable:
         return
     alive = [w for w in snapshot.workers if w.silent_for_seconds <= limits.silent_seconds]
     waiting = snapshot.waiting or 0
@@ -153,11 +163,9 @@ def _workers(snapshot: Snapshot, limits: StatusSettings) -> Iterator[Verdict]:
         )  # fmt: skip
 
 
-def _troubles(snapshot: Snapshot, _: StatusSettings) -> Iterator[Verdict]:
+def _troubles(ledger: Overview) -> Iterator[Verdict]:
     codes = {"loader": "loader-fails", "archiver": "archiver-fails", "checker": "checker-fails"}
-    if snapshot.ledger is None:
-        return
-    for what, trouble in snapshot.ledger.troubles.items():
+    for what, trouble in ledger.troubles.items():
         if what in codes:
             yield Verdict(
                 codes[what], wrong=True,
@@ -168,21 +176,18 @@ def _troubles(snapshot: Snapshot, _: StatusSettings) -> Iterator[Verdict]:
             )  # fmt: skip
 
 
-def _archiver(snapshot: Snapshot, limits: StatusSettings) -> Iterator[Verdict]:
-    if snapshot.ledger is None or snapshot.ledger.oldest_processed_seconds <= limits.silent_seconds:
-        return
-    age, count = snapshot.ledger.oldest_processed_seconds, snapshot.ledger.sizes["processed"]
-    yield Verdict(
-        "archiver-late", wrong=True,
-        text=f"{plural(count, 'processed file is', 'processed files are')} in the spool, the"
-        f" oldest for {duration(age)}",
-        advice="run `penstock archive`; if it logs file.stuck, fix the cause there",
-    )  # fmt: skip
+def _archiver(ledger: Overview, limits: StatusSettings) -> Iterator[Verdict]:
+    age, count = ledger.oldest_processed_seconds, ledger.sizes["processed"]
+    if age > limits.silent_seconds:
+        yield Verdict(
+            "archiver-late", wrong=True,
+            text=f"{plural(count, 'processed file is', 'processed files are')} in the spool, the"
+            f" oldest for {duration(age)}",
+            advice="run `penstock archive`; if it logs file.stuck, fix the cause there",
+        )  # fmt: skip
 
 
-def _rejects(snapshot: Snapshot, _: StatusSettings) -> Iterator[Verdict]:
-    if snapshot.ledger is None:
-        return
+def _rejects(snapshot: Snapshot, ledger: Overview) -> Iterator[Verdict]:
     last = snapshot.minutes[-_REJECTS_MINUTES:]
     rejected = sum(minute["files_rejected"] for minute in last)
     processed = sum(minute["files_processed"] for minute in last)
@@ -194,7 +199,7 @@ def _rejects(snapshot: Snapshot, _: StatusSettings) -> Iterator[Verdict]:
             " `penstock rejected retry --all`",
         )  # fmt: skip
         return
-    kept = snapshot.ledger.sizes["rejected"]
+    kept = ledger.sizes["rejected"]
     kept += (snapshot.spool.rejects_kept or 0) if snapshot.spool else 0
     if kept:
         yield Verdict(
@@ -204,12 +209,10 @@ def _rejects(snapshot: Snapshot, _: StatusSettings) -> Iterator[Verdict]:
         )  # fmt: skip
 
 
-def _redis(snapshot: Snapshot, _: StatusSettings) -> Iterator[Verdict]:
-    if snapshot.ledger is None:
-        return
-    lost = [at for at, minute in snapshot.ledger.minutes.items() if minute.get("ledger_losses")]
+def _redis(ledger: Overview) -> Iterator[Verdict]:
+    lost = [at for at, minute in ledger.minutes.items() if minute.get("ledger_losses")]
     if lost:
-        again = snapshot.ledger.counters.get("files_after_loss", 0)
+        again = ledger.counters.get("files_after_loss", 0)
         yield Verdict(
             "redis-forgot", wrong=True,
             text=f"Redis lost data, as a worker saw at {_clock(60 * max(lost))};"
@@ -220,27 +223,20 @@ def _redis(snapshot: Snapshot, _: StatusSettings) -> Iterator[Verdict]:
         )  # fmt: skip
 
 
-def _unwritable(snapshot: Snapshot, _: StatusSettings) -> Iterator[Verdict]:
-    cause = snapshot.unreachable.get("redis", "")
-    if UNWRITABLE in cause or (snapshot.memory and snapshot.memory.is_unwritable):
+def _memory(snapshot: Snapshot) -> Iterator[Verdict]:
+    cause, memory = snapshot.unreachable.get("redis", ""), snapshot.memory
+    if UNWRITABLE in cause or (memory and memory.is_unwritable):
         yield Verdict(
             "redis-stuck", wrong=True, text=cause or UNWRITABLE,
             advice="free space on its disk (that of run.state_directory, if it is embedded) or fix"
             " that disk; then Redis continues by itself",
         )  # fmt: skip
-
-
-def _evicting(snapshot: Snapshot, _: StatusSettings) -> Iterator[Verdict]:
-    if snapshot.memory and (evicts := snapshot.memory.evicts):
+    if memory and (evicts := memory.evicts):
         yield Verdict(
             "redis-evicts", wrong=True, text=evicts.partition("; ")[0],
             advice="CONFIG SET maxmemory-policy noeviction, and in redis.conf; the checker finds"
             " the files that it forgot",
         )  # fmt: skip
-
-
-def _room(snapshot: Snapshot, _: StatusSettings) -> Iterator[Verdict]:
-    memory, spool = snapshot.memory, snapshot.spool
     if memory and memory.max_bytes and memory.used_bytes > _MEMORY_SHARE_MAX * memory.max_bytes:
         yield Verdict(
             "redis-full", wrong=True,
@@ -248,6 +244,9 @@ def _room(snapshot: Snapshot, _: StatusSettings) -> Iterator[Verdict]:
             advice="run the archiver, and again a minute later, when Redis forgets what was"
             " moved; or give Redis more memory (maxmemory)",
         )  # fmt: skip
+
+
+def _room(spool: SpoolState | None) -> Iterator[Verdict]:
     if spool is None:
         return
     for share, what in _shares_left(spool):
@@ -297,16 +296,14 @@ def _archive(snapshot: Snapshot, limits: StatusSettings) -> Iterator[Verdict]:
         )  # fmt: skip
 
 
-def _books(snapshot: Snapshot, limits: StatusSettings) -> Iterator[Verdict]:
-    if snapshot.ledger is None:
-        return
+def _books(snapshot: Snapshot, ledger: Overview, limits: StatusSettings) -> Iterator[Verdict]:
     for law in snapshot.laws_broken[:1]:
         yield Verdict(
             "books-wrong", wrong=True, text=law,
             advice="run `penstock verify`, which names files; when all are accounted for, reset"
             " the counts: docs/monitoring.md#if-a-law-does-not-hold",
         )  # fmt: skip
-    overdue = snapshot.ledger.sweep_overdue_seconds
+    overdue = ledger.sweep_overdue_seconds
     if snapshot.workers and (overdue is None or overdue > limits.silent_seconds):
         since = "has never run" if overdue is None else f"is {duration(overdue)} late"
         yield Verdict(
@@ -326,9 +323,3 @@ def duration(seconds: float) -> str:
         if seconds >= length:
             return f"{seconds / length:.1f} {unit}"
     return f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.0f} s"  # noqa: PLR2004
-
-
-_LOOKS: Sequence[Callable[[Snapshot, StatusSettings], Iterator[Verdict]]] = (
-    _unreachable, _spool, _troubles, _workers, _archiver, _rejects, _redis, _unwritable, _evicting,
-    _room, _archive, _books,
-)  # fmt: skip
