@@ -27,7 +27,7 @@ async def test_an_embedded_queue_changes_no_environment(
         await wiring.loader(box.settings, stack)
         assert (await box.load()).records_sent == 2
         observer = Observer(box.settings)
-        stack.push_async_callback(observer.close)
+        stack.push_async_callback(observer.aclose)
         depth = (await observer.snapshot()).queue
         assert depth is not None
         assert depth.visible >= 1

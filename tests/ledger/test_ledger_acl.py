@@ -57,7 +57,7 @@ async def _everything(box: Box) -> None:
         await ledger.overview.story("20261123T070000.000000.json")
         assert await ledger.reads.verify() == []
     finally:
-        await observer.close()
+        await observer.aclose()
 
 
 async def test_the_rules_in_the_docs_are_enough(box: Box, server: Server) -> None:

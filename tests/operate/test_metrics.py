@@ -32,7 +32,7 @@ async def text(box: Box) -> str:
     await box.archive()
     observer = Observer(box.settings)
     snapshot = await observer.snapshot()
-    await observer.close()
+    await observer.aclose()
     return exposition(snapshot, StatusSettings()).decode()
 
 
@@ -73,7 +73,7 @@ async def test_away_is_a_metric_too(box: Box) -> None:
     box.set("ledger", url=f"unix://{box.root}/nowhere.sock")
     observer = Observer(box.settings)
     seen = values(exposition(await observer.snapshot(), StatusSettings()).decode())
-    await observer.close()
+    await observer.aclose()
     assert seen["penstock_part_up", "redis"] == 0
     assert seen["penstock_healthy", ""] == 0
     assert not [name for name, _ in seen if name.endswith("_total")]

@@ -247,7 +247,7 @@ async def test_claims_without_owner(box: Box) -> None:
     claims = await book.reads.claims()
     overdue = [claim._replace(overdue_seconds=31.0) for claim in claims]  # 31 s later
     seen = dataclasses.replace(await held.snapshot(), claims=overdue)
-    await held.close()
+    await held.aclose()
     assert [v.code for v in verdicts(seen, StatusSettings())] == ["claims-expired"]
     await asyncio.sleep(1.1)
     await healthy(box)
@@ -267,7 +267,7 @@ async def test_a_claim_that_cannot_be_read(box: Box) -> None:
     seen = await held.snapshot()
     assert [v.code for v in seen.verdicts] == ["claim-waits"]
     assert f"{names[0]}: Permission denied" in seen.verdicts[0].text
-    await held.close()
+    await held.aclose()
     await asyncio.sleep(1.1)
     assert (await box.load()).files_processed == 1
     await healthy(box)
@@ -290,7 +290,7 @@ async def test_a_claim_held_for_long(box: Box) -> None:
     assert [v.code for v in seen.verdicts] == ["claim-old"]
     assert claim.id in seen.verdicts[0].text
     assert await book.release(claim)
-    await slow.close()
+    await slow.aclose()
     await healthy(box)
 
 
@@ -647,7 +647,7 @@ async def test_a_names_order_finds_the_oldest_after_many_that_are_settled(box: B
     box.write_many(2, first=2000)
     observer = Observer(box.settings)
     first, second = await observer.snapshot(), await observer.snapshot()
-    await observer.close()
+    await observer.aclose()
     for seen in (first, second):
         assert seen.spool is not None
         assert seen.spool.oldest_waiting.endswith(".002000.json")

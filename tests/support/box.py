@@ -132,4 +132,4 @@ async def look(box: Box) -> Snapshot:
     try:
         return await observer.snapshot()
     finally:
-        await observer.close()
+        await observer.aclose()

@@ -106,7 +106,7 @@ async def codes(box: Box) -> list[str]:
     try:
         return [said.code for said in (await observer.snapshot()).verdicts if said.wrong]
     finally:
-        await observer.close()
+        await observer.aclose()
 
 
 def archived(box: Box) -> int:
@@ -377,7 +377,7 @@ async def test_a_file_that_somebody_deleted_is_gone_not_archived(box: Box) -> No
     assert (await box.check()).laws_broken == 0
     observer = Observer(box.settings)
     assert "files-gone" in [said.code for said in (await observer.snapshot()).verdicts]
-    await observer.close()
+    await observer.aclose()
     for command, told in (
         ("explain", "found gone at"),
         ("verify", "1 file was sent, but gone"),

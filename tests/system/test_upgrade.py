@@ -70,7 +70,7 @@ async def claims(box: Box) -> int:
     try:
         return len((await observer.snapshot()).claims)
     finally:
-        await observer.close()
+        await observer.aclose()
 
 
 async def verified(box: Box) -> None:

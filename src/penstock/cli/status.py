@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing
 from typing import Annotated
 
 import typer
@@ -16,7 +16,7 @@ from penstock import passes
 from penstock.aio import sleep_unless
 from penstock.cli.options import Config
 from penstock.operate.health import duration
-from penstock.operate.observer import observer
+from penstock.operate.observer import Observer
 from penstock.operate.snapshot import Snapshot, Verdict
 from penstock.operate.wording import plural
 from penstock.settings.reading import load
@@ -57,15 +57,15 @@ def status(
 
 
 async def _once(settings: Settings) -> Snapshot:
-    async with AsyncExitStack() as stack:
-        return await (await observer(settings, stack)).snapshot()
+    async with aclosing(Observer(settings)) as seen:
+        return await seen.snapshot()
 
 
 async def _watched(
     settings: Settings, console: Console, stop: asyncio.Event, seconds: float, *, as_json: bool
 ) -> None:
     async with AsyncExitStack() as stack:
-        seen = await observer(settings, stack)
+        seen = await stack.enter_async_context(aclosing(Observer(settings)))
         live = None
         if console.is_terminal and not as_json:
             live = stack.enter_context(Live(console=console, auto_refresh=False, screen=True))

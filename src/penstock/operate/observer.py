@@ -1,6 +1,7 @@
 """Gather a spool's state in one place, for status, console and metrics."""
 
 import asyncio
+import contextlib
 import dataclasses
 import math
 import time
@@ -44,6 +45,7 @@ class Observer:
         self._queue: Any = None
         self._watch: SpoolWatch | None = None
         self._stack = AsyncExitStack()
+        self._stack.push_async_callback(self._drop_ledger)
         self._history: deque[tuple[float, Mapping[str, int]]] = deque()
         self._cached: dict[str, tuple[float, Any]] = {}
         self._lock = asyncio.Lock()
@@ -80,11 +82,8 @@ class Observer:
         if self._watch is not None:
             self._watch.forget_kept()
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         """Close the connections."""
-        await self._drop_ledger()
-        if self._queue is not None:
-            await self._queue.close()
         await self._stack.aclose()
 
     async def _look(self) -> Snapshot:
@@ -102,9 +101,12 @@ class Observer:
             await self._drop_ledger()
         spool: SpoolState | None = found.get("spool")
         rate = rate_of(found.get("minutes", ()))
+        name = ""
+        with contextlib.suppress(PenstockError):
+            name = spool_name(settings)
         snapshot = Snapshot(
             at=time.time(),
-            spool_name=_or_empty(lambda: spool_name(settings)),
+            spool_name=name,
             source=without_password(settings.source.url),
             queue_url=without_password(settings.queue.url),
             fifo=settings.queue.url.endswith(".fifo"),
@@ -148,6 +150,7 @@ class Observer:
                 settings, keys = embedded
             queue = wiring.unopened_queue(settings, settings.timeout_seconds, keys)
             await queue.open()  # closes itself if it fails
+            self._stack.push_async_callback(queue.close)
             self._queue = queue
         return await self._queue.depth()
 
@@ -221,17 +224,3 @@ def _rates_of_the_last_minute(overview: Overview) -> dict[str, float]:
     *_, before, runs = _filled(overview)
     share = 1 - overview.at_seconds % _MINUTE / _MINUTE
     return {name: (runs[name] + before[name] * share) / _MINUTE for name in RATES}
-
-
-def _or_empty(ask: Callable[[], str]) -> str:
-    try:
-        return ask()
-    except PenstockError:
-        return ""
-
-
-async def observer(settings: Settings, stack: AsyncExitStack) -> Observer:
-    """Return an observer that the stack closes."""
-    made = Observer(settings)
-    stack.push_async_callback(made.close)
-    return made

@@ -117,7 +117,7 @@ class Console:
         self._stop.set()
 
     async def _close(self, _: web.Application) -> None:
-        await self._observer.close()
+        await self._observer.aclose()
 
     @needs(May.NOTHING)
     async def login(self, request: web.Request) -> web.StreamResponse:
