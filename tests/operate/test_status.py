@@ -1,7 +1,6 @@
 """What `penstock status` says: each verdict on a setup broken so, and that its advice helps."""
 
 import asyncio
-import dataclasses
 import inspect
 import json
 import os
@@ -246,7 +245,7 @@ async def test_claims_without_owner(box: Box) -> None:
     assert (await book.claim(names, 500)).claim is not None
     claims = await book.reads.claims()
     overdue = [claim._replace(overdue_seconds=31.0) for claim in claims]  # 31 s later
-    seen = dataclasses.replace(await held.snapshot(), claims=overdue)
+    seen = (await held.snapshot())._replace(claims=overdue)
     await held.aclose()
     assert [v.code for v in verdicts(seen, StatusSettings())] == ["claims-expired"]
     await asyncio.sleep(1.1)
@@ -305,7 +304,7 @@ async def test_a_redis_that_forgot(box: Box) -> None:
     assert "3 files" in seen.verdicts[0].text
     assert seen.ledger
     later = seen.ledger._replace(minutes={}, at_seconds=seen.ledger.at_seconds + 3600)
-    assert verdicts(dataclasses.replace(seen, ledger=later), StatusSettings()) == []
+    assert verdicts(seen._replace(ledger=later), StatusSettings()) == []
 
 
 async def test_a_redis_that_may_evict(box: Box, tmp_path: Path) -> None:
@@ -531,12 +530,12 @@ async def test_the_checker_has_not_run(box: Box) -> None:
 async def test_an_archive_that_will_not_fit(box: Box) -> None:
     """The disk ends before retention begins to delete; to pack, as the advice says, helps."""
     await healthy(box)
-    seen = dataclasses.replace(await look(box), forecast=Forecast(6000, "inodes", 0.1, 30))
+    seen = (await look(box))._replace(forecast=Forecast(6000, "inodes", 0.1, 30))
     assert [v.code for v in verdicts(seen, StatusSettings())] == ["archive-will-not-fit"]
     space = ArchiveSpace(1, 1, 1, 1, oldest_days=0.1, is_uploaded=True)
-    late = dataclasses.replace(seen, forecast=None, spool=SpoolState(entries=0, archive=space))
+    late = seen._replace(forecast=None, spool=SpoolState(entries=0, archive=space))
     assert [v.code for v in verdicts(late, StatusSettings())] == ["uploads-late"]
-    seen = dataclasses.replace(seen, forecast=Forecast(6000, "space", 31, 30))
+    seen = seen._replace(forecast=Forecast(6000, "space", 31, 30))
     assert verdicts(seen, StatusSettings()) == []
 
 
@@ -550,7 +549,7 @@ async def test_an_archive_that_will_not_fit(box: Box) -> None:
 async def test_no_room(box: Box, spool: SpoolState, code: str) -> None:
     """Two million names, no inodes: from figures, as making them takes long."""
     await healthy(box)
-    seen = dataclasses.replace(await look(box), spool=spool)
+    seen = (await look(box))._replace(spool=spool)
     assert [v.code for v in verdicts(seen, StatusSettings())] == [code]
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import dataclasses
 import math
 import time
 from collections import deque
@@ -116,7 +115,7 @@ class Observer:
             forecast=forecast(spool and spool.archive, rate, settings.archive.retention_days),
             **found,
         )
-        return dataclasses.replace(snapshot, verdicts=verdicts(snapshot, settings.status))
+        return snapshot._replace(verdicts=verdicts(snapshot, settings.status))
 
     async def _look_at_ledger(self, found: dict[str, Any]) -> None:
         ledger = await self.ledger()

@@ -1,9 +1,7 @@
 """A spool at one moment, as status, console and metrics show it."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
 from penstock.archive.forecast import Forecast
 from penstock.ledger.overview import Memory, Overview
@@ -22,8 +20,7 @@ STOPPED: Final = "Penstock does not run here: its embedded parts are stopped"
 """Why embedded Redis or SQS is unreachable while Penstock, which starts them, does not run."""
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """A finding and what to do about it. `wrong` is false if it is only worth knowing.
 
     `code` is the same for every occurrence; alarms and documentation use it.
@@ -35,8 +32,7 @@ class Verdict:
     advice: str
 
 
-@dataclass(frozen=True, slots=True)
-class SeenWorker:
+class SeenWorker(NamedTuple):
     """A worker that the ledger knows; times in seconds before the snapshot."""
 
     name: str
@@ -46,8 +42,7 @@ class SeenWorker:
     files: int
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
+class Snapshot(NamedTuple):
     """A spool at one moment.
 
     Unknown values are None or empty; `unreachable` says why, by part: spool, redis, queue.
@@ -70,11 +65,11 @@ class Snapshot:
     queue: QueueDepth | None = None
     claims: Sequence[HeldClaim] = ()
     workers: Sequence[SeenWorker] = ()
-    rates: Mapping[str, float] = field(default_factory=dict[str, float])
+    rates: Mapping[str, float] = {}
     minutes: Sequence[Mapping[str, int]] = ()
     forecast: Forecast | None = None
     laws_broken: Sequence[str] = ()
-    unreachable: Mapping[str, str] = field(default_factory=dict[str, str])
+    unreachable: Mapping[str, str] = {}
     verdicts: Sequence[Verdict] = ()
 
     @property
@@ -84,18 +79,14 @@ class Snapshot:
 
     def as_dict(self) -> dict[str, Any]:
         """Return it for JSON; NamedTuples become objects."""
-        known: dict[str, Any] = {"healthy": self.healthy}
-        for part in dataclasses.fields(self):
-            name = "away" if part.name == "unreachable" else part.name  # JSON keys never change
-            known[name] = _plain(getattr(self, part.name))
+        known: dict[str, Any] = {"healthy": self.healthy, **_plain(self)}
+        known["away"] = known.pop("unreachable")  # JSON keys never change
         if self.ledger is not None:
             known["ledger"].pop("minutes")  # `minutes` has them, with zeros
         return known
 
 
 def _plain(value: Any) -> Any:
-    if dataclasses.is_dataclass(value):
-        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if hasattr(value, "_asdict"):
         return _plain(value._asdict())
     if isinstance(value, Mapping):

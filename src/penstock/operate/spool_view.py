@@ -12,7 +12,6 @@ import time
 from bisect import bisect_right
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -46,8 +45,7 @@ class DiskRoom(NamedTuple):
     inodes_free_share: float
 
 
-@dataclass(frozen=True, slots=True)
-class SpoolState:
+class SpoolState(NamedTuple):
     """The spool at one moment.
 
     `entries` counts its files in any state. `oldest_waiting` is the first file in order of names
@@ -64,7 +62,7 @@ class SpoolState:
     rejects_kept: int | None = None
     room: DiskRoom | None = None
     archive: ArchiveSpace | None = None
-    identity: SpoolIdentity = SpoolIdentity()  # noqa: RUF009  it is immutable
+    identity: SpoolIdentity = SpoolIdentity()
     broken: int = 0
     example: str = ""
 
