@@ -12,7 +12,7 @@ import time
 from bisect import bisect_right
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
-from pathlib import Path
+from functools import partial
 from typing import NamedTuple
 
 from penstock import file_names, wiring
@@ -26,7 +26,7 @@ from penstock.settings.spool_place import Directory, spool_place
 from penstock.source import marker
 from penstock.source.frames import PAGE_FILES_MAX
 from penstock.source.pace import Pace
-from penstock.source.scan import Listed, listed
+from penstock.source.scan import listed
 
 _LOOK_SECONDS_MAX = 2.0  # of one search for the oldest waiting file
 _KEPT_SECONDS = 30.0  # between two counts of the rejects directory
@@ -120,8 +120,7 @@ class SpoolWatch:
             self._names = await self._view.scan()
             self._pace.listed(now)
         if now - self._kept_at_seconds >= _KEPT_SECONDS:
-            self._kept = await self._view.rejects_kept()
-            self._archive = await self._view.archive_space()
+            self._kept, self._archive = await self._view.beside()
             self._kept_at_seconds = now
         oldest, age_seconds = await self._oldest.find(self._names, states) if states else ("", 0.0)
         return SpoolState(
@@ -146,32 +145,24 @@ class DirectoryView:
 
     broken, example = 0, ""  # see `Listed`
 
-    def __init__(
-        self,
-        spool: Path,
-        rejects_directory: Path,
-        pattern: str,
-        archive: Callable[[], ArchiveSpace | None],
-    ) -> None:
-        self._spool = spool
-        self._rejects_directory = rejects_directory
-        self._archive = archive
-        self._pattern = pattern
+    def __init__(self, settings: Settings, spool: Directory) -> None:
+        kept, archive = settings.archive, spool.archive_directory(settings.archive)
+        self._spool = spool.path
+        self._pattern = settings.source.pattern
+        self._rejects_directory = spool.rejects_directory(kept)
+        self._archive = partial(archive_space, archive, kept.action, is_uploaded=bool(kept.bucket))
 
     async def scan(self) -> list[str]:
         """Return the names of all files, sorted. Raises Again if they cannot be listed."""
-        found = await asyncio.to_thread(self._scan)
-        self.broken, self.example = found.broken, found.example
-        return found.names
-
-    def _scan(self) -> Listed:
         try:
-            return listed(self._spool, self._pattern)
+            found = await asyncio.to_thread(listed, self._spool, self._pattern)
         except OSError as error:
             raise Again(
                 f"list {self._spool}: {error.strerror}; check source.url, and whether the directory"
                 " exists and may be read"
             ) from None
+        self.broken, self.example = found.broken, found.example
+        return found.names
 
     async def age_seconds(self, name: str) -> float | None:
         """Return the time since a listed file's last change; None if it has disappeared."""
@@ -182,11 +173,11 @@ class DirectoryView:
         except OSError:
             return 0.0
 
-    async def rejects_kept(self) -> int:
-        """Return how many files the rejects directory holds."""
-        return await asyncio.to_thread(self._count_kept)
+    async def beside(self) -> tuple[int, ArchiveSpace | None]:
+        """Return the number of rejects kept, and the archive's space; None if there is none."""
+        return await asyncio.to_thread(lambda: (self._rejects_kept(), self._archive(time.time())))
 
-    def _count_kept(self) -> int:
+    def _rejects_kept(self) -> int:
         count = 0
         with contextlib.suppress(OSError), os.scandir(self._rejects_directory) as listing:
             for entry in listing:
@@ -203,10 +194,6 @@ class DirectoryView:
             disk_bytes=disk.f_blocks * disk.f_frsize,
             inodes_free_share=disk.f_favail / disk.f_files if disk.f_files else 1.0,
         )
-
-    async def archive_space(self) -> ArchiveSpace | None:
-        """Return the space for the archive; None if nothing is archived."""
-        return await asyncio.to_thread(self._archive)
 
     async def identity(self) -> SpoolIdentity:
         """Return which directory the spool is, without making a marker."""
@@ -249,13 +236,11 @@ class RemoteView:
         (file,) = await self._source.read([name], 1)
         return None if file.data is Unread.VANISHED else max(0.0, file.age_seconds or 0.0)
 
-    async def rejects_kept(self) -> None:
-        """Return None: nobody lists that directory over HTTP."""
+    async def beside(self) -> tuple[None, None]:
+        """Return nothing: nobody looks at these directories over HTTP."""
+        return None, None
 
     def room(self) -> None:
-        """Return None: it is unknown over HTTP."""
-
-    async def archive_space(self) -> None:
         """Return None: it is unknown over HTTP."""
 
     async def identity(self) -> SpoolIdentity:
@@ -267,13 +252,7 @@ async def view(settings: Settings, stack: AsyncExitStack) -> DirectoryView | Rem
     """Return an observer's view of the spool. Raises Halt if `source.url` is not one."""
     spool = spool_place(settings.source.url)
     if isinstance(spool, Directory):
-        rejects = spool.rejects_directory(settings.archive)
-        kept, archive = settings.archive, spool.archive_directory(settings.archive)
-
-        def space() -> ArchiveSpace | None:
-            return archive_space(archive, kept.action, time.time(), is_uploaded=bool(kept.bucket))
-
-        return DirectoryView(spool.path, rejects, settings.source.pattern, space)
+        return DirectoryView(settings, spool)
     # Everything there at once, complete or not, without waiting for more.
     at_once = settings.model_copy(
         update={"source": settings.source.model_copy(update={"settle_seconds": 0.0})}
