@@ -168,7 +168,7 @@ async def _move_rejected(
 ) -> None:
     cursor = 0
     while not over():
-        cursor, reasons = await archiver.ledger.reads.scan("rejected", cursor)
+        cursor, reasons = await archiver.ledger.reads.rejected(cursor)
         if reasons:
             moved = await archiver.source.reject(reasons)
             tally.files_rejected += (await _note(archiver, tally, told, moved))[0]

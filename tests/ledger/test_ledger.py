@@ -270,7 +270,7 @@ async def test_the_archiver_sees_what_to_move(books: Books) -> None:
     assert await worker.reads.processed(0, 500) == [B, A]
     assert await worker.reads.processed(0, 1) == [B]
     assert await worker.reads.processed(1, 500) == [A]
-    assert await worker.reads.scan("rejected", 0) == (0, {C: '{"x":1}'})
+    assert await worker.reads.rejected(0) == (0, {C: '{"x":1}'})
 
 
 async def test_a_wiped_redis_is_another_epoch(books: Books) -> None:

@@ -125,7 +125,7 @@ async def test_a_file_that_kills_alone_is_rejected_with_the_reason(books: Books)
     await books.pass_seconds(LEASE_SECONDS)
     await die(books, worker, times=3)
     assert (await worker.claim((), 500)).claim is None
-    _, rejected = await worker.reads.scan("rejected", 0)
+    _, rejected = await worker.reads.rejected(0)
     reason = json.loads(rejected[B])
     assert reason["reason"] == "its worker died 4 times"
     assert (reason["file"], reason["attempt"], reason["records"]) == (B, 4, [])
@@ -174,7 +174,7 @@ async def test_any_name_makes_a_valid_reason(books: Books, name: str) -> None:
     await books.pass_seconds(LEASE_SECONDS)
     await die(books, worker, times=1)
     await claimed(worker, [A])
-    _, rejected = await worker.reads.scan("rejected", 0)
+    _, rejected = await worker.reads.rejected(0)
     assert json.loads(rejected[name])["file"] == name
 
 

@@ -75,15 +75,22 @@ class LedgerReads(Part):
         )
         return cast("list[str]", names)
 
-    async def scan(self, state: str, cursor: int) -> tuple[int, Mapping[str, Any]]:
-        """Return the next cursor and some files in a state: for a rejected one, name to JSON.
+    async def rejected(self, cursor: int) -> tuple[int, Mapping[str, str]]:
+        """Return the next cursor and some rejected files still in the spool: name to JSON.
 
         Start with cursor 0 and end when 0 comes back; a name may come twice.
         """
+        scanned = await self._scripts.client.hscan(
+            self._scripts.key("json_files_rejected"), cursor, count=FILES_A_CALL_MAX
+        )  # type: ignore[misc]
+        return cast("tuple[int, dict[str, str]]", scanned)
+
+    async def scan(self, state: str, cursor: int) -> tuple[int, Sequence[str]]:
+        """Return the next cursor and some names of files in a state, paged like `rejected`."""
         key, redis = self._scripts.key(_KEYS[state]), cast("Any", self._scripts.client)
         scan = redis.hscan if state in _HASHES else redis.zscan
         cursor, found = await scan(key, cursor, count=FILES_A_CALL_MAX)
-        return cursor, dict(found)
+        return cursor, list(dict(found))
 
     async def claims(self, most: int = 100) -> Sequence[HeldClaim]:
         """Return the oldest claims, oldest first."""

@@ -287,7 +287,7 @@ async def rejected_in_ledger(ledger: Ledger) -> Mapping[str, str]:
     found: dict[str, str] = {}
     cursor = 0
     while True:
-        cursor, reasons = await ledger.reads.scan("rejected", cursor)
+        cursor, reasons = await ledger.reads.rejected(cursor)
         found |= reasons
         if cursor == 0:
             return found
