@@ -85,12 +85,11 @@ class LedgerReads(Part):
         )  # type: ignore[misc]
         return cast("tuple[int, dict[str, str]]", scanned)
 
-    async def scan(self, state: str, cursor: int) -> tuple[int, Sequence[str]]:
-        """Return the next cursor and some names of files in a state, paged like `rejected`."""
+    async def names(self, state: str) -> Sequence[str]:
+        """Return the names of all files in a state, page by page; a name may come twice."""
         key, redis = self._scripts.key(_KEYS[state]), cast("Any", self._scripts.client)
-        scan = redis.hscan if state in _HASHES else redis.zscan
-        cursor, found = await scan(key, cursor, count=FILES_A_CALL_MAX)
-        return cursor, list(dict(found))
+        scan = redis.hscan_iter if state in _HASHES else redis.zscan_iter
+        return [name async for name, _ in scan(key, count=FILES_A_CALL_MAX)]
 
     async def claims(self, most: int = 100) -> Sequence[HeldClaim]:
         """Return the oldest claims, oldest first."""

@@ -6,7 +6,7 @@ move meanwhile. Only names that stay odd are reported.
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -107,13 +107,14 @@ async def verify(ledger: Ledger, dirs: SpoolFiles, pattern: str, *, archive: boo
         if not odd:
             break
         await asyncio.sleep(_PAUSE_SECONDS)
-    found.unaccounted |= _reasons_alone(dirs)
+    alone = "only its reason is left, in the rejects directory; the file is nowhere"
+    found.unaccounted |= dict.fromkeys(_reasons_alone(dirs), alone)
     return found
 
 
 async def _first_look(ledger: Ledger, dirs: SpoolFiles, pattern: str, found: Verified) -> set[str]:
     """Return the names that look odd by sets alone; some only because files move."""
-    known = {name: state async for name, state in _known(ledger)}
+    known = {name: state for state in _IN_LEDGER for name in await ledger.reads.names(state)}
     seen = await asyncio.to_thread(listed, dirs.spool, pattern)
     found.entries_ignored, found.ignored_example = seen.broken, seen.example
     spool = set(seen.names)
@@ -124,17 +125,6 @@ async def _first_look(ledger: Ledger, dirs: SpoolFiles, pattern: str, found: Ver
     odd = {name for name, state in known.items() if name not in spool or state == "archived"}
     left = {n for n in odd if known[n] == "archived" and n not in spool and n not in rejects}
     return (odd - await asyncio.to_thread(Archived(dirs).held, left)) | rejects
-
-
-async def _known(ledger: Ledger) -> AsyncIterator[tuple[str, str]]:
-    for state in _IN_LEDGER:
-        cursor, found = await ledger.reads.scan(state, 0)
-        while True:
-            for name in found:
-                yield name, state
-            if cursor == 0:
-                break
-            cursor, found = await ledger.reads.scan(state, cursor)
 
 
 async def _look_at_archive(dirs: SpoolFiles, found: Verified) -> set[str]:
@@ -183,12 +173,7 @@ async def _still_wrong(ledger: Ledger, dirs: SpoolFiles, odd: set[str]) -> dict[
     return wrong
 
 
-def _reasons_alone(dirs: SpoolFiles) -> dict[str, str]:
-    alone = "only its reason is left, in the rejects directory; the file is nowhere"
-    return dict.fromkeys(_orphans(dirs), alone)
-
-
-def _orphans(dirs: SpoolFiles) -> Iterator[str]:
+def _reasons_alone(dirs: SpoolFiles) -> Iterator[str]:
     if not dirs.rejects.is_dir():
         return
     archived = Archived(dirs)
