@@ -14,12 +14,11 @@ No record's content is in any of it. guard.py decides who may call.
 """
 
 import asyncio
-import functools
 import importlib.resources
 import json
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 
 import msgspec
 from aiohttp import hdrs, web
@@ -93,8 +92,8 @@ class Console:
         app.router.add_get("/v1/status", self.status)
         app.router.add_get("/v1/status/stream", self.stream, allow_head=False)
         app.router.add_get("/v1/rejects", self.rejects)
-        app.router.add_post("/v1/rejects:retry", self.retry)
-        app.router.add_post("/v1/rejects:discard", self.discard)
+        for verb in ("retry", "discard"):
+            app.router.add_post(f"/v1/rejects:{verb}", self.change)
         app.router.add_get("/v1/history", self.history)
         app.router.add_get("/v1/file", self.file)
         app.router.add_get("/metrics", self.metrics)
@@ -243,18 +242,8 @@ class Console:
         ]
         return {"rejects": shown, "total": total, "can_retry": where is not None}
 
-    async def retry(self, request: web.Request) -> web.StreamResponse:
-        """POST /v1/rejects:retry {"names": […]}."""
-        retry = functools.partial(requeue.retried, stop=self._stop, patience_seconds=0.0)
-        return await self._change(request, retry)
-
-    async def discard(self, request: web.Request) -> web.StreamResponse:
-        """POST /v1/rejects:discard {"names": […]}: copies stay in discarded/."""
-        return await self._change(request, requeue.discarded)
-
-    async def _change(
-        self, request: web.Request, act: Callable[..., Awaitable[requeue.Report]]
-    ) -> web.StreamResponse:
+    async def change(self, request: web.Request) -> web.StreamResponse:
+        """POST /v1/rejects:retry or :discard {"names": […]}; copies stay in discarded/."""
         if request.content_type != "application/json":
             raise Refused(415, "Content-Type: must be application/json")
         try:
@@ -264,12 +253,17 @@ class Console:
         if not 1 <= len(names) <= _CHANGES_MAX:
             raise Refused(400, f"names: 1 to {_CHANGES_MAX}")
         try:
-            where = spool_files(self._settings, request.path.rpartition(":")[2])
+            verb = request.path.rpartition(":")[2]
+            where = spool_files(self._settings, verb)
             ledger = await self._observer.ledger()
             found = {n: where.rejected_one(n) for n in names if where.has_rejected(n)}
             found |= await self._rejected_in_ledger()
             chosen = [found[name] for name in dict.fromkeys(names) if name in found]
-            report = await act(self._settings, ledger, where, chosen)
+            this = (self._settings, ledger, where, chosen)
+            if verb == "retry":
+                report = await requeue.retried(*this, self._stop, patience_seconds=0.0)
+            else:
+                report = await requeue.discarded(*this)
         except Halt as error:
             raise Refused(409, str(error)) from None
         except OSError as error:  # an unusable directory: some steps may be done, no file is lost
