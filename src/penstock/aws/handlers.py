@@ -61,10 +61,11 @@ def sqs_loader(event: Any, context: Any) -> dict[str, Any]:
     async def one_pass(run: Invocation) -> Tally:
         parts = await wiring.loader(run.settings, run.stack)
         async with counted(run, parts.ledger.loaders, event) as note_age:
-            limits = {"budget_seconds": run.budget_seconds, "grace_seconds": run.grace_seconds}
             return await worker.load(
-                parts, stop=run.stop, note_age=note_age, tally=tally, is_only_pass=True, **limits
-            )
+                parts, stop=run.stop, budget_seconds=run.budget_seconds,
+                grace_seconds=run.deadline.grace_seconds, note_age=note_age, tally=tally,
+                is_only_pass=True,
+            )  # fmt: skip
 
     return _answer("sqs_loader", context, one_pass, tally, loader=given_name(event))
 

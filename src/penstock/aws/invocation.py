@@ -66,29 +66,21 @@ class Invocation:
         """How much longer work may begin; the setup has used some of the budget."""
         return self._began + self.deadline.budget_seconds - time.monotonic()
 
-    @property
-    def grace_seconds(self) -> float:
-        """How long claims in flight may go on after `stop`."""
-        return self.deadline.grace_seconds
-
 
 class LambdaProcess:
     """One process, which gets one invocation at a time."""
 
     def __init__(self) -> None:
-        self._runner: asyncio.Runner | None = None
+        self._runner = asyncio.Runner()  # it makes its event loop at its first run
         self._settings: Settings | None = None
 
     def run(self, context: Any, work: Callable[[Invocation], Awaitable[T]]) -> T:
         """Do the work of one invocation. Raises its errors."""
-        if self._runner is None:
-            self._runner = asyncio.Runner()
         return self._runner.run(self._invoked(context, work))
 
     def close(self) -> None:
         """Close the event loop, in tests: Lambda kills the process instead."""
-        if self._runner is not None:
-            self._runner.close()
+        self._runner.close()
 
     async def _invoked(self, context: Any, work: Callable[[Invocation], Awaitable[T]]) -> T:
         began = time.monotonic()
