@@ -97,11 +97,10 @@ class Console:
         app.router.add_get("/v1/history", self.history)
         app.router.add_get("/v1/file", self.file)
         app.router.add_get("/metrics", self.metrics)
-        app.cleanup_ctx.append(self._sampled)
+        app.cleanup_ctx.append(self._running)
         app.on_shutdown.append(self._end)
-        app.on_cleanup.append(self._close)
 
-    async def _sampled(self, _: web.Application) -> AsyncIterator[None]:
+    async def _running(self, _: web.Application) -> AsyncIterator[None]:
         """Take a snapshot once a minute for the history, even if no page is open."""
 
         async def sample() -> None:
@@ -111,12 +110,10 @@ class Console:
         task = asyncio.create_task(sample())
         yield
         task.cancel()
+        await self._observer.aclose()
 
     async def _end(self, _: web.Application) -> None:
         self._stop.set()
-
-    async def _close(self, _: web.Application) -> None:
-        await self._observer.aclose()
 
     @needs(May.NOTHING)
     async def login(self, request: web.Request) -> web.StreamResponse:

@@ -16,7 +16,7 @@ import gzip
 import importlib.resources
 import re
 import time
-from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import TypeVar
 
@@ -65,7 +65,6 @@ class FileServer:
         self._large = asyncio.Semaphore(_LARGE_MAX)
         self._frames_bytes = 0  # made, but not received yet
         self._ends = asyncio.Event()
-        self._packing: asyncio.Task[None] | None = None
 
     def add_to(self, app: web.Application) -> None:
         """Add the calls to an application."""
@@ -81,16 +80,19 @@ class FileServer:
                 web.get("/healthz", self.health),
             ]
         )
-        app.on_startup.append(self._start)
+        app.cleanup_ctx.append(self._running)
         app.on_shutdown.append(self._stop)
-        app.on_cleanup.append(self._close)
         app.on_response_prepare.append(self._say_spool)
 
-    async def _start(self, _: web.Application) -> None:
+    async def _running(self, _: web.Application) -> AsyncIterator[None]:
         await self._source.index.open()
         with contextlib.suppress(Again):  # each call tries again
             await self._source.identity()
-        self._packing = asyncio.create_task(self._keep_packing())
+        packing = asyncio.create_task(self._keep_packing())
+        yield
+        self._ends.set()
+        await packing
+        await self._source.close()
 
     async def _keep_packing(self) -> None:
         """With `archive.action = 'pack'`, pack what callers archived; their calls only stage it."""
@@ -100,12 +102,6 @@ class FileServer:
 
     async def _stop(self, _: web.Application) -> None:
         self._source.index.stop_waiting()
-
-    async def _close(self, _: web.Application) -> None:
-        self._ends.set()
-        if self._packing is not None:
-            await self._packing
-        await self._source.close()
 
     async def _say_spool(self, request: web.Request, response: web.StreamResponse) -> None:
         """Name the spool in each answer, except to callers without a token."""
