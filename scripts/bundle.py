@@ -20,9 +20,8 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Final, NamedTuple
+from typing import Annotated, Final, Literal, NamedTuple
 
 import typer
 
@@ -277,23 +276,14 @@ def _run(command: Sequence[str], *, seed: bool = False) -> str:
     return done.stdout
 
 
-class Python(StrEnum):
-    """The versions that Penstock runs on."""
-
-    python3_11 = "3.11"
-    python3_12 = "3.12"
-    python3_13 = "3.13"
-    python3_14 = "3.14"
-
-
 @app.command()
 def main(
     architecture: Annotated[
         Architecture, typer.Option("--arch", help="What the functions run on.")
-    ] = Architecture.arm64,
+    ] = "arm64",
     python: Annotated[
-        Python, typer.Option("--python", help="Their version of Python.")
-    ] = Python.python3_13,
+        Literal["3.11", "3.12", "3.13", "3.14"], typer.Option(help="Their version of Python.")
+    ] = "3.13",
     output: Annotated[
         Path | None,
         typer.Option(
@@ -328,11 +318,11 @@ def main(
     The same sources and lock give the same bytes. Says its size, and what it costs a new process
     to import it, where this machine can run it. To be deployed with deploy/template.yaml.
     """
-    path = output or Path("dist") / f"penstock-{architecture.value}-{python.value}.zip"
+    path = output or Path("dist") / f"penstock-{architecture}-{python}.zip"
     built = build(
         path,
-        architecture=architecture.value,
-        python=python.value,
+        architecture=architecture,
+        python=python,
         config=config.read_text() if config else "",
         ca=ca.read_text() if ca else "",
         say=lambda line: typer.echo(f"{line} …", err=True),

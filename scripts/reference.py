@@ -13,10 +13,9 @@ import inspect
 import json
 import sys
 from collections.abc import Iterator
-from enum import Enum
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args, get_origin
 
 import typer.core
 import typer.main
@@ -153,8 +152,8 @@ def _value(option: typer.core.TyperOption) -> str:
     kind: Any = option.type_descriptor.annotation
     if option.metavar:
         return option.metavar
-    if isinstance(kind, type) and issubclass(kind, Enum):
-        return "|".join(str(member.value) for member in kind)
+    if get_origin(kind) is Literal:
+        return "|".join(get_args(kind))
     words = {int: "NUMBER", float: "NUMBER", Path: "FILE"}
     return next((word for known, word in words.items() if known in (kind, *get_args(kind))), "TEXT")
 

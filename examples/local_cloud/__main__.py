@@ -27,7 +27,7 @@ def local_cloud(
     rate: Annotated[float, typer.Option(min=0.1, help="Files a second.")] = 200,
     seconds: Annotated[float, typer.Option(min=0.1, help="Seconds of writing files.")] = 60,
     records_per_file: Annotated[int, typer.Option(min=1, help="Records in a file.")] = 1,
-    queue: Annotated[QueueKind, typer.Option(help="The kind of queue.")] = QueueKind.standard,
+    queue: QueueKind = "standard",
     max_loaders: Annotated[
         int, typer.Option(min=1, max=1000, help="The template's MaxLoaders.")
     ] = 4,
@@ -48,7 +48,7 @@ def local_cloud(
     writes files, and waits for the schedules, which fire every minute, to do their work. Receives
     every message, and compares. Exits 0 only if nothing was lost, doubled or changed.
     """
-    plan = DemoPlan(rate, seconds, records_per_file, 1, queue is QueueKind.fifo)
+    plan = DemoPlan(rate, seconds, records_per_file, 1, fifo=queue == "fifo")
     console = Console(stderr=True)
     began = time.monotonic()
 

@@ -34,7 +34,7 @@ def demo(
     seconds: Annotated[float, typer.Option(min=0.1, help="Seconds of writing files.")] = 10,
     records_per_file: Annotated[int, typer.Option(min=1, help="Records in a file.")] = 1,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Loader processes.")] = 2,
-    queue: Annotated[QueueKind, typer.Option(help="The kind of queue.")] = QueueKind.standard,
+    queue: QueueKind = "standard",
     as_json: Json = False,
     keep: Keep = None,
 ) -> None:
@@ -42,7 +42,7 @@ def demo(
 
     Exits with 0 only if nothing was lost, doubled or changed, and every file is in its place.
     """
-    plan = DemoPlan(rate, seconds, records_per_file, workers, queue is QueueKind.fifo)
+    plan = DemoPlan(rate, seconds, records_per_file, workers, fifo=queue == "fifo")
     console = Console(stderr=True)
     with working_directory(keep, plan.disk_bytes) as place:
         with Progress(console, quiet=as_json) as progress:

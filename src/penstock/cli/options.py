@@ -1,9 +1,8 @@
-"""Options of several commands, the kinds of queue, and safe output."""
+"""Options of several commands, and safe output."""
 
 import sys
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -23,16 +22,10 @@ Keep = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+QueueKind = Annotated[Literal["standard", "fifo"], typer.Option(help="The kind of queue.")]
 Verbose = Annotated[
     bool, typer.Option("--verbose", "-v", help="Log every claim, also on a terminal.")
 ]
-
-
-class QueueKind(StrEnum):
-    """The two kinds of SQS queue."""
-
-    standard = "standard"
-    fifo = "fifo"
 
 
 def agree(question: str) -> None:

@@ -3,8 +3,7 @@
 import dataclasses
 import json
 import math
-from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -19,19 +18,8 @@ from penstock.setup.plan_prices import PRICES
 _WIDE = 100  # columns for formulas beside their figures; if narrower, below them
 _NAME, _AMOUNT = 34, 20
 
-
-class Architecture(StrEnum):
-    """What a Lambda function runs on."""
-
-    arm64 = "arm64"
-    x86_64 = "x86_64"
-
-
-class PerMessage(StrEnum):
-    """How records are packed."""
-
-    many = "many"
-    one = "1"
+Architecture = Literal["arm64", "x86_64"]
+"""What a Lambda function runs on."""
 
 
 def plan(
@@ -40,12 +28,12 @@ def plan(
     record_bytes: Annotated[int, typer.Option(min=2, help="Size of a record in its file.")],
     selected_bytes: Annotated[int, typer.Option(min=1, help="Size of the part that is sent.")],
     records_per_message: Annotated[
-        PerMessage, typer.Option(help="many: collections; 1: one record per message.")
-    ] = PerMessage.many,
-    queue: Annotated[QueueKind, typer.Option(help="The kind of queue.")] = QueueKind.standard,
+        Literal["many", "1"], typer.Option(help="many: collections; 1: one record per message.")
+    ] = "many",
+    queue: QueueKind = "standard",
     architecture: Annotated[
         Architecture, typer.Option(help="What the functions run on.")
-    ] = Architecture.arm64,
+    ] = "arm64",
     as_json: Json = False,
 ) -> None:
     """Compute what a load needs and costs on AWS: calls, loaders, memory, dollars a month.
@@ -58,9 +46,9 @@ def plan(
         records_per_file,
         record_bytes,
         selected_bytes,
-        1 if records_per_message is PerMessage.one else "many",
-        queue.value,
-        architecture.value,
+        1 if records_per_message == "1" else "many",
+        queue,
+        architecture,
     )
     made = make(load)
     if as_json:
