@@ -148,8 +148,10 @@ async def measure(given: argparse.Namespace, root: Path) -> None:
     async with AsyncExitStack() as stack:
         url, sink_pid = stack.enter_context(sink())
         store = await stack.enter_async_context(EmbeddedRedis(root / "state"))
-        client = await stack.enter_async_context(redis.from_url(store.url, decode_responses=True))
-        (root / "penstock.toml").write_text(settings(root, store.url, url, given.action))
+        client = await stack.enter_async_context(
+            redis.from_url(store.address, decode_responses=True)
+        )
+        (root / "penstock.toml").write_text(settings(root, store.address, url, given.action))
         watch = Watch(root / "spool", ledger(client))
         with processes(root, given.action) as started:
             await asyncio.sleep(3)  # their start is no part of keeping up

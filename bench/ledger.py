@@ -195,10 +195,10 @@ async def _main(options: argparse.Namespace) -> None:
             rows: dict[Callable[..., None], list[tuple[float, float]]] = {_bare: [], _work: []}
             for _ in range(options.rounds):
                 for work, row in rows.items():
-                    await _flush(server.url)
+                    await _flush(server.address)
                     size = options.files, options.lanes, options.workers
-                    row.append(throughput(server.url, *size, work))
-            async for line in _server_side(server.url):
+                    row.append(throughput(server.address, *size, work))
+            async for line in _server_side(server.address):
                 print(line)
             for title, i in (("claimed", 0), ("committed", 1)):
                 bare, ours = (statistics.median(row[i] for row in rows[w]) for w in (_bare, _work))
@@ -206,8 +206,8 @@ async def _main(options: argparse.Namespace) -> None:
                     f"{title:<10} {ours:>10,.0f} files/s   (target 400,000)   bare commands"
                     f" {bare:>10,.0f}, {ours / bare:.2f}x"
                 )
-            few = await first_claim_seconds(server.url, 1_000)
-            many = await first_claim_seconds(server.url, 1_000_000)
+            few = await first_claim_seconds(server.address, 1_000)
+            many = await first_claim_seconds(server.address, 1_000_000)
             print(f"first claim, 1,000 processed     {few * 1000:6.2f} ms")
             print(f"first claim, 1,000,000 processed {many * 1000:6.2f} ms, {many / few:.2f}x")
 

@@ -144,11 +144,11 @@ async def run(files: int, rounds: int, directory: Path, sqs_url: str) -> None:
             write(spool, workload, files)
             async with EmbeddedFileServer(directory, spool=spool, config=config) as server:
                 return await asyncio.to_thread(
-                    best, workload, server, ledger.url, sqs_url, files, rounds
+                    best, workload, server, ledger.address, sqs_url, files, rounds
                 )
 
         a = await cpu(ONE, files)
-        held = redis_bytes(ledger.url)
+        held = redis_bytes(ledger.address)
         few = max(200, files // 50)
         b, c, d = await cpu(HUNDRED, few), await cpu(SMALL, few), await cpu(SINGLE, files)
     kilobyte = (b - c) / 180

@@ -56,7 +56,7 @@ async def place(workload: Workload, root: Path, files: int) -> AsyncGenerator[_r
     async with AsyncExitStack() as stack:
         url, pid = stack.enter_context(sink())
         store = await stack.enter_async_context(EmbeddedRedis(root / "state"))
-        here = _rounds.Place(root, store.url, url, {}, str(root / "spool"))
+        here = _rounds.Place(root, store.address, url, {}, str(root / "spool"))
         services = {"sink": pid, "redis": store.pid}
         if workload.source == "server":
             (root / "serve.toml").write_text("[source]\nsettle_seconds = 0\n")

@@ -153,7 +153,7 @@ async def _listings(sizes: Sequence[int], root: Path, stack: AsyncExitStack) -> 
     nginx_site = HttpSite(f"{nginx.address}/", token=nginx.move_token, timeout_seconds=120)
     stack.push_async_callback(nginx_site.close)
     store = await stack.enter_async_context(EmbeddedRedis(root / "state"))
-    client = redis.from_url(store.url, decode_responses=True)
+    client = redis.from_url(store.address, decode_responses=True)
     stack.push_async_callback(client.aclose)
     print(f"{'files':>9}   nginx, all of them     server, 1,000 of them    first claim")
     written = 0

@@ -106,7 +106,7 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     require_redis()
     server = EmbeddedRedis(tmp_path_factory.mktemp("redis"))
     asyncio.run(server.start())
-    yield server.url
+    yield server.address
     asyncio.run(server.stop())
 
 

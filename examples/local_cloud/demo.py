@@ -90,7 +90,7 @@ class CloudDemo(Demo):
         ) as cloud:
             self._say(f"the stack stands; its schedules fire every minute; queue {cloud.queue_url}")
             self.consumer = Consumer(cloud.cloud, cloud.queue_url, self.comparison)
-            async with redis.from_url(cloud.redis.url, decode_responses=True) as client:
+            async with redis.from_url(cloud.redis.address, decode_responses=True) as client:
                 self.watch = Watch(self.directory / "spool", demo_box.ledger(client))
                 reporting = asyncio.create_task(self._report(cloud))
                 try:

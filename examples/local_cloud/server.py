@@ -25,12 +25,11 @@ _SERVICES = (
 class EmbeddedCloud(EmbeddedSqs):
     """ministack on a free port of the loopback interface; nothing of it outlives the process."""
 
+    folder = "cloud"
     title = "local cloud"
 
     def __init__(self, state_directory: Path) -> None:
         super().__init__(state_directory)
-        self.directory = state_directory.absolute() / "cloud"
-        self.log = self.directory / "cloud.log"
         self._clients: dict[str, Any] = {}
 
     async def api(self, service: str, operation: str, **arguments: Any) -> dict[str, Any]:

@@ -132,7 +132,7 @@ class LocalCloud:
             "SpoolName": self.spool_name,
             "FileServerUrl": self.file_server_url,
             **arns,
-            "RedisUrl": self.redis.url,
+            "RedisUrl": self.redis.address,
         }
         await api(
             "cloudformation", "create_stack", StackName=STACK, TemplateBody=_template(),

@@ -63,7 +63,7 @@ async def supervise(
             owner_mark.bind(spool_place(settings.source.url), state)
             redis = await stack.enter_async_context(EmbeddedRedis(state))
             environment |= {
-                "PENSTOCK_LEDGER__URL": redis.url,
+                "PENSTOCK_LEDGER__URL": redis.address,
                 "PENSTOCK_LEDGER__SPOOL": spool_name(settings),
             }
             parts.append(redis)
@@ -72,7 +72,7 @@ async def supervise(
             environment |= {
                 **sqs.environment,
                 "PENSTOCK_QUEUE__URL": await sqs.create_queue(EMBEDDED_QUEUE),
-                "PENSTOCK_QUEUE__ENDPOINT_URL": sqs.endpoint_url,
+                "PENSTOCK_QUEUE__ENDPOINT_URL": sqs.address,
             }
             parts.append(sqs)
         async with _watched(settings, environment), asyncio.TaskGroup() as group:

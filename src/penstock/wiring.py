@@ -273,7 +273,7 @@ async def ledger(settings: Settings, stack: AsyncExitStack) -> Ledger:
     if url == EMBEDDED:
         state = Path(settings.run.state_directory)
         owner_mark.bind(spool_place(settings.source.url), state)
-        url = (await stack.enter_async_context(EmbeddedRedis(state, share=True))).url
+        url = (await stack.enter_async_context(EmbeddedRedis(state, share=True))).address
     ledger = unopened_ledger(settings, url)
     stack.push_async_callback(ledger.close)
     await ledger.open()

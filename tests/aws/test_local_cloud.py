@@ -124,7 +124,7 @@ async def update(cloud: LocalCloud, parameters: Mapping[str, str]) -> None:
 
 async def count(cloud: LocalCloud, name: str) -> int:
     """Return one counter of the ledger."""
-    client: Any = redis.from_url(cloud.redis.url, decode_responses=True)
+    client: Any = redis.from_url(cloud.redis.address, decode_responses=True)
     async with client:
         return int(await client.hget(f"penstock:{{{cloud.spool_name}}}:counters", name) or 0)
 

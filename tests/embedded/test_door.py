@@ -79,7 +79,7 @@ async def test_the_key_is_this_users_alone(sqs: EmbeddedSqs) -> None:
 
 async def test_boto3_works_with_the_environment(sqs: EmbeddedSqs) -> None:
     """As a process that Penstock starts has it; and with the user's own credentials it does not."""
-    command = [sys.executable, "-c", CLIENT, sqs.endpoint_url]
+    command = [sys.executable, "-c", CLIENT, sqs.address]
     ours = {k: v for k, v in os.environ.items() if not k.startswith("AWS_")}
     done = subprocess.run(
         command, env=ours | dict(sqs.environment), capture_output=True, text=True, check=False

@@ -64,22 +64,31 @@ async def sqs(tmp_path: Path) -> AsyncIterator[EmbeddedSqs]:
 async def test_redis_is_real_private_and_safe(tmp_path: Path, redis_binary: str) -> None:
     """It has no TCP port, refuses to evict, appends to a file, and only its user gets in."""
     assert redis_binary
-    async with EmbeddedRedis(tmp_path) as running, redis.asyncio.from_url(running.url) as client:
+    async with (
+        EmbeddedRedis(tmp_path) as running,
+        redis.asyncio.from_url(running.address) as client,
+    ):
         config = await client.config_get("*")
         assert config["port"] == "0"
         assert config["maxmemory-policy"] == "noeviction"
         assert config["appendonly"] == "yes"
         assert config["appendfsync"] == "everysec"
         assert stat.S_IMODE((tmp_path / "redis").stat().st_mode) == 0o700
-        assert stat.S_IMODE(Path(urlsplit(running.url).path).stat().st_mode) == 0o700
+        assert stat.S_IMODE(Path(urlsplit(running.address).path).stat().st_mode) == 0o700
 
 
 async def test_redis_keeps_its_data_over_a_restart(tmp_path: Path, redis_binary: str) -> None:
     """What was written before a stop is there after the next start, at once."""
     assert redis_binary
-    async with EmbeddedRedis(tmp_path) as running, redis.asyncio.from_url(running.url) as client:
+    async with (
+        EmbeddedRedis(tmp_path) as running,
+        redis.asyncio.from_url(running.address) as client,
+    ):
         await client.set("key", "value")
-    async with EmbeddedRedis(tmp_path) as running, redis.asyncio.from_url(running.url) as client:
+    async with (
+        EmbeddedRedis(tmp_path) as running,
+        redis.asyncio.from_url(running.address) as client,
+    ):
         assert await client.get("key") == b"value"
 
 
@@ -102,12 +111,12 @@ async def test_sqs_takes_another_port_and_still_knows_its_queues(tmp_path: Path)
         url = await running.create_queue("q.fifo")
         send = {"MessageBody": "hello", "MessageGroupId": "g", "MessageDeduplicationId": "d"}
         await running.call("SendMessage", {"QueueUrl": url, **send})
-        port = urlsplit(running.endpoint_url).port or 0
+        port = urlsplit(running.address).port or 0
     server = await asyncio.start_server(lambda _reader, _writer: None, "127.0.0.1", port)
     async with server, EmbeddedSqs(tmp_path) as running:
         moved = await running.create_queue("q.fifo")
         assert moved != url
-        assert moved.startswith(running.endpoint_url)
+        assert moved.startswith(running.address)
         answer = await running.call("ReceiveMessage", {"QueueUrl": moved})
         assert [message["Body"] for message in answer["Messages"]] == ["hello"]
 
@@ -125,7 +134,7 @@ async def test_sqs_listens_on_loopback_only(sqs: EmbeddedSqs) -> None:
     """Nobody else on the network reaches it, and it opens no second port."""
     assert sqs._process
     listening = _listening_addresses(sqs._process.pid)
-    assert listening == {f"0100007F:{urlsplit(sqs.endpoint_url).port:04X}"}
+    assert listening == {f"0100007F:{urlsplit(sqs.address).port:04X}"}
 
 
 async def test_a_second_start_is_refused_or_shares(
@@ -133,15 +142,15 @@ async def test_a_second_start_is_refused_or_shares(
 ) -> None:
     """Two Penstocks never run two processes on the same data."""
     async with part(tmp_path) as running:
-        assert running.owned
+        assert running._owner is not None
         with pytest.raises(Halt, match=f"another Penstock .pid {os.getpid()}."):
             await part(tmp_path).start()
         async with part(tmp_path, share=True) as joined:
-            assert not joined.owned
+            assert joined._owner is None
             assert joined.address == running.address
         assert await running.answers(), "who joined has stopped what it did not start"
     async with part(tmp_path, share=True) as alone:
-        assert alone.owned
+        assert alone._owner is not None
 
 
 async def test_kill_9_of_the_parent_leaves_no_process_and_no_lock(
@@ -175,7 +184,7 @@ async def test_a_long_state_directory_gets_a_short_socket(tmp_path: Path) -> Non
     require_redis()
     deep = tmp_path / ("a" * 100) / ("b" * 100)
     async with EmbeddedRedis(deep) as running:
-        short = Path(urlsplit(running.url).path)
+        short = Path(urlsplit(running.address).path)
         assert len(str(short)) <= 107
         assert short.parent.stat().st_uid == os.getuid()
         assert await running.answers()

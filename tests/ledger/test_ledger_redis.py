@@ -35,7 +35,7 @@ def own_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     require_redis()
     server = EmbeddedRedis(tmp_path_factory.mktemp("own"))
     asyncio.run(server.start())
-    yield server.url
+    yield server.address
     asyncio.run(server.stop())
 
 

@@ -106,7 +106,7 @@ async def test_redis_away(box: Box, tmp_path: Path) -> None:
     """Redis does not answer: said with its address, the spool is shown; when it is back, all is."""
     server = EmbeddedRedis(tmp_path / "state")
     await server.start()
-    box.set("ledger", url=server.url)
+    box.set("ledger", url=server.address)
     await healthy(box)
     await server.stop()
     box.write_many(2)
@@ -310,7 +310,7 @@ async def test_a_redis_that_forgot(box: Box) -> None:
 async def test_a_redis_that_may_evict(box: Box, tmp_path: Path) -> None:
     """Policy, evicted keys and remedy are named, also by a status that was not there before."""
     async with EmbeddedRedis(tmp_path / "evicting") as own:
-        box.set("ledger", url=own.url)
+        box.set("ledger", url=own.address)
         await healthy(box)
         async with box.look() as client:
             await client.config_set("maxmemory-policy", "allkeys-lru")
@@ -416,8 +416,11 @@ async def test_most_rejected(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_redis_full(box: Box, tmp_path: Path) -> None:
     """Redis is near its limit: said; with more memory it is well."""
-    async with EmbeddedRedis(tmp_path / "state") as server, redis.from_url(server.url) as client:
-        box.set("ledger", url=server.url)
+    async with (
+        EmbeddedRedis(tmp_path / "state") as server,
+        redis.from_url(server.address) as client,
+    ):
+        box.set("ledger", url=server.address)
         await healthy(box)
         used = (await client.info("memory"))["used_memory"]
         await client.config_set("maxmemory", int(used * 1.1))
@@ -452,8 +455,11 @@ async def test_redis_full_of_what_is_processed(
     box: Box, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The archiver moves the files, and its next run, a minute later, lets go of their names."""
-    async with EmbeddedRedis(tmp_path / "state") as server, redis.from_url(server.url) as client:
-        box.set("ledger", url=server.url)
+    async with (
+        EmbeddedRedis(tmp_path / "state") as server,
+        redis.from_url(server.address) as client,
+    ):
+        box.set("ledger", url=server.address)
         await healthy(box)
         box.write_many(6000)
         await box.load()

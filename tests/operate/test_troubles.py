@@ -254,7 +254,7 @@ async def test_another_user_owns_a_directory(box: Box, theirs: str) -> None:
 async def test_redis_is_full(box: Box, tmp_path: Path) -> None:
     """T3: named so, with the figures that can be had; with more memory the loader goes on."""
     async with EmbeddedRedis(tmp_path / "own") as own:
-        box.set("ledger", url=own.url)
+        box.set("ledger", url=own.address)
         box.write_many(3)
         await healthy(box)
         box.write_many(3, first=10)
@@ -276,7 +276,7 @@ async def test_redis_cannot_write(box: Box, tmp_path: Path) -> None:
     """T4: the disk of a running Redis is full: it takes nothing, and why is said; then it does."""
     with mounted(tmp_path / "state", "size=2m"):
         async with EmbeddedRedis(tmp_path / "state") as own:
-            box.set("ledger", url=own.url)
+            box.set("ledger", url=own.address)
             await healthy(box)
             filler = tmp_path / "state/filler"
             with contextlib.suppress(OSError), filler.open("wb", 0) as rest:
@@ -369,7 +369,7 @@ async def test_the_state_directory_is_full(box: Box, tmp_path: Path) -> None:
         assert "install" not in str(caught.value)
         filler.unlink()
         async with EmbeddedRedis(tmp_path / "state") as own:
-            box.set("ledger", url=own.url)
+            box.set("ledger", url=own.address)
             await healthy(box)
 
 

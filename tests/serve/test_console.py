@@ -310,7 +310,7 @@ async def test_redis_down_and_back_is_seen(box: Box, browser: Browser, tmp_path:
     """Redis goes: said, with what is still known; it comes back: the page recovers by itself."""
     server = EmbeddedRedis(tmp_path / "state")
     await server.start()
-    box.set("ledger", url=server.url)
+    box.set("ledger", url=server.address)
     box.write_many(3)
     await box.load()
     await box.archive()

@@ -74,7 +74,7 @@ async def test_redis_and_queue_that_do_not_answer(box: Box, tmp_path: Path) -> N
 async def test_a_redis_that_forgets(box: Box, tmp_path: Path) -> None:
     """Its policy is named, and the one to set."""
     async with EmbeddedRedis(tmp_path / "own") as own:
-        box.set("ledger", url=own.url)
+        box.set("ledger", url=own.address)
         async with box.look() as client:
             await client.config_set("maxmemory-policy", "allkeys-lru")
             assert "noeviction" in (await wrong(box))["redis"]

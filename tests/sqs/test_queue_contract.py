@@ -71,7 +71,7 @@ def server(
     elif name == "ministack":
         require_ministack()
         with threaded(EmbeddedSqs(tmp_path_factory.mktemp("ministack"))) as ministack:
-            yield _server(name, ministack.endpoint_url, ministack.keys)
+            yield _server(name, ministack.address, ministack.keys)
     else:
         moto = pytest.importorskip("moto.server").ThreadedMotoServer("127.0.0.1", 0, verbose=False)
         moto.start()

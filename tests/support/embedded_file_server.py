@@ -15,11 +15,12 @@ class EmbeddedFileServer(EmbeddedProcess):
     `config` is the penstock.toml that it reads; `spool` is served whatever that says.
     """
 
+    folder = "fileserver"
     title = "embedded file server"
     remedy = "see its log"
 
     def __init__(self, state_directory: Path, *, spool: Path, config: Path | None = None) -> None:
-        super().__init__(state_directory.absolute() / "fileserver")
+        super().__init__(state_directory)
         self._spool = spool
         self._config = config
         self.token = secrets.token_hex(32)

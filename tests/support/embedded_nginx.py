@@ -28,13 +28,14 @@ class EmbeddedNginx(EmbeddedProcess):
     is where the state directory lies. One process, without nginx's master: it ends when we do.
     """
 
+    folder = "nginx"
     title = "embedded nginx"
     remedy = "install nginx 1.22 or newer (apt-get install nginx)"
 
     def __init__(
         self, state_directory: Path, *, root: Path | None = None, share: bool = False
     ) -> None:
-        super().__init__(state_directory.absolute() / "nginx", share=share)
+        super().__init__(state_directory, share=share)
         self._root = root.absolute() if root else state_directory.absolute().parent
         self._reservation: socket.socket | None = None
 

@@ -119,7 +119,7 @@ async def soak(aws: None) -> AsyncIterator[Soak]:
     with tempfile.TemporaryDirectory(prefix="penstock-soak-", dir=place) as name:
         root = Path(name)
         async with EmbeddedRedis(root / "redis") as server, SqsStub() as stub:
-            box = Box(root / "box", server.url, stub, stub.model.create("q"))
+            box = Box(root / "box", server.address, stub, stub.model.create("q"))
             box.set("source", settle_seconds=0.5)
             box.set("select", fields=SELECTION)
             box.set("archive", action="delete")
@@ -128,7 +128,7 @@ async def soak(aws: None) -> AsyncIterator[Soak]:
                 loader_interval_seconds=0.1, archiver_interval_seconds=1.0,
                 checker_interval_seconds=5.0,
             )  # fmt: skip
-            yield Soak(box, server.url)
+            yield Soak(box, server.address)
 
 
 @pytest.mark.campaign

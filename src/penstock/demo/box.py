@@ -34,7 +34,7 @@ def settings(
     sections: dict[str, dict[str, str | float]] = {
         "source": {**spool, "settle_seconds": _SETTLE_SECONDS},
         "select": {"fields": SELECTION},
-        "queue": {"url": queue_url, "endpoint_url": sqs.endpoint_url, "region": sqs.region},
+        "queue": {"url": queue_url, "endpoint_url": sqs.address, "region": sqs.region},
         # A short lease, to let one watch how a killed worker's claims are taken over.
         "ledger": {"url": ledger_url, "spool": SPOOL_NAME, "lease_seconds": 10},
         "run": {

@@ -104,7 +104,7 @@ class Demo:
         async with (
             EmbeddedRedis(state) as ledger_server,
             EmbeddedSqs(state) as sqs,
-            redis.from_url(ledger_server.url, decode_responses=True) as client,
+            redis.from_url(ledger_server.address, decode_responses=True) as client,
             self._serve(self.directory) as spool,
         ):
             plan = self.plan
@@ -115,7 +115,7 @@ class Demo:
             config.touch(mode=0o600)  # a token may be in it
             config.write_text(
                 demo_box.settings(
-                    self.directory, spool, ledger_server.url, sqs, queue_url, plan.workers
+                    self.directory, spool, ledger_server.address, sqs, queue_url, plan.workers
                 )
             )
             command = [sys.executable, "-m", "penstock", "run", "--config", str(config)]

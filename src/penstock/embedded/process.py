@@ -42,14 +42,16 @@ class EmbeddedProcess:
     leaves it running. Without, that raises Halt.
     """
 
+    folder = ""
+    """Its directory below the state directory."""
     title = ""
     """Its name in error messages."""
     remedy = ""
     """What to do if it does not start."""
 
-    def __init__(self, directory: Path, *, share: bool = False) -> None:
-        self.directory = directory
-        self.log = directory / f"{directory.name}.log"
+    def __init__(self, state_directory: Path, *, share: bool = False) -> None:
+        self.directory = state_directory.absolute() / self.folder
+        self.log = self.directory / f"{self.folder}.log"
         self.address = ""
         self._share = share
         self._owner: int | None = None
@@ -69,11 +71,6 @@ class EmbeddedProcess:
     def noted_address(self) -> str:
         """Return the address that the owner noted, even if it is dead; "" if none."""
         return _read_note(self.directory).get("address", "")
-
-    @property
-    def owned(self) -> bool:
-        """Whether this object runs the process; false before `start`, and if it joined another."""
-        return self._owner is not None
 
     @property
     def pid(self) -> int | None:

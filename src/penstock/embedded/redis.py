@@ -30,20 +30,15 @@ _PROBE_SECONDS = 2.0
 class EmbeddedRedis(EmbeddedProcess):
     """A redis-server on a Unix socket, with an append-only file, noeviction, and no TCP port.
 
+    Its `address` is for `ledger.url`: unix:///PATH/redis.sock.
+
     If the machine dies, at most the last second is lost; if Penstock or Redis is killed, nothing.
     Starting takes about 0.1 s, plus 1 s per few hundred MB of data.
     """
 
+    folder = "redis"
     title = "embedded Redis"
     remedy = "install redis-server, or penstock-sqs[local] (README, Install)"
-
-    def __init__(self, state_directory: Path, *, share: bool = False) -> None:
-        super().__init__(state_directory.absolute() / "redis", share=share)
-
-    @property
-    def url(self) -> str:
-        """The address for `ledger.url`: unix:///PATH/redis.sock."""
-        return self.address
 
     async def launch(self, previous: str, inherit: int) -> str:  # noqa: ARG002  the path is derived
         """Start redis-server. Raises Halt if it is missing, or too old for the data."""
@@ -72,7 +67,7 @@ class EmbeddedRedis(EmbeddedProcess):
 
     async def stop(self) -> None:
         """Let Redis write its data and end; remove the directory that a long path needed."""
-        owned = self.owned
+        owned = self._owner is not None
         await super().stop()
         short = Path(urlsplit(self.address).path).parent
         if owned and self.address and short != self.directory:

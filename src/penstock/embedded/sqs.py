@@ -14,7 +14,6 @@ import sys
 from collections.abc import Mapping
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
-from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
@@ -32,14 +31,15 @@ _CALL_SECONDS = 60.0
 
 
 class EmbeddedSqs(EmbeddedProcess):
-    """ministack on a free loopback port. It saves its queues when it stops; kill -9 loses them."""
+    """ministack on a free loopback port. It saves its queues when it stops; kill -9 loses them.
 
+    Its `address` is for `queue.endpoint_url`: http://127.0.0.1:PORT.
+    """
+
+    folder = "sqs"
     title = "embedded SQS"
     remedy = "install penstock-sqs[local] (README, Install)"
     region: ClassVar[str] = "us-east-1"
-
-    def __init__(self, state_directory: Path, *, share: bool = False) -> None:
-        super().__init__(state_directory.absolute() / "sqs", share=share)
 
     @functools.cached_property
     def keys(self) -> Keys:
@@ -59,11 +59,6 @@ class EmbeddedSqs(EmbeddedProcess):
             "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
             "AWS_EC2_METADATA_DISABLED": "true",
         }
-
-    @property
-    def endpoint_url(self) -> str:
-        """The address for `queue.endpoint_url`: http://127.0.0.1:PORT."""
-        return self.address
 
     async def launch(self, previous: str, inherit: int) -> str:
         """Start ministack on its previous port if that is free. Raises Halt if it is missing."""
@@ -91,7 +86,7 @@ class EmbeddedSqs(EmbeddedProcess):
 
     def settings_of(self, queue: QueueSettings, url: str) -> QueueSettings:
         """Return a queue's settings, pointed to the queue at `url` of this server."""
-        at = {"url": url, "endpoint_url": self.endpoint_url, "region": queue.region or self.region}
+        at = {"url": url, "endpoint_url": self.address, "region": queue.region or self.region}
         return queue.model_copy(update=at)
 
     async def queue_url(self, name: str) -> str:
