@@ -2,7 +2,6 @@
 
 import json
 import sys
-import time
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +9,7 @@ import typer
 
 from penstock import beneath
 from penstock.cli.options import Config, Json, file_name, say
-from penstock.cli.rejected import not_empty
+from penstock.cli.rejected import time_range
 from penstock.cli.replay import BeforeStamp, FromStamp
 from penstock.operate.archived import Archived, write_out
 from penstock.operate.spool_files import iso_time, spool_files
@@ -40,9 +39,8 @@ def list_(
     as_json: Json = False,
 ) -> None:
     """List the segments of a time, or with --names every archived file."""
-    not_empty(since, until)
-    archived, begins = _archived(config), since or 0.0
-    ends = time.time() if until is None else until
+    begins, ends = time_range(since, until)
+    archived = _archived(config)
     if names:
         for name in archived.names_between(begins, ends):
             say(json.dumps({"file": name}) if as_json else name)
@@ -83,11 +81,10 @@ def extract(
     config: Config = None,
 ) -> None:
     """Copy the archived files of a time into a directory; skip names that exist there."""
-    not_empty(since, until)
-    ends = time.time() if until is None else until
+    begins, ends = time_range(since, until)
     copied = there = 0
     folder_fd, archived = beneath.open_root(directory, make=True), _archived(config)
-    for file in archived.between(since or 0.0, ends):
+    for file in archived.between(begins, ends):
         try:
             write_out(folder_fd, archived.member(file))
             copied += 1

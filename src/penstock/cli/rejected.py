@@ -4,7 +4,7 @@ import asyncio
 import json
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -191,8 +191,10 @@ def _change(
     async def main(ledger: Ledger, stop: asyncio.Event) -> Report:
         found = await _rejected(settings, ledger)
         chosen = _chosen(found, choice)
-        agreed = _agreed(chosen, what, dry_run=dry_run, yes=yes)
-        report = await act((settings, ledger, where, chosen, stop)) if agreed else Report()
+        lines = (f"{file.name}  {file.reason}" for file in chosen)
+        silent = yes and not dry_run
+        go = agreed(lines, what, dry_run=dry_run, yes=yes, silent=silent)
+        report = await act((settings, ledger, where, chosen, stop)) if go else Report()
         report.refused |= dict.fromkeys(
             choice.missing(found),
             "it is not rejected; `penstock explain` tells more",
@@ -233,34 +235,38 @@ def _choice(
     *,
     everything: bool,
 ) -> RejectFilter:
-    not_empty(since, until)
+    time_range(since, until)
     choice = RejectFilter(tuple(map(file_name, files or ())), reason, since, until)
     if choice.is_empty and not everything:
         raise typer.BadParameter("which? give names, --reason, --since or --until, or --all")
     return choice
 
 
-def not_empty(since: float | None, until: float | None) -> None:
-    """Refuse an empty time range."""
-    if since is not None and since >= (time.time() if until is None else until):
+def time_range(since: float | None, until: float | None) -> tuple[float, float]:
+    """Return a time range with both ends, by default 1970 and now; refuse an empty one."""
+    ends = time.time() if until is None else until
+    if since is not None and since >= ends:
         end = "now" if until is None else "--until"
         raise typer.BadParameter(f"--since is not before {end}: no file lies between")
+    return since or 0.0, ends
 
 
-def _agreed(chosen: Sequence[RejectedFile], what: str, *, dry_run: bool, yes: bool) -> bool:
-    """Print the chosen files, and ask; False if there is nothing to do."""
-    if dry_run or not yes:
-        for file in chosen[:_SHOWN]:
-            say(f"{file.name}  {file.reason}", err=True)
-        if len(chosen) > _SHOWN:
-            typer.echo(f"and {len(chosen) - _SHOWN:,} more", err=True)
+def agreed(
+    lines: Iterable[str], what: str, *, of: str = "", dry_run: bool, yes: bool, silent: bool = False
+) -> bool:
+    """Print the chosen files, a line each, and ask; False if there is nothing to do."""
+    count = 0
+    for count, line in enumerate(lines, 1):
+        if count <= _SHOWN and not silent:
+            say(line, err=True)
+    if count > _SHOWN and not silent:
+        typer.echo(f"and {count - _SHOWN:,} more", err=True)
+    files = f"{plural(count, 'file')}{of}"
     if dry_run:
-        typer.echo(f"{plural(len(chosen), 'file')} would be {what}", err=True)
-        return False
-    if chosen and not yes:
-        question = f"{plural(len(chosen), 'file')} will be {what}: continue?"
-        agree(question)
-    return bool(chosen)
+        typer.echo(f"{files} would be {what}", err=True)
+    elif count and not yes:
+        agree(f"{files} will be {what}: continue?")
+    return bool(count) and not dry_run
 
 
 def print_report(report: Report, verb: str, *, as_json: bool, dry_run: bool) -> None:

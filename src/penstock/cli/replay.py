@@ -12,8 +12,8 @@ import typer
 from penstock import telemetry
 from penstock.archive.segment import Member
 from penstock.cli.ledger import progress_line, with_ledger
-from penstock.cli.options import Config, Json, agree, file_name, say
-from penstock.cli.rejected import DryRun, Yes, not_empty, print_report, time_option
+from penstock.cli.options import Config, Json, file_name
+from penstock.cli.rejected import DryRun, Yes, agreed, print_report, time_option, time_range
 from penstock.errors import Halt
 from penstock.ledger.ledger import Ledger
 from penstock.model import PutBack
@@ -22,10 +22,8 @@ from penstock.operate.archived import Archived
 from penstock.operate.reject_filter import is_pattern
 from penstock.operate.requeue import Report, Returning
 from penstock.operate.spool_files import iso_time, spool_files
-from penstock.operate.wording import plural
 from penstock.settings.reading import load
 
-_SHOWN = 20
 _BY = "by the time stamp in its name, in UTC"
 FromStamp = Annotated[float | None, time_option("--since", f"From this time on, {_BY}.")]
 BeforeStamp = Annotated[float | None, time_option("--until", f"Before this time, {_BY}.")]
@@ -54,14 +52,13 @@ def replay(
         raise typer.BadParameter("which? give names, or --since (and --until)")
     if files and (since is not None or until is not None):
         raise typer.BadParameter("give names, or a time, not both")
-    not_empty(since, until)
+    begins, ends = time_range(since, until)
     telemetry.configure(verbose=False)
     settings = load(config)
     where = spool_files(settings, "replay")
     if where.deletes:
         raise Halt("archive.action is 'delete': processed files are not kept, so none can be sent"
                    " again")  # fmt: skip
-    ends = time.time() if until is None else until
     archived = Archived(where)
     names = _names(archived, files or ())
 
@@ -69,17 +66,13 @@ def replay(
         if names:
             copies = (next(archived.copies(name), None) for name in names)
             return (copy.file for copy in copies if copy)
-        return archived.between(since or 0.0, ends)
+        return archived.between(begins, ends)
 
     held = archived.held(names)
     missing = [name for name in names if name not in held]
-    count = _announce(held if files else archived.names_between(since or 0.0, ends))
-    window = "" if files else f" of {iso_time(since or 0)} to {iso_time(ends)}, {_BY},"
-    if dry_run:
-        typer.echo(f"{plural(count, 'file')}{window} would be sent again", err=True)
-    elif count and not yes:
-        question = f"{plural(count, 'file')}{window} will be sent again: continue?"
-        agree(question)
+    found = held if files else archived.names_between(begins, ends)
+    window = "" if files else f" of {iso_time(begins)} to {iso_time(ends)}, {_BY},"
+    go = agreed(found, "sent again", of=window, dry_run=dry_run, yes=yes)
 
     async def replayed(ledger: Ledger, stop: asyncio.Event) -> Report:
         token = requeue.operator_token()
@@ -88,7 +81,7 @@ def replay(
             returning = (Returning(path, PutBack(token, salt=token)) for path in paths)
             return await requeue.put_back(ledger, where, returning, stop=stop, progress=progress)
 
-    report = with_ledger(settings, replayed) if count and not dry_run else Report()
+    report = with_ledger(settings, replayed) if go else Report()
     report.refused |= dict.fromkeys(missing, "it is not in the archive")
     verb = f"put back{'; workers send them again' * bool(report.done)}"
     print_report(report, verb, as_json=as_json, dry_run=dry_run)
@@ -103,13 +96,3 @@ def _names(archived: Archived, given: Iterable[str]) -> list[str]:
         found.update((name, one) for one in patterns if fnmatch.fnmatchcase(name, one))
     matched = {*found.values()}
     return [*(name for name in wanted if name not in matched), *sorted(found)]
-
-
-def _announce(names: Iterable[str]) -> int:
-    count = 0
-    for count, name in enumerate(names, 1):
-        if count <= _SHOWN:
-            say(name, err=True)
-    if count > _SHOWN:
-        typer.echo(f"and {count - _SHOWN:,} more", err=True)
-    return count
