@@ -73,7 +73,7 @@ def local_cloud(
                 claim_files=claim_files,
             )
             result = passes.run(run.run)
-        account(console, run, result, place, seconds, as_json=as_json)
+        account(console, run, result, place, as_json=as_json)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ from typing import Any, cast
 
 import pytest
 
-from penstock.demo import demo as demo_module
 from penstock.demo.demo import Demo, DemoPlan
 from support.embedded_file_server import EmbeddedFileServer
 from support.embedded_nginx import EmbeddedNginx
@@ -98,9 +97,12 @@ async def _over_file_server(directory: Path) -> AsyncGenerator[Mapping[str, str]
 
 
 @pytest.mark.parametrize("serve", [_over_nginx, _over_file_server])
-async def test_everything_agrees_over_http(serve: Any, tmp_path: Path) -> None:
+async def test_everything_agrees_over_http(
+    serve: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Nothing lost, doubled or changed where the workers reach the spool by nginx, or by ours."""
-    run = Demo(DemoPlan(500, 2, 1, 2, fifo=False), tmp_path, lambda _: None, serve=serve)
+    run = Demo(DemoPlan(500, 2, 1, 2, fifo=False), tmp_path, lambda _: None)
+    monkeypatch.setattr(run, "served", lambda: serve(tmp_path))
     result = await run.run(asyncio.Event())
     assert result
     assert result.disagreements() == []
@@ -147,7 +149,7 @@ async def test_the_account_notices_what_goes_wrong(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A message taken away from the queue and one put there twice are both found, by number."""
-    monkeypatch.setattr(demo_module, "_STANDSTILL_SECONDS", 4.0)
+    monkeypatch.setattr(Demo, "standstill_seconds", 4.0)
     meddling = list[asyncio.Task[int]]()
 
     def show(run: Demo) -> None:

@@ -1,6 +1,7 @@
 """`penstock demo`: everything on this box, with an account of every record."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import shutil
@@ -48,27 +49,21 @@ def demo(
         with Progress(console, quiet=as_json) as progress:
             run = Demo(plan, place.path, progress.show)
             result = passes.run(run.run)
-        account(console, run, result, place, seconds, as_json=as_json)
+        account(console, run, result, place, as_json=as_json)
 
 
 def account(
-    console: Console,
-    run: Demo,
-    result: Result | None,
-    place: "Place",
-    seconds: float,
-    *,
-    as_json: bool,
+    console: Console, run: Demo, result: Result | None, place: "Place", *, as_json: bool
 ) -> None:
     """Print the result of a run, and exit with its code; `result` is None if it was stopped."""
     if result is None:
         say(console, "stopped")
         raise typer.Exit(EXIT_STOPPED)
     if as_json:
-        typer.echo(json.dumps(result.as_dict()))
+        typer.echo(json.dumps(dataclasses.asdict(result)))
     else:
         summarize(Console(), result)
-    if run.producing_seconds > _LATE * seconds:
+    if run.producing_seconds > _LATE * run.plan.seconds:
         reached, rate = result.files_written / run.producing_seconds, run.plan.rate
         say(
             console,
@@ -191,7 +186,7 @@ def summarize(console: Console, result: Result) -> None:
     table = Table(show_header=False, box=None, padding=(0, 2))
     table.add_column()
     table.add_column(justify="right")
-    for name, value in result.as_dict().items():
+    for name, value in dataclasses.asdict(result).items():
         table.add_row(name, f"{value:,}")
     console.print(table)
     if not result.disagreements():

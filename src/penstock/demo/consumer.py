@@ -9,7 +9,7 @@ import json
 import time
 from collections.abc import Mapping
 from itertools import islice
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 from penstock.demo.corpus import ID_BASE, Corpus, broken_files
 from penstock.embedded.sqs import EmbeddedSqs
@@ -20,14 +20,6 @@ _RECEIVE = {
     "WaitTimeSeconds": 1,
     "MessageSystemAttributeNames": ["SentTimestamp"],
 }
-
-
-class Discrepancies(NamedTuple):
-    """How what was received compares with what was written, in records."""
-
-    lost: int
-    duplicated: int
-    unexpected: int
 
 
 class Comparison:
@@ -56,11 +48,14 @@ class Comparison:
             self.received += 1
             self._take(record)
 
-    def discrepancies(self, files: int) -> Discrepancies:
-        """Compare with the first `files` files, which are all that was written."""
+    def discrepancies(self, files: int) -> tuple[int, int, int]:
+        """Return how many records are lost, came twice, and were never expected.
+
+        The first `files` files are all that was written.
+        """
         lost = self._here(files).count(0)
         never = self.distinct - (self._corpus.records_expected(files) - lost)  # never written
-        return Discrepancies(lost, self._duplicated, self._unexpected + never)
+        return lost, self._duplicated, self._unexpected + never
 
     def lost_ids(self, files: int) -> list[int]:
         """Return the ids of the lost records, at most a hundred of them."""

@@ -35,7 +35,6 @@ _SEED = 1
 _TWEET_BYTES = 2_600
 _LEDGER_BYTES = 1_024  # per file, in the append-only file and the logs
 _READY_SECONDS = 30.0
-_STANDSTILL_SECONDS = 20.0  # twice the lease in the demo's settings, the longest pause there
 _DUPLICATES_SECONDS = 2.0  # after this long without a message, expect no more duplicates
 
 
@@ -61,26 +60,17 @@ class DemoPlan:
         return self.files * (blocks * 4096 + _LEDGER_BYTES)
 
 
-def _as_directory(directory: Path) -> AbstractAsyncContextManager[Mapping[str, str]]:
-    return contextlib.nullcontext({"url": str(directory / "spool")})
-
-
 class Demo:
-    """One run in an empty `directory`; `show` is called with this object at every sample.
+    """One run in an empty `directory`; `show` is called with this object at every sample."""
 
-    `serve` runs a server for the spool, and yields the settings in section `source` for it.
-    """
-
-    standstill_seconds: float = 0.0
-    """The run ends after nothing has moved for this long; 0: a time that suits this demo."""
+    standstill_seconds = 20.0  # twice the lease in the demo's settings, the longest pause there
+    """The run ends after nothing has moved for this long."""
 
     def __init__(
         self,
         plan: DemoPlan,
         directory: Path,
         show: Callable[["Demo"], None],
-        *,
-        serve: Callable[[Path], AbstractAsyncContextManager[Mapping[str, str]]] = _as_directory,
     ) -> None:
         self.plan = plan
         self.directory = directory
@@ -92,9 +82,12 @@ class Demo:
         self.watch: Watch
         self.consumer: Consumer
         self._show = show
-        self._serve = serve
         self._began = time.monotonic()
         self._seconds = 0.0
+
+    def served(self) -> AbstractAsyncContextManager[Mapping[str, str]]:
+        """Yield the settings in section `source`; a subclass may run a server for the spool."""
+        return contextlib.nullcontext({"url": str(self.directory / "spool")})
 
     async def run(self, stop: asyncio.Event) -> Result | None:
         """Run until all files are accounted for or nothing moves; return None after `stop`."""
@@ -105,7 +98,7 @@ class Demo:
             EmbeddedRedis(state) as ledger_server,
             EmbeddedSqs(state) as sqs,
             redis.from_url(ledger_server.address, decode_responses=True) as client,
-            self._serve(self.directory) as spool,
+            self.served() as spool,
         ):
             plan = self.plan
             queue_url = await sqs.create_queue("demo.fifo" if plan.fifo else "demo")
@@ -182,7 +175,7 @@ class Demo:
             now = (self.files_written, self.comparison.received, self.watch.in_spool)
             if now != before:
                 before, moved_at = now, time.monotonic()
-            elif time.monotonic() - moved_at > (self.standstill_seconds or _STANDSTILL_SECONDS):
+            elif time.monotonic() - moved_at > self.standstill_seconds:
                 return
             await sleep_unless(stop, SAMPLE_SECONDS)
 

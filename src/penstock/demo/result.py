@@ -1,6 +1,5 @@
 """The result of a demo run: counted on disk and in the queue, then compared."""
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,10 +33,6 @@ class Result:
     messages: int
     batches: int
     messages_full: float
-
-    def as_dict(self) -> dict[str, int | float]:
-        """Return the figures by name."""
-        return dataclasses.asdict(self)
 
     def disagreements(self) -> list[str]:
         """Return what does not agree, and where to look; empty if all agrees."""
