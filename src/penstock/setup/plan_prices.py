@@ -1,4 +1,4 @@
-"""What things cost at AWS: prices.toml holds each price with its date and source."""
+"""What things cost at AWS: prices.toml holds them with their dates and sources."""
 
 import tomllib
 from importlib import resources
@@ -22,7 +22,11 @@ class Price(NamedTuple):
 
 _TABLE = resources.files("penstock.setup").joinpath("prices.toml").read_text("utf-8")
 _TABLES = tomllib.loads(_TABLE)
-PRICES: Final = {name: Price(**fields) for name, fields in _TABLES["prices"].items()}
+PRICES: Final = {
+    name: Price(**price, as_of=read["as_of"], source=read["source"], seen=read["seen"])
+    for read in _TABLES["readings"]
+    for name, price in read["prices"].items()
+}
 CACHE_NODE_BYTES: Final[dict[str, float]] = _TABLES["node_bytes"]
 SERVERLESS_BYTES_MIN: Final = 0.1e9
 """The minimum that a serverless cache of Valkey is billed for; the same source."""
