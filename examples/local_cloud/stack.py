@@ -24,6 +24,7 @@ from penstock.errors import Halt
 from penstock.serve import file_server, web
 from penstock.serve.guard import access_of
 from penstock.settings.reading import load
+from penstock.settings.spool_place import Directory
 from scripts import bundle
 
 STACK = "penstock-local"
@@ -102,7 +103,8 @@ class LocalCloud:
             }
         )
         access = access_of(settings.serve, self.directory / "state" / "server")
-        app = file_server.new_app(wiring.served_directory(settings), access)
+        source = wiring.directory_source(settings, Directory(self.spool), served=True)
+        app = file_server.new_app(source, access)
         serving = web.serving(app, settings.serve)
         self.file_server_url = await self._stack.enter_async_context(serving)
         return {"TokenSecretArn": access.moving[0], "ReadTokenSecretArn": access.reading[0]}

@@ -39,7 +39,6 @@ from penstock.sqs.filling import Filling
 from penstock.sqs.packer import Packer
 
 if TYPE_CHECKING:
-    from penstock.model import Keys
     from penstock.sqs.queue import SqsQueue
 
 _REDIS_TIMEOUT_SECONDS = 5.0
@@ -221,14 +220,6 @@ def directory_source(
     return source
 
 
-def served_directory(settings: Settings) -> DirectorySource:
-    """Return the spool for the file server. Raises Halt if it is not a directory."""
-    spool = spool_place(settings.source.url)
-    if not isinstance(spool, Directory):
-        raise Halt("source.url: only a directory can be served; give one: penstock serve DIR")
-    return directory_source(settings, spool, served=True)
-
-
 def _http_source(
     settings: Settings, place: FileServer | Nginx, wait_seconds: float | None
 ) -> IdentifiedSource:
@@ -344,7 +335,7 @@ async def embedded_queue(settings: Settings) -> tuple[QueueSettings, Keys] | Non
 
 
 def unopened_queue(
-    queue: QueueSettings, timeout_seconds: float, keys: "Keys | None" = None
+    queue: QueueSettings, timeout_seconds: float, keys: Keys | None = None
 ) -> "SqsQueue":
     """Return the unchecked queue; it signs with `keys`, or else with AWS's own settings."""
     # Imported here: archiver and checker need no botocore, 0.1 s of imports.

@@ -22,6 +22,7 @@ from penstock.serve.console import add_console
 from penstock.serve.guard import Access, May, Refused, access_of
 from penstock.settings.schema import ServeSettings
 from penstock.settings.secrets import kept_secret
+from penstock.settings.spool_place import Directory
 from support.box import Box
 from support.fileserver import READ_TOKEN, TOKEN
 from support.require import require
@@ -45,7 +46,8 @@ async def _new(_: aio.Request) -> aio.Response:
 
 def everything(box: Box, access: Access) -> aio.Application:
     """Return an application with all routes that Penstock has, and one that was just added."""
-    app = file_server.new_app(wiring.served_directory(box.settings), access)
+    source = wiring.directory_source(box.settings, Directory(box.spool), served=True)
+    app = file_server.new_app(source, access)
     add_console(app, box.settings, access)
     app.router.add_get("/v1/new", _new)
     return app

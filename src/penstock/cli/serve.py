@@ -80,13 +80,14 @@ def serve(
 
 async def _until_stopped(settings: Settings, stop: asyncio.Event) -> None:
     access = access_of(settings.serve, Path(settings.run.state_directory))
-    app = file_server.new_app(wiring.served_directory(settings), access)
+    spool = spool_directory(settings.source.url, "serve")
+    app = file_server.new_app(wiring.directory_source(settings, spool, served=True), access)
     console.add_console(app, settings, access)
     async with web.serving(app, settings.serve) as address:
         telemetry.event(
             "server.listens", address=address, spool=settings.source.url, **access.how_to_use()
         )
-        await _while_it_is_the_spool(spool_directory(settings.source.url, "serve").path, stop)
+        await _while_it_is_the_spool(spool.path, stop)
 
 
 async def _while_it_is_the_spool(spool: Path, stop: asyncio.Event) -> None:
