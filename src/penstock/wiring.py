@@ -318,20 +318,23 @@ async def _queue(settings: Settings, stack: AsyncExitStack) -> Queue:
     return made
 
 
-async def embedded_queue(settings: Settings) -> tuple[QueueSettings, Keys] | None:
-    """Return the settings of the embedded SQS's queue; None if it does not run.
+async def running_queue(settings: Settings) -> "SqsQueue | None":
+    """Return the unchecked queue, and start none; None if the embedded SQS does not run.
 
-    Raises Again if it runs and does not answer, Halt if it lacks the queue.
+    Raises Again if that runs and does not answer, Halt if it lacks the queue.
     """
-    from penstock.embedded.sqs import EmbeddedSqs  # noqa: PLC0415  as in `_http_source`
+    queue, keys = settings.queue, None
+    if queue.url == EMBEDDED:
+        from penstock.embedded.sqs import EmbeddedSqs  # noqa: PLC0415  as in `_http_source`
 
-    sqs = EmbeddedSqs(Path(settings.run.state_directory))
-    sqs.address = sqs.noted_address()
-    if sqs.address and await sqs.answers():
-        return sqs.settings_of(settings.queue, await sqs.queue_url(EMBEDDED_QUEUE)), sqs.keys
-    if why := sqs.why_silent():
-        raise Again(why)
-    return None
+        sqs = EmbeddedSqs(Path(settings.run.state_directory))
+        sqs.address = sqs.noted_address()
+        if not (sqs.address and await sqs.answers()):
+            if why := sqs.why_silent():
+                raise Again(why)
+            return None
+        queue, keys = sqs.settings_of(queue, await sqs.queue_url(EMBEDDED_QUEUE)), sqs.keys
+    return unopened_queue(queue, queue.timeout_seconds, keys)
 
 
 def unopened_queue(

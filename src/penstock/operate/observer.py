@@ -142,12 +142,8 @@ class Observer:
 
     async def _depth(self) -> QueueDepth:
         if self._queue is None:
-            settings, keys = self._settings.queue, None
-            if settings.url == EMBEDDED:
-                if (embedded := await wiring.embedded_queue(self._settings)) is None:
-                    raise Again(STOPPED)
-                settings, keys = embedded
-            queue = wiring.unopened_queue(settings, settings.timeout_seconds, keys)
+            if (queue := await wiring.running_queue(self._settings)) is None:
+                raise Again(STOPPED)
             await queue.open()  # closes itself if it fails
             self._stack.push_async_callback(queue.close)
             self._queue = queue

@@ -127,8 +127,7 @@ async def _redis(settings: Settings, apart: dict[str, tuple[float, float]]) -> s
     url = settings.ledger.url
     if url == EMBEDDED:
         embedded = EmbeddedRedis(Path(settings.run.state_directory))
-        url = embedded.noted_address()
-        embedded.address = url
+        embedded.address = url = embedded.noted_address()
         if not (url and await embedded.answers()):
             if why := embedded.why_silent():
                 raise Again(why)
@@ -148,12 +147,8 @@ async def _redis(settings: Settings, apart: dict[str, tuple[float, float]]) -> s
 
 async def _queue(settings: Settings, apart: dict[str, tuple[float, float]]) -> str:
     wiring.check_queue(settings.queue)
-    at, keys = settings.queue, None
-    if at.url == EMBEDDED:
-        if (embedded := await wiring.embedded_queue(settings)) is None:
-            return f"embedded; {_LATER}"
-        at, keys = embedded
-    queue = wiring.unopened_queue(at, at.timeout_seconds, keys)
+    if (queue := await wiring.running_queue(settings)) is None:
+        return f"embedded; {_LATER}"
     limits = await queue.open()  # closes itself if it fails
     try:
         date = await queue.try_sending()
