@@ -20,8 +20,7 @@ import asyncio
 import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, field
 
 from penstock import telemetry
 from penstock.archive.pack import PackTally
@@ -65,13 +64,6 @@ class Archiver:
     pack: Callable[[Callable[[], bool]], Awaitable[PackTally]] | None = None
 
 
-class _Told(NamedTuple):
-    """Collects what to log at the end of a pass: a line per cause."""
-
-    stuck: telemetry.ByCause
-    gone: telemetry.ByCause
-
-
 async def archive(
     archiver: Archiver, *, stop: asyncio.Event, budget_seconds: float = math.inf
 ) -> ArchiverTally:
@@ -81,19 +73,20 @@ async def archive(
     notes it.
     """
     began = time.monotonic()
-    tally = ArchiverTally()
+    upkeep = archiver.ledger.upkeep
 
     def over() -> bool:
         return stop.is_set() or time.monotonic() - began > budget_seconds
 
     with telemetry.by_cause("file.stuck") as stuck, telemetry.by_cause("file.gone") as gone:
-        told = _Told(stuck, gone)
-        await _move(archiver, tally, told, over)
-        packed = await _pack(archiver, tally, told, over)
-        tally.files_packed, tally.files_stuck = packed.files, tally.files_stuck + packed.stuck
+        this = _Pass(archiver, over, stuck, gone)
+        await this.move()
+        packed = await this.pack()
         cause = stuck.summary() or packed.cause
-    await archiver.ledger.upkeep.trouble("archiver", cause)
-    while not over() and (forgotten := await archiver.ledger.upkeep.forget()):
+    tally = this.tally
+    tally.files_packed, tally.files_stuck = packed.files, tally.files_stuck + packed.stuck
+    await upkeep.trouble("archiver", cause)
+    while not over() and (forgotten := await upkeep.forget()):
         tally.files_forgotten += forgotten
     if archiver.retention_days:
         while not over() and (
@@ -104,94 +97,89 @@ async def archive(
     return tally
 
 
-async def _move(
-    archiver: Archiver, tally: ArchiverTally, told: _Told, over: Callable[[], bool]
-) -> None:
-    await _archive_processed(archiver, tally, told, over)
-    await _move_rejected(archiver, tally, told, over)
+@dataclass(slots=True)
+class _Pass:
+    """One pass, until `over`: what it moved, and what to log at its end, a line per cause."""
 
+    archiver: Archiver
+    over: Callable[[], bool]
+    stuck: telemetry.ByCause
+    gone: telemetry.ByCause
+    tally: ArchiverTally = field(default_factory=ArchiverTally)
 
-async def _pack(
-    archiver: Archiver, tally: ArchiverTally, told: _Told, over: Callable[[], bool]
-) -> PackTally:
-    """Pack, and go on moving files: packing takes half a minute of 6,000 files a second.
+    async def move(self) -> None:
+        """Move all files that are processed or rejected."""
+        await self._move_processed()
+        await self._move_rejected()
 
-    Without that, the spool would fill up with processed files, and listings would be slow.
-    """
-    if archiver.pack is None:
-        return PackTally()
-    has_failed = False
-    packing = asyncio.ensure_future(archiver.pack(lambda: has_failed or over()))
-    try:
-        while not (await asyncio.wait([packing], timeout=_STAGE_SECONDS))[0]:
-            if not tally.files_stuck:  # they would be counted again
-                await _move(archiver, tally, told, over)
-    except BaseException:
-        has_failed = True
-        raise
-    finally:
-        packed = await packing  # leave nothing running
-    return packed
+    async def pack(self) -> PackTally:
+        """Pack, and go on moving files: packing takes half a minute of 6,000 files a second.
 
-
-async def _archive_processed(
-    archiver: Archiver, tally: ArchiverTally, told: _Told, over: Callable[[], bool]
-) -> None:
-    async def note(moved: Sequence[Moved]) -> int:
-        archived, left = await _note(archiver, tally, told, moved)
-        tally.files_archived += archived
-        return left
-
-    skipped, files_max = 0, _FILES_MIN  # stuck files stay first: skip them
-    moved: Sequence[Moved] = ()
-    names = await archiver.ledger.reads.processed(skipped, files_max)
-    while names and not over():
-        began = time.monotonic()
-        moving = asyncio.create_task(archiver.source.archive(names))
+        Without that, the spool would fill up with processed files, and listings would be slow.
+        """
+        if self.archiver.pack is None:
+            return PackTally()
+        has_failed = False
+        packing = asyncio.ensure_future(self.archiver.pack(lambda: has_failed or self.over()))
         try:
-            skipped += await note(moved)
-            following = await archiver.ledger.reads.processed(skipped + len(names), files_max)
+            while not (await asyncio.wait([packing], timeout=_STAGE_SECONDS))[0]:
+                if not self.tally.files_stuck:  # they would be counted again
+                    await self.move()
+        except BaseException:
+            has_failed = True
+            raise
         finally:
-            moved = await moving  # also if Redis is away: leave nothing running
-        if not following:
-            skipped += await note(moved)
-            moved = ()
-            following = await archiver.ledger.reads.processed(skipped, files_max)
-        names = following
-        is_quick = time.monotonic() - began < _BATCH_SECONDS
-        files_max = min(2 * files_max, _FILES_MAX) if is_quick else max(files_max // 2, _FILES_MIN)
-    await note(moved)
+            packed = await packing  # leave nothing running
+        return packed
 
+    async def _move_processed(self) -> None:
+        reads, source = self.archiver.ledger.reads, self.archiver.source
+        skipped, files_max = 0, _FILES_MIN  # stuck files stay first: skip them
+        moved: Sequence[Moved] = ()
+        names = await reads.processed(skipped, files_max)
+        while names and not self.over():
+            began = time.monotonic()
+            moving = asyncio.create_task(source.archive(names))
+            try:
+                skipped += await self._note(moved)
+                following = await reads.processed(skipped + len(names), files_max)
+            finally:
+                moved = await moving  # also if Redis is away: leave nothing running
+            if not following:
+                skipped += await self._note(moved)
+                moved = ()
+                following = await reads.processed(skipped, files_max)
+            names = following
+            is_quick = time.monotonic() - began < _BATCH_SECONDS
+            files_max = 2 * files_max if is_quick else files_max // 2
+            files_max = max(_FILES_MIN, min(files_max, _FILES_MAX))
+        await self._note(moved)
 
-async def _move_rejected(
-    archiver: Archiver, tally: ArchiverTally, told: _Told, over: Callable[[], bool]
-) -> None:
-    cursor = 0
-    while not over():
-        cursor, reasons = await archiver.ledger.reads.rejected(cursor)
-        if reasons:
-            moved = await archiver.source.reject(reasons)
-            tally.files_rejected += (await _note(archiver, tally, told, moved))[0]
-        if cursor == 0:
-            return
+    async def _move_rejected(self) -> None:
+        cursor = 0
+        while not self.over():
+            cursor, reasons = await self.archiver.ledger.reads.rejected(cursor)
+            if reasons:
+                await self._note(await self.archiver.source.reject(reasons), are_rejects=True)
+            if cursor == 0:
+                return
 
-
-async def _note(
-    archiver: Archiver, tally: ArchiverTally, told: _Told, results: Sequence[Moved]
-) -> tuple[int, int]:
-    """Tell the ledger which files left the spool; return how many were moved, how many stuck."""
-    moved = [file.name for file in results if not file.error and not file.vanished]
-    gone = [file.name for file in results if file.vanished]
-    if moved:
-        await archiver.ledger.upkeep.archived(moved)
-    if gone:
-        await archiver.ledger.upkeep.archived(gone, gone=True)
-    for file in results:
-        if file.error:
-            told.stuck.add(file.name, file.error)
-        elif file.vanished:
-            told.gone.add(file.name, _GONE)
-    tally.files_gone += len(gone)
-    stuck = len(results) - len(moved) - len(gone)
-    tally.files_stuck += stuck
-    return len(moved), stuck
+    async def _note(self, results: Sequence[Moved], *, are_rejects: bool = False) -> int:
+        """Tell the ledger which files left the spool; return how many are stuck."""
+        moved = [file.name for file in results if not file.error and not file.vanished]
+        gone = [file.name for file in results if file.vanished]
+        if moved:
+            await self.archiver.ledger.upkeep.archived(moved)
+        if gone:
+            await self.archiver.ledger.upkeep.archived(gone, gone=True)
+        for file in results:
+            if file.error:
+                self.stuck.add(file.name, file.error)
+            elif file.vanished:
+                self.gone.add(file.name, _GONE)
+        stuck = len(results) - len(moved) - len(gone)
+        self.tally.files_archived += 0 if are_rejects else len(moved)
+        self.tally.files_rejected += len(moved) if are_rejects else 0
+        self.tally.files_gone += len(gone)
+        self.tally.files_stuck += stuck
+        return stuck
