@@ -89,25 +89,27 @@ def move_all(from_fd: int, wanted: Sequence[str], to_fd: int, to_path: str) -> l
     An equal file at the target was moved before; a different one is an error, and both stay where
     they are. A name that is not allowed, or is gone from the spool, has vanished.
     """
-    moved = [Moved(name) for name in wanted]
-    left: Sequence[int] = range(len(wanted))
+    moved = {name: Moved(name) for name in wanted}
+    left = wanted
     if _renameat2 is not None:  # enough for most files
         rename, raw_names = _renameat2, "/".join(wanted).encode().split(b"/")
         left = [
-            at
-            for at, raw in enumerate(raw_names)
+            name
+            for name, raw in zip(wanted, raw_names, strict=True)
             if rename(from_fd, raw, to_fd, raw, _RENAME_NOREPLACE) != 0
         ]
-    abroad: list[int] = []
-    for at in left:
-        moved[at], is_abroad = _move(from_fd, wanted[at], to_fd, to_path)
-        if is_abroad:
-            abroad.append(at)
+    abroad: list[str] = []
+    for name in left:
+        try:
+            rename_no_replace(from_fd, name, to_fd, name)
+        except OSError as error:
+            if error.errno == errno.EXDEV:
+                abroad.append(name)
+            else:
+                moved[name] = _settled(from_fd, name, to_fd, to_path, error)
     if abroad:
-        copied = _copy_all(from_fd, [wanted[at] for at in abroad], to_fd, to_path)
-        for at, one in zip(abroad, copied, strict=True):
-            moved[at] = one
-    return moved
+        moved |= _copy_all(from_fd, abroad, to_fd, to_path)
+    return [moved[name] for name in wanted]
 
 
 def move(from_fd: int, name: str, to_fd: int, to_path: str) -> Moved:
@@ -117,17 +119,6 @@ def move(from_fd: int, name: str, to_fd: int, to_path: str) -> Moved:
     return move_all(from_fd, [name], to_fd, to_path)[0]
 
 
-def _move(from_fd: int, name: str, to_fd: int, to_path: str) -> tuple[Moved, bool]:
-    """Move one file within a file system; tell whether its target is on another one."""
-    try:
-        rename_no_replace(from_fd, name, to_fd, name)
-    except OSError as error:
-        if error.errno == errno.EXDEV:
-            return Moved(name), True
-        return _settled(from_fd, name, to_fd, to_path, error), False
-    return Moved(name), False
-
-
 def _settled(from_fd: int, name: str, to_fd: int, to_path: str, error: OSError) -> Moved:
     """Return what became of a file that could not be moved; finish an earlier move."""
     try:
@@ -135,7 +126,7 @@ def _settled(from_fd: int, name: str, to_fd: int, to_path: str, error: OSError) 
             return Moved(name, vanished=not exists(to_fd, name))
         if error.errno != errno.EEXIST:
             return Moved(name, f"move {name} to {to_path}: {beneath.why(error)}")
-        if same_directory(from_fd, to_fd):  # then the file at the target is this file itself
+        if os.path.samestat(os.fstat(from_fd), os.fstat(to_fd)):  # then both are one file
             return Moved(name, f"{to_path} is the spool itself")
         if not same(from_fd, to_fd, name):
             return Moved(name, f"{to_path}/{name} exists and differs; rename one of the two")
@@ -178,7 +169,7 @@ def _rename_where_free(from_fd: int, name: str, to_fd: int, to_name: str) -> Non
     os.rename(name, to_name, src_dir_fd=from_fd, dst_dir_fd=to_fd)
 
 
-def _copy_all(from_fd: int, wanted: Sequence[str], to_fd: int, to_path: str) -> list[Moved]:
+def _copy_all(from_fd: int, wanted: Sequence[str], to_fd: int, to_path: str) -> dict[str, Moved]:
     """Copy files to another file system: all are on its disk before the first gets its name."""
     moved = {name: Moved(name) for name in wanted}
     drafts: dict[str, str] = {}
@@ -203,7 +194,7 @@ def _copy_all(from_fd: int, wanted: Sequence[str], to_fd: int, to_path: str) -> 
                 del drafts[name]
                 named.append(name)
     except OSError as error:  # from the sync: any of them may not be on disk
-        return [Moved(name, f"write {name} to {to_path}: {beneath.why(error)}") for name in wanted]
+        return {n: Moved(n, f"write {n} to {to_path}: {beneath.why(error)}") for n in wanted}
     finally:
         for draft in drafts.values():
             with contextlib.suppress(OSError):
@@ -213,7 +204,7 @@ def _copy_all(from_fd: int, wanted: Sequence[str], to_fd: int, to_path: str) -> 
     for name in named:
         with alone(name):
             os.unlink(name, dir_fd=from_fd)
-    return [moved[name] for name in wanted]
+    return moved
 
 
 def _copy(from_fd: int, name: str, to_fd: int) -> str:
@@ -297,15 +288,11 @@ def _delete_older_in(fd: int, before_seconds: float, files_max: int) -> int:
             if deleted >= files_max:
                 break
             with contextlib.suppress(FileNotFoundError):
-                if _is_deletable(entry, before_seconds):
+                is_folder = entry.is_dir(follow_symlinks=False)  # never ours
+                if not is_folder and entry.stat(follow_symlinks=False).st_ctime < before_seconds:
                     os.unlink(entry.name, dir_fd=fd)
                     deleted += 1
     return deleted
-
-
-def _is_deletable(entry: os.DirEntry[str], before_seconds: float) -> bool:
-    is_folder = entry.is_dir(follow_symlinks=False)  # never ours
-    return not is_folder and entry.stat(follow_symlinks=False).st_ctime < before_seconds
 
 
 def exists(fd: int, name: str) -> bool:
@@ -317,11 +304,6 @@ def exists(fd: int, name: str) -> bool:
     except FileNotFoundError:
         return False
     return True
-
-
-def same_directory(one_fd: int, other_fd: int) -> bool:
-    """Tell whether two descriptors have the same directory open."""
-    return os.path.samestat(os.fstat(one_fd), os.fstat(other_fd))
 
 
 def same(from_fd: int, to_fd: int, name: str) -> bool:
