@@ -11,6 +11,7 @@ import random
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from penstock import telemetry
@@ -25,29 +26,18 @@ _SHARE_MIN = 0.25  # lower limit of `share`: a portion has at most four times th
 _TURN = 0.3  # weight of the latest claim in `share`
 
 
+@dataclass(slots=True, eq=False)  # two listings are never one page
 class _Listed:
     """One page, kept while some of its names are untried."""
 
-    numbers = itertools.count()
-
-    def __init__(
-        self,
-        cursor: str,
-        listed_at_seconds: float,
-        came_at_seconds: float,
-        epoch: str,
-        spool_note: str,
-        *,
-        after_loss: bool,
-    ) -> None:
-        self.epoch = epoch
-        self.spool_note = spool_note
-        self.number = next(self.numbers)
-        self.cursor = cursor
-        self.listed_at_seconds = listed_at_seconds
-        self.came_at_seconds = came_at_seconds
-        self.after_loss = after_loss
-        self.untried = 0
+    cursor: str
+    listed_at_seconds: float
+    came_at_seconds: float
+    epoch: str
+    spool_note: str
+    after_loss: bool
+    untried: int
+    number: int = field(default_factory=itertools.count().__next__)
 
 
 class _Run(NamedTuple):
@@ -196,17 +186,16 @@ class Candidates:
             if not self._pages or page.spool_note == self._pages[-1].spool_note:
                 break
             self.start_over()  # the pages so far list another spool
-        self._cursor = page.cursor
+        names, self._cursor = page.names, page.cursor
         listed = _Listed(
-            page.cursor,
-            page.listed_at_seconds,
-            self._monotonic(),
-            epoch,
-            page.spool_note,
+            cursor=page.cursor,
+            listed_at_seconds=page.listed_at_seconds,
+            came_at_seconds=self._monotonic(),
+            epoch=epoch,
+            spool_note=page.spool_note,
             after_loss=self._after_loss,
+            untried=len(names),
         )
-        names = page.names
-        listed.untried = len(names)
         self._pages.append(listed)
         runs = [
             _Run(listed, at, names[at : at + _RUN_FILES]) for at in range(0, len(names), _RUN_FILES)
@@ -266,7 +255,7 @@ class Candidates:
                 kept = [*[names[place - at] for place in some], *kept]
             at = end
             page.untried -= len(names) - len(kept)
-            if kept and any(page is one for one in self._pages):
+            if kept and page in self._pages:
                 self._runs.append(_Run(page, first, kept))
         self._advance()
 
