@@ -227,29 +227,19 @@ class Dav:
             hours = below.removeprefix(f"{self._archive}/")
             if hours > first_kept[: len(hours)] or hours == first_kept:
                 break
-            if depth < len(_DIGITS) - 1:
-                found = await self._oldest(below, before_seconds, depth + 1)
-            else:
-                found = await self._files(folder, entry, before_seconds)
-            if found:
+            is_hour = depth == len(_DIGITS) - 1
+            if not is_hour and (found := await self._oldest(below, before_seconds, depth + 1)):
                 return found
-            if not (await self._list(below)).entries and await self._is_unchanged(
-                folder, entry, before_seconds
-            ):
-                await self._call("DELETE", f"{below}/")
+            inside = [one.name for one in (await self._list(below)).entries]
+            files = [*filter(file_names.is_safe, inside)] if is_hour else []
+            if inside and not files:
+                continue
+            if not await self._is_unchanged(folder, entry, before_seconds):  # while we listed it
+                continue
+            if files:
+                return [path_of(below, name) for name in files]
+            await self._call("DELETE", f"{below}/")
         return ()
-
-    async def _files(
-        self, folder: str, entry: listings.Entry, before_seconds: float
-    ) -> Sequence[str]:
-        """Return the paths of an hour's files, if none came after `before_seconds`."""
-        if listings.time_of(entry.mtime) >= before_seconds:
-            return ()
-        below = f"{folder}/{entry.name}"
-        files = (await self._list(below)).entries
-        if not await self._is_unchanged(folder, entry, before_seconds):  # while we listed it
-            return ()
-        return [path_of(below, file.name) for file in files if file_names.is_safe(file.name)]
 
     async def _is_unchanged(
         self, folder: str, entry: listings.Entry, before_seconds: float
