@@ -12,6 +12,7 @@ import secrets
 import stat
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a FIFO does not block
@@ -144,6 +145,27 @@ def create_draft(fd: int, mode: int = 0o644, token: str = "") -> tuple[int, str]
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name, dir_fd=fd)
     return os.open(name, _DRAFT_FLAGS, mode, dir_fd=fd), name
+
+
+@contextlib.contextmanager
+def draft(fd: int, mode: int = 0o644) -> Generator[tuple[BinaryIO, str]]:
+    """Yield a file from `create_draft` and its name, which is deleted at the end if still there."""
+    opened, name = create_draft(fd, mode)
+    try:
+        with os.fdopen(opened, "wb") as file:
+            yield file, name
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=fd)
+
+
+def write_new(fd: int, name: str, text: str, mode: int = 0o644) -> None:
+    """Write a small file completely or not at all, replacing an earlier one. Raises OSError."""
+    with draft(fd, mode) as (file, draft_name):
+        file.write(text.encode())
+        file.flush()
+        os.fsync(file.fileno())
+        os.rename(draft_name, name, src_dir_fd=fd, dst_dir_fd=fd)
 
 
 def remove_empty(root_fd: int, folder: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from penstock import beneath
 from penstock.source import moves
 from support.require import require
 
@@ -273,10 +274,10 @@ def test_a_draft_replaces_nothing_that_was_planted(tmp_path: Path) -> None:
     """Drafts have names that nobody can guess, and never open what is there."""
     fd = os.open(tmp_path, os.O_RDONLY)
     try:
-        moves.write_new(fd, "a.reason.json", "{}")
+        beneath.write_new(fd, "a.reason.json", "{}")
         (tmp_path / "b").write_text("")
         (tmp_path / "b.reason.json").symlink_to(tmp_path / "b")
-        moves.write_new(fd, "b.reason.json", "{}")
+        beneath.write_new(fd, "b.reason.json", "{}")
     finally:
         os.close(fd)
     assert (tmp_path / "b").read_text() == ""

@@ -1,7 +1,6 @@
 """Remember which Redis a spool's ledger was in, across passes and processes."""
 
 import contextlib
-import os
 from pathlib import Path
 from typing import ClassVar
 
@@ -38,13 +37,7 @@ class Epoch:
         with contextlib.suppress(OSError):
             self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             with beneath.folder(self._file.parent) as fd:
-                opened, draft = beneath.create_draft(fd, 0o600)
-                try:
-                    with os.fdopen(opened, "w") as file:
-                        file.write(name)
-                    os.rename(draft, self._file.name, src_dir_fd=fd, dst_dir_fd=fd)
-                except OSError:
-                    os.unlink(draft, dir_fd=fd)
+                beneath.write_new(fd, self._file.name, name, 0o600)
 
     def begins(self, name: str) -> None:
         """Start another epoch, or first the one that others noted while our first call ran."""

@@ -75,14 +75,11 @@ def _read_own(fd: int, name: str) -> str:
 
 def _made(fd: int, name: str) -> str:
     """Make a secret; if another process was faster, return its secret."""
-    draft_fd, draft = beneath.create_draft(fd, 0o600)
-    try:
-        with os.fdopen(draft_fd, "w") as file:
-            file.write(f"{secrets.token_hex(32)}\n")
+    with beneath.draft(fd, 0o600) as (file, draft):
+        file.write(f"{secrets.token_hex(32)}\n".encode())
+        file.flush()
         with contextlib.suppress(FileExistsError):
             os.link(draft, name, src_dir_fd=fd, dst_dir_fd=fd)
-    finally:
-        os.unlink(draft, dir_fd=fd)
     return _read_own(fd, name)
 
 

@@ -305,7 +305,7 @@ class DirectorySource:
                 if moving.exists(to_fd, name) and not moving.same(self._fd, to_fd, name):
                     where = self._rejects_directory
                     return Moved(name, f"{where}/{name} exists and differs; rename one of the two")
-                moving.write_new(to_fd, name + file_names.REASON_SUFFIX, reason)
+                beneath.write_new(to_fd, name + file_names.REASON_SUFFIX, reason)
             return moving.move(self._fd, name, to_fd, str(self._rejects_directory))
         except OSError as error:
             return Moved(name, f"reject {name} to {self._rejects_directory}: {beneath.why(error)}")

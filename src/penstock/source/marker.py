@@ -64,19 +64,11 @@ def _read(fd: int) -> tuple[str, int, int] | None:
 
 
 def _make(fd: int) -> None:
-    """Write the marker unless there is one. Raises OSError."""
-    opened, draft = beneath.create_draft(fd)
-    try:
-        with os.fdopen(opened, "wb") as file:
-            file.write(secrets.token_hex(16).encode() + b"\n")
-            file.flush()
-            os.fchmod(opened, 0o644)  # every reader of the spool must be able to read it
-            os.fsync(opened)
+    """Write the marker. Raises OSError, FileExistsError if there is one."""
+    with beneath.draft(fd) as (file, draft):
+        file.write(secrets.token_hex(16).encode() + b"\n")
+        file.flush()
+        os.fchmod(file.fileno(), 0o644)  # every reader of the spool must be able to read it
+        os.fsync(file.fileno())
         moving.rename_no_replace(fd, draft, fd, MARKER)
         os.fsync(fd)
-    except FileExistsError:
-        os.unlink(draft, dir_fd=fd)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(draft, dir_fd=fd)
-        raise

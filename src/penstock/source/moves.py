@@ -245,20 +245,6 @@ def delete(from_fd: int, name: str) -> Moved:
     return Moved(name)
 
 
-def write_new(to_fd: int, name: str, text: str) -> None:
-    """Write a small file completely or not at all, replacing an earlier one. Raises OSError."""
-    fd, draft = beneath.create_draft(to_fd)
-    try:
-        with os.fdopen(fd, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(fd)
-        os.rename(draft, name, src_dir_fd=to_fd, dst_dir_fd=to_fd)
-    except BaseException:
-        os.unlink(draft, dir_fd=to_fd)
-        raise
-
-
 def delete_older(archive: Path, before_seconds: float, files_max: int) -> int:
     """Delete archived files older than `before_seconds` since 1970; return how many, in all.
 
