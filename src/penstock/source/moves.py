@@ -90,16 +90,8 @@ def move_all(from_fd: int, wanted: Sequence[str], to_fd: int, to_path: str) -> l
     they are. A name that is not allowed, or is gone from the spool, has vanished.
     """
     moved = {name: Moved(name) for name in wanted}
-    left = wanted
-    if _renameat2 is not None:  # enough for most files
-        rename, raw_names = _renameat2, "/".join(wanted).encode().split(b"/")
-        left = [
-            name
-            for name, raw in zip(wanted, raw_names, strict=True)
-            if rename(from_fd, raw, to_fd, raw, _RENAME_NOREPLACE) != 0
-        ]
     abroad: list[str] = []
-    for name in left:
+    for name in wanted:
         try:
             rename_no_replace(from_fd, name, to_fd, name)
         except OSError as error:
