@@ -22,12 +22,11 @@ IDS = st.sampled_from([0, 1000, 0o7777777, 0o7777777 + 1, 3_000_000_000])
 def segment(files: dict[str, tuple[bytes, int]], owned: Owned = (0o640, 1000, 5)) -> bytes:
     """Return the bytes of a segment of some files: content and time of change."""
     parts: list[bytes] = []
-    writer = Writer(parts.append)
+    writer = Writer()
     for name in sorted(files):
         data, modified_ns = files[name]
-        writer.add(name, owned, modified_ns, data)
-    writer.close()
-    return b"".join(parts)
+        parts.append(writer.add(name, owned, modified_ns, data))
+    return b"".join([*parts, writer.end()])
 
 
 def opened(data: bytes) -> Segment:

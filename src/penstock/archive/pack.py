@@ -41,7 +41,6 @@ class PackTally:
 
     files: int = 0
     segments: int = 0
-    bytes: int = 0
     stuck: int = 0
     cause: str = ""
 
@@ -194,14 +193,13 @@ class _Packing:
         return len(names)
 
     def _name(self, written: "_Written", part: int, to_fd: int) -> None:
-        files = written.writer.files
+        files = len(written.names)
         name = new_name(written.first, written.last, files, self._room.id, part)
         os.rename(written.draft, name, src_dir_fd=to_fd, dst_dir_fd=to_fd)
         os.fsync(to_fd)
         self._tally.files += files
         self._tally.segments += 1
-        self._tally.bytes += written.file.length
-        telemetry.event("segment.made", segment=name, files=files, bytes=written.file.length)
+        telemetry.event("segment.made", segment=name, files=files, bytes=written.length)
 
 
 class _Written:
@@ -209,18 +207,19 @@ class _Written:
 
     def __init__(self, fd: int, draft: str) -> None:
         self.draft = draft
-        self.file = _File(fd)
-        # Not a method of our own: this and the writer would hold each other, with all the names.
-        self.writer = Writer(self.file.write)
+        self.length = 0
+        self.writer = Writer()
         self.names: list[str] = []
         self.changed_ns, self.sizes = array("q"), array("q")  # compact: there are many
         self.first, self.last = float("inf"), 0.0
+        self._fd = fd
         self._same_second = ""  # the beginning of names in the last file's second
 
     def add(self, name: str, status: os.stat_result, data: bytes) -> None:
         """Add one file. Raises OSError."""
         owned = (status.st_mode, status.st_uid, status.st_gid)
-        self.writer.add(name, owned, status.st_mtime_ns, data)
+        if part := self.writer.add(name, owned, status.st_mtime_ns, data):
+            self._write(part)
         self.names.append(name)
         self.changed_ns.append(status.st_ctime_ns)
         self.sizes.append(status.st_size)
@@ -233,23 +232,14 @@ class _Written:
 
     def end(self) -> None:
         """Write the rest, and sync everything to disk."""
-        self.writer.close()
-        os.fsync(self.file.fd)
+        self._write(self.writer.end())
+        os.fsync(self._fd)
 
-
-class _File:
-    """A file that is written from the beginning to the end."""
-
-    def __init__(self, fd: int) -> None:
-        self.fd = fd
-        self.length = 0
-
-    def write(self, data: bytes) -> None:
-        """Write all of `data`. Raises OSError."""
+    def _write(self, data: bytes) -> None:
         self.length += len(data)
         left = memoryview(data)
         while left:  # a full disk first writes less than asked
-            left = left[os.write(self.fd, left) :]
+            left = left[os.write(self._fd, left) :]
 
 
 def _read(from_fd: int, name: str) -> tuple[os.stat_result, bytes]:

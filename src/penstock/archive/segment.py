@@ -58,56 +58,53 @@ Owned = tuple[int, int, int]
 
 
 class Writer:
-    """Makes one segment: `add` files in the order of their names, then `close`."""
+    """Makes one segment, in parts: `add` files in the order of their names, then `end`."""
 
-    def __init__(self, write: Callable[[bytes], None]) -> None:
+    def __init__(self) -> None:
         options: dict[int, int] = {
             CompressionParameter.compression_level: _LEVEL,
             CompressionParameter.checksum_flag: 1,
         }
-        self._write = write
         self._zstd = ZstdCompressor(options=options)
         self._parts: list[bytes] = []
         self._part_bytes = 0
         self._names: list[str] = []
         self._lines: list[str] = []
         self._table: list[bytes] = []
-        self.files = 0
         self.raw_bytes = 0  # of the members, before compression
 
-    def add(self, name: str, owned: Owned, modified_ns: int, data: bytes) -> None:
-        """Add one file."""
+    def add(self, name: str, owned: Owned, modified_ns: int, data: bytes) -> bytes:
+        """Add one file; return the next bytes of the segment, or none yet."""
         part = _header(name, owned, modified_ns, len(data))
         self._parts += (part, data, bytes(-len(data) % _BLOCK))
         self._part_bytes += len(part) + len(data)
         self.raw_bytes += len(part) + len(data)
         self._names.append(name)
-        self.files += 1
-        if self._part_bytes >= FRAME_BYTES:
-            self._end_frame()
+        return self._end_frame() if self._part_bytes >= FRAME_BYTES else b""
 
-    def _end_frame(self) -> None:
-        if self._names:
-            self._frame(b"".join(self._parts))
-            self._lines.append(f"/{'/'.join(self._names)}/")
-            self._parts, self._part_bytes, self._names = [], 0, []
+    def _end_frame(self) -> bytes:
+        if not self._names:
+            return b""
+        raw = b"".join(self._parts)
+        self._lines.append(f"/{'/'.join(self._names)}/")
+        self._parts, self._part_bytes, self._names = [], 0, []
+        return self._frame(raw)
 
-    def _frame(self, raw: bytes) -> None:
+    def _frame(self, raw: bytes) -> bytes:
         packed = self._zstd.compress(raw, ZstdCompressor.FLUSH_FRAME)
-        self._write(packed)
         self._table.append(_ENTRY.pack(len(packed), len(raw)))
+        return packed
 
-    def close(self) -> None:
-        """Write the rest, the end of the tar, the names and the seek table."""
-        self._end_frame()
-        self._frame(bytes(2 * _BLOCK))
+    def end(self) -> bytes:
+        """Return the rest: the last files, the end of the tar, the names and the seek table."""
+        frames = self._end_frame() + self._frame(bytes(2 * _BLOCK))
         text = "\n".join(self._lines).encode()
-        names = _TITLE + self._zstd.compress(text, ZstdCompressor.FLUSH_FRAME)
-        self._write(_SKIPPABLE.pack(_NAMES_MAGIC, len(names)) + names)
-        self._table.append(_ENTRY.pack(_SKIPPABLE.size + len(names), 0))
+        named = _TITLE + self._zstd.compress(text, ZstdCompressor.FLUSH_FRAME)
+        names = _SKIPPABLE.pack(_NAMES_MAGIC, len(named)) + named
+        self._table.append(_ENTRY.pack(len(names), 0))
         footer = _FOOTER.pack(len(self._table), 0, _FOOTER_MAGIC)
         table = b"".join(self._table) + footer
-        self._write(_SKIPPABLE.pack(_TABLE_MAGIC, len(table)) + table)
+        return frames + names + _SKIPPABLE.pack(_TABLE_MAGIC, len(table)) + table
 
 
 def _header(name: str, owned: Owned, modified_ns: int, size: int) -> bytes:
