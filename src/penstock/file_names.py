@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from itertools import groupby
 
 REASON_SUFFIX = ".reason.json"
 """The suffix of a rejected file's name in the name of its reason."""
@@ -72,19 +73,9 @@ def hour_of(name: str) -> str | None:
 
 
 def by_hour(names: Sequence[str]) -> Iterator[tuple[str | None, Sequence[str]]]:
-    """Yield runs of names with their `hour_of`; names equal up to the hour need no search."""
-    run: list[str] = []
-    hour, beginning = None, ""
-    for name in names:
-        if run and not (beginning and name.startswith(beginning)):
-            yield hour, run
-            run = []
-        if not run:
-            match = _DATE.search(name)
-            hour, beginning = hour_of(name), name[: match.end()] if match and match[4] else ""
-        run.append(name)
-    if run:
-        yield hour, run
+    """Yield runs of names with their `hour_of`."""
+    for hour, run in groupby(names, hour_of):
+        yield hour, [*run]
 
 
 def time_of(name: str) -> float | None:
