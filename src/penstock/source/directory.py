@@ -176,26 +176,16 @@ class DirectorySource:
             if self._archive_action == "delete":
                 moved = [moving.delete(self._fd, name) for name in wanted]
             elif self._archive_action == "pack":
-                moved = self._stage(wanted)
+                with staging.room_to_fill(self._fd, self.pack_seconds) as room:
+                    path = self._spool / staging.FOLDER / room.name
+                    moved = self._move(moving.Folders(path, room.fd), wanted)
             else:
-                with moving.Folders(self._archive_directory) as folders:
-                    moved = self._move(folders, wanted)
-                    folders.sync()
+                moved = self._move(moving.Folders(self._archive_directory), wanted)
             os.fsync(self._fd)
         except OSError as error:  # the next pass finds which files were moved
             directory = self._archive_directory
             return [Moved(n, f"archive {n} to {directory}: {beneath.why(error)}") for n in wanted]
         return self._kept(moved)
-
-    def _stage(self, wanted: Sequence[str]) -> Sequence[Moved]:
-        """Move files into a staging room."""
-        with (
-            staging.room_to_fill(self._fd, self.pack_seconds) as room,
-            moving.Folders(self._spool / staging.FOLDER / room.name, room.fd) as folders,
-        ):
-            moved = self._move(folders, wanted)
-            folders.sync()
-        return moved
 
     def _kept(self, moved: Sequence[Moved]) -> Sequence[Moved]:
         """Do not report a file as gone if it is in the archive or the rejects.
@@ -242,17 +232,19 @@ class DirectorySource:
         )
 
     def _move(self, folders: moving.Folders, wanted: Sequence[str]) -> Sequence[Moved]:
-        """Move the files of one hour together if possible, and any others one by one."""
+        """Move the files of one hour together if possible, others one by one; close `folders`."""
         moved: list[Moved] = []
-        safe = file_names.are_safe(wanted)
-        for hour, run in file_names.by_hour(wanted):
-            folders.make_room()
-            if safe and hour and (fd := self._opened(folders, hour)) is not None:
-                moved += moving.move_all(self._fd, run, fd, f"{folders.root}/{hour}")
-                continue
-            for name in run:
+        with folders:
+            safe = file_names.are_safe(wanted)
+            for hour, run in file_names.by_hour(wanted):
                 folders.make_room()
-                moved.append(self._archive_one(folders, name))
+                if safe and hour and (fd := self._opened(folders, hour)) is not None:
+                    moved += moving.move_all(self._fd, run, fd, f"{folders.root}/{hour}")
+                    continue
+                for name in run:
+                    folders.make_room()
+                    moved.append(self._archive_one(folders, name))
+            folders.sync()
         return moved
 
     def _opened(self, folders: moving.Folders, hour: str) -> int | None:
