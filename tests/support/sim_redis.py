@@ -261,6 +261,14 @@ class Client:
 
         return call
 
+    async def scan_iter(self, **given: Any) -> AsyncGenerator[str]:
+        """Yield keys, a call a page."""
+        cursor: int | None = None
+        while cursor != 0:
+            cursor, keys = await self.scan(cursor or 0, **given)
+            for key in keys:
+                yield key
+
     @contextlib.asynccontextmanager
     async def pipeline(self, *, transaction: bool) -> AsyncGenerator[Any]:
         """Collect commands, and run them in one moment."""
