@@ -104,15 +104,18 @@ def test_runs_of_an_hour_are_those_of_each_name(ends: list[str], beginnings: lis
 def test_names_that_begin_alike_to_the_second_are_of_it(begin: str, end: str, other: str) -> None:
     """However they go on; where that could not be said, there is no such beginning."""
     for name in (begin + end, f"{begin}2026-11-23T06:15:{end}", f"20261123T061545{end}"):
-        try:
-            at = file_names.time_of(name)
-        except ValueError:  # no such day
-            continue
-        beginning = file_names.beginning_of_second(name)
+        at, beginning = file_names.time_of(name), file_names.beginning_of_second(name)
         if beginning:
             assert name.startswith(beginning)
-            assert at is not None
-            assert int(file_names.time_of(beginning + other) or 0) == int(at)
+            another = file_names.time_of(beginning + other)
+            # None: there is no such day.
+            assert (another is None) if at is None else (int(another or 0) == int(at))
+
+
+def test_a_day_that_does_not_exist_is_no_time() -> None:
+    """Like a name without one."""
+    assert file_names.time_of("2026-02-30T10-00-00.json") is None
+    assert file_names.time_of("2028-02-29T10-00-00.json") == 1_835_431_200
 
 
 def test_a_beginning_ends_behind_the_second() -> None:

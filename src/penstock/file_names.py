@@ -79,12 +79,18 @@ def by_hour(names: Sequence[str]) -> Iterator[tuple[str | None, Sequence[str]]]:
 
 
 def time_of(name: str) -> float | None:
-    """Return the time stamp in a name, in seconds since 1970, or None; midnight without an hour."""
+    """Return the time stamp in a name, in seconds since 1970; midnight without an hour.
+
+    None if the name has none, or there is no such day.
+    """
     if match := _DATE.search(name):
         rest = _CLOCK.match(name, match.end()) if match[4] else None
         minute, second, fraction = rest.groups() if rest else (None, None, None)
         year, month, day, hour = (int(part or 0) for part in match.groups())
-        at = datetime(year, month, day, hour, int(minute or 0), int(second or 0), tzinfo=UTC)
+        try:
+            at = datetime(year, month, day, hour, int(minute or 0), int(second or 0), tzinfo=UTC)
+        except ValueError:
+            return None
         return at.timestamp() + float(f"0.{fraction or 0}")
     if match := _EPOCH.search(name):
         return int(match[1]) / _EPOCH_DIGITS_UNITS[len(match[1])]

@@ -7,7 +7,8 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from penstock.archive.store import Store, time_in
+from penstock import file_names
+from penstock.archive.store import Store
 
 PACK_FROM_PER_SECOND = 100
 """From this rate on, packing is better: 100 files a second are 260 million in 30 days."""
@@ -115,6 +116,6 @@ def rate_of(minutes: Sequence[Mapping[str, int]]) -> float | None:
 
 def arrival_rate(names: Sequence[str]) -> float:
     """Return how many files came a second, by the times in their names; 0 if unknown."""
-    times = sorted(at for name in names if (at := time_in(name)) is not None)
+    times = sorted(at for name in names if (at := file_names.time_of(name)) is not None)
     span = times[-1] - times[0] if len(times) >= _KNOWN_FROM_FILES else 0.0
     return (len(times) - 1) / span if span > 0 else 0.0

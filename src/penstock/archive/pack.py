@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from penstock import beneath, file_names, telemetry
 from penstock.archive import staging
 from penstock.archive.segment import Writer
-from penstock.archive.store import SegmentName, Store, new_name, segment_name, time_in
+from penstock.archive.store import SegmentName, Store, new_name, segment_name
 from penstock.errors import Again, Halt
 
 if TYPE_CHECKING:
@@ -225,7 +225,7 @@ class _Written:
         self.sizes.append(status.st_size)
         if self._same_second and name.startswith(self._same_second):
             return
-        at = time_in(name)
+        at = file_names.time_of(name)
         self._same_second = "" if at is None else file_names.beginning_of_second(name)
         at = status.st_mtime if at is None else at
         self.first, self.last = min(self.first, at), max(self.last, at)

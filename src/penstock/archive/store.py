@@ -86,13 +86,6 @@ def _moment(text: str) -> float:
     return datetime.strptime(text, _TIME_FORMAT).replace(tzinfo=UTC).timestamp()
 
 
-def time_in(name: str) -> float | None:
-    """Return the time in a file's name; None if it has none, or there is no such day."""
-    with contextlib.suppress(ValueError):
-        return file_names.time_of(name)
-    return None
-
-
 class Folder:
     """A shelf of segments that is a directory; `Bucket` is the other kind. Raises OSError."""
 
@@ -153,7 +146,7 @@ class Store:
 
     def candidates(self, name: str) -> Iterator[SegmentName]:
         """Yield the segments that may hold a file, newest first within an hour."""
-        hour, at = file_names.hour_of(name), time_in(name)
+        hour, at = file_names.hour_of(name), file_names.time_of(name)
         for folder in [hour] if hour else reversed(self.hours()):
             for segment in self.segments(folder):
                 if segment.may_hold(at):
@@ -170,7 +163,7 @@ class Store:
         """Return which of some names are in segments; opens each segment once."""
         wanted: dict[str, dict[str, float | None]] = {}
         for name in names:
-            wanted.setdefault(file_names.hour_of(name) or "", {})[name] = time_in(name)
+            wanted.setdefault(file_names.hour_of(name) or "", {})[name] = file_names.time_of(name)
         found = set[str]()
         for hour in self.hours() if "" in wanted else wanted:
             here = wanted.get(hour, {}) | wanted.get("", {})

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from penstock import beneath, file_names
 from penstock.archive import staging
 from penstock.archive.segment import Member
-from penstock.archive.store import SegmentName, Store, segment_name, time_in
+from penstock.archive.store import SegmentName, Store, segment_name
 from penstock.operate.spool_files import SpoolFiles
 
 _STAGED = f"{staging.FOLDER}/[os]*/"  # open and sealed rooms
@@ -109,7 +109,7 @@ class Archived:
 
     def _dated(self, folder: Path, since: float, until: float) -> Iterator[Path]:
         for name, status in self._dirs.listed(folder):
-            at = time_in(name)
+            at = file_names.time_of(name)
             if since <= (status.st_mtime if at is None else at) < until:
                 yield folder / name
 
@@ -118,12 +118,13 @@ class Archived:
 
     def _members(self, segment: SegmentName, since: float, until: float) -> Iterator[Member]:
         def is_wanted(name: str) -> bool:
-            at = time_in(name)
+            at = file_names.time_of(name)
             return at is None or since <= at < until
 
         with self.store.open(segment) as opened:
             for member in opened.members(is_wanted):
-                if time_in(member.name) is not None or since <= member.modified_ns / 1e9 < until:
+                named = file_names.time_of(member.name) is not None
+                if named or since <= member.modified_ns / 1e9 < until:
                     yield member
 
     @contextlib.contextmanager
