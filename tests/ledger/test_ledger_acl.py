@@ -1,5 +1,7 @@
 """What the ledger asks of a Redis that others run: its commands, its policy, its certificate."""
 
+import asyncio
+import contextlib
 import re
 import ssl
 import subprocess
@@ -12,11 +14,21 @@ import pytest
 import redis
 
 from penstock.errors import Halt
+from penstock.ledger.ledger import Ledger
+from penstock.operate import requeue, spool_view
 from penstock.operate.observer import Observer
+from penstock.operate.spool_files import spool_files
+from penstock.operate.verify import verify
 from support.box import Box
 from support.redis_fleet import Server, require_fleet, wait
 
 DOCS = Path(__file__).parents[2] / "docs/ledger.md"
+
+
+@pytest.fixture(autouse=True)
+def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put back what has just left the spool."""
+    monkeypatch.setattr(requeue, "LEFT_FOR_SECONDS", 0.0)
 
 
 def rules() -> list[str]:
@@ -56,8 +68,36 @@ async def _everything(box: Box) -> None:
         ledger = await observer.ledger()
         await ledger.overview.story("20261123T070000.000000.json")
         assert await ledger.reads.verify() == []
+        await _repair(box, ledger)
+        await _count_loaders(ledger)
     finally:
         await observer.aclose()
+
+
+async def _repair(box: Box, ledger: Ledger) -> None:
+    """Do what an operator can: look for files, retry, discard, accept the spool."""
+    dirs, pattern = spool_files(box.settings, "verify"), box.settings.source.pattern
+    assert (await verify(ledger, dirs, pattern, archive=True)).unaccounted == {}
+    for act in (
+        lambda chosen: requeue.retried(
+            box.settings, ledger, dirs, chosen, asyncio.Event(), patience_seconds=0.0
+        ),
+        lambda chosen: requeue.discarded(box.settings, ledger, dirs, chosen),
+    ):
+        report = await act([*dirs.rejected()])
+        assert (len(report.done), report.refused) == (1, {})
+        await box.load()
+        await box.archive()
+    async with contextlib.AsyncExitStack() as stack:
+        source = await spool_view.view(box.settings, stack)
+        await ledger.spool.accept(await source.identity())
+
+
+async def _count_loaders(ledger: Ledger) -> None:
+    """Do what only loaders in AWS Lambda do."""
+    assert await ledger.loaders.reserve("one", 2)
+    assert await ledger.loaders.enlist("one", 60) == 1
+    await ledger.loaders.leave("one")
 
 
 async def test_the_rules_in_the_docs_are_enough(box: Box, server: Server) -> None:
