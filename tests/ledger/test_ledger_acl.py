@@ -78,13 +78,13 @@ async def _repair(box: Box, ledger: Ledger) -> None:
     """Do what an operator can: look for files, retry, discard, accept the spool."""
     dirs, pattern = spool_files(box.settings, "verify"), box.settings.source.pattern
     assert (await verify(ledger, dirs, pattern, archive=True)).unaccounted == {}
-    for act in (
-        lambda chosen: requeue.retried(
-            box.settings, ledger, dirs, chosen, asyncio.Event(), patience_seconds=0.0
-        ),
-        lambda chosen: requeue.discarded(box.settings, ledger, dirs, chosen),
-    ):
-        report = await act([*dirs.rejected()])
+    this = (box.settings, ledger, dirs)
+    for is_kept in (True, False):
+        chosen = [*dirs.rejected()]
+        if is_kept:
+            report = await requeue.retried(*this, chosen, asyncio.Event(), patience_seconds=0.0)
+        else:
+            report = await requeue.discarded(*this, chosen)
         assert (len(report.done), report.refused) == (1, {})
         await box.load()
         await box.archive()
