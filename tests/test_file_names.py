@@ -131,4 +131,6 @@ def test_names_of_one_hour_are_one_run() -> None:
     one = [f"2026-11-23T06:{i:02}:00.json" for i in range(60)]
     two = [f"2026-11-23T07:{i:02}:00.json" for i in range(60)]
     assert [*file_names.by_hour([*one, *two])] == [("2026/11/23/06", one), ("2026/11/23/07", two)]
+    seconds = [f"{1_800_000_000 + n}.json" for n in range(3)]  # since 1970
+    assert [*file_names.by_hour(seconds)] == [("2027/01/15/08", seconds)]
     assert [*file_names.by_hour([])] == []
