@@ -178,8 +178,10 @@ class _Pass:
             elif file.vanished:
                 self.gone.add(file.name, _GONE)
         stuck = len(results) - len(moved) - len(gone)
-        self.tally.files_archived += 0 if are_rejects else len(moved)
-        self.tally.files_rejected += len(moved) if are_rejects else 0
+        if are_rejects:
+            self.tally.files_rejected += len(moved)
+        else:
+            self.tally.files_archived += len(moved)
         self.tally.files_gone += len(gone)
         self.tally.files_stuck += stuck
         return stuck

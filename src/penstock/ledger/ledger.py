@@ -106,13 +106,13 @@ class Ledger(Part):
         monotonic: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
+        super().__init__(scripts)
         self.reads = LedgerReads(scripts)
         self.overview = LedgerOverview(scripts)
         self.upkeep = LedgerUpkeep(scripts, lease_seconds)
         self.repairs = LedgerRepairs(scripts)
         self.loaders = LedgerLoaders(scripts)
         self.spool = LedgerSpool(scripts)
-        super().__init__(scripts)
         self._run = scripts.run
         self._thousands = asyncio.Semaphore(_THOUSANDS_MAX)
         self._next_call = asyncio.Lock()

@@ -228,6 +228,8 @@ class Dav:
             if hours > first_kept[: len(hours)] or hours == first_kept:
                 break
             is_hour = depth == len(_DIGITS) - 1
+            if is_hour and listings.time_of(entry.mtime) >= before_seconds:
+                continue  # files came late: do not list all of them
             if not is_hour and (found := await self._oldest(below, before_seconds, depth + 1)):
                 return found
             inside = [one.name for one in (await self._list(below)).entries]
